@@ -1,0 +1,8 @@
+"""actratio: how much of a network's MLP compute is wasted, why, and how to get it back."""
+
+from actratio.counts import SiteCounts
+from actratio.errors import ActratioError
+
+__version__ = "0.1.0"
+
+__all__ = ["ActratioError", "SiteCounts", "__version__"]

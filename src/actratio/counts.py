@@ -1,0 +1,110 @@
+"""What was counted at one site: integers that merge exactly, and the readings taken from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ALWAYS_ON_PERCENT = 99
+"""A neuron is *always-on* when it is active on at least this percentage of the tokens counted."""
+
+_EXACT_IN_FLOAT32 = 1 << 24
+
+
+def _summed(**options: Any) -> Any:
+    """Declare a field of the state whose merge is addition."""
+    return field(metadata={"merge": "sum"}, **options)
+
+
+@dataclass(frozen=True)
+class SiteCounts:
+    """Counts of active neurons at one site, over ``tokens`` tokens (or examples).
+
+    Leading axes (a stack of seeds, say) are counted side by side: ``active`` has the shape
+    ``(*stack, width)`` and ``squares`` has ``(*stack,)``.  All are int64, so that
+    ``a.merge(b)`` equals counting everything at once, bit for bit, in any order.
+
+    Attributes:
+        tokens: how many tokens were counted.
+        active: for each neuron, on how many of them it was active.
+        squares: Σ over tokens of (number of active neurons of that token)², from which the spread
+            over tokens is read; ``None`` where it was not counted.
+
+    >>> counts = SiteCounts.of(torch.tensor([[1.0, 0.0], [2.0, 3.0]]))
+    >>> counts.tokens, counts.active.tolist(), float(counts.activation_ratio)
+    (2, [2, 1], 0.75)
+    """
+
+    tokens: int = _summed()
+    active: Tensor = _summed()
+    squares: Tensor | None = _summed(default=None)
+
+    def __post_init__(self) -> None:
+        if self.active.dtype != torch.int64:
+            raise TypeError(f"counts are int64, not {self.active.dtype}")
+        if self.squares is not None and self.squares.dtype != torch.int64:
+            raise TypeError(f"sums of squared counts are int64, not {self.squares.dtype}")
+
+    @classmethod
+    def of(cls, activation: Tensor) -> SiteCounts:
+        """Count ``activation > 0`` (NaN is not active) in a tensor of shape ``(*stack, tokens, width)``."""
+        tokens, width = activation.shape[-2:]
+        mask = activation > 0
+        # Sums of ones are exact in float32 up to 2²⁴, and much faster there than in int64.
+        ones = mask.float() if max(tokens, width) < _EXACT_IN_FLOAT32 else mask.long()
+        per_token = ones.sum(-1).long()
+        return cls(tokens=tokens, active=ones.sum(-2).long(), squares=(per_token * per_token).sum(-1))
+
+    @property
+    def width(self) -> int:
+        """Number of neurons."""
+        return self.active.shape[-1]
+
+    def merge(self, other: SiteCounts) -> SiteCounts:
+        """Both together: every field by the merge that it is declared with."""
+        if self.active.shape != other.active.shape:
+            raise ValueError(f"counts of shapes {tuple(self.active.shape)} and {tuple(other.active.shape)} do not merge")
+        merged: dict[str, Any] = {}
+        for each in fields(self):
+            mine, theirs = getattr(self, each.name), getattr(other, each.name)
+            # What one side did not count is unknown for both together.
+            merged[each.name] = None if mine is None or theirs is None else mine + theirs
+        return SiteCounts(**merged)
+
+    @property
+    def active_mean(self) -> Tensor:
+        """Mean number of active neurons a token, float64, shape ``(*stack,)``."""
+        return self.active.sum(-1).double() / self.tokens
+
+    @property
+    def activation_ratio(self) -> Tensor:
+        """Active neurons / neurons over the tokens counted, float64, shape ``(*stack,)``."""
+        return self.active.sum(-1).double() / (self.tokens * self.width)
+
+    @property
+    def ratio_std(self) -> Tensor | None:
+        """Standard deviation over tokens (population, not sample) of a token's own ratio.
+
+        √(Σk²/T − (Σk/T)²) / N with k the active neurons of a token; the difference is taken in
+        integers, T·Σk² − (Σk)², so that nothing cancels.
+        """
+        if self.squares is None:
+            return None
+        total = self.active.sum(-1)
+        # T·Σk² can pass 2⁶³ for long corpora, so the products are Python's integers.
+        spread = [self.tokens * s - t * t for s, t in zip(self.squares.flatten().tolist(), total.flatten().tolist())]
+        variance = torch.tensor([x / self.tokens**2 for x in spread], dtype=torch.float64)
+        return variance.sqrt().view(total.shape) / self.width
+
+    @property
+    def dead(self) -> Tensor:
+        """Number of neurons active on none of the tokens, int64, shape ``(*stack,)``."""
+        return (self.active == 0).sum(-1)
+
+    @property
+    def always_on(self) -> Tensor:
+        """Number of neurons active on at least 99 % of the tokens, int64, shape ``(*stack,)``."""
+        return (self.active * 100 >= ALWAYS_ON_PERCENT * self.tokens).sum(-1)

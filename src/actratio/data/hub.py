@@ -1,0 +1,76 @@
+"""Data sets of the Hugging Face hub, through the ``datasets`` library and its cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actratio.data.dataset import Dataset
+from actratio.data.tables import LABEL_NAMES, encode, hold_out
+from actratio.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_HELD_OUT_NAMES = ("test", "validation", "valid", "dev")
+
+
+def load_hub(identifier: str, *, name: str | None = None, label: str | None = None) -> Dataset:
+    """Load any labelled data set by its id: images (greyscale or colour, / 255), texts or numbers.
+
+    The split ``test`` is held out, else ``validation``; with neither, a fifth of ``train``.
+
+    Raises:
+        DataError: the library is not installed, no network, no such data set, no label column.
+    """
+    name = name or identifier
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(
+            f"{name} comes from the Hugging Face hub, which needs the extra: pip install 'actratio[hub]', or give a folder with --data-dir"
+        ) from None
+    datasets.utils.logging.disable_progress_bar()
+    try:
+        splits = datasets.load_dataset(identifier)
+    except Exception as error:  # the library raises many kinds, from many layers
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{identifier} could not be loaded from the Hugging Face hub ({type(error).__name__}: {reason}); "
+            "check the name and the network, or give a folder with --data-dir"
+        ) from None
+    source = f"Hugging Face data set {identifier}"
+    if "train" not in splits:
+        raise DataError(f"{identifier} has the splits {', '.join(splits)} but no 'train'; it needs one")
+    held_out = next((split for split in _HELD_OUT_NAMES if split in splits), None)
+    train = splits["train"]
+    label = label or _label_column(identifier, train.features)
+    image = next((key for key, kind in train.features.items() if type(kind).__name__ == "Image"), None)
+    if image is None:
+        frames = [splits[split].to_pandas() for split in ("train", held_out) if split]
+        train_frame, val_frame = frames if len(frames) == 2 else hold_out(frames[0], label)
+        return encode(name, train_frame, val_frame, label, source)
+    classes = getattr(train.features[label], "num_classes", None)
+    x_train, y_train = _images(name, train, image, label)
+    if held_out is None:
+        raise DataError(f"{identifier} has images but no held-out split; it needs one of {', '.join(_HELD_OUT_NAMES)}")
+    x_val, y_val = _images(name, splits[held_out], image, label)
+    classes = classes or int(max(y_train.max(), y_val.max())) + 1
+    return Dataset(name, x_train, y_train, x_val, y_val, classes, source)
+
+
+def _label_column(identifier: str, features: Any) -> str:
+    named = [key for key, kind in features.items() if type(kind).__name__ == "ClassLabel"]
+    named += [key for key in features if key.lower() in LABEL_NAMES]
+    if not named:
+        raise DataError(f"{identifier} has the columns {', '.join(features)}, none of which is a label; name it with --label")
+    return str(named[0])
+
+
+def _images(name: str, split: Any, image: str, label: str) -> tuple[np.ndarray, np.ndarray]:
+    pixels = [np.asarray(picture, dtype=np.uint8) for picture in split[image]]
+    if len({picture.shape for picture in pixels}) > 1:
+        raise DataError(f"{name} has images of different sizes; all must have the same")
+    stacked = np.stack(pixels).reshape(len(pixels), -1)
+    return np.divide(stacked, 255, dtype=np.float32), np.asarray(split[label], dtype=np.int64)

@@ -1,0 +1,93 @@
+"""MNIST and the sets made in its image: from IDX files in a folder, else from the hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from actratio.data.dataset import Dataset
+from actratio.data.hub import load_hub
+from actratio.data.idx import read_idx
+from actratio.errors import DataError
+
+
+@dataclass(frozen=True)
+class IdxSource:
+    """Where an image set's files are, and how many classes it has.
+
+    Attributes:
+        folders: names under the data folder, torchvision's included.
+        prefix: what stands before ``train-images-idx3-ubyte`` in the files' names.
+        hub: the Hugging Face data set to take when no folder is given, if there is one.
+    """
+
+    description: str
+    classes: int
+    folders: tuple[str, ...]
+    hub: str | None
+    train: str = "train"
+    test: str = "t10k"
+
+
+IDX_SOURCES = {
+    "mnist": IdxSource("handwritten digits, 28×28", 10, ("mnist", "MNIST/raw", "MNIST"), "ylecun/mnist"),
+    "fashion_mnist": IdxSource(
+        "articles of clothing, 28×28", 10, ("fashion_mnist", "FashionMNIST/raw", "FashionMNIST"), "zalando-datasets/fashion_mnist"
+    ),
+    "kmnist": IdxSource("cursive Japanese characters, 28×28", 10, ("kmnist", "KMNIST/raw", "KMNIST"), None),
+    "emnist": IdxSource(
+        "letters and digits, the balanced split, 28×28",
+        47,
+        ("emnist", "EMNIST/raw", "EMNIST"),
+        None,
+        train="emnist-balanced-train",
+        test="emnist-balanced-test",
+    ),
+}
+
+
+def load_images(name: str, data_dir: Path | None) -> Dataset:
+    """Load an image set of ``IDX_SOURCES``: pixels / 255, nothing else.
+
+    Raises:
+        DataError: no folder with its files, damaged files, or no network.
+    """
+    source = IDX_SOURCES[name]
+    if data_dir is None:
+        if source.hub is None:
+            raise DataError(f"{name} is read from IDX files: give the folder that holds them with --data-dir or $ACTRATIO_DATA")
+        return load_hub(source.hub, name=name)
+    folder = _folder(name, source, data_dir)
+    arrays = [
+        read_idx(_file(folder, f"{split}-{kind}"), axes)
+        for split in (source.train, source.test)
+        for kind, axes in (("images-idx3-ubyte", 3), ("labels-idx1-ubyte", 1))
+    ]
+    x_train, y_train, x_val, y_val = arrays
+    return Dataset(name, _pixels(x_train), y_train.astype(np.int64), _pixels(x_val), y_val.astype(np.int64), source.classes, f"IDX files in {folder}")
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    return np.divide(images.reshape(len(images), -1), 255, dtype=np.float32)
+
+
+def _folder(name: str, source: IdxSource, data_dir: Path) -> Path:
+    candidates = [data_dir / folder for folder in source.folders]
+    # The folder itself may be given, but only when its name says which set it holds: all sets use
+    # the same file names, and MNIST must not pass for Fashion-MNIST.
+    if any(data_dir.resolve().as_posix().endswith("/" + folder) for folder in source.folders):
+        candidates.append(data_dir)
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    looked = ", ".join(str(data_dir / folder) for folder in source.folders)
+    raise DataError(f"{name} is not in {data_dir}: none of the folders {looked} exists; put its IDX files in one of them")
+
+
+def _file(folder: Path, stem: str) -> Path:
+    for candidate in (folder / f"{stem}.gz", folder / stem, folder / f"{stem.replace('-idx', '.idx')}"):
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"{folder} has no file {stem}.gz or {stem}; the data set needs it")

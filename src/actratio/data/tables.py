@@ -1,0 +1,171 @@
+"""Tables with a label column: numbers are standardised, texts become TF-IDF vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actratio.data.dataset import Dataset
+from actratio.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABEL_NAMES = ("label", "labels", "class", "target", "category", "intent", "y")
+_HELD_OUT_SHARE = 0.2
+_MOST_WORDS = 4096  # TF-IDF features kept, the most frequent first
+
+
+def load_letter(data_dir: Path | None) -> Dataset:
+    """UCI Letter Recognition: 16 features; the customary first 16,000 rows train, the last 4,000 are held out."""
+    path = _in_folder("letter", data_dir, ("letter/letter-recognition.data", "letter-recognition.data"))
+    frame = read_csv(path)
+    if "Letter" not in frame.columns:  # the file of the UCI site has no header
+        frame = read_csv(path, header=None)
+        frame.columns = ["Letter", *(str(column) for column in frame.columns[1:])]
+    if len(frame) != 20_000:
+        raise DataError(f"{path} has {len(frame)} rows; Letter Recognition has 20,000, of which the first 16,000 train")
+    return encode("letter", frame[:16_000], frame[16_000:], "Letter", f"CSV {path}")
+
+
+def load_banking77(data_dir: Path | None) -> Dataset:
+    """BANKING77: short texts and 77 intents, as TF-IDF vectors."""
+    train = _in_folder("banking77", data_dir, ("banking77/train.csv",))
+    test = _in_folder("banking77", data_dir, ("banking77/test.csv",))
+    return encode("banking77", read_csv(train), read_csv(test), "category", f"CSV files in {train.parent}")
+
+
+def load_csv(path: Path, label: str | None) -> Dataset:
+    """Any CSV with a label column; a fifth of its rows, stratified by label, is held out."""
+    if not path.is_file():
+        raise DataError(f"{path} is not a file; give the path of a CSV with a header and a label column")
+    frame = read_csv(path)
+    column = label or next((name for name in frame.columns if str(name).lower() in LABEL_NAMES), None)
+    if column is None or column not in frame.columns:
+        wanted = f"no column {label!r}" if label else "no column named label, class, target, category or y"
+        raise DataError(f"{path} has {wanted}; its columns are {_some(frame.columns)}: name the label's with --label")
+    train, val = hold_out(frame, column)
+    return encode(str(path), train, val, column, f"CSV {path}")
+
+
+def read_csv(path: Path, **options: object) -> pd.DataFrame:
+    """Read a CSV, or raise ``DataError`` with the reason."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, **options)  # type: ignore[call-overload, no-any-return]
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"{path} cannot be read as CSV ({error}); it must be comma-separated UTF-8 text") from None
+
+
+def hold_out(frame: pd.DataFrame, label: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split off a fifth of the rows, the same ones every time; stratified where every class has two rows."""
+    from sklearn.model_selection import train_test_split
+
+    if len(frame) < 2:
+        raise DataError(f"the table has {len(frame)} rows; at least two are needed to hold one out")
+    counts = frame[label].value_counts()
+    stratify = frame[label] if counts.min() >= 2 and len(counts) <= _HELD_OUT_SHARE * len(frame) else None
+    train, val = train_test_split(frame, test_size=_HELD_OUT_SHARE, random_state=0, stratify=stratify)
+    return train, val
+
+
+def encode(name: str, train: pd.DataFrame, val: pd.DataFrame, label: str, source: str) -> Dataset:
+    """Make arrays of two tables: numeric columns standardised by the training split's mean and
+    standard deviation; text columns as TF-IDF vectors fitted on the training split.
+
+    Raises:
+        DataError: no label column, missing labels, a held-out label that training lacks, a column
+            that is neither numbers nor text, or numbers with text among them.
+    """
+    import pandas as pd
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.preprocessing import StandardScaler
+
+    for frame in (train, val):
+        if label not in frame.columns:
+            raise DataError(f"{name} has no column {label!r}; its columns are {_some(frame.columns)}")
+        if frame[label].isna().any():
+            raise DataError(f"{name} has rows without a label in column {label!r}; every row needs one")
+    columns = [column for column in train.columns if column != label]
+    if not columns:
+        raise DataError(f"{name} has no column beside the label {label!r}; it needs at least one feature")
+    missing = [column for column in columns if column not in val.columns]
+    if missing:
+        raise DataError(f"{name}: the held-out table lacks the columns {_some(missing)}; both need the same")
+    classes, y_train = np.unique(train[label].astype(str).to_numpy(), return_inverse=True)
+    known = {value: index for index, value in enumerate(classes)}
+    held_out_labels = val[label].astype(str)
+    unknown = sorted(set(held_out_labels) - set(known))
+    if unknown:
+        raise DataError(f"{name}: the held-out split has the label {unknown[0]!r}, which no training row has; every class must be in both")
+    if len(classes) < 2:
+        raise DataError(f"{name}: column {label!r} has a single value, {classes[0]!r}; classification needs two classes or more")
+    y_val = np.array([known[value] for value in held_out_labels])
+
+    numbers = [column for column in columns if pd.api.types.is_numeric_dtype(train[column]) and not pd.api.types.is_bool_dtype(train[column])]
+    texts = [column for column in columns if column not in numbers]
+    x_train: list[np.ndarray] = []
+    x_val: list[np.ndarray] = []
+    for column in texts:
+        _require_text(name, train[column], column)
+        _require_text(name, val[column], column)
+        words = TfidfVectorizer(max_features=_MOST_WORDS, dtype=np.float32)
+        try:
+            x_train.append(words.fit_transform(train[column]).toarray())
+        except ValueError:
+            raise DataError(f"{name}: the texts in column {column!r} hold no words; a text column needs some") from None
+        x_val.append(words.transform(val[column]).toarray())
+    if numbers:
+        scaler = StandardScaler()
+        arrays = []
+        for frame in (train, val):
+            try:
+                array = frame[numbers].to_numpy(dtype=np.float64)
+            except ValueError as error:
+                raise DataError(f"{name} has features that are not numbers ({error}); clean the column") from None
+            if not np.isfinite(array).all():
+                bad = next(column for column in numbers if not np.isfinite(frame[column].to_numpy(dtype=np.float64)).all())
+                raise DataError(f"{name}: column {bad!r} has missing or infinite values; every feature must be a finite number")
+            arrays.append(array)
+        x_train.append(scaler.fit_transform(arrays[0]).astype(np.float32))
+        x_val.append(scaler.transform(arrays[1]).astype(np.float32))
+    return Dataset(
+        name,
+        np.ascontiguousarray(np.hstack(x_train)),
+        y_train.astype(np.int64),
+        np.ascontiguousarray(np.hstack(x_val)),
+        y_val.astype(np.int64),
+        len(classes),
+        source,
+    )
+
+
+def _require_text(name: str, column: pd.Series, title: object) -> None:
+    """A column of texts has letters; numbers with a few stray words are not texts but a mistake."""
+    import pandas as pd
+
+    if column.isna().any():
+        raise DataError(f"{name}: column {title!r} has missing texts; every row needs one")
+    if not column.map(lambda value: isinstance(value, str)).all():
+        raise DataError(f"{name}: column {title!r} is neither numbers nor text; features must be one or the other")
+    numeric = pd.to_numeric(column, errors="coerce").notna()
+    if numeric.mean() > 0.5:
+        wrong = column[~numeric].iloc[0] if (~numeric).any() else column.iloc[0]
+        raise DataError(f"{name}: column {title!r} has features that are not numbers, such as {wrong!r}; every value must be a number")
+
+
+def _in_folder(name: str, data_dir: Path | None, relative: tuple[str, ...]) -> Path:
+    if data_dir is None:
+        raise DataError(f"{name} is read from files: give the folder that holds {relative[0]} with --data-dir or $ACTRATIO_DATA")
+    for candidate in relative:
+        if (data_dir / candidate).is_file():
+            return data_dir / candidate
+    raise DataError(f"{name} is not in {data_dir}: there is no file {relative[0]}")
+
+
+def _some(columns: object) -> str:
+    names = [str(column) for column in columns]  # type: ignore[attr-defined]
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

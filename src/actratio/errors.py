@@ -1,0 +1,33 @@
+"""Every error that a user's input can cause.
+
+::
+
+    ActratioError
+    ├── ArchitectureError   a specification of widths that cannot be read or does not fit the data
+    ├── DataError           a data set that is missing, damaged or not what it should be
+    ├── FitError            points through which no law can be fitted
+    └── RunError            a results folder that cannot be used: other settings, damaged, none there
+
+The message is one sentence that names the input, what is wrong with it and what would be right.
+The command line prints it and ends with exit status 2.
+"""
+
+
+class ActratioError(Exception):
+    """Root of the tree; catch this one."""
+
+
+class ArchitectureError(ActratioError):
+    """A specification of widths that cannot be read or does not fit the data."""
+
+
+class DataError(ActratioError):
+    """A data set that is missing, damaged or not what it should be."""
+
+
+class FitError(ActratioError):
+    """Points through which no law can be fitted."""
+
+
+class RunError(ActratioError):
+    """A results folder that cannot be used."""

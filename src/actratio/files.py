@@ -1,0 +1,71 @@
+"""Writing files so that a reader, or a killed run, never meets half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actratio.errors import RunError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_METADATA_KEY = b"actratio"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path`` to write to; move it into place if the block succeeds.
+
+    >>> with replacing(path) as temporary:      # doctest: +SKIP
+    ...     temporary.write_text("whole or not at all")
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path.parent} cannot be made a folder ({error.strerror}); choose another with --out") from None
+    # The ending stays, because some writers choose the format by it.
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` as indented JSON."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_table(path: Path, frame: pd.DataFrame, metadata: dict[str, Any]) -> None:
+    """Write a Parquet table with ``metadata`` (as JSON) in its schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _METADATA_KEY: json.dumps(metadata).encode()})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def read_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read what ``write_table`` wrote: the frame and the metadata (empty if it has none).
+
+    Raises:
+        RunError: not a Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RunError(f"{path} cannot be read as a Parquet table ({error}); it is damaged or something else") from None
+    metadata = (table.schema.metadata or {}).get(_METADATA_KEY, b"{}")
+    return table.to_pandas(), json.loads(metadata)
