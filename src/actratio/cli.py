@@ -1,0 +1,253 @@
+"""The commands: thin, one function each.
+
+What a person reads goes to the terminal through rich; progress and errors go to stderr, so that
+stdout holds the result alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+
+from actratio import __version__
+from actratio.errors import ActratioError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from actratio.report.page import Table
+    from actratio.studies.mlp import MlpRun
+
+app = typer.Typer(
+    help="Find out how much of a network's MLP compute is wasted, why, and get it back.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+study_app = typer.Typer(help="Run a study: train, count, fit, show.", no_args_is_help=True)
+app.add_typer(study_app, name="study")
+
+_PIPE_WIDTH = 120  # what rich takes for a pipe, 80, would fold the tables
+out = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
+Published = Annotated[
+    Path | None,
+    typer.Option(help="CSV of the article's published measurements, drawn beside ours.", envvar="ACTRATIO_PUBLISHED", show_default=False),
+]
+
+
+def main() -> None:
+    """Run the command line; bad input is one sentence and exit status 2, an interrupt exit status 1."""
+    try:
+        app()
+    except ActratioError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+    except OSError as error:
+        err.print(f"[bold red]failed:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"actratio {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    pass
+
+
+@study_app.command("mlp")
+def study_mlp(
+    datasets: Annotated[
+        list[str] | None, typer.Option(help="Data sets, separated by commas: names of 'actratio datasets', CSV files, Hugging Face ids.", show_default="digits")
+    ] = None,
+    architectures: Annotated[
+        list[str] | None, typer.Option(help="Widths joined by '-', separated by commas, such as 512-256-10.", show_default="the article's six")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, …, trained as one stack.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 20,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples in a step.")] = 64,
+    bias: Annotated[bool, typer.Option("--bias/--no-bias", help="Layers with biases; the article's text has none, its published data does.")] = False,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of data sets.", envvar="ACTRATIO_DATA", show_default=False)
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Label column of a CSV or hub data set.", show_default="found by its name")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out_dir: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Results folder.", show_default="runs/mlp-DATASETS")] = None,
+    published: Published = None,
+    as_json: Json = False,
+) -> None:
+    """Train the article's ReLU MLPs, count how many neurons fire, fit how that grows with width.
+
+    A study that was stopped goes on where it was when the same command runs again.
+    """
+    from actratio.report.study import StudyReport
+    from actratio.studies.mlp import MlpRun, MlpStudy, specs
+
+    names = specs(datasets or ["digits"])
+    study = MlpStudy(names, specs(architectures or []), seeds, epochs, batch_size, bias, device, data_dir, label)
+    run = MlpRun(study, out_dir or _default_folder(names, bias))
+    _say_plan(run)
+    try:
+        _execute(run)
+    except KeyboardInterrupt:
+        done = f"{len(run.finished())} of {len(run.units)} trainings are done"
+        err.print(f"stopped: {done} and kept in {escape(str(run.folder.path))}; run the same command again to go on", soft_wrap=True)
+        raise typer.Exit(1) from None
+    report = StudyReport.of(run.folder.path, published)
+    with err.status("drawing the figures and the report"):
+        page = report.write(run.folder.path)
+    if as_json:
+        _print_json(_study_json(report, run.folder.path))
+        return
+    _show(report.tables, report.findings)
+    out.print(f"table   {escape(str(run.table_path))}", soft_wrap=True, highlight=False)
+    out.print(f"report  {escape(str(page))}", soft_wrap=True, highlight=False)
+
+
+@app.command("fit")
+def fit_table(
+    table: Annotated[Path, typer.Argument(help="Parquet or CSV table with width and active_mean, the article's CSV, or a study's folder.")],
+    split: Annotated[str, typer.Option(help="train, as the article counted, or val.")] = "train",
+    epoch: Annotated[int | None, typer.Option(help="Epoch to fit.", show_default="the last")] = None,
+    logits: Annotated[bool, typer.Option("--logits/--no-logits", help="Fit the logits' layer too; it has no ReLU.")] = False,
+    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals.")] = 1000,
+    as_json: Json = False,
+) -> None:
+    """Fit laws of active neurons against width, with intervals, and say whether √N is supported."""
+    from actratio.observations import at_epoch, fit_observations, read_observations
+    from actratio.report.study import findings, laws_table
+
+    frame = read_observations(table)
+    laws = fit_observations(frame, split=split, epoch=epoch, logits=logits, resamples=resamples)
+    if as_json:
+        settings = {"table": str(table), "split": split, "epoch": epoch, "logits": logits, "resamples": resamples}
+        _print_json(
+            {"settings": settings, "rows": _records(at_epoch(frame, split, epoch)), "path": str(table), "laws": [_laws_json(each) for each in laws]}
+        )
+        return
+    _show([laws_table(laws)], [finding for each in laws for finding in findings(each)])
+
+
+@app.command("report")
+def report_run(
+    run: Annotated[Path, typer.Argument(help="Folder of a study.")],
+    published: Published = None,
+    as_json: Json = False,
+) -> None:
+    """Draw the figures and the self-contained page of a study's folder again."""
+    from actratio.report.study import StudyReport
+
+    report = StudyReport.of(run, published)
+    with err.status("drawing the figures and the report"):
+        page = report.write(run)
+    if as_json:
+        _print_json({**_study_json(report, run), "path": str(page)})
+        return
+    _show(report.tables, report.findings)
+    out.print(f"report  {escape(str(page))}", soft_wrap=True, highlight=False)
+
+
+@app.command("datasets")
+def list_datasets(as_json: Json = False) -> None:
+    """List the data sets that have a name, and where each is read from."""
+    from actratio.data import BUILTIN
+
+    rows = [{"name": name, "description": each.description, "where": each.where} for name, each in BUILTIN.items()]
+    if as_json:
+        _print_json({"settings": {}, "rows": rows, "path": None})
+        return
+    _show_table("Data sets", ["name", "what", "where"], [[row["name"], row["description"], row["where"]] for row in rows], "left")
+    out.print("Folders are looked for in --data-dir or $ACTRATIO_DATA. Beside these: any CSV file with a label column, any Hugging Face id (owner/name).")
+
+
+def _default_folder(names: tuple[str, ...], bias: bool) -> Path:
+    plain = ["".join(c if c.isalnum() or c in "_." else "-" for c in Path(name).name) for name in names]
+    return Path("runs") / ("-".join(["mlp", *plain]) + ("-bias" if bias else ""))
+
+
+def _say_plan(run: MlpRun) -> None:
+    study = run.study
+    for name, entry in run.folder.settings["data"].items():
+        err.print(
+            f"{escape(name)}: {entry['train']:,} + {entry['val']:,} examples, {entry['features']} features, {entry['classes']} classes; "
+            f"architectures {', '.join(entry['architectures'])}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    biases = "with" if study.bias else "without"
+    err.print(
+        f"{len(run.units)} trainings of {study.seeds} seeds and {study.epochs} epochs, {biases} biases, on {run.folder.settings['device']}; "
+        f"results in {escape(str(run.folder.path))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _execute(run: MlpRun) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task("training", total=run.flops)
+        run.execute(lambda name, flops: bar.update(task, advance=flops, description=escape(name)))
+        bar.update(task, completed=run.flops, description="trained")
+
+
+def _show(tables: list[Table], findings: list[str]) -> None:
+    for table in tables:
+        _show_table(table.title, table.header, table.rows, "right")
+    for finding in findings:
+        out.print(f"• {escape(finding)}", highlight=False)
+
+
+def _show_table(title: str, header: list[str], rows: list[list[str]], justify: str) -> None:
+    table = RichTable(title=escape(title), title_justify="left", title_style="bold")
+    for number, name in enumerate(header):
+        table.add_column(escape(name), justify="left" if number == 0 or justify == "left" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    out.print(table)
+
+
+def _study_json(report: Any, path: Path) -> dict[str, Any]:
+    return {
+        "settings": report.settings,
+        "rows": _records(report.frame),
+        "path": str(path),
+        "laws": [_laws_json(each) for each in report.laws],
+        "verdicts": report.findings,
+    }
+
+
+def _laws_json(each: Any) -> dict[str, Any]:
+    by_layer = {str(layer): laws.to_dict() for layer, laws in each.by_layer.items()}
+    return {"dataset": each.dataset, "left_out": each.left_out, **each.laws.to_dict(), "by_layer": by_layer}
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows for JSON; what was not measured is null."""
+    return [
+        {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+        for row in frame.to_dict(orient="records")
+    ]
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, ensure_ascii=False, allow_nan=False))
+
+
+if __name__ == "__main__":
+    main()

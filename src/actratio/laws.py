@@ -1,0 +1,390 @@
+"""Scaling laws: how the number of active neurons A grows with the width N of a layer.
+
+Every law is a scale times a shape, ``A = F · s(N; k)`` with at most one shape parameter, and is
+fitted by least squares of log A: errors of counts are relative (a layer of 1024 is not known to the
+neuron), and on the log scale the best F for a given k is a mean, so that only k is searched.
+
+What is fitted are *cells*: one value a layer of an architecture, the mean over its seeds. Seeds of
+one architecture repeat the same measurement, so as separate points they would count as evidence
+that they are not.
+
+Intervals come from a bootstrap over runs. Each resample draws architectures with replacement, and
+for each of them seeds with replacement; rows of one run stay together because they are not
+independent. A study has few architectures (the article's has six), for which plain percentiles are
+too narrow: the interval is the estimate ± t·√(G/(G−1))·SE with the standard error SE of the
+resamples and Student's t for G − 1 degrees of freedom, G being the number of architectures (of seeds if
+there is only one). F and K are handled on the log scale.
+Source of the correction: Cameron & Miller, "A Practitioner's Guide to Cluster-Robust Inference",
+Journal of Human Resources 50 (2015), section VI.
+
+To add a law: one ``Law`` in ``LAWS``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize_scalar
+from scipy.stats import t as student
+
+from actratio.errors import FitError
+from actratio.estimate import LEVEL, Estimate
+
+Array = NDArray[np.float64]
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Law:
+    """``A = F · exp(log_shape(N, k))``.
+
+    Attributes:
+        formula: as printed.
+        parameter: name of the shape parameter k, or ``None``.
+        log_shape: log s(N; k), for arrays that broadcast.
+        grid: values of k from which the search starts, ascending; its ends bound k.
+        logarithmic: k is positive and spans decades, so it is searched and its interval is taken in log k.
+    """
+
+    name: str
+    formula: str
+    parameter: str | None
+    log_shape: Callable[[Array, Array], Array]
+    grid: tuple[float, float] = (0.0, 0.0)
+    logarithmic: bool = False
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return ("F",) if self.parameter is None else ("F", self.parameter)
+
+
+LAWS: dict[str, Law] = {
+    law.name: law
+    for law in (
+        Law("sqrt", "F·√N", None, lambda n, _: 0.5 * np.log(n)),
+        Law("power", "F·N^α", "α", lambda n, k: k * np.log(n), (-1.0, 3.0)),
+        Law("saturating", "F·N/(N+K)", "K", lambda n, k: np.log(n) - np.log(n + np.exp(k)), (-4.0, 18.0), True),
+        Law("logarithmic", "F·ln(1+N/K)", "K", lambda n, k: np.log(np.log1p(n * np.exp(-k))), (-12.0, 18.0), True),
+    )
+}
+"""The laws that are fitted and compared."""
+
+
+@dataclass(frozen=True)
+class LawFit:
+    """One law fitted.
+
+    Attributes:
+        parameters: estimates by name.
+        at_bound: the search for k ended at its bound, so that k and F are not determined: the law
+            fits best as its limit, a straight line or a constant.
+        aicc: corrected Akaike criterion of the cells' log A, smaller is better; ``nan`` with too few cells.
+        left_out_error: root mean square of log(predicted / observed) when each width in turn is
+            left out of the fit and predicted; ``nan`` with fewer than three widths.
+    """
+
+    law: Law
+    parameters: dict[str, Estimate]
+    at_bound: bool
+    aicc: float
+    left_out_error: float
+
+    def predict(self, widths: ArrayLike) -> Array:
+        """A at these widths."""
+        n = np.asarray(widths, dtype=np.float64)
+        if self.law.parameter is None:
+            k = 0.0
+        else:
+            k = self.parameters[self.law.parameter].value
+            k = math.log(k) if self.law.logarithmic else k
+        return np.asarray(self.parameters["F"].value * np.exp(self.law.log_shape(n, np.float64(k))))
+
+
+@dataclass(frozen=True)
+class Laws:
+    """All laws fitted to the same observations, and what follows for √N.
+
+    Attributes:
+        fits: by name, in the order of ``LAWS``.
+        cells, widths, architectures, seeds: how many of each there were.
+        depth: the factor by which A changes with every layer deeper at equal width, from
+            log A = c + α·log N + δ·layer, as e^δ; ``None`` where layers were not given or do not vary.
+        level: of the intervals.
+    """
+
+    fits: dict[str, LawFit]
+    cells: int
+    widths: int
+    architectures: int
+    seeds: int
+    depth: Estimate | None
+    level: float
+
+    @property
+    def best(self) -> LawFit:
+        """The law with the smallest AICc."""
+        return min(self.fits.values(), key=lambda fit: fit.aicc if not math.isnan(fit.aicc) else math.inf)
+
+    @property
+    def verdict(self) -> str:
+        """In words, whether √N is supported."""
+        alpha = self.fits["power"].parameters["α"]
+        sqrt, best = self.fits["sqrt"], self.best
+        behind = sqrt.aicc - best.aicc
+        errors = f"√N predicts a left-out width within {_percent(sqrt)}"
+        if best is not sqrt:
+            errors += f", {best.law.formula} within {_percent(best)}"
+        if math.isnan(alpha.low):
+            return f"√N cannot be judged: with one run there is no interval for α, which is {alpha.value:.2f}."
+        interval = f"the {self.level:.0%} interval of α, {alpha.low:.2f} … {alpha.high:.2f},"
+        if not alpha.holds(0.5):
+            return f"√N is not supported: {interval} excludes 0.5; {errors}."
+        if best is sqrt or behind <= 2:
+            return f"√N is supported: {interval} contains 0.5 and no other law is better by more than 2 in AICc ({errors})."
+        return f"√N is not settled: {interval} contains 0.5, but {best.law.formula} is better by {behind:.1f} in AICc ({errors})."
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; what is not known is ``None``."""
+        return {
+            "cells": self.cells,
+            "widths": self.widths,
+            "architectures": self.architectures,
+            "seeds": self.seeds,
+            "level": self.level,
+            "laws": [
+                {
+                    "law": name,
+                    "formula": fit.law.formula,
+                    "at_bound": fit.at_bound,
+                    "parameters": {key: _estimate_dict(value) for key, value in fit.parameters.items()},
+                    "aicc": _or_none(fit.aicc),
+                    "left_out_error": _or_none(fit.left_out_error),
+                }
+                for name, fit in self.fits.items()
+            ],
+            "best": self.best.law.name,
+            "depth_factor": None if self.depth is None else _estimate_dict(self.depth),
+            "verdict": self.verdict,
+        }
+
+
+def fit(
+    widths: ArrayLike,
+    active: ArrayLike,
+    *,
+    architectures: Sequence[Any] | None = None,
+    layers: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+) -> Laws:
+    """Fit and compare the laws of ``LAWS``.
+
+    Args:
+        widths: N of each observation.
+        active: mean number of active neurons A of each observation, > 0.
+        architectures: which architecture each came from; by default each is a run of its own.
+        layers: its layer, 0 the first; tells equal widths of one architecture apart, and gives ``depth``.
+        seeds: its seed; observations that differ in the seed alone are averaged.
+        level: of the intervals.
+        resamples: of the bootstrap; 0 for no intervals.
+
+    Raises:
+        FitError: lengths that differ, values that are not positive and finite, fewer than two widths.
+
+    >>> laws = fit([64, 256, 1024], [24.0, 48.0, 96.0], resamples=0)
+    >>> round(laws.fits["sqrt"].parameters["F"].value, 6)
+    3.0
+    """
+    data = _Observations.of(widths, active, architectures, layers, seeds)
+    cells = data.cells(np.arange(len(data.groups)), None)
+    n, log_a, depth = cells
+    distinct = np.unique(n)
+    if len(distinct) < 2:
+        raise FitError(f"all observations have the width {distinct[0]:g}; a law needs at least two different widths")
+    replicates = [data.resample(np.random.default_rng((0, index))) for index in range(resamples if data.can_resample else 0)]
+    with_depth = layers is not None and len(np.unique(depth)) > 1 and _rank(n, depth) == 3
+    depth_estimate = None
+    if with_depth:
+        draws = [_depth_effect(*replicate) for replicate in replicates if _rank(replicate[0], replicate[2]) == 3]
+        depth_estimate = _exponential(_interval(_depth_effect(n, log_a, depth), draws, data.independent, level))
+    return Laws(
+        fits={name: _fit_law(law, n, log_a, replicates, data.independent, level) for name, law in LAWS.items()},
+        cells=len(n),
+        widths=len(distinct),
+        architectures=len(data.groups),
+        seeds=data.seeds,
+        depth=depth_estimate,
+        level=level,
+    )
+
+
+@dataclass(frozen=True)
+class _Observations:
+    """Observations by architecture: for each, widths and layers of its cells and log-free A (seeds, cells)."""
+
+    groups: list[tuple[Array, Array, Array]]
+    seeds: int
+
+    @classmethod
+    def of(
+        cls,
+        widths: ArrayLike,
+        active: ArrayLike,
+        architectures: Sequence[Any] | None,
+        layers: Sequence[int] | None,
+        seeds: Sequence[int] | None,
+    ) -> _Observations:
+        n, a = np.asarray(widths, dtype=np.float64).ravel(), np.asarray(active, dtype=np.float64).ravel()
+        for name, values in (("active", a), ("architectures", architectures), ("layers", layers), ("seeds", seeds)):
+            if values is not None and len(values) != len(n):
+                raise FitError(f"there are {len(n)} widths but {len(values)} {name}; each observation needs one of both")
+        if len(n) == 0:
+            raise FitError("there are no observations to fit; at least two widths are needed")
+        for name, values in (("widths", n), ("numbers of active neurons", a)):
+            wrong = values[~(np.isfinite(values) & (values > 0))]
+            if len(wrong):
+                raise FitError(f"the {name} hold {wrong[0]:g}; a law of log A needs positive, finite values")
+        arch = np.arange(len(n)) if architectures is None else np.unique(np.asarray(architectures).astype(str), return_inverse=True)[1]
+        layer = np.zeros(len(n)) if layers is None else np.asarray(layers, dtype=np.float64)
+        seed = np.zeros(len(n)) if seeds is None else np.asarray(seeds)
+        groups = []
+        most = 1
+        for each in np.unique(arch):
+            mine = arch == each
+            cells = sorted(set(zip(layer[mine], n[mine], strict=True)))
+            values: dict[Any, dict[Any, list[float]]] = {}
+            for s, key, value in zip(seed[mine], zip(layer[mine], n[mine], strict=True), a[mine], strict=True):
+                values.setdefault(s, {}).setdefault(key, []).append(value)
+            table = np.array([[np.mean(row.get(cell, [np.nan])) for cell in cells] for row in values.values()])
+            if np.isnan(table).any():
+                raise FitError("some seeds of an architecture lack some of its layers; every seed needs all of them")
+            groups.append((np.array([c[1] for c in cells]), np.array([c[0] for c in cells]), table))
+            most = max(most, len(values))
+        return cls(groups, most)
+
+    @property
+    def independent(self) -> int:
+        """How many independent units the bootstrap has: architectures, or seeds if there is one architecture."""
+        return len(self.groups) if len(self.groups) > 1 else self.seeds
+
+    @property
+    def can_resample(self) -> bool:
+        return self.independent > 1
+
+    def cells(self, chosen: NDArray[np.intp], rng: np.random.Generator | None) -> tuple[Array, Array, Array]:
+        """Widths, log A and layers of the chosen architectures, each averaged over its seeds (drawn by ``rng``)."""
+        n, log_a, layer = [], [], []
+        for index in chosen:
+            width, depth, table = self.groups[index]
+            rows = table if rng is None else table[rng.integers(len(table), size=len(table))]
+            n.append(width)
+            layer.append(depth)
+            log_a.append(np.log(rows.mean(0)))
+        return np.concatenate(n), np.concatenate(log_a), np.concatenate(layer)
+
+    def resample(self, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+        """Cells of one bootstrap resample, drawn again until it has two widths."""
+        while True:
+            drawn = self.cells(rng.integers(len(self.groups), size=len(self.groups)), rng)
+            if len(np.unique(drawn[0])) > 1:
+                return drawn
+
+
+def _fit_law(
+    law: Law, n: Array, log_a: Array, replicates: Sequence[tuple[Array, Array, Array]], independent: int, level: float
+) -> LawFit:
+    estimate = _least_squares(law, n, log_a)
+    draws = [_least_squares(law, each[0], each[1])[:2] for each in replicates]
+    scale = _exponential(_interval(estimate[0], [draw[0] for draw in draws], independent, level))
+    parameters = {"F": scale}
+    if law.parameter is not None:
+        shape = _interval(estimate[1], [draw[1] for draw in draws], independent, level)
+        parameters[law.parameter] = _exponential(shape) if law.logarithmic else shape
+    at_bound = law.parameter is not None and min(abs(estimate[1] - bound) for bound in law.grid) < 1e-3
+    return LawFit(law, parameters, at_bound, _aicc(estimate[2], len(n), len(law.parameters) + 1), _left_out_error(law, n, log_a))
+
+
+def _least_squares(law: Law, n: Array, log_a: Array) -> tuple[float, float, float]:
+    """log F, k and the residual sum of squares of log A."""
+
+    def residuals(k: Array) -> tuple[Array, Array]:
+        difference = log_a - law.log_shape(n, k)
+        scale = difference.mean(-1)
+        return scale, ((difference - scale[..., None]) ** 2).sum(-1)
+
+    k = 0.0
+    if law.parameter is not None:
+        grid = np.linspace(*law.grid, 89)
+        best = int(np.argmin(residuals(grid[:, None])[1]))
+        around = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+        found = minimize_scalar(lambda x: float(residuals(np.float64(x))[1]), bounds=around, method="bounded", options={"xatol": 1e-7})
+        k = float(found.x)
+    scale, rss = residuals(np.asarray(k, dtype=np.float64))
+    return float(scale), k, float(rss)
+
+
+def _aicc(rss: float, cells: int, parameters: int) -> float:
+    """n·ln(RSS/n) + 2p + 2p(p+1)/(n−p−1); p counts the variance too. Hurvich & Tsai, Biometrika 76 (1989)."""
+    if cells - parameters - 1 <= 0:
+        return math.nan
+    # Exact points leave rounding alone, whose logarithm says nothing about the laws.
+    floor = cells * 1e-20
+    return cells * math.log(max(rss, floor) / cells) + 2 * parameters + 2 * parameters * (parameters + 1) / (cells - parameters - 1)
+
+
+def _left_out_error(law: Law, n: Array, log_a: Array) -> float:
+    distinct = np.unique(n)
+    if len(distinct) < 3:
+        return math.nan
+    squares = 0.0
+    for width in distinct:
+        out = n == width
+        scale, k, _ = _least_squares(law, n[~out], log_a[~out])
+        squares += float(((scale + law.log_shape(n[out], np.float64(k)) - log_a[out]) ** 2).sum())
+    return math.sqrt(squares / len(n))
+
+
+def _design(n: Array, layer: Array) -> Array:
+    return np.stack([np.ones_like(n), np.log(n), layer], axis=1)
+
+
+def _rank(n: Array, layer: Array) -> int:
+    return int(np.linalg.matrix_rank(_design(n, layer)))
+
+
+def _depth_effect(n: Array, log_a: Array, layer: Array) -> float:
+    """δ of log A = c + α·log N + δ·layer, by least squares."""
+    return float(np.linalg.lstsq(_design(n, layer), log_a)[0][2])
+
+
+def _interval(value: float, draws: Sequence[float], independent: int, level: float) -> Estimate:
+    if len(draws) < 2:
+        return Estimate(value)
+    error = float(np.std(draws, ddof=1)) * math.sqrt(independent / (independent - 1))
+    half = float(student.ppf((1 + level) / 2, independent - 1)) * error
+    return Estimate(value, value - half, value + half)
+
+
+def _exponential(estimate: Estimate) -> Estimate:
+    with np.errstate(over="ignore"):
+        low, value, high = np.exp([estimate.low, estimate.value, estimate.high])
+    return Estimate(float(value), float(low), float(high))
+
+
+def _percent(fit: LawFit) -> str:
+    return "an unknown error" if math.isnan(fit.left_out_error) else f"{math.expm1(fit.left_out_error):.0%}"
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _estimate_dict(estimate: Estimate) -> dict[str, float | None]:
+    return {"value": _or_none(estimate.value), "low": _or_none(estimate.low), "high": _or_none(estimate.high)}

@@ -1,0 +1,62 @@
+"""A chart as data, which ``static`` draws with matplotlib and ``page`` with plotly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from actratio.estimate import Estimate
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart, without the yellow and the
+black that vanish on a white or a dark page."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one name, with intervals or without.
+
+    Attributes:
+        colour: index into ``COLOURS``; series that belong together share it.
+        style: ``line`` (solid, with markers), ``dashed`` (no markers: a law), ``points`` (no line),
+            ``published`` (hollow markers, dotted), ``hollow`` (hollow markers, no line).
+    """
+
+    name: str
+    x: list[float]
+    y: list[Estimate]
+    colour: int = 0
+    style: str = "line"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Series over common axes, with the words that a reader needs.
+
+    Attributes:
+        key: name of the files, unique in a report.
+        title: what is shown, as a heading.
+        reading: one or two sentences on how to read it.
+        percent: y is a share, shown in per cent.
+    """
+
+    key: str
+    title: str
+    reading: str
+    x_label: str
+    y_label: str
+    series: list[Series] = field(default_factory=list)
+    x_log: bool = False
+    y_log: bool = False
+    percent: bool = False
+    x_ticks: Sequence[float] | None = None
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """The chart's numbers: header and rows, a column a series."""
+        places = sorted({x for each in self.series for x in each.x})
+        number = "{:.1%}" if self.percent else "{:.3g}"
+        rows = []
+        for place in places:
+            cells = [dict(zip(each.x, each.y, strict=True)).get(place) for each in self.series]
+            rows.append([f"{place:g}", *("" if cell is None else cell.format(number) for cell in cells)])
+        return [self.x_label, *(each.name for each in self.series)], rows
