@@ -94,5 +94,9 @@ def test_weights_follow_autograd_step_for_step() -> None:
             one.epoch(data, number, 32)
             linears = [module for module in one.model if isinstance(module, nn.Linear)]
             for layer, linear in enumerate(linears):
-                torch.testing.assert_close(stacked.model.weights[layer][index], linear.weight.detach(), rtol=1e-4, atol=1e-6)
-                torch.testing.assert_close(stacked.model.biases[layer][index], linear.bias.detach(), rtol=1e-4, atol=1e-6)
+                torch.testing.assert_close(
+                    stacked.model.weights[layer][index], linear.weight.detach(), rtol=1e-4, atol=1e-6
+                )
+                torch.testing.assert_close(
+                    stacked.model.biases[layer][index], linear.bias.detach(), rtol=1e-4, atol=1e-6
+                )

@@ -43,7 +43,11 @@ err = Console(stderr=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
 Published = Annotated[
     Path | None,
-    typer.Option(help="CSV of the article's published measurements, drawn beside ours.", envvar="ACTRATIO_PUBLISHED", show_default=False),
+    typer.Option(
+        help="CSV of the article's published measurements, drawn beside ours.",
+        envvar="ACTRATIO_PUBLISHED",
+        show_default=False,
+    ),
 ]
 
 
@@ -66,28 +70,48 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     pass
 
 
 @study_app.command("mlp")
 def study_mlp(
     datasets: Annotated[
-        list[str] | None, typer.Option(help="Data sets, separated by commas: names of 'actratio datasets', CSV files, Hugging Face ids.", show_default="digits")
+        list[str] | None,
+        typer.Option(
+            help="Data sets, separated by commas: names of 'actratio datasets', CSV files, Hugging Face ids.",
+            show_default="digits",
+        ),
     ] = None,
     architectures: Annotated[
-        list[str] | None, typer.Option(help="Widths joined by '-', separated by commas, such as 512-256-10.", show_default="the article's six")
+        list[str] | None,
+        typer.Option(
+            help="Widths joined by '-', separated by commas, such as 512-256-10.", show_default="the article's six"
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, …, trained as one stack.")] = 5,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 20,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in a step.")] = 64,
-    bias: Annotated[bool, typer.Option("--bias/--no-bias", help="Layers with biases; the article's text has none, its published data does.")] = False,
+    bias: Annotated[
+        bool,
+        typer.Option(
+            "--bias/--no-bias", help="Layers with biases; the article's text has none, its published data does."
+        ),
+    ] = False,
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder of data sets.", envvar="ACTRATIO_DATA", show_default=False)
     ] = None,
-    label: Annotated[str | None, typer.Option(help="Label column of a CSV or hub data set.", show_default="found by its name")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Label column of a CSV or hub data set.", show_default="found by its name")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    out_dir: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Results folder.", show_default="runs/mlp-DATASETS")] = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", metavar="RUN", help="Results folder.", show_default="runs/mlp-DATASETS")
+    ] = None,
     published: Published = None,
     as_json: Json = False,
 ) -> None:
@@ -106,7 +130,10 @@ def study_mlp(
         _execute(run)
     except KeyboardInterrupt:
         done = f"{len(run.finished())} of {len(run.units)} trainings are done"
-        err.print(f"stopped: {done} and kept in {escape(str(run.folder.path))}; run the same command again to go on", soft_wrap=True)
+        err.print(
+            f"stopped: {done} and kept in {escape(str(run.folder.path))}; run the same command again to go on",
+            soft_wrap=True,
+        )
         raise typer.Exit(1) from None
     report = StudyReport.of(run.folder.path, published)
     with err.status("drawing the figures and the report"):
@@ -121,10 +148,15 @@ def study_mlp(
 
 @app.command("fit")
 def fit_table(
-    table: Annotated[Path, typer.Argument(help="Parquet or CSV table with width and active_mean, the article's CSV, or a study's folder.")],
+    table: Annotated[
+        Path,
+        typer.Argument(help="Parquet or CSV table with width and active_mean, the article's CSV, or a study's folder."),
+    ],
     split: Annotated[str, typer.Option(help="train, as the article counted, or val.")] = "train",
     epoch: Annotated[int | None, typer.Option(help="Epoch to fit.", show_default="the last")] = None,
-    logits: Annotated[bool, typer.Option("--logits/--no-logits", help="Fit the logits' layer too; it has no ReLU.")] = False,
+    logits: Annotated[
+        bool, typer.Option("--logits/--no-logits", help="Fit the logits' layer too; it has no ReLU.")
+    ] = False,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals.")] = 1000,
     as_json: Json = False,
 ) -> None:
@@ -137,7 +169,12 @@ def fit_table(
     if as_json:
         settings = {"table": str(table), "split": split, "epoch": epoch, "logits": logits, "resamples": resamples}
         _print_json(
-            {"settings": settings, "rows": _records(at_epoch(frame, split, epoch)), "path": str(table), "laws": [_laws_json(each) for each in laws]}
+            {
+                "settings": settings,
+                "rows": _records(at_epoch(frame, split, epoch)),
+                "path": str(table),
+                "laws": [_laws_json(each) for each in laws],
+            }
         )
         return
     _show([laws_table(laws)], [finding for each in laws for finding in findings(each)])
@@ -171,8 +208,15 @@ def list_datasets(as_json: Json = False) -> None:
     if as_json:
         _print_json({"settings": {}, "rows": rows, "path": None})
         return
-    _show_table("Data sets", ["name", "what", "where"], [[row["name"], row["description"], row["where"]] for row in rows], "left")
-    out.print("Folders are looked for in --data-dir or $ACTRATIO_DATA. Beside these: any CSV file with a label column, any Hugging Face id (owner/name).")
+    _show_table(
+        "Data sets",
+        ["name", "what", "where"],
+        [[row["name"], row["description"], row["where"]] for row in rows],
+        "left",
+    )
+    out.print(
+        "Folders are looked for in --data-dir or $ACTRATIO_DATA. Beside these: any CSV file with a label column, any Hugging Face id (owner/name)."
+    )
 
 
 def _default_folder(names: tuple[str, ...], bias: bool) -> Path:
@@ -199,7 +243,13 @@ def _say_plan(run: MlpRun) -> None:
 
 
 def _execute(run: MlpRun) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
         task = bar.add_task("training", total=run.flops)
         run.execute(lambda name, flops: bar.update(task, advance=flops, description=escape(name)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -14,9 +15,8 @@ ALWAYS_ON_PERCENT = 99
 _EXACT_IN_FLOAT32 = 1 << 24
 
 
-def _summed(**options: Any) -> Any:
-    """Declare a field of the state whose merge is addition."""
-    return field(metadata={"merge": "sum"}, **options)
+_SUM = {"merge": operator.add}
+"""Declares that a field of the state merges by addition."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class SiteCounts:
     (2, [2, 1], 0.75)
     """
 
-    tokens: int = _summed()
-    active: Tensor = _summed()
-    squares: Tensor | None = _summed(default=None)
+    tokens: int = field(metadata=_SUM)
+    active: Tensor = field(metadata=_SUM)
+    squares: Tensor | None = field(default=None, metadata=_SUM)
 
     def __post_init__(self) -> None:
         if self.active.dtype != torch.int64:
@@ -66,12 +66,14 @@ class SiteCounts:
     def merge(self, other: SiteCounts) -> SiteCounts:
         """Both together: every field by the merge that it is declared with."""
         if self.active.shape != other.active.shape:
-            raise ValueError(f"counts of shapes {tuple(self.active.shape)} and {tuple(other.active.shape)} do not merge")
+            raise ValueError(
+                f"counts of shapes {tuple(self.active.shape)} and {tuple(other.active.shape)} do not merge"
+            )
         merged: dict[str, Any] = {}
         for each in fields(self):
             mine, theirs = getattr(self, each.name), getattr(other, each.name)
             # What one side did not count is unknown for both together.
-            merged[each.name] = None if mine is None or theirs is None else mine + theirs
+            merged[each.name] = None if mine is None or theirs is None else each.metadata["merge"](mine, theirs)
         return SiteCounts(**merged)
 
     @property
@@ -95,7 +97,8 @@ class SiteCounts:
             return None
         total = self.active.sum(-1)
         # T·Σk² can pass 2⁶³ for long corpora, so the products are Python's integers.
-        spread = [self.tokens * s - t * t for s, t in zip(self.squares.flatten().tolist(), total.flatten().tolist())]
+        pairs = zip(self.squares.flatten().tolist(), total.flatten().tolist(), strict=True)
+        spread = [self.tokens * square - mean * mean for square, mean in pairs]
         variance = torch.tensor([x / self.tokens**2 for x in spread], dtype=torch.float64)
         return variance.sqrt().view(total.shape) / self.width
 

@@ -49,7 +49,9 @@ def write_table(path: Path, frame: pd.DataFrame, metadata: dict[str, Any]) -> No
     import pyarrow.parquet as pq
 
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _METADATA_KEY: json.dumps(metadata).encode()})
+    table = table.replace_schema_metadata(
+        {**(table.schema.metadata or {}), _METADATA_KEY: json.dumps(metadata).encode()}
+    )
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
 

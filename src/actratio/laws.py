@@ -103,7 +103,7 @@ class LawFit:
         else:
             k = self.parameters[self.law.parameter].value
             k = math.log(k) if self.law.logarithmic else k
-        return np.asarray(self.parameters["F"].value * np.exp(self.law.log_shape(n, np.float64(k))))
+        return np.asarray(self.parameters["F"].value * np.exp(self.law.log_shape(n, np.asarray(k))))
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,9 @@ def fit(
     distinct = np.unique(n)
     if len(distinct) < 2:
         raise FitError(f"all observations have the width {distinct[0]:g}; a law needs at least two different widths")
-    replicates = [data.resample(np.random.default_rng((0, index))) for index in range(resamples if data.can_resample else 0)]
+    replicates = [
+        data.resample(np.random.default_rng((0, index))) for index in range(resamples if data.can_resample else 0)
+    ]
     with_depth = layers is not None and len(np.unique(depth)) > 1 and _rank(n, depth) == 3
     depth_estimate = None
     if with_depth:
@@ -244,14 +246,20 @@ class _Observations:
         n, a = np.asarray(widths, dtype=np.float64).ravel(), np.asarray(active, dtype=np.float64).ravel()
         for name, values in (("active", a), ("architectures", architectures), ("layers", layers), ("seeds", seeds)):
             if values is not None and len(values) != len(n):
-                raise FitError(f"there are {len(n)} widths but {len(values)} {name}; each observation needs one of both")
+                raise FitError(
+                    f"there are {len(n)} widths but {len(values)} {name}; each observation needs one of both"
+                )
         if len(n) == 0:
             raise FitError("there are no observations to fit; at least two widths are needed")
         for name, values in (("widths", n), ("numbers of active neurons", a)):
             wrong = values[~(np.isfinite(values) & (values > 0))]
             if len(wrong):
                 raise FitError(f"the {name} hold {wrong[0]:g}; a law of log A needs positive, finite values")
-        arch = np.arange(len(n)) if architectures is None else np.unique(np.asarray(architectures).astype(str), return_inverse=True)[1]
+        arch = (
+            np.arange(len(n))
+            if architectures is None
+            else np.unique(np.asarray(architectures).astype(str), return_inverse=True)[1]
+        )
         layer = np.zeros(len(n)) if layers is None else np.asarray(layers, dtype=np.float64)
         seed = np.zeros(len(n)) if seeds is None else np.asarray(seeds)
         groups = []
@@ -259,14 +267,14 @@ class _Observations:
         for each in np.unique(arch):
             mine = arch == each
             cells = sorted(set(zip(layer[mine], n[mine], strict=True)))
-            values: dict[Any, dict[Any, list[float]]] = {}
+            by_seed: dict[Any, dict[Any, list[float]]] = {}
             for s, key, value in zip(seed[mine], zip(layer[mine], n[mine], strict=True), a[mine], strict=True):
-                values.setdefault(s, {}).setdefault(key, []).append(value)
-            table = np.array([[np.mean(row.get(cell, [np.nan])) for cell in cells] for row in values.values()])
+                by_seed.setdefault(s, {}).setdefault(key, []).append(value)
+            table = np.array([[np.mean(row.get(cell, [np.nan])) for cell in cells] for row in by_seed.values()])
             if np.isnan(table).any():
                 raise FitError("some seeds of an architecture lack some of its layers; every seed needs all of them")
             groups.append((np.array([c[1] for c in cells]), np.array([c[0] for c in cells]), table))
-            most = max(most, len(values))
+            most = max(most, len(by_seed))
         return cls(groups, most)
 
     @property
@@ -308,7 +316,9 @@ def _fit_law(
         shape = _interval(estimate[1], [draw[1] for draw in draws], independent, level)
         parameters[law.parameter] = _exponential(shape) if law.logarithmic else shape
     at_bound = law.parameter is not None and min(abs(estimate[1] - bound) for bound in law.grid) < 1e-3
-    return LawFit(law, parameters, at_bound, _aicc(estimate[2], len(n), len(law.parameters) + 1), _left_out_error(law, n, log_a))
+    return LawFit(
+        law, parameters, at_bound, _aicc(estimate[2], len(n), len(law.parameters) + 1), _left_out_error(law, n, log_a)
+    )
 
 
 def _least_squares(law: Law, n: Array, log_a: Array) -> tuple[float, float, float]:
@@ -324,7 +334,9 @@ def _least_squares(law: Law, n: Array, log_a: Array) -> tuple[float, float, floa
         grid = np.linspace(*law.grid, 89)
         best = int(np.argmin(residuals(grid[:, None])[1]))
         around = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-        found = minimize_scalar(lambda x: float(residuals(np.float64(x))[1]), bounds=around, method="bounded", options={"xatol": 1e-7})
+        found = minimize_scalar(
+            lambda x: float(residuals(np.asarray(x))[1]), bounds=around, method="bounded", options={"xatol": 1e-7}
+        )
         k = float(found.x)
     scale, rss = residuals(np.asarray(k, dtype=np.float64))
     return float(scale), k, float(rss)
@@ -336,7 +348,11 @@ def _aicc(rss: float, cells: int, parameters: int) -> float:
         return math.nan
     # Exact points leave rounding alone, whose logarithm says nothing about the laws.
     floor = cells * 1e-20
-    return cells * math.log(max(rss, floor) / cells) + 2 * parameters + 2 * parameters * (parameters + 1) / (cells - parameters - 1)
+    return (
+        cells * math.log(max(rss, floor) / cells)
+        + 2 * parameters
+        + 2 * parameters * (parameters + 1) / (cells - parameters - 1)
+    )
 
 
 def _left_out_error(law: Law, n: Array, log_a: Array) -> float:
@@ -347,7 +363,7 @@ def _left_out_error(law: Law, n: Array, log_a: Array) -> float:
     for width in distinct:
         out = n == width
         scale, k, _ = _least_squares(law, n[~out], log_a[~out])
-        squares += float(((scale + law.log_shape(n[out], np.float64(k)) - log_a[out]) ** 2).sum())
+        squares += float(((scale + law.log_shape(n[out], np.asarray(k)) - log_a[out]) ** 2).sum())
     return math.sqrt(squares / len(n))
 
 

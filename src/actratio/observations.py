@@ -75,7 +75,9 @@ def read_observations(path: Path) -> pd.DataFrame:
     for column in ("width", "active_mean"):
         numbers = pd.to_numeric(frame[column], errors="coerce")
         if numbers.isna().any():
-            raise FitError(f"{path}: the column {column} holds {frame[column][numbers.isna()].iloc[0]!r}; it must be a number")
+            raise FitError(
+                f"{path}: the column {column} holds {frame[column][numbers.isna()].iloc[0]!r}; it must be a number"
+            )
         frame[column] = numbers
     if "logits" not in frame.columns:
         frame["logits"] = frame["tensor"] == "logits" if "tensor" in frame.columns else False
@@ -117,13 +119,20 @@ def at_epoch(frame: pd.DataFrame, split: str, epoch: int | None) -> pd.DataFrame
         wanted = frame[column].max() if value is None else value
         chosen = frame[frame[column] == wanted]
         if chosen.empty:
-            raise FitError(f"the table has no rows with {column} {wanted}; there are {', '.join(map(str, sorted(frame[column].unique())))}")
+            raise FitError(
+                f"the table has no rows with {column} {wanted}; there are {', '.join(map(str, sorted(frame[column].unique())))}"
+            )
         frame = chosen
     return frame
 
 
 def fit_observations(
-    frame: pd.DataFrame, *, split: str = "train", epoch: int | None = None, logits: bool = False, resamples: int = RESAMPLES
+    frame: pd.DataFrame,
+    *,
+    split: str = "train",
+    epoch: int | None = None,
+    logits: bool = False,
+    resamples: int = RESAMPLES,
 ) -> list[DatasetLaws]:
     """Fit the laws for each data set of ``frame`` (as ``read_observations`` returns it).
 

@@ -88,9 +88,9 @@ class Trainer:
         examples, labels = self._examples["train"], self._labels["train"]
         seeds = self.model.seeds
         self.epochs_done += 1
-        order = torch.from_numpy(
-            np.stack([batch_order(seed, self.epochs_done, len(labels)) for seed in seeds])
-        ).to(self.device)
+        order = torch.from_numpy(np.stack([batch_order(seed, self.epochs_done, len(labels)) for seed in seeds])).to(
+            self.device
+        )
         total = _Totals(self.model.architecture, len(seeds), self.device)
         whole = len(labels) // self.batch_size * self.batch_size
         for part in (order[:, :whole], order[:, whole:]):  # the last batch is smaller
@@ -100,7 +100,7 @@ class Trainer:
             # (steps, seeds, batch): a step's batches lie side by side in memory.
             batches = part.reshape(len(seeds), -1, size).transpose(0, 1).contiguous()
             workspace = self._workspace(size)
-            for chunk in batches.split(_CHUNK):
+            for chunk in torch.split(batches, _CHUNK):
                 targets = labels[chunk]
                 for slot in range(len(chunk)):
                     self._step(workspace, examples, chunk[slot], targets[slot], slot)
@@ -124,7 +124,7 @@ class Trainer:
         """Counts, loss and accuracy of the present weights over a whole split, ``train`` or ``val``."""
         total = _Totals(self.model.architecture, len(self.model.seeds), self.device)
         for examples, labels in zip(
-            self._examples[split].split(_EVAL_BATCH), self._labels[split].split(_EVAL_BATCH), strict=True
+            torch.split(self._examples[split], _EVAL_BATCH), torch.split(self._labels[split], _EVAL_BATCH), strict=True
         ):
             outputs = self.model.forward_shared(examples)
             total.add([SiteCounts.of(output) for output in outputs])
@@ -176,7 +176,7 @@ class _Workspace:
         self.minus_one = torch.full((seeds, batch, 1), -1.0, device=device)
 
     def _by_layer(self, flat: Tensor) -> list[Tensor]:
-        return [piece.view(shape) for piece, shape in zip(flat.split(self._sizes), self._shapes, strict=True)]
+        return [piece.view(shape) for piece, shape in zip(torch.split(flat, self._sizes), self._shapes, strict=True)]
 
     def count(self) -> None:
         """Add this step's firing neurons: ReLU's outputs are ≥ 0, so their sign is 1(a > 0)."""
@@ -188,7 +188,9 @@ class _Workspace:
         """Move the steps since the last call into ``total``; ``targets`` is (steps, seeds, batch)."""
         examples = self._steps * targets.shape[2]
         logits = self.logits[: self._steps].transpose(0, 1).flatten(1, 2)  # (seeds, examples, classes)
-        counts = [SiteCounts(examples, active.sum(1, dtype=torch.float64).long()) for active in self._by_layer(self._active)]
+        counts = [
+            SiteCounts(examples, active.sum(1, dtype=torch.float64).long()) for active in self._by_layer(self._active)
+        ]
         logit_counts = SiteCounts(examples, SiteCounts.of(logits).active)
         total.add([*counts, logit_counts])
         total.score(logits, targets.transpose(0, 1).flatten(1, 2))
@@ -217,7 +219,10 @@ class _Totals:
 
     def result(self) -> SplitResult:
         return SplitResult(
-            counts=[SiteCounts(c.tokens, c.active.cpu(), None if c.squares is None else c.squares.cpu()) for c in self._counts],
+            counts=[
+                SiteCounts(c.tokens, c.active.cpu(), None if c.squares is None else c.squares.cpu())
+                for c in self._counts
+            ],
             loss=(self._loss / self._examples).cpu(),
             accuracy=(self._hits.double() / self._examples).cpu(),
         )

@@ -31,7 +31,9 @@ class Builtin:
 
 def _idx(name: str) -> Builtin:
     source = IDX_SOURCES[name]
-    where = f"{source.folders[0]}/ or {source.folders[1]}/ (IDX)" + (f", else the hub: {source.hub}" if source.hub else "")
+    where = f"{source.folders[0]}/ or {source.folders[1]}/ (IDX)" + (
+        f", else the hub: {source.hub}" if source.hub else ""
+    )
     return Builtin(source.description, where, lambda data_dir: load_images(name, data_dir))
 
 
@@ -39,7 +41,9 @@ BUILTIN: dict[str, Builtin] = {
     "digits": Builtin("handwritten digits, 8×8, scikit-learn's", "comes with scikit-learn", lambda _: load_digits()),
     **{name: _idx(name) for name in IDX_SOURCES},
     "letter": Builtin("UCI Letter Recognition, 16 numbers, 26 classes", "letter/letter-recognition.data", load_letter),
-    "banking77": Builtin("BANKING77, short texts as TF-IDF, 77 classes", "banking77/train.csv and test.csv", load_banking77),
+    "banking77": Builtin(
+        "BANKING77, short texts as TF-IDF, 77 classes", "banking77/train.csv and test.csv", load_banking77
+    ),
 }
 
 
@@ -51,7 +55,9 @@ def data_folder(given: Path | None) -> Path | None:
     """
     folder = given or (Path(os.environ["ACTRATIO_DATA"]) if os.environ.get("ACTRATIO_DATA") else None)
     if folder is not None and not folder.is_dir():
-        raise DataError(f"the data folder {folder} does not exist; give one that does with --data-dir or $ACTRATIO_DATA")
+        raise DataError(
+            f"the data folder {folder} does not exist; give one that does with --data-dir or $ACTRATIO_DATA"
+        )
     return folder
 
 

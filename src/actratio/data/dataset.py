@@ -40,12 +40,18 @@ class Dataset:
             if len(x) == 0:
                 raise DataError(f"{self.name}: the {split} split has no examples; it needs at least one")
             if len(x) != len(y):
-                raise DataError(f"{self.name}: the {split} split has {len(x)} examples but {len(y)} labels; there must be one label each")
+                raise DataError(
+                    f"{self.name}: the {split} split has {len(x)} examples but {len(y)} labels; there must be one label each"
+                )
             if y.min() < 0 or y.max() >= self.classes:
                 wrong = int(y.min()) if y.min() < 0 else int(y.max())
-                raise DataError(f"{self.name}: the {split} split has the label {wrong}; labels must lie in 0 … {self.classes - 1}")
+                raise DataError(
+                    f"{self.name}: the {split} split has the label {wrong}; labels must lie in 0 … {self.classes - 1}"
+                )
             if not np.isfinite(x).all():
-                raise DataError(f"{self.name}: the {split} split has features that are NaN or infinite; they must be finite numbers")
+                raise DataError(
+                    f"{self.name}: the {split} split has features that are NaN or infinite; they must be finite numbers"
+                )
         if self.x_train.shape[1] != self.x_val.shape[1]:
             raise DataError(
                 f"{self.name}: {self.x_train.shape[1]} features in training but {self.x_val.shape[1]} held out; both splits need the same"
@@ -54,7 +60,7 @@ class Dataset:
     @property
     def features(self) -> int:
         """Number of features of an example."""
-        return self.x_train.shape[1]
+        return int(self.x_train.shape[1])
 
     @cached_property
     def fingerprint(self) -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from actratio.data.dataset import Dataset
 from actratio.data.tables import LABEL_NAMES, encode, hold_out
 from actratio.errors import DataError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _HELD_OUT_NAMES = ("test", "validation", "valid", "dev")
 
@@ -64,7 +61,9 @@ def _label_column(identifier: str, features: Any) -> str:
     named = [key for key, kind in features.items() if type(kind).__name__ == "ClassLabel"]
     named += [key for key in features if key.lower() in LABEL_NAMES]
     if not named:
-        raise DataError(f"{identifier} has the columns {', '.join(features)}, none of which is a label; name it with --label")
+        raise DataError(
+            f"{identifier} has the columns {', '.join(features)}, none of which is a label; name it with --label"
+        )
     return str(named[0])
 
 
@@ -73,4 +72,4 @@ def _images(name: str, split: Any, image: str, label: str) -> tuple[np.ndarray, 
     if len({picture.shape for picture in pixels}) > 1:
         raise DataError(f"{name} has images of different sizes; all must have the same")
     stacked = np.stack(pixels).reshape(len(pixels), -1)
-    return np.divide(stacked, 255, dtype=np.float32), np.asarray(split[label], dtype=np.int64)
+    return stacked.astype(np.float32) / np.float32(255), np.asarray(split[label], dtype=np.int64)

@@ -32,10 +32,14 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}); check the file") from None
     if raw[:4] != expected:
-        raise DataError(f"{path} begins with the magic number {raw[:4].hex() or '(nothing)'}; an IDX file of {axes} axes begins with {expected.hex()}")
+        raise DataError(
+            f"{path} begins with the magic number {raw[:4].hex() or '(nothing)'}; an IDX file of {axes} axes begins with {expected.hex()}"
+        )
     header = 4 + 4 * axes
     shape = tuple(int(n) for n in np.frombuffer(raw[4:header], dtype=">u4")) if len(raw) >= header else ()
     if len(shape) != axes or len(raw) - header != int(np.prod(shape, dtype=np.int64)):
         announced = "×".join(map(str, shape)) or "a whole header"
-        raise DataError(f"{path} announces {announced} but holds {max(0, len(raw) - header)} values; it is truncated or damaged, fetch it again")
+        raise DataError(
+            f"{path} announces {announced} but holds {max(0, len(raw) - header)} values; it is truncated or damaged, fetch it again"
+        )
     return np.frombuffer(raw, dtype=np.uint8, offset=header).reshape(shape)

@@ -34,7 +34,10 @@ class IdxSource:
 IDX_SOURCES = {
     "mnist": IdxSource("handwritten digits, 28×28", 10, ("mnist", "MNIST/raw", "MNIST"), "ylecun/mnist"),
     "fashion_mnist": IdxSource(
-        "articles of clothing, 28×28", 10, ("fashion_mnist", "FashionMNIST/raw", "FashionMNIST"), "zalando-datasets/fashion_mnist"
+        "articles of clothing, 28×28",
+        10,
+        ("fashion_mnist", "FashionMNIST/raw", "FashionMNIST"),
+        "zalando-datasets/fashion_mnist",
     ),
     "kmnist": IdxSource("cursive Japanese characters, 28×28", 10, ("kmnist", "KMNIST/raw", "KMNIST"), None),
     "emnist": IdxSource(
@@ -57,7 +60,9 @@ def load_images(name: str, data_dir: Path | None) -> Dataset:
     source = IDX_SOURCES[name]
     if data_dir is None:
         if source.hub is None:
-            raise DataError(f"{name} is read from IDX files: give the folder that holds them with --data-dir or $ACTRATIO_DATA")
+            raise DataError(
+                f"{name} is read from IDX files: give the folder that holds them with --data-dir or $ACTRATIO_DATA"
+            )
         return load_hub(source.hub, name=name)
     folder = _folder(name, source, data_dir)
     arrays = [
@@ -66,11 +71,19 @@ def load_images(name: str, data_dir: Path | None) -> Dataset:
         for kind, axes in (("images-idx3-ubyte", 3), ("labels-idx1-ubyte", 1))
     ]
     x_train, y_train, x_val, y_val = arrays
-    return Dataset(name, _pixels(x_train), y_train.astype(np.int64), _pixels(x_val), y_val.astype(np.int64), source.classes, f"IDX files in {folder}")
+    return Dataset(
+        name,
+        _pixels(x_train),
+        y_train.astype(np.int64),
+        _pixels(x_val),
+        y_val.astype(np.int64),
+        source.classes,
+        f"IDX files in {folder}",
+    )
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
-    return np.divide(images.reshape(len(images), -1), 255, dtype=np.float32)
+    return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
 
 
 def _folder(name: str, source: IdxSource, data_dir: Path) -> Path:
@@ -83,7 +96,9 @@ def _folder(name: str, source: IdxSource, data_dir: Path) -> Path:
         if candidate.is_dir():
             return candidate
     looked = ", ".join(str(data_dir / folder) for folder in source.folders)
-    raise DataError(f"{name} is not in {data_dir}: none of the folders {looked} exists; put its IDX files in one of them")
+    raise DataError(
+        f"{name} is not in {data_dir}: none of the folders {looked} exists; put its IDX files in one of them"
+    )
 
 
 def _file(folder: Path, stem: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,12 +50,12 @@ def load_csv(path: Path, label: str | None) -> Dataset:
     return encode(str(path), train, val, column, f"CSV {path}")
 
 
-def read_csv(path: Path, **options: object) -> pd.DataFrame:
+def read_csv(path: Path, **options: Any) -> pd.DataFrame:
     """Read a CSV, or raise ``DataError`` with the reason."""
     import pandas as pd
 
     try:
-        return pd.read_csv(path, **options)  # type: ignore[call-overload, no-any-return]
+        return pd.read_csv(path, **options)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path} cannot be read as CSV ({error}); it must be comma-separated UTF-8 text") from None
 
@@ -100,12 +100,20 @@ def encode(name: str, train: pd.DataFrame, val: pd.DataFrame, label: str, source
     held_out_labels = val[label].astype(str)
     unknown = sorted(set(held_out_labels) - set(known))
     if unknown:
-        raise DataError(f"{name}: the held-out split has the label {unknown[0]!r}, which no training row has; every class must be in both")
+        raise DataError(
+            f"{name}: the held-out split has the label {unknown[0]!r}, which no training row has; every class must be in both"
+        )
     if len(classes) < 2:
-        raise DataError(f"{name}: column {label!r} has a single value, {classes[0]!r}; classification needs two classes or more")
+        raise DataError(
+            f"{name}: column {label!r} has a single value, {classes[0]!r}; classification needs two classes or more"
+        )
     y_val = np.array([known[value] for value in held_out_labels])
 
-    numbers = [column for column in columns if pd.api.types.is_numeric_dtype(train[column]) and not pd.api.types.is_bool_dtype(train[column])]
+    numbers = [
+        column
+        for column in columns
+        if pd.api.types.is_numeric_dtype(train[column]) and not pd.api.types.is_bool_dtype(train[column])
+    ]
     texts = [column for column in columns if column not in numbers]
     x_train: list[np.ndarray] = []
     x_val: list[np.ndarray] = []
@@ -127,8 +135,12 @@ def encode(name: str, train: pd.DataFrame, val: pd.DataFrame, label: str, source
             except ValueError as error:
                 raise DataError(f"{name} has features that are not numbers ({error}); clean the column") from None
             if not np.isfinite(array).all():
-                bad = next(column for column in numbers if not np.isfinite(frame[column].to_numpy(dtype=np.float64)).all())
-                raise DataError(f"{name}: column {bad!r} has missing or infinite values; every feature must be a finite number")
+                bad = next(
+                    column for column in numbers if not np.isfinite(frame[column].to_numpy(dtype=np.float64)).all()
+                )
+                raise DataError(
+                    f"{name}: column {bad!r} has missing or infinite values; every feature must be a finite number"
+                )
             arrays.append(array)
         x_train.append(scaler.fit_transform(arrays[0]).astype(np.float32))
         x_val.append(scaler.transform(arrays[1]).astype(np.float32))
@@ -154,12 +166,16 @@ def _require_text(name: str, column: pd.Series, title: object) -> None:
     numeric = pd.to_numeric(column, errors="coerce").notna()
     if numeric.mean() > 0.5:
         wrong = column[~numeric].iloc[0] if (~numeric).any() else column.iloc[0]
-        raise DataError(f"{name}: column {title!r} has features that are not numbers, such as {wrong!r}; every value must be a number")
+        raise DataError(
+            f"{name}: column {title!r} has features that are not numbers, such as {wrong!r}; every value must be a number"
+        )
 
 
 def _in_folder(name: str, data_dir: Path | None, relative: tuple[str, ...]) -> Path:
     if data_dir is None:
-        raise DataError(f"{name} is read from files: give the folder that holds {relative[0]} with --data-dir or $ACTRATIO_DATA")
+        raise DataError(
+            f"{name} is read from files: give the folder that holds {relative[0]} with --data-dir or $ACTRATIO_DATA"
+        )
     for candidate in relative:
         if (data_dir / candidate).is_file():
             return data_dir / candidate

@@ -44,7 +44,9 @@ class Architecture:
                 784 (an image's pixels) in front although the data has another number of features.
         """
         if not re.fullmatch(r"\d+(-\d+)*", spec.strip()):
-            raise ArchitectureError(f"architecture {spec!r} is not whole numbers joined by '-', such as 512-256-{outputs}")
+            raise ArchitectureError(
+                f"architecture {spec!r} is not whole numbers joined by '-', such as 512-256-{outputs}"
+            )
         widths = [int(number) for number in spec.strip().split("-")]
         if 0 in widths:
             raise ArchitectureError(f"architecture {spec!r} has a layer of width 0; every width is at least 1")

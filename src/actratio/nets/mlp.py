@@ -99,9 +99,7 @@ class StackedMLP:
             if layer:
                 stacked_matmul(error, self.weights[layer], errors[layer - 1])
                 # ReLU passes the gradient where its output is positive.
-                torch.ops.aten.threshold_backward.grad_input(
-                    errors[layer - 1], below, 0, grad_input=errors[layer - 1]
-                )
+                torch.ops.aten.threshold_backward.grad_input(errors[layer - 1], below, 0, grad_input=errors[layer - 1])
 
     def forward_shared(self, examples: Tensor) -> list[Tensor]:
         """Every layer's output for the same examples in all seeds: a list of (seeds, examples, width)."""

@@ -19,7 +19,9 @@ _OURS_NOTE = "Bands are 95 % intervals over seeds."
 _PUBLISHED_NOTE = " Hollow points are the article's published measurements (one seed, with biases)."
 
 
-def charts(frame: pd.DataFrame, laws: list[DatasetLaws], published: pd.DataFrame | None, split: str = "train") -> list[Chart]:
+def charts(
+    frame: pd.DataFrame, laws: list[DatasetLaws], published: pd.DataFrame | None, split: str = "train"
+) -> list[Chart]:
     """All charts of a study's tidy table.
 
     Args:
@@ -46,7 +48,9 @@ def charts(frame: pd.DataFrame, laws: list[DatasetLaws], published: pd.DataFrame
     return found
 
 
-def width_table(frame: pd.DataFrame, laws: list[DatasetLaws], published: pd.DataFrame | None, split: str = "train") -> pd.DataFrame:
+def width_table(
+    frame: pd.DataFrame, laws: list[DatasetLaws], published: pd.DataFrame | None, split: str = "train"
+) -> pd.DataFrame:
     """The article's table: per data set and width, ratio and active neurons with intervals over
     seeds, what F·√N gives, and the published ratio where there is one."""
     import pandas as pd
@@ -86,11 +90,15 @@ def _curve(rows: pd.DataFrame, x: str, y: str) -> tuple[list[float], list[Estima
     return [place for place, _ in groups], [estimate for _, estimate in groups]
 
 
-def _series(rows: pd.DataFrame, by: str, x: str, y: str, name: Callable[[object], str], style: str, order: Sequence[object]) -> list[Series]:
-    """A series for each value of ``by``, coloured by its place in ``order``."""
+def _series(
+    rows: pd.DataFrame, by: str, x: str, y: str, name: Callable[[object], str], style: str, order: Sequence[object]
+) -> list[Series]:
+    """A series for each value of ``by``, in the order and colour of its place in ``order``."""
+    groups = dict(iter(rows.groupby(by)))
     return [
-        Series(name(value), *_curve(cells, x, y), colour=order.index(value), style=style)
-        for value, cells in rows.groupby(by, sort=False)
+        Series(name(value), *_curve(groups[value], x, y), colour=place, style=style)
+        for place, value in enumerate(order)
+        if value in groups
     ]
 
 
@@ -99,11 +107,16 @@ def _hidden(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _both(
-    ours: pd.DataFrame, theirs: pd.DataFrame | None, by: str, x: str, y: str, name: Callable[[object], str], order: Sequence[object]
+    ours: pd.DataFrame,
+    theirs: pd.DataFrame | None,
+    by: str,
+    x: str,
+    y: str,
+    name: Callable[[object], str],
+    order: Sequence[object],
 ) -> list[Series]:
     series = _series(ours, by, x, y, name, "line", order)
     if theirs is not None:
-        theirs = theirs[theirs[by].isin(order)]
         series += _series(theirs, by, x, y, lambda value: f"{name(value)}, published", "published", order)
     return series
 
@@ -136,36 +149,52 @@ def _active_by_layer(ours: pd.DataFrame, theirs: pd.DataFrame | None, dataset: s
         key=f"active-by-layer-{key}",
         title=f"Active neurons by layer position: {dataset}",
         reading="One line a width; layer 0 is the first hidden layer. A falling line means that a layer of the same width fires "
-        "fewer neurons the deeper it lies. Few widths occur at more than one depth, so width and depth are partly confounded. " + _note(theirs),
+        "fewer neurons the deeper it lies. Few widths occur at more than one depth, so width and depth are partly confounded. "
+        + _note(theirs),
         x_label="layer",
-        y_label="active neurons a token",
+        y_label="active neurons",
         series=_both(rows, theirs, "width", "layer", "active_mean", lambda width: f"{width} neurons", _widths(rows)),
         x_ticks=sorted(rows["layer"].unique().tolist()),
     )
 
 
-def _scaling(ours: pd.DataFrame, theirs: pd.DataFrame | None, fitted: DatasetLaws, dataset: str, key: str, split: str) -> Chart:
+def _scaling(
+    ours: pd.DataFrame, theirs: pd.DataFrame | None, fitted: DatasetLaws, dataset: str, key: str, split: str
+) -> Chart:
     rows = _hidden(at_epoch(ours, split, None))
     series = []
     for number, (layer, cells) in enumerate(rows.groupby("layer")):
         points = [(float(w), _over_seeds(c, "active_mean")) for (w, _), c in cells.groupby(["width", "architecture"])]
-        series.append(Series(f"layer {layer}", [p[0] for p in points], [p[1] for p in points], colour=number, style="points"))
+        series.append(
+            Series(f"layer {layer}", [p[0] for p in points], [p[1] for p in points], colour=number, style="points")
+        )
     if theirs is not None:
         theirs = _hidden(at_epoch(theirs, split, None)).sort_values("width")
         series.append(
-            Series("published", theirs["width"].astype(float).tolist(), [Estimate(y) for y in theirs["active_mean"]], 7, "hollow")
+            Series(
+                "published",
+                theirs["width"].astype(float).tolist(),
+                [Estimate(y) for y in theirs["active_mean"]],
+                7,
+                "hollow",
+            )
         )
     widths = rows["width"].astype(float)
     line = np.geomspace(widths.min(), widths.max(), 40)
     for number, fit in enumerate(fitted.laws.fits.values()):
-        series.append(Series(fit.law.formula, line.tolist(), [Estimate(float(y)) for y in fit.predict(line)], 4 + number, "dashed"))
+        series.append(
+            Series(
+                fit.law.formula, line.tolist(), [Estimate(float(y)) for y in fit.predict(line)], 4 + number, "dashed"
+            )
+        )
     return Chart(
         key=f"scaling-{key}",
         title=f"Active neurons against width, with the laws: {dataset}",
         reading="On these axes a power of N is a straight line, and √N one of slope ½. Each point is one layer of one architecture, "
-        f"coloured by its depth; dashed lines are the fitted laws. {fitted.laws.verdict} " + _note(theirs).replace("Bands", "Bars"),
+        f"coloured by its depth; dashed lines are the fitted laws. {fitted.laws.verdict} "
+        + _note(theirs).replace("Bands", "Bars"),
         x_label="neurons in the layer (N)",
-        y_label="active neurons a token (A)",
+        y_label="active neurons (A)",
         series=series,
         x_log=True,
         y_log=True,
@@ -182,7 +211,9 @@ def _ratio_over_training(ours: pd.DataFrame, theirs: pd.DataFrame | None, datase
         reading="One line a width. Epoch 0 is before training. " + _note(theirs),
         x_label="epoch",
         y_label="activation ratio",
-        series=_both(rows, theirs, "width", "epoch", "activation_ratio", lambda width: f"{width} neurons", _widths(rows)),
+        series=_both(
+            rows, theirs, "width", "epoch", "activation_ratio", lambda width: f"{width} neurons", _widths(rows)
+        ),
         percent=True,
     )
 
@@ -192,10 +223,13 @@ def _accuracy(ours: pd.DataFrame, theirs: pd.DataFrame | None, dataset: str, key
     return Chart(
         key=f"accuracy-{key}",
         title=f"Validation accuracy by epoch: {dataset}",
-        reading="One line an architecture; the share of held-out examples classified rightly after each epoch. " + _note(theirs),
+        reading="One line an architecture; the share of held-out examples classified rightly after each epoch. "
+        + _note(theirs),
         x_label="epoch",
         y_label="validation accuracy",
-        series=_both(trained, theirs, "architecture", "epoch", "val_accuracy", str, list(dict.fromkeys(ours["architecture"]))),
+        series=_both(
+            trained, theirs, "architecture", "epoch", "val_accuracy", str, list(dict.fromkeys(ours["architecture"]))
+        ),
         percent=True,
     )
 

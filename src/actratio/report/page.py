@@ -45,7 +45,9 @@ def write_page(page: Page, path: Path) -> Path:
     from jinja2 import Environment, PackageLoader
     from plotly.offline import get_plotlyjs
 
-    environment = Environment(loader=PackageLoader("actratio.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("actratio.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     figures = json.dumps([_figure(chart) for chart in page.charts], allow_nan=False).replace("<", "\\u003c")
     rendered = environment.get_template("page.html").render(page=page, figures=figures, plotly=get_plotlyjs())
     with replacing(path) as temporary:
@@ -79,9 +81,23 @@ def _traces(series: Series, percent: bool) -> list[dict[str, Any]]:
         "legendgroup": name,
         "x": series.x,
         "y": [each.value for each in series.y],
-        "mode": {"line": "lines+markers", "dashed": "lines", "points": "markers", "published": "lines+markers", "hollow": "markers"}[series.style],
-        "line": {"color": colour, "dash": {"dashed": "dash", "published": "dot"}.get(series.style, "solid"), "width": 1.5 if series.style == "dashed" else 2},
-        "marker": {"color": colour, "size": 6, "symbol": "circle-open" if series.style in ("published", "hollow") else "circle"},
+        "mode": {
+            "line": "lines+markers",
+            "dashed": "lines",
+            "points": "markers",
+            "published": "lines+markers",
+            "hollow": "markers",
+        }[series.style],
+        "line": {
+            "color": colour,
+            "dash": {"dashed": "dash", "published": "dot"}.get(series.style, "solid"),
+            "width": 1.5 if series.style == "dashed" else 2,
+        },
+        "marker": {
+            "color": colour,
+            "size": 6,
+            "symbol": "circle-open" if series.style in ("published", "hollow") else "circle",
+        },
         "hovertemplate": f"%{{x}}: %{{y:{number}}}",
     }
     known = [(x, each) for x, each in zip(series.x, series.y, strict=True) if not math.isnan(each.low)]

@@ -75,6 +75,15 @@ def _draw(axes: Axes, series: Series) -> None:
     x = [pair[0] for pair in with_interval]
     if series.style == "points":
         errors = [[e.value - e.low for _, e in with_interval], [e.high - e.value for _, e in with_interval]]
-        axes.errorbar(x, [e.value for _, e in with_interval], yerr=errors, fmt="none", color=colour, capsize=2, linewidth=1)
+        axes.errorbar(
+            x, [e.value for _, e in with_interval], yerr=errors, fmt="none", color=colour, capsize=2, linewidth=1
+        )
     else:
-        axes.fill_between(x, [e.low for _, e in with_interval], [e.high for _, e in with_interval], color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(
+            x,
+            [e.low for _, e in with_interval],
+            [e.high for _, e in with_interval],
+            color=colour,
+            alpha=0.18,
+            linewidth=0,
+        )

@@ -111,7 +111,9 @@ def findings(each: DatasetLaws) -> list[str]:
         elif depth.low > 1:
             sentences.append(f"{each.dataset}: more are active deeper: {change}.")
         else:
-            sentences.append(f"{each.dataset}: whether fewer are active deeper is not settled: {change}, an interval that holds 1.")
+            sentences.append(
+                f"{each.dataset}: whether fewer are active deeper is not settled: {change}, an interval that holds 1."
+            )
     return sentences
 
 
@@ -139,12 +141,17 @@ def _law_row(dataset: str, layer: str, fit: LawFit, *, best: bool) -> list[str]:
     if fit.at_bound:
         parameters = ["not determined"] * len(parameters)
     parameters += [""] * (2 - len(parameters))
-    numbers = ["" if math.isnan(number) else text.format(number) for number, text in ((fit.aicc, "{:.1f}"), (fit.left_out_error, "{:.3f}"))]
+    numbers = [
+        "" if math.isnan(number) else text.format(number)
+        for number, text in ((fit.aicc, "{:.1f}"), (fit.left_out_error, "{:.3f}"))
+    ]
     return [dataset, layer, fit.law.formula + (" *" if best else ""), *parameters, *numbers]
 
 
 def _widths(table: pd.DataFrame, with_published: bool) -> Table:
-    header = ["data set", "neurons", "layers", "activation ratio", "active", "F·√N", "dead"] + ["published ratio"] * with_published
+    header = ["data set", "neurons", "layers", "activation ratio", "active", "F·√N", "dead"] + [
+        "published ratio"
+    ] * with_published
     rows = []
     for row in table.itertuples():
         ratio, active, dead = row.activation_ratio, row.active_mean, row.dead
@@ -161,7 +168,10 @@ def _widths(table: pd.DataFrame, with_published: bool) -> Table:
             f"{dead.value:.1f}",
         ]
         published = row.published_ratio
-        rows.append([str(cell) for cell in cells] + ([_RATIO.format(published) if published == published else ""] if with_published else []))
+        rows.append(
+            [str(cell) for cell in cells]
+            + ([_RATIO.format(published) if published == published else ""] if with_published else [])
+        )
     return Table(
         "Active neurons by width, after training",
         header,

@@ -90,7 +90,9 @@ def from_tensors(arrays: dict[str, Tensor]) -> list[EpochResult]:
     ]
 
 
-def to_frame(history: list[EpochResult], *, study: str, dataset: str, architecture: Architecture, seeds: tuple[int, ...]) -> pd.DataFrame:
+def to_frame(
+    history: list[EpochResult], *, study: str, dataset: str, architecture: Architecture, seeds: tuple[int, ...]
+) -> pd.DataFrame:
     """The tidy table: one row a seed, epoch, split and layer."""
     import pandas as pd
 

@@ -51,7 +51,11 @@ class MlpStudy:
             raise ActratioError("no data set was given; name at least one with --datasets, such as digits")
         for name, value in (("seeds", self.seeds), ("epochs", self.epochs), ("batch size", self.batch_size)):
             if value < 1:
-                raise ActratioError(f"the number of {name} is {value}; it must be at least 1" if name != "batch size" else f"the batch size is {value}; it must be at least 1")
+                raise ActratioError(
+                    f"the number of {name} is {value}; it must be at least 1"
+                    if name != "batch size"
+                    else f"the batch size is {value}; it must be at least 1"
+                )
         for kind, names in (("data set", self.datasets), ("architecture", self.architectures)):
             double = next((name for name in names if names.count(name) > 1), None)
             if double:
@@ -151,7 +155,11 @@ class MlpRun:
             arrays = self.folder.load_unit(unit.name)
             assert arrays is not None  # finished() has just seen it
             seeds = tuple(range(self.study.seeds))
-            frames.append(to_frame(from_tensors(arrays), study=STUDY, dataset=unit.dataset, architecture=unit.architecture, seeds=seeds))
+            frames.append(
+                to_frame(
+                    from_tensors(arrays), study=STUDY, dataset=unit.dataset, architecture=unit.architecture, seeds=seeds
+                )
+            )
         return pd.concat(frames, ignore_index=True)
 
     def _write_table(self) -> None:

@@ -1,0 +1,37 @@
+# Each target starts from nothing: `make demo` or `make test` on a fresh clone makes .venv itself.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test lint docs bench browser clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/actratio study mlp
+
+# The browser tests need a Chromium; they find it on the PATH or install Debian's where that is allowed.
+test: setup browser
+	$(BIN)/python -m pytest -n 2
+
+browser: setup
+	@$(BIN)/python tests/browser.py
+
+lint: setup
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
+	$(BIN)/mypy
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+bench: setup
+	$(BIN)/python benchmarks/study.py
+
+clean:
+	rm -rf .venv site runs

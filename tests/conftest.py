@@ -1,0 +1,43 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# One thread for each test process: the suite runs two of them, and threads that wait for each
+# other on busy cores cost more than they give.  Set before torch is imported, and for subprocesses.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No user's settings leak into a test, and no test reaches for the network."""
+    for name in ("ACTRATIO_DATA", "ACTRATIO_PUBLISHED"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+_DATA = os.environ.get("ACTRATIO_DATA")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real data sets: ``$ACTRATIO_DATA``, else ``../shared/data`` beside the project."""
+    folder = Path(_DATA) if _DATA else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real data sets are not at {folder}; set ACTRATIO_DATA to their folder to run this test")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published() -> Path:
+    """The article's published measurements of MLPs."""
+    path = ROOT.parent / "shared" / "reference" / "mnist.csv"
+    if not path.is_file():
+        pytest.skip(f"the article's published measurements are not at {path}")
+    return path
