@@ -2,7 +2,8 @@
 
 from actratio.counts import SiteCounts
 from actratio.errors import ActratioError
+from actratio.laws import Laws, fit
 
 __version__ = "0.1.0"
 
-__all__ = ["ActratioError", "SiteCounts", "__version__"]
+__all__ = ["ActratioError", "Laws", "SiteCounts", "__version__", "fit"]

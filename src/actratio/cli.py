@@ -113,12 +113,17 @@ def study_mlp(
         Path | None, typer.Option("--out", metavar="RUN", help="Results folder.", show_default="runs/mlp-DATASETS")
     ] = None,
     published: Published = None,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Write results.csv too, and article.csv with the article's columns.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train the article's ReLU MLPs, count how many neurons fire, fit how that grows with width.
 
     A study that was stopped goes on where it was when the same command runs again.
     """
+    from actratio.files import write_csv
+    from actratio.observations import to_article
     from actratio.report.study import StudyReport
     from actratio.studies.mlp import MlpRun, MlpStudy, specs
 
@@ -136,6 +141,9 @@ def study_mlp(
         )
         raise typer.Exit(1) from None
     report = StudyReport.of(run.folder.path, published)
+    if csv:
+        write_csv(run.folder.path / "results.csv", report.frame)
+        write_csv(run.folder.path / "article.csv", to_article(report.frame))
     with err.status("drawing the figures and the report"):
         page = report.write(run.folder.path)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -47,10 +48,18 @@ class SiteCounts:
             raise TypeError(f"counts are int64, not {self.active.dtype}")
         if self.squares is not None and self.squares.dtype != torch.int64:
             raise TypeError(f"sums of squared counts are int64, not {self.squares.dtype}")
+        if self.active.ndim == 0 or (self.squares is not None and self.squares.shape != self.active.shape[:-1]):
+            squares = None if self.squares is None else tuple(self.squares.shape)
+            raise ValueError(
+                f"counts of shape {tuple(self.active.shape)} with sums of squares of shape {squares}; "
+                "they must be (*stack, width) and (*stack,)"
+            )
 
     @classmethod
     def of(cls, activation: Tensor) -> SiteCounts:
         """Count ``activation > 0`` (NaN is not active) in a tensor of shape ``(*stack, tokens, width)``."""
+        if activation.ndim < 2:
+            raise ValueError(f"an activation has the shape (*stack, tokens, width), not {tuple(activation.shape)}")
         tokens, width = activation.shape[-2:]
         mask = activation > 0
         # Sums of ones are exact in float32 up to 2²⁴, and much faster there than in int64.
@@ -98,8 +107,9 @@ class SiteCounts:
         total = self.active.sum(-1)
         # T·Σk² can pass 2⁶³ for long corpora, so the products are Python's integers.
         pairs = zip(self.squares.flatten().tolist(), total.flatten().tolist(), strict=True)
-        spread = [self.tokens * square - mean * mean for square, mean in pairs]
-        variance = torch.tensor([x / self.tokens**2 for x in spread], dtype=torch.float64)
+        spread = [self.tokens * square - sum_ * sum_ for square, sum_ in pairs]
+        per_pair = [x / self.tokens**2 if self.tokens else math.nan for x in spread]
+        variance = torch.tensor(per_pair, dtype=torch.float64, device=total.device)
         return variance.sqrt().view(total.shape) / self.width
 
     @property

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
 
 LEVEL = 0.95
 """The level of every interval, unless another is asked for."""
@@ -41,6 +40,13 @@ class Estimate:
         return self.low <= value <= self.high
 
 
+def student_quantile(freedom: int, level: float) -> float:
+    """t such that Student's distribution with ``freedom`` degrees has ``level`` of its mass in ±t."""
+    from scipy.stats import t  # heavy, so not on `import actratio`
+
+    return float(t.ppf((1 + level) / 2, freedom))
+
+
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
     """Mean of independent values and Student's interval for it: mean ± t(n−1)·s/√n; none for one value.
 
@@ -51,5 +57,5 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
     mean = float(array.mean())
     if len(array) < 2:
         return Estimate(mean)
-    half = float(student.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
+    half = student_quantile(len(array) - 1, level) * float(array.std(ddof=1)) / math.sqrt(len(array))
     return Estimate(mean, mean - half, mean + half)

@@ -56,6 +56,12 @@ def write_table(path: Path, frame: pd.DataFrame, metadata: dict[str, Any]) -> No
         pq.write_table(table, temporary)
 
 
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Write a CSV with every digit of its numbers."""
+    with replacing(path) as temporary:
+        frame.to_csv(temporary, index=False)
+
+
 def read_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Read what ``write_table`` wrote: the frame and the metadata (empty if it has none).
 

@@ -29,11 +29,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
-from scipy.stats import t as student
 
 from actratio.errors import FitError
-from actratio.estimate import LEVEL, Estimate
+from actratio.estimate import LEVEL, Estimate, student_quantile
 
 Array = NDArray[np.float64]
 
@@ -324,6 +322,8 @@ def _fit_law(
 def _least_squares(law: Law, n: Array, log_a: Array) -> tuple[float, float, float]:
     """log F, k and the residual sum of squares of log A."""
 
+    from scipy.optimize import minimize_scalar  # heavy, so not on `import actratio`
+
     def residuals(k: Array) -> tuple[Array, Array]:
         difference = log_a - law.log_shape(n, k)
         scale = difference.mean(-1)
@@ -384,7 +384,7 @@ def _interval(value: float, draws: Sequence[float], independent: int, level: flo
     if len(draws) < 2:
         return Estimate(value)
     error = float(np.std(draws, ddof=1)) * math.sqrt(independent / (independent - 1))
-    half = float(student.ppf((1 + level) / 2, independent - 1)) * error
+    half = student_quantile(independent - 1, level) * error
     return Estimate(value, value - half, value + half)
 
 

@@ -19,6 +19,8 @@ from actratio.errors import DataError
 
 __all__ = ["BUILTIN", "Builtin", "Dataset", "data_folder", "load_dataset"]
 
+_LONGEST = 120  # characters of a name that an error repeats
+
 
 @dataclass(frozen=True)
 class Builtin:
@@ -54,11 +56,19 @@ def data_folder(given: Path | None) -> Path | None:
         DataError: it is named but does not exist.
     """
     folder = given or (Path(os.environ["ACTRATIO_DATA"]) if os.environ.get("ACTRATIO_DATA") else None)
-    if folder is not None and not folder.is_dir():
+    if folder is not None and not _exists(folder.is_dir):
         raise DataError(
-            f"the data folder {folder} does not exist; give one that does with --data-dir or $ACTRATIO_DATA"
+            f"the data folder {str(folder)[:_LONGEST]} does not exist; give one that does with --data-dir or $ACTRATIO_DATA"
         )
     return folder
+
+
+def _exists(test: Callable[[], bool]) -> bool:
+    """``Path.is_file`` or ``is_dir``, where a name too long for the file system does not exist."""
+    try:
+        return test()
+    except OSError:
+        return False
 
 
 def load_dataset(name: str, data_dir: Path | None = None, *, label: str | None = None) -> Dataset:
@@ -73,10 +83,10 @@ def load_dataset(name: str, data_dir: Path | None = None, *, label: str | None =
     """
     if name in BUILTIN:
         return BUILTIN[name].load(data_folder(data_dir))
-    if name.lower().endswith(".csv") or Path(name).is_file():
+    if name.lower().endswith(".csv") or _exists(Path(name).is_file):
         return load_csv(Path(name), label)
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return load_hub(name, label=label)
     raise DataError(
-        f"there is no data set {name!r}; write one of {', '.join(BUILTIN)}, the path of a .csv file, or a Hugging Face id such as owner/name"
+        f"there is no data set {name[:_LONGEST]!r}; write one of {', '.join(BUILTIN)}, the path of a .csv file, or a Hugging Face id such as owner/name"
     )

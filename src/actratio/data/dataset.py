@@ -23,8 +23,8 @@ class Dataset:
         source: where it came from, in words.
 
     Raises:
-        DataError: splits without examples, images and labels of different length, labels out of
-            range, or features that are not finite numbers.
+        DataError: splits without examples or features, arrays of another type or shape, images and
+            labels of different length, labels out of range, or features that are not finite numbers.
     """
 
     name: str
@@ -37,8 +37,14 @@ class Dataset:
 
     def __post_init__(self) -> None:
         for split, x, y in (("training", self.x_train, self.y_train), ("held-out", self.x_val, self.y_val)):
-            if len(x) == 0:
-                raise DataError(f"{self.name}: the {split} split has no examples; it needs at least one")
+            if x.dtype != np.float32 or y.dtype != np.int64 or x.ndim != 2 or y.ndim != 1:
+                raise DataError(
+                    f"{self.name}: the {split} split is {x.dtype} {x.shape} with labels {y.dtype} {y.shape}; "
+                    "it must be float32 (examples, features) with labels int64 (examples,)"
+                )
+            if 0 in x.shape:
+                lacking = "features" if len(x) else "examples"
+                raise DataError(f"{self.name}: the {split} split has no {lacking}; it needs at least one")
             if len(x) != len(y):
                 raise DataError(
                     f"{self.name}: the {split} split has {len(x)} examples but {len(y)} labels; there must be one label each"

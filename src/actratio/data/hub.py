@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from actratio.data.dataset import Dataset
-from actratio.data.tables import LABEL_NAMES, encode, hold_out
+from actratio.data.tables import LABEL_NAMES, encode, encode_labels, hold_out, short
 from actratio.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _HELD_OUT_NAMES = ("test", "validation", "valid", "dev")
 
@@ -32,9 +35,8 @@ def load_hub(identifier: str, *, name: str | None = None, label: str | None = No
     try:
         splits = datasets.load_dataset(identifier)
     except Exception as error:  # the library raises many kinds, from many layers
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"{identifier} could not be loaded from the Hugging Face hub ({type(error).__name__}: {reason}); "
+            f"{identifier} could not be loaded from the Hugging Face hub ({type(error).__name__}: {short(error, 160)}); "
             "check the name and the network, or give a folder with --data-dir"
         ) from None
     source = f"Hugging Face data set {identifier}"
@@ -46,14 +48,15 @@ def load_hub(identifier: str, *, name: str | None = None, label: str | None = No
     image = next((key for key, kind in train.features.items() if type(kind).__name__ == "Image"), None)
     if image is None:
         frames = [splits[split].to_pandas() for split in ("train", held_out) if split]
-        train_frame, val_frame = frames if len(frames) == 2 else hold_out(frames[0], label)
+        train_frame, val_frame = frames if len(frames) == 2 else hold_out(name, frames[0], label)
         return encode(name, train_frame, val_frame, label, source)
-    classes = getattr(train.features[label], "num_classes", None)
-    x_train, y_train = _images(name, train, image, label)
+    x_train, train_labels = _images(name, train, image, label)
     if held_out is None:
-        raise DataError(f"{identifier} has images but no held-out split; it needs one of {', '.join(_HELD_OUT_NAMES)}")
-    x_val, y_val = _images(name, splits[held_out], image, label)
-    classes = classes or int(max(y_train.max(), y_val.max())) + 1
+        train_labels, val_labels = hold_out(name, train_labels, label)
+        x_train, x_val = x_train[train_labels.index], x_train[val_labels.index]
+    else:
+        x_val, val_labels = _images(name, splits[held_out], image, label)
+    classes, y_train, y_val = encode_labels(name, train_labels, val_labels, label)
     return Dataset(name, x_train, y_train, x_val, y_val, classes, source)
 
 
@@ -67,9 +70,26 @@ def _label_column(identifier: str, features: Any) -> str:
     return str(named[0])
 
 
-def _images(name: str, split: Any, image: str, label: str) -> tuple[np.ndarray, np.ndarray]:
-    pixels = [np.asarray(picture, dtype=np.uint8) for picture in split[image]]
+def _images(name: str, split: Any, image: str, label: str) -> tuple[np.ndarray, pd.DataFrame]:
+    """The pixels / 255, an image a row, and a table whose only column is the label's."""
+    lacking = [column for column in (image, label) if column not in split.column_names]
+    if lacking:
+        raise DataError(f"{name} has no column {lacking[0]!r}; its columns are {', '.join(split.column_names)}")
+    if len(split) == 0:
+        raise DataError(f"{name} has a split without examples; it needs at least one")
+    try:
+        # Black-and-white images hold truth values, and palettes hold numbers of colours: neither are pixels.
+        pixels = [
+            np.asarray(picture.convert({"1": "L", "P": "RGB"}.get(picture.mode, picture.mode)))
+            for picture in split[image]
+        ]
+    except Exception as error:  # Pillow raises many kinds, and an image may be absent
+        raise DataError(
+            f"{name} has an image that cannot be read ({type(error).__name__}: {short(error, 160)}); every row needs one"
+        ) from None
     if len({picture.shape for picture in pixels}) > 1:
         raise DataError(f"{name} has images of different sizes; all must have the same")
+    if any(picture.dtype != np.uint8 for picture in pixels):
+        raise DataError(f"{name} has images of {pixels[0].dtype} values; they must have 8 bits a channel")
     stacked = np.stack(pixels).reshape(len(pixels), -1)
-    return stacked.astype(np.float32) / np.float32(255), np.asarray(split[label], dtype=np.int64)
+    return stacked.astype(np.float32) / np.float32(255), split.select_columns([label]).to_pandas()

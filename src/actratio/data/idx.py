@@ -4,6 +4,7 @@ length of each axis as a big-endian 32-bit number, then the values."""
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
         raw = path.read_bytes()
         if raw.startswith(_GZIP_MAGIC):
             raw = gzip.decompress(raw)
-    except (EOFError, zlib.error) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is a truncated or damaged gzip file ({error}); fetch it again") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}); check the file") from None
@@ -37,7 +38,7 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
         )
     header = 4 + 4 * axes
     shape = tuple(int(n) for n in np.frombuffer(raw[4:header], dtype=">u4")) if len(raw) >= header else ()
-    if len(shape) != axes or len(raw) - header != int(np.prod(shape, dtype=np.int64)):
+    if len(shape) != axes or len(raw) - header != math.prod(shape):
         announced = "×".join(map(str, shape)) or "a whole header"
         raise DataError(
             f"{path} announces {announced} but holds {max(0, len(raw) - header)} values; it is truncated or damaged, fetch it again"

@@ -83,7 +83,7 @@ def load_images(name: str, data_dir: Path | None) -> Dataset:
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
+    return images.reshape(len(images), images.shape[1] * images.shape[2]).astype(np.float32) / np.float32(255)
 
 
 def _folder(name: str, source: IdxSource, data_dir: Path) -> Path:
@@ -92,9 +92,9 @@ def _folder(name: str, source: IdxSource, data_dir: Path) -> Path:
     # the same file names, and MNIST must not pass for Fashion-MNIST.
     if any(data_dir.resolve().as_posix().endswith("/" + folder) for folder in source.folders):
         candidates.append(data_dir)
-    for candidate in candidates:
-        if candidate.is_dir():
-            return candidate
+    folders = [candidate for candidate in candidates if candidate.is_dir()]
+    if folders:  # the first that holds images: an empty folder does not hide another
+        return next((folder for folder in folders if any(folder.glob(f"{source.train}-images*"))), folders[0])
     looked = ", ".join(str(data_dir / folder) for folder in source.folders)
     raise DataError(
         f"{name} is not in {data_dir}: none of the folders {looked} exists; put its IDX files in one of them"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,14 +41,14 @@ def load_banking77(data_dir: Path | None) -> Dataset:
 
 def load_csv(path: Path, label: str | None) -> Dataset:
     """Any CSV with a label column; a fifth of its rows, stratified by label, is held out."""
-    if not path.is_file():
-        raise DataError(f"{path} is not a file; give the path of a CSV with a header and a label column")
+    if not os.path.isfile(path):  # false, too, for a name that is too long for the file system
+        raise DataError(f"{short(path, 120)} is not a file; give the path of a CSV with a header and a label column")
     frame = read_csv(path)
     column = label or next((name for name in frame.columns if str(name).lower() in LABEL_NAMES), None)
     if column is None or column not in frame.columns:
-        wanted = f"no column {label!r}" if label else "no column named label, class, target, category or y"
+        wanted = f"no column {label!r}" if label else f"no column named {', '.join(LABEL_NAMES)}"
         raise DataError(f"{path} has {wanted}; its columns are {_some(frame.columns)}: name the label's with --label")
-    train, val = hold_out(frame, column)
+    train, val = hold_out(str(path), frame, column)
     return encode(str(path), train, val, column, f"CSV {path}")
 
 
@@ -55,17 +57,27 @@ def read_csv(path: Path, **options: Any) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_csv(path, **options)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"{path} cannot be read as CSV ({error}); it must be comma-separated UTF-8 text") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+            # No column is taken for the rows' names; all in one piece, so that a column has one type.
+            return pd.read_csv(path, index_col=False, low_memory=False, **options)
+    except pd.errors.ParserWarning:
+        raise DataError(
+            f"{path} has rows with more values than its header; each row needs one value a column"
+        ) from None
+    except Exception as error:  # pandas and its decompressors raise many kinds
+        raise DataError(
+            f"{path} cannot be read as CSV ({short(error, 160)}); it must be comma-separated UTF-8 text"
+        ) from None
 
 
-def hold_out(frame: pd.DataFrame, label: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def hold_out(name: str, frame: pd.DataFrame, label: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Split off a fifth of the rows, the same ones every time; stratified where every class has two rows."""
     from sklearn.model_selection import train_test_split
 
     if len(frame) < 2:
-        raise DataError(f"the table has {len(frame)} rows; at least two are needed to hold one out")
+        raise DataError(f"{name} has {len(frame)} rows; at least two are needed to hold one out")
+    _require_labels(name, frame, label)
     counts = frame[label].value_counts()
     stratify = frame[label] if counts.min() >= 2 and len(counts) <= _HELD_OUT_SHARE * len(frame) else None
     train, val = train_test_split(frame, test_size=_HELD_OUT_SHARE, random_state=0, stratify=stratify)
@@ -84,36 +96,14 @@ def encode(name: str, train: pd.DataFrame, val: pd.DataFrame, label: str, source
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import StandardScaler
 
-    for frame in (train, val):
-        if label not in frame.columns:
-            raise DataError(f"{name} has no column {label!r}; its columns are {_some(frame.columns)}")
-        if frame[label].isna().any():
-            raise DataError(f"{name} has rows without a label in column {label!r}; every row needs one")
+    classes, y_train, y_val = encode_labels(name, train, val, label)
     columns = [column for column in train.columns if column != label]
     if not columns:
         raise DataError(f"{name} has no column beside the label {label!r}; it needs at least one feature")
     missing = [column for column in columns if column not in val.columns]
     if missing:
         raise DataError(f"{name}: the held-out table lacks the columns {_some(missing)}; both need the same")
-    classes, y_train = np.unique(train[label].astype(str).to_numpy(), return_inverse=True)
-    known = {value: index for index, value in enumerate(classes)}
-    held_out_labels = val[label].astype(str)
-    unknown = sorted(set(held_out_labels) - set(known))
-    if unknown:
-        raise DataError(
-            f"{name}: the held-out split has the label {unknown[0]!r}, which no training row has; every class must be in both"
-        )
-    if len(classes) < 2:
-        raise DataError(
-            f"{name}: column {label!r} has a single value, {classes[0]!r}; classification needs two classes or more"
-        )
-    y_val = np.array([known[value] for value in held_out_labels])
-
-    numbers = [
-        column
-        for column in columns
-        if pd.api.types.is_numeric_dtype(train[column]) and not pd.api.types.is_bool_dtype(train[column])
-    ]
+    numbers = [column for column in columns if pd.api.types.is_numeric_dtype(train[column])]  # true and false too
     texts = [column for column in columns if column not in numbers]
     x_train: list[np.ndarray] = []
     x_val: list[np.ndarray] = []
@@ -132,8 +122,10 @@ def encode(name: str, train: pd.DataFrame, val: pd.DataFrame, label: str, source
         for frame in (train, val):
             try:
                 array = frame[numbers].to_numpy(dtype=np.float64)
-            except ValueError as error:
-                raise DataError(f"{name} has features that are not numbers ({error}); clean the column") from None
+            except (TypeError, ValueError) as error:
+                raise DataError(
+                    f"{name} has features that are not numbers ({short(error, 120)}); every value must be a number"
+                ) from None
             if not np.isfinite(array).all():
                 bad = next(
                     column for column in numbers if not np.isfinite(frame[column].to_numpy(dtype=np.float64)).all()
@@ -142,17 +134,59 @@ def encode(name: str, train: pd.DataFrame, val: pd.DataFrame, label: str, source
                     f"{name}: column {bad!r} has missing or infinite values; every feature must be a finite number"
                 )
             arrays.append(array)
-        x_train.append(scaler.fit_transform(arrays[0]).astype(np.float32))
-        x_val.append(scaler.transform(arrays[1]).astype(np.float32))
+        with np.errstate(over="ignore", invalid="ignore"):  # Dataset refuses what is not finite
+            x_train.append(scaler.fit_transform(arrays[0]).astype(np.float32))
+            x_val.append(scaler.transform(arrays[1]).astype(np.float32))
     return Dataset(
         name,
         np.ascontiguousarray(np.hstack(x_train)),
-        y_train.astype(np.int64),
+        y_train,
         np.ascontiguousarray(np.hstack(x_val)),
-        y_val.astype(np.int64),
-        len(classes),
+        y_val,
+        classes,
         source,
     )
+
+
+def encode_labels(name: str, train: pd.DataFrame, val: pd.DataFrame, label: str) -> tuple[int, np.ndarray, np.ndarray]:
+    """The number of classes, and each row's class: labels that are numbers in their order, others in the alphabet's.
+
+    Raises:
+        DataError: no label column, missing labels, a held-out label that training lacks, or one class alone.
+    """
+    import pandas as pd
+
+    for frame in (train, val):
+        _require_labels(name, frame, label)
+    given, held_out = train[label], val[label]
+    if not (pd.api.types.is_numeric_dtype(given) and pd.api.types.is_numeric_dtype(held_out)):
+        given, held_out = given.astype(str), held_out.astype(str)
+    classes, y_train = np.unique(given.to_numpy(), return_inverse=True)
+    known = {value: index for index, value in enumerate(classes)}
+    unknown = sorted(set(held_out) - set(known))
+    if unknown:
+        raise DataError(
+            f"{name}: the held-out split has the label {short(unknown[0])!r}, which no training row has; every class must be in both"
+        )
+    if len(classes) < 2:
+        raise DataError(
+            f"{name}: column {label!r} has a single value, {short(classes[0])!r}; classification needs two classes or more"
+        )
+    y_val = np.array([known[value] for value in held_out])
+    return len(classes), y_train.astype(np.int64), y_val.astype(np.int64)
+
+
+def _require_labels(name: str, frame: pd.DataFrame, label: str) -> None:
+    import pandas as pd
+
+    if label not in frame.columns:
+        raise DataError(f"{name} has no column {label!r}; its columns are {_some(frame.columns)}")
+    if frame[label].isna().any():
+        raise DataError(
+            f"{name} has rows without a label in column {label!r} (empty, or a word for it such as NA or None); every row needs one"
+        )
+    if not frame[label].map(pd.api.types.is_scalar).all():
+        raise DataError(f"{name}: column {label!r} holds lists or records; a label must be one number or word")
 
 
 def _require_text(name: str, column: pd.Series, title: object) -> None:
@@ -167,7 +201,7 @@ def _require_text(name: str, column: pd.Series, title: object) -> None:
     if numeric.mean() > 0.5:
         wrong = column[~numeric].iloc[0] if (~numeric).any() else column.iloc[0]
         raise DataError(
-            f"{name}: column {title!r} has features that are not numbers, such as {wrong!r}; every value must be a number"
+            f"{name}: column {title!r} has features that are not numbers, such as {short(wrong)!r}; every value must be a number"
         )
 
 
@@ -182,6 +216,12 @@ def _in_folder(name: str, data_dir: Path | None, relative: tuple[str, ...]) -> P
     raise DataError(f"{name} is not in {data_dir}: there is no file {relative[0]}")
 
 
+def short(value: object, longest: int = 40) -> str:
+    """``value`` as an error repeats it: on one line, and cut where it is long."""
+    line = " ".join(str(value).split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
 def _some(columns: object) -> str:
-    names = [str(column) for column in columns]  # type: ignore[attr-defined]
+    names = [short(column, 24) for column in columns]  # type: ignore[attr-defined]
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

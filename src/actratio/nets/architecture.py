@@ -18,6 +18,8 @@ ARTICLE_HIDDEN: tuple[tuple[int, ...], ...] = (
 """The hidden widths of the article's six networks."""
 
 _IMAGE_PIXELS = 28 * 28
+_MOST_DIGITS = 9
+_LONGEST_SHOWN = 80  # characters of a specification that an error repeats
 
 
 @dataclass(frozen=True)
@@ -43,27 +45,35 @@ class Architecture:
             ArchitectureError: not whole numbers ≥ 1, no hidden layer, another number of classes, or
                 784 (an image's pixels) in front although the data has another number of features.
         """
-        if not re.fullmatch(r"\d+(-\d+)*", spec.strip()):
+        shown = spec if len(spec) <= _LONGEST_SHOWN else spec[:_LONGEST_SHOWN] + "…"
+        if not re.fullmatch(r"[0-9]+(-[0-9]+)*", spec.strip()):
             raise ArchitectureError(
-                f"architecture {spec!r} is not whole numbers joined by '-', such as 512-256-{outputs}"
+                f"architecture {shown!r} is not whole numbers joined by '-', such as 512-256-{outputs}"
             )
-        widths = [int(number) for number in spec.strip().split("-")]
+        numbers = spec.strip().split("-")
+        if max(map(len, numbers)) > _MOST_DIGITS:
+            raise ArchitectureError(
+                f"architecture {shown!r} has a width of more than {_MOST_DIGITS} digits; no layer of that width fits a machine"
+            )
+        widths = [int(number) for number in numbers]
         if 0 in widths:
-            raise ArchitectureError(f"architecture {spec!r} has a layer of width 0; every width is at least 1")
+            raise ArchitectureError(f"architecture {shown!r} has a layer of width 0; every width is at least 1")
         if widths[-1] != outputs:
             raise ArchitectureError(
-                f"architecture {spec!r} ends in {widths[-1]} but the data has {outputs} classes; its last number must be {outputs}"
+                f"architecture {shown!r} ends in {widths[-1]} but the data has {outputs} classes; its last number must be {outputs}"
             )
         if len(widths) > 1 and widths[0] == inputs:
             widths = widths[1:]
         elif widths[0] == _IMAGE_PIXELS:
             # Nearly always a specification meant for 28×28 images, not a hidden layer of 784.
             raise ArchitectureError(
-                f"architecture {spec!r} starts with 784, the pixels of a 28×28 image, but the data has {inputs} features; "
+                f"architecture {shown!r} starts with 784, the pixels of a 28×28 image, but the data has {inputs} features; "
                 f"leave the 784 out, or put {inputs} in front to have a hidden layer of 784"
             )
         if len(widths) < 2:
-            raise ArchitectureError(f"architecture {spec!r} has no hidden layer; write one, such as 64-{outputs}")
+            raise ArchitectureError(
+                f"architecture {shown!r} has no hidden layer; write one, such as {inputs}-64-{outputs}"
+            )
         return cls(inputs, tuple(widths[:-1]), outputs)
 
     def __str__(self) -> str:

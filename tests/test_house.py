@@ -1,0 +1,97 @@
+"""The rules of the house: types, style, public names, light imports, documentation that builds and runs."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import actratio
+
+from .conftest import ROOT
+
+
+def tool(*command: str) -> None:
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ruff_finds_nothing() -> None:
+    tool("ruff", "check", "src", "tests", "benchmarks", "docs")
+    tool("ruff", "format", "--check", "src", "tests", "benchmarks", "docs")
+
+
+def test_mypy_strict_finds_nothing() -> None:
+    tool("mypy")
+
+
+def test_docs_build_strictly(tmp_path: Path) -> None:
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "index.html").is_file()
+
+
+def test_public_names_are_complete_and_sorted() -> None:
+    assert actratio.__all__ == sorted(actratio.__all__)
+    for name in actratio.__all__:
+        assert hasattr(actratio, name)
+    shown = {
+        name for name in vars(actratio) if not name.startswith("_") and not hasattr(vars(actratio)[name], "__path__")
+    }
+    modules = {name.rpartition(".")[2] for name in sys.modules if name.startswith("actratio.")}
+    assert shown - modules == {name for name in actratio.__all__ if not name.startswith("_")} - modules
+
+
+def test_importing_is_light() -> None:
+    heavy = (
+        "scipy",
+        "pandas",
+        "sklearn",
+        "matplotlib",
+        "plotly",
+        "pyarrow",
+        "datasets",
+        "transformers",
+        "typer",
+        "rich",
+        "jinja2",
+    )
+    code = f"import sys, actratio; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", [each.name for each in pkgutil.walk_packages(actratio.__path__, "actratio.")])
+def test_examples_in_docstrings_run(name: str) -> None:
+    module = importlib.import_module(name)
+    outcome = doctest.testmod(
+        module, optionflags=doctest.ELLIPSIS, extraglobs={"torch": importlib.import_module("torch")}
+    )
+    assert outcome.failed == 0
+
+
+def test_every_package_is_pinned() -> None:
+    pins = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    wanted = re.findall(r'^\s*"([A-Za-z0-9_-]+)[>=]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    missing = {name.lower().replace("_", "-") for name in wanted} - pins
+    assert not missing
+
+
+def test_the_two_commands_of_the_readme_exist() -> None:
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for target in ("demo", "test"):
+        assert f"make {target}" in readme
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
