@@ -113,8 +113,8 @@ class Trainer:
         torch.index_select(examples, 0, batch.view(-1), out=work.inputs.view(batch.numel(), -1))
         self.model.forward(work.inputs, outputs)
         # Gradient of the mean cross-entropy at the logits: (softmax − one-hot) / batch.
-        error = torch.softmax(outputs[-1], -1, out=work.errors[-1])
-        error.scatter_add_(2, targets.unsqueeze(2), work.minus_one)
+        error = torch.softmax(outputs[-1], 1, out=work.errors[-1])
+        error.scatter_add_(1, targets.unsqueeze(1), work.minus_one)
         error.div_(batch.shape[1])
         self.model.backward(work.inputs, outputs, work.errors)
         self.optimizer.step()
@@ -127,8 +127,8 @@ class Trainer:
             torch.split(self._examples[split], _EVAL_BATCH), torch.split(self._labels[split], _EVAL_BATCH), strict=True
         ):
             outputs = self.model.forward_shared(examples)
-            total.add([SiteCounts.of(output) for output in outputs])
-            total.score(outputs[-1], labels.expand(len(self.model.seeds), -1))
+            total.add([SiteCounts.of(output.transpose(1, 2)) for output in outputs])
+            total.score(outputs[-1].transpose(1, 2), labels.expand(len(self.model.seeds), -1))
         return total.result()
 
     def _workspace(self, batch: int) -> _Workspace:
@@ -163,17 +163,17 @@ class _Workspace:
     """
 
     def __init__(self, architecture: Architecture, seeds: int, batch: int, device: torch.device) -> None:
-        sizes = [seeds * batch * width for width in architecture.hidden]
+        sizes = [seeds * width * batch for width in architecture.hidden]
         self._outputs = torch.zeros(sum(sizes), device=device)
         self._fired = torch.zeros_like(self._outputs)
         self._active = torch.zeros_like(self._outputs)
-        self._sizes, self._shapes = sizes, [(seeds, batch, width) for width in architecture.hidden]
+        self._sizes, self._shapes = sizes, [(seeds, width, batch) for width in architecture.hidden]
         self._steps = 0
         self.hidden = self._by_layer(self._outputs)
         self.inputs = torch.empty(seeds, batch, architecture.inputs, device=device)
-        self.logits = torch.empty(_CHUNK, seeds, batch, architecture.outputs, device=device)
-        self.errors = [torch.empty(seeds, batch, width, device=device) for width in architecture.widths]
-        self.minus_one = torch.full((seeds, batch, 1), -1.0, device=device)
+        self.logits = torch.empty(_CHUNK, seeds, architecture.outputs, batch, device=device)
+        self.errors = [torch.empty(seeds, width, batch, device=device) for width in architecture.widths]
+        self.minus_one = torch.full((seeds, 1, batch), -1.0, device=device)
 
     def _by_layer(self, flat: Tensor) -> list[Tensor]:
         return [piece.view(shape) for piece, shape in zip(torch.split(flat, self._sizes), self._shapes, strict=True)]
@@ -187,9 +187,10 @@ class _Workspace:
     def drain(self, total: _Totals, targets: Tensor) -> None:
         """Move the steps since the last call into ``total``; ``targets`` is (steps, seeds, batch)."""
         examples = self._steps * targets.shape[2]
-        logits = self.logits[: self._steps].transpose(0, 1).flatten(1, 2)  # (seeds, examples, classes)
+        # (steps, seeds, classes, batch) to (seeds, examples, classes)
+        logits = self.logits[: self._steps].permute(1, 0, 3, 2).flatten(1, 2)
         counts = [
-            SiteCounts(examples, active.sum(1, dtype=torch.float64).long()) for active in self._by_layer(self._active)
+            SiteCounts(examples, active.sum(2, dtype=torch.float64).long()) for active in self._by_layer(self._active)
         ]
         logit_counts = SiteCounts(examples, SiteCounts.of(logits).active)
         total.add([*counts, logit_counts])

@@ -36,7 +36,19 @@ def load_banking77(data_dir: Path | None) -> Dataset:
     """BANKING77: short texts and 77 intents, as TF-IDF vectors."""
     train = _in_folder("banking77", data_dir, ("banking77/train.csv",))
     test = _in_folder("banking77", data_dir, ("banking77/test.csv",))
-    return encode("banking77", read_csv(train), read_csv(test), "category", f"CSV files in {train.parent}")
+    train_frame, test_frame = (_whole_texts(read_csv(path)) for path in (train, test))
+    return encode("banking77", train_frame, test_frame, "category", f"CSV files in {train.parent}")
+
+
+def _whole_texts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Three training texts end in a line break.  A copy without the quotes around them has two rows for each: the
+    text without a label, then the label with a full stop or nothing; these are made one again.  All else stays."""
+    if not {"text", "category"} <= set(frame.columns) or frame["category"].notna().all():
+        return frame
+    rest = frame["category"].notna() & ~frame["text"].astype("str").where(frame["text"].notna(), "").str.contains(r"\w")
+    broken = frame["category"].isna() & frame["text"].notna() & rest.shift(-1, fill_value=False)
+    whole = frame.assign(category=frame["category"].where(~broken, frame["category"].shift(-1)))
+    return whole[~broken.shift(1, fill_value=False)]
 
 
 def load_csv(path: Path, label: str | None) -> Dataset:
@@ -156,7 +168,9 @@ def encode_labels(name: str, train: pd.DataFrame, val: pd.DataFrame, label: str)
     """
     import pandas as pd
 
-    for frame in (train, val):
+    for split, frame in (("training", train), ("held-out", val)):
+        if len(frame) == 0:
+            raise DataError(f"{name}: the {split} split has no examples; it needs at least one")
         _require_labels(name, frame, label)
     given, held_out = train[label], val[label]
     if not (pd.api.types.is_numeric_dtype(given) and pd.api.types.is_numeric_dtype(held_out)):

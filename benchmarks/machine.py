@@ -1,0 +1,32 @@
+"""What a benchmark ran on, and how fast that is."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+from typing import Any
+
+import torch
+
+from actratio.provenance import provenance
+
+
+def matmul_rate(device: torch.device, size: int = 2048) -> float:
+    """FLOP/s of one float32 matrix product now: the peak that a run is held against."""
+    left, right = torch.rand(size, size, device=device), torch.rand(size, size, device=device)
+    out = torch.empty(size, size, device=device)
+
+    def once() -> float:
+        start = time.perf_counter()
+        torch.mm(left, right, out=out)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    once()
+    return 2 * size**3 / median(once() for _ in range(5))
+
+
+def machine(device: torch.device, rate: float) -> dict[str, Any]:
+    """For the ``machine`` entry of a benchmark's JSON."""
+    return {**provenance(), "device": device.type, "matmul_gflops": round(rate / 1e9, 1)}

@@ -1,0 +1,313 @@
+"""The study's cost: the article's loop beside ours, and ours beside the limit of the machine.
+
+Every architecture is timed in rounds, in which the article's loop, ours with one seed and ours with
+the study's five take turns, beside a measurement of the matmul rate; the medians over the rounds
+are compared.  A timing is one epoch of training with counting plus the evaluation of the held-out
+split, on a part of the data with the study's proportions.
+
+    python benchmarks/study.py --data-dir DIR [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from machine import machine, matmul_rate
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from actratio import train
+from actratio.data import Dataset, data_folder, load_dataset
+from actratio.nets import ARTICLE_HIDDEN, Architecture
+from actratio.train import Trainer
+
+SEEDS = 5
+
+
+class Images(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Images converted one by one, as torchvision's MNIST with ToTensor does."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+        side = int(x.shape[1] ** 0.5)
+        self.pixels, self.labels = np.rint(x * 255).astype(np.uint8).reshape(-1, side, side), y
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        picture = Image.fromarray(self.pixels[index])
+        tensor = torch.from_numpy(np.array(picture, copy=True))[None].to(torch.float32).div(255)
+        return tensor, int(self.labels[index])
+
+
+class ArticleModel(nn.Module):
+    """An MLP that keeps its activations, as the article's notebook has it."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(into, out, bias=False) for out, into in architecture.shapes)
+        self.activations: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.activations = []
+        x = x.view(x.size(0), -1)
+        for number, layer in enumerate(self.layers):
+            x = layer(x)
+            if number < len(self.layers) - 1:
+                x = torch.relu(x)
+            self.activations.append(x)
+        return x
+
+
+class ArticleLoop:
+    """One epoch of the article's notebook."""
+
+    def __init__(self, architecture: Architecture, data: Dataset) -> None:
+        self.model = ArticleModel(architecture)
+        self.optimizer = torch.optim.Adam(self.model.parameters())
+        self.train = torch.utils.data.DataLoader(Images(data.x_train, data.y_train), batch_size=64, shuffle=True)
+        self.val = torch.utils.data.DataLoader(Images(data.x_val, data.y_val), batch_size=64)
+
+    def __call__(self) -> None:
+        loss_sum, hits, active = 0.0, 0, [0] * len(self.model.layers)
+        for x, y in self.train:
+            self.optimizer.zero_grad()
+            logits = self.model(x)
+            loss = nn.functional.cross_entropy(logits, y)
+            loss.backward()
+            self.optimizer.step()
+            loss_sum += loss.item()
+            hits += (logits.argmax(1) == y).sum().item()
+            for number, activation in enumerate(self.model.activations):
+                active[number] += (activation > 0).sum().item()
+        with torch.no_grad():
+            for x, y in self.val:
+                logits = self.model(x)
+                loss_sum += nn.functional.cross_entropy(logits, y).item()
+                hits += (logits.argmax(1) == y).sum().item()
+
+
+def ours(architecture: Architecture, data: Dataset, seeds: int, device: torch.device) -> Callable[[], None]:
+    """One epoch of the trainer, evaluation included."""
+    trainer = Trainer(architecture, data, range(seeds), device=device)
+
+    def epoch() -> None:
+        trainer.epoch()
+        trainer.evaluate("val")
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return epoch
+
+
+@contextmanager
+def not_counting() -> Iterator[None]:
+    """The trainer without its counting, to know what counting costs."""
+    count = train._Workspace.count
+
+    def skip(work: train._Workspace) -> None:
+        work._steps += 1
+
+    train._Workspace.count = skip  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        train._Workspace.count = count  # type: ignore[method-assign]
+
+
+def seconds(run: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def part_of(data: Dataset, share: float) -> Dataset:
+    train_size, val_size = int(len(data.y_train) * share), int(len(data.y_val) * share)
+    return Dataset(
+        data.name,
+        data.x_train[:train_size],
+        data.y_train[:train_size],
+        data.x_val[:val_size],
+        data.y_val[:val_size],
+        data.classes,
+        data.source,
+    )
+
+
+def peak_memory(data_dir: Path, dataset: str) -> float:
+    """Peak resident memory in GB of the whole command, one epoch."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "-m",
+            "actratio.cli",
+            "study",
+            "mlp",
+            "--datasets",
+            dataset,
+            "--data-dir",
+            str(data_dir),
+        ]
+        command += ["--epochs", "1", "--device", "cpu", "--out", f"{folder}/run"]
+        subprocess.run(command, check=True, capture_output=True)
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+
+
+def compare(data: Dataset, rounds: int) -> tuple[list[dict[str, Any]], float]:
+    """A row an architecture, and the matmul rate over all rounds."""
+    device = torch.device("cpu")
+    rows, rates = [], []
+    for hidden in ARTICLE_HIDDEN:
+        architecture = Architecture(data.features, hidden, data.classes)
+        with_count, without = ours(architecture, data, SEEDS, device), ours(architecture, data, SEEDS, device)
+
+        def uncounted(run: Callable[[], None] = without) -> None:
+            with not_counting():
+                run()
+
+        contestants = {
+            "article": ArticleLoop(architecture, data),
+            "one": ours(architecture, data, 1, device),
+            "stack": with_count,
+            "uncounted": uncounted,
+        }
+        times: dict[str, list[float]] = {name: [] for name in contestants}
+        shares = []
+        flops = architecture.training_flops(len(data.y_train)) + architecture.forward_flops(len(data.y_val))
+        for number in range(rounds + 1):
+            rate = matmul_rate(device)
+            for name, run in contestants.items():
+                taken = seconds(run)
+                if number:  # the first round warms up
+                    times[name].append(taken)
+            if number:
+                rates.append(rate)
+                # The machine's speed drifts, so each round is held against the rate before and after it.
+                limit = SEEDS * flops / ((rate + matmul_rate(device)) / 2)
+                shares.append(limit / times["stack"][-1])
+        article, one, stack = (median(times[name]) for name in ("article", "one", "stack"))
+        rows.append(
+            {
+                "architecture": str(architecture),
+                "article_s": article,
+                "one_seed_s": one,
+                "five_seeds_s": stack,
+                "speedup_one_seed": article / one,
+                "speedup_five_seeds": SEEDS * article / stack,
+                "five_over_one": stack / one,
+                "share_of_limit": median(shares),
+                "counting_cost": median(a / b for a, b in zip(times["stack"], times["uncounted"], strict=True)) - 1,
+            }
+        )
+    return rows, median(rates)
+
+
+def goals(rows: list[dict[str, Any]], memory: float) -> list[dict[str, Any]]:
+    total = {key: sum(row[key] for row in rows) for key in ("article_s", "one_seed_s", "five_seeds_s")}
+    widest = [row for row in rows if row["architecture"] in ("784-1024-256-64-10", "784-512-256-128-64-10")]
+    cost = sum(row["counting_cost"] * row["five_seeds_s"] for row in rows) / total["five_seeds_s"]
+    measured = [
+        (
+            "at least 4 times the article's loop, one seed, whole study",
+            total["article_s"] / total["one_seed_s"],
+            4,
+            True,
+        ),
+        (
+            "at least 4 times the article's loop, five seeds, whole study",
+            SEEDS * total["article_s"] / total["five_seeds_s"],
+            4,
+            True,
+        ),
+        *((f"at least 60 % of the limit, {row['architecture']}", row["share_of_limit"], 0.6, True) for row in widest),
+        (
+            "five seeds at most 4.5 times the cost of one, whole study",
+            total["five_seeds_s"] / total["one_seed_s"],
+            4.5,
+            False,
+        ),
+        ("counting under 3 % of the training time, whole study", cost, 0.03, False),
+        ("under 2 GB", memory, 2, False),
+    ]
+    return [
+        {"goal": goal, "measured": value, "met": value >= bound if least else value <= bound}
+        for goal, value, bound, least in measured
+    ]
+
+
+def whole_study(data: Dataset, seeds: int, epochs: int, device: torch.device) -> list[dict[str, Any]]:
+    """On a GPU: seconds of the whole study, an architecture a row."""
+    rows = []
+    for hidden in ARTICLE_HIDDEN:
+        architecture = Architecture(data.features, hidden, data.classes)
+        epoch = ours(architecture, data, seeds, device)
+        epoch()
+        taken = seconds(lambda run=epoch: [run() for _ in range(epochs)])  # type: ignore[misc]
+        flops = (
+            epochs
+            * seeds
+            * (architecture.training_flops(len(data.y_train)) + architecture.forward_flops(len(data.y_val)))
+        )
+        rows.append(
+            {
+                "architecture": str(architecture),
+                "seeds": seeds,
+                "epochs": epochs,
+                "seconds": taken,
+                "share_of_limit": flops / matmul_rate(device) / taken,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, help="folder of data sets; default $ACTRATIO_DATA")
+    parser.add_argument("--dataset", default="mnist")
+    parser.add_argument("--share", type=float, default=0.2, help="part of the data that is timed (default: 0.2)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--device", default="cpu", choices=["cpu", "cuda"], help="cuda: time the whole study with --seeds seeds"
+    )
+    parser.add_argument("--seeds", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    data = load_dataset(arguments.dataset, arguments.data_dir)
+    if device.type == "cuda":
+        rows, found = whole_study(data, arguments.seeds, arguments.epochs, device), []
+        rate = matmul_rate(device)
+    else:
+        rows, rate = compare(part_of(data, arguments.share), arguments.rounds)
+        folder = data_folder(arguments.data_dir)
+        found = goals(rows, peak_memory(folder, arguments.dataset) if folder else float("nan"))
+    if arguments.json:
+        print(json.dumps({"machine": machine(device, rate), "rows": rows, "goals": found}))
+        return
+    console = Console(width=150)
+    table = Table(*rows[0], title=f"matmul {rate / 1e9:.0f} GFLOP/s, {torch.get_num_threads()} threads")
+    for row in rows:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    console.print(table)
+    for each in found:
+        console.print(f"{'met    ' if each['met'] else 'NOT met'}  {each['goal']}: {each['measured']:.3g}")
+
+
+if __name__ == "__main__":
+    main()
