@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import machine, matmul_rate
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -35,24 +34,30 @@ from actratio import train
 from actratio.data import Dataset, data_folder, load_dataset
 from actratio.nets import ARTICLE_HIDDEN, Architecture
 from actratio.train import Trainer
+from machine import machine, matmul_rate
 
 SEEDS = 5
 
 
 class Images(torch.utils.data.Dataset):  # type: ignore[type-arg]
-    """Images converted one by one, as torchvision's MNIST with ToTensor does."""
+    """Images converted one by one, step for step as torchvision's MNIST with ToTensor does (which
+    has no build for every machine that this runs on)."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
         side = int(x.shape[1] ** 0.5)
-        self.pixels, self.labels = np.rint(x * 255).astype(np.uint8).reshape(-1, side, side), y
+        self.data = torch.from_numpy(np.rint(x * 255).astype(np.uint8).reshape(-1, side, side))
+        self.targets = torch.from_numpy(y)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        picture = Image.fromarray(self.pixels[index])
-        tensor = torch.from_numpy(np.array(picture, copy=True))[None].to(torch.float32).div(255)
-        return tensor, int(self.labels[index])
+        pixels, target = self.data[index], int(self.targets[index])
+        picture = Image.fromarray(pixels.numpy())
+        tensor = torch.from_numpy(np.array(picture, np.uint8, copy=True))
+        tensor = tensor.view(picture.size[1], picture.size[0], len(picture.getbands()))
+        tensor = tensor.permute((2, 0, 1)).contiguous()
+        return tensor.to(dtype=torch.float32).div(255), target
 
 
 class ArticleModel(nn.Module):
@@ -301,7 +306,10 @@ def main() -> None:
         print(json.dumps({"machine": machine(device, rate), "rows": rows, "goals": found}))
         return
     console = Console(width=150)
-    table = Table(*rows[0], title=f"matmul {rate / 1e9:.0f} GFLOP/s, {torch.get_num_threads()} threads")
+    table = Table(
+        *(name.replace("_", " ") for name in rows[0]),
+        title=f"matmul {rate / 1e9:.0f} GFLOP/s, {torch.get_num_threads()} threads",
+    )
     for row in rows:
         table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
     console.print(table)

@@ -140,7 +140,7 @@ class Laws:
             errors += f", {best.law.formula} within {_percent(best)}"
         if math.isnan(alpha.low):
             return f"√N cannot be judged: with one run there is no interval for α, which is {alpha.value:.2f}."
-        interval = f"the {self.level:.0%} interval of α, {alpha.low:.2f} … {alpha.high:.2f},"
+        interval = f"the {self.level:.0%} interval of α, {alpha.low:.3f} … {alpha.high:.3f},"
         if not alpha.holds(0.5):
             return f"√N is not supported: {interval} excludes 0.5; {errors}."
         if best is sqrt or behind <= 2:
