@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from actratio.data import Dataset
-from actratio.nets import Architecture
+from actratio.nets import Architecture, mlp
 from actratio.train import Trainer, batch_order
 
 
@@ -62,7 +62,12 @@ class Plain:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("spec", ["12-16-4", "20-8-4", "9-7-5-4"])
-def test_a_stacked_model_equals_separate_models_epoch_for_epoch(spec: str, bias: bool) -> None:
+@pytest.mark.parametrize("piece", [mlp._GRADIENT_FLOATS, 400, 1])
+def test_a_stacked_model_equals_separate_models_epoch_for_epoch(
+    spec: str, bias: bool, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the gradients of all layers at once, of some layers in pieces, and of every layer seed by seed."""
+    monkeypatch.setattr(mlp, "_GRADIENT_FLOATS", piece)
     data = make_data()
     architecture = Architecture.parse(spec, inputs=12, outputs=4)
     seeds = (0, 3, 4)
@@ -100,3 +105,37 @@ def test_weights_follow_autograd_step_for_step() -> None:
                 torch.testing.assert_close(
                     stacked.model.biases[layer][index], linear.bias.detach(), rtol=1e-4, atol=1e-6
                 )
+
+
+@pytest.mark.parametrize("piece", [mlp._GRADIENT_FLOATS, 1])
+def test_a_restored_trainer_goes_on_bit_for_bit(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlp, "_GRADIENT_FLOATS", piece)
+    data, architecture = make_data(), Architecture(12, (16, 8), 4)
+    whole = Trainer(architecture, data, (0, 1), bias=True, batch_size=32)
+    for _ in range(2):
+        whole.epoch()
+    state = {name: tensor.clone() for name, tensor in whole.state().items()}
+    resumed = Trainer(architecture, data, (0, 1), bias=True, batch_size=32)
+    resumed.restore(state)
+    assert (resumed.epochs_done, resumed.steps_done) == (2, 10)
+    ours, theirs = resumed.epoch(), whole.epoch()
+    assert torch.equal(ours.loss, theirs.loss)
+    assert torch.equal(resumed.model.parameters, whole.model.parameters)
+
+
+def test_a_seed_alone_equals_the_seed_in_a_stack() -> None:
+    data, architecture = make_data(), Architecture(12, (16, 8), 4)
+    alone, stacked = Trainer(architecture, data, (2,)), Trainer(architecture, data, (0, 1, 2, 3, 4))
+    for _ in range(2):
+        ours, theirs = alone.epoch(), stacked.epoch()
+        assert ours.loss[0].item() == pytest.approx(theirs.loss[2].item(), rel=1e-5)
+        for mine, other in zip(ours.counts, theirs.counts, strict=True):
+            assert torch.equal(mine.active[0], other.active[2])
+
+
+def test_products_of_an_odd_stack_are_split_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlp, "_SPLIT_ABOVE", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    left, right, out = torch.rand(5, 3, 4), torch.rand(5, 4, 6), torch.full((5, 3, 6), float("nan"))
+    mlp.stacked_matmul(left, right, out)
+    torch.testing.assert_close(out, left @ right)

@@ -28,14 +28,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from actratio.cells import Array, Cells, Runs
 from actratio.errors import FitError
 from actratio.estimate import LEVEL, Estimate, student_quantile
 
-Array = NDArray[np.float64]
-
 RESAMPLES = 1000
+_AT_BOUND = 1e-3  # how near to its bound k counts as having run into it
 
 
 @dataclass(frozen=True)
@@ -200,122 +200,40 @@ def fit(
     >>> round(laws.fits["sqrt"].parameters["F"].value, 6)
     3.0
     """
-    data = _Observations.of(widths, active, architectures, layers, seeds)
-    cells = data.cells(np.arange(len(data.groups)), None)
-    n, log_a, depth = cells
-    distinct = np.unique(n)
+    runs = Runs.of(widths, active, architectures, layers, seeds)
+    cells = runs.cells()
+    distinct = np.unique(cells.width)
     if len(distinct) < 2:
         raise FitError(f"all observations have the width {distinct[0]:g}; a law needs at least two different widths")
-    replicates = [
-        data.resample(np.random.default_rng((0, index))) for index in range(resamples if data.can_resample else 0)
-    ]
-    with_depth = layers is not None and len(np.unique(depth)) > 1 and _rank(n, depth) == 3
-    depth_estimate = None
-    if with_depth:
-        draws = [_depth_effect(*replicate) for replicate in replicates if _rank(replicate[0], replicate[2]) == 3]
-        depth_estimate = _exponential(_interval(_depth_effect(n, log_a, depth), draws, data.independent, level))
+    replicates = runs.resamples(resamples)
+    depth = None
+    if layers is not None and _separates_depth(cells):
+        draws = [_depth_effect(replicate) for replicate in replicates if _separates_depth(replicate)]
+        depth = _exponential(_interval(_depth_effect(cells), draws, runs.independent, level))
     return Laws(
-        fits={name: _fit_law(law, n, log_a, replicates, data.independent, level) for name, law in LAWS.items()},
-        cells=len(n),
+        fits={name: _fit_law(law, cells, replicates, runs.independent, level) for name, law in LAWS.items()},
+        cells=len(cells.width),
         widths=len(distinct),
-        architectures=len(data.groups),
-        seeds=data.seeds,
-        depth=depth_estimate,
+        architectures=len(runs.groups),
+        seeds=runs.seeds,
+        depth=depth,
         level=level,
     )
 
 
-@dataclass(frozen=True)
-class _Observations:
-    """Observations by architecture: for each, widths and layers of its cells and log-free A (seeds, cells)."""
-
-    groups: list[tuple[Array, Array, Array]]
-    seeds: int
-
-    @classmethod
-    def of(
-        cls,
-        widths: ArrayLike,
-        active: ArrayLike,
-        architectures: Sequence[Any] | None,
-        layers: Sequence[int] | None,
-        seeds: Sequence[int] | None,
-    ) -> _Observations:
-        n, a = np.asarray(widths, dtype=np.float64).ravel(), np.asarray(active, dtype=np.float64).ravel()
-        for name, values in (("active", a), ("architectures", architectures), ("layers", layers), ("seeds", seeds)):
-            if values is not None and len(values) != len(n):
-                raise FitError(
-                    f"there are {len(n)} widths but {len(values)} {name}; each observation needs one of both"
-                )
-        if len(n) == 0:
-            raise FitError("there are no observations to fit; at least two widths are needed")
-        for name, values in (("widths", n), ("numbers of active neurons", a)):
-            wrong = values[~(np.isfinite(values) & (values > 0))]
-            if len(wrong):
-                raise FitError(f"the {name} hold {wrong[0]:g}; a law of log A needs positive, finite values")
-        arch = (
-            np.arange(len(n))
-            if architectures is None
-            else np.unique(np.asarray(architectures).astype(str), return_inverse=True)[1]
-        )
-        layer = np.zeros(len(n)) if layers is None else np.asarray(layers, dtype=np.float64)
-        seed = np.zeros(len(n)) if seeds is None else np.asarray(seeds)
-        groups = []
-        most = 1
-        for each in np.unique(arch):
-            mine = arch == each
-            cells = sorted(set(zip(layer[mine], n[mine], strict=True)))
-            by_seed: dict[Any, dict[Any, list[float]]] = {}
-            for s, key, value in zip(seed[mine], zip(layer[mine], n[mine], strict=True), a[mine], strict=True):
-                by_seed.setdefault(s, {}).setdefault(key, []).append(value)
-            table = np.array([[np.mean(row.get(cell, [np.nan])) for cell in cells] for row in by_seed.values()])
-            if np.isnan(table).any():
-                raise FitError("some seeds of an architecture lack some of its layers; every seed needs all of them")
-            groups.append((np.array([c[1] for c in cells]), np.array([c[0] for c in cells]), table))
-            most = max(most, len(by_seed))
-        return cls(groups, most)
-
-    @property
-    def independent(self) -> int:
-        """How many independent units the bootstrap has: architectures, or seeds if there is one architecture."""
-        return len(self.groups) if len(self.groups) > 1 else self.seeds
-
-    @property
-    def can_resample(self) -> bool:
-        return self.independent > 1
-
-    def cells(self, chosen: NDArray[np.intp], rng: np.random.Generator | None) -> tuple[Array, Array, Array]:
-        """Widths, log A and layers of the chosen architectures, each averaged over its seeds (drawn by ``rng``)."""
-        n, log_a, layer = [], [], []
-        for index in chosen:
-            width, depth, table = self.groups[index]
-            rows = table if rng is None else table[rng.integers(len(table), size=len(table))]
-            n.append(width)
-            layer.append(depth)
-            log_a.append(np.log(rows.mean(0)))
-        return np.concatenate(n), np.concatenate(log_a), np.concatenate(layer)
-
-    def resample(self, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-        """Cells of one bootstrap resample, drawn again until it has two widths."""
-        while True:
-            drawn = self.cells(rng.integers(len(self.groups), size=len(self.groups)), rng)
-            if len(np.unique(drawn[0])) > 1:
-                return drawn
-
-
-def _fit_law(
-    law: Law, n: Array, log_a: Array, replicates: Sequence[tuple[Array, Array, Array]], independent: int, level: float
-) -> LawFit:
-    estimate = _least_squares(law, n, log_a)
-    draws = [_least_squares(law, each[0], each[1])[:2] for each in replicates]
-    scale = _exponential(_interval(estimate[0], [draw[0] for draw in draws], independent, level))
-    parameters = {"F": scale}
+def _fit_law(law: Law, cells: Cells, replicates: Sequence[Cells], independent: int, level: float) -> LawFit:
+    scale, k, rss = _least_squares(law, cells.width, cells.log_active)
+    draws = [_least_squares(law, each.width, each.log_active) for each in replicates]
+    parameters = {"F": _exponential(_interval(scale, [draw[0] for draw in draws], independent, level))}
     if law.parameter is not None:
-        shape = _interval(estimate[1], [draw[1] for draw in draws], independent, level)
+        shape = _interval(k, [draw[1] for draw in draws], independent, level)
         parameters[law.parameter] = _exponential(shape) if law.logarithmic else shape
-    at_bound = law.parameter is not None and min(abs(estimate[1] - bound) for bound in law.grid) < 1e-3
     return LawFit(
-        law, parameters, at_bound, _aicc(estimate[2], len(n), len(law.parameters) + 1), _left_out_error(law, n, log_a)
+        law,
+        parameters,
+        at_bound=law.parameter is not None and min(abs(k - bound) for bound in law.grid) < _AT_BOUND,
+        aicc=_aicc(rss, len(cells.width), len(law.parameters) + 1),
+        left_out_error=_left_out_error(law, cells.width, cells.log_active),
     )
 
 
@@ -367,17 +285,18 @@ def _left_out_error(law: Law, n: Array, log_a: Array) -> float:
     return math.sqrt(squares / len(n))
 
 
-def _design(n: Array, layer: Array) -> Array:
-    return np.stack([np.ones_like(n), np.log(n), layer], axis=1)
+def _design(cells: Cells) -> Array:
+    return np.stack([np.ones_like(cells.width), np.log(cells.width), cells.layer], axis=1)
 
 
-def _rank(n: Array, layer: Array) -> int:
-    return int(np.linalg.matrix_rank(_design(n, layer)))
+def _separates_depth(cells: Cells) -> bool:
+    """Whether width and layer vary apart from each other."""
+    return int(np.linalg.matrix_rank(_design(cells))) == 3
 
 
-def _depth_effect(n: Array, log_a: Array, layer: Array) -> float:
+def _depth_effect(cells: Cells) -> float:
     """δ of log A = c + α·log N + δ·layer, by least squares."""
-    return float(np.linalg.lstsq(_design(n, layer), log_a)[0][2])
+    return float(np.linalg.lstsq(_design(cells), cells.log_active)[0][2])
 
 
 def _interval(value: float, draws: Sequence[float], independent: int, level: float) -> Estimate:

@@ -1,0 +1,114 @@
+"""Observations of active neurons as the cells that laws are fitted to, and their resamples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from actratio.errors import FitError
+
+Array = NDArray[np.float64]
+
+
+class Cells(NamedTuple):
+    """One value a layer of an architecture, the mean over its seeds; three arrays of one length."""
+
+    width: Array
+    log_active: Array
+    layer: Array
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Observations grouped by the run that they came from.
+
+    Attributes:
+        groups: for each architecture the widths of its cells, their layers, and A as (seeds, cells).
+        seeds: most seeds that any architecture has.
+    """
+
+    groups: list[tuple[Array, Array, Array]]
+    seeds: int
+
+    @classmethod
+    def of(
+        cls,
+        widths: ArrayLike,
+        active: ArrayLike,
+        architectures: Sequence[Any] | None,
+        layers: Sequence[int] | None,
+        seeds: Sequence[int] | None,
+    ) -> Runs:
+        """Group observations; the arguments are those of ``laws.fit``.
+
+        Raises:
+            FitError: lengths that differ, values that are not positive and finite, seeds that lack layers.
+        """
+        n, a = np.asarray(widths, dtype=np.float64).ravel(), np.asarray(active, dtype=np.float64).ravel()
+        for name, values in (("active", a), ("architectures", architectures), ("layers", layers), ("seeds", seeds)):
+            if values is not None and len(values) != len(n):
+                raise FitError(
+                    f"there are {len(n)} widths but {len(values)} {name}; each observation needs one of both"
+                )
+        if len(n) == 0:
+            raise FitError("there are no observations to fit; at least two widths are needed")
+        for name, values in (("widths", n), ("numbers of active neurons", a)):
+            wrong = values[~(np.isfinite(values) & (values > 0))]
+            if len(wrong):
+                raise FitError(f"the {name} hold {wrong[0]:g}; a law of log A needs positive, finite values")
+        arch = (
+            np.arange(len(n))
+            if architectures is None
+            else np.unique(np.asarray(architectures).astype(str), return_inverse=True)[1]
+        )
+        layer = np.zeros(len(n)) if layers is None else np.asarray(layers, dtype=np.float64)
+        seed = np.zeros(len(n)) if seeds is None else np.asarray(seeds)
+        groups = []
+        most = 1
+        for each in np.unique(arch):
+            mine = arch == each
+            cells = sorted(set(zip(layer[mine], n[mine], strict=True)))
+            by_seed: dict[Any, dict[Any, list[float]]] = {}
+            for s, key, value in zip(seed[mine], zip(layer[mine], n[mine], strict=True), a[mine], strict=True):
+                by_seed.setdefault(s, {}).setdefault(key, []).append(value)
+            table = np.array([[np.mean(row.get(cell, [np.nan])) for cell in cells] for row in by_seed.values()])
+            if np.isnan(table).any():
+                raise FitError("some seeds of an architecture lack some of its layers; every seed needs all of them")
+            groups.append((np.array([c[1] for c in cells]), np.array([c[0] for c in cells]), table))
+            most = max(most, len(by_seed))
+        return cls(groups, most)
+
+    @property
+    def independent(self) -> int:
+        """How many independent units the bootstrap has: architectures, or seeds if there is one architecture."""
+        return len(self.groups) if len(self.groups) > 1 else self.seeds
+
+    def cells(self) -> Cells:
+        """Every architecture's cells, averaged over its seeds."""
+        return self._cells(np.arange(len(self.groups)), None)
+
+    def resamples(self, number: int) -> list[Cells]:
+        """``number`` bootstrap resamples, the same ones every time; none where there is a single run."""
+        if self.independent < 2:
+            return []
+        return [self._resample(np.random.default_rng((0, index))) for index in range(number)]
+
+    def _cells(self, chosen: NDArray[np.intp], rng: np.random.Generator | None) -> Cells:
+        n, log_a, layer = [], [], []
+        for index in chosen:
+            width, depth, table = self.groups[index]
+            rows = table if rng is None else table[rng.integers(len(table), size=len(table))]
+            n.append(width)
+            layer.append(depth)
+            log_a.append(np.log(rows.mean(0)))
+        return Cells(np.concatenate(n), np.concatenate(log_a), np.concatenate(layer))
+
+    def _resample(self, rng: np.random.Generator) -> Cells:
+        while True:  # until it has two widths, without which no law can be fitted
+            drawn = self._cells(rng.integers(len(self.groups), size=len(self.groups)), rng)
+            if len(np.unique(drawn.width)) > 1:
+                return drawn
