@@ -62,12 +62,7 @@ class Plain:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("spec", ["12-16-4", "20-8-4", "9-7-5-4"])
-@pytest.mark.parametrize("piece", [mlp._GRADIENT_FLOATS, 400, 1])
-def test_a_stacked_model_equals_separate_models_epoch_for_epoch(
-    spec: str, bias: bool, piece: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With the gradients of all layers at once, of some layers in pieces, and of every layer seed by seed."""
-    monkeypatch.setattr(mlp, "_GRADIENT_FLOATS", piece)
+def test_a_stacked_model_equals_separate_models_epoch_for_epoch(spec: str, bias: bool) -> None:
     data = make_data()
     architecture = Architecture.parse(spec, inputs=12, outputs=4)
     seeds = (0, 3, 4)
@@ -107,9 +102,7 @@ def test_weights_follow_autograd_step_for_step() -> None:
                 )
 
 
-@pytest.mark.parametrize("piece", [mlp._GRADIENT_FLOATS, 1])
-def test_a_restored_trainer_goes_on_bit_for_bit(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlp, "_GRADIENT_FLOATS", piece)
+def test_a_restored_trainer_goes_on_bit_for_bit() -> None:
     data, architecture = make_data(), Architecture(12, (16, 8), 4)
     whole = Trainer(architecture, data, (0, 1), bias=True, batch_size=32)
     for _ in range(2):
@@ -120,7 +113,7 @@ def test_a_restored_trainer_goes_on_bit_for_bit(piece: int, monkeypatch: pytest.
     assert (resumed.epochs_done, resumed.steps_done) == (2, 10)
     ours, theirs = resumed.epoch(), whole.epoch()
     assert torch.equal(ours.loss, theirs.loss)
-    assert torch.equal(resumed.model.parameters, whole.model.parameters)
+    assert torch.equal(resumed.model.parameter, whole.model.parameter)
 
 
 def test_a_seed_alone_equals_the_seed_in_a_stack() -> None:

@@ -18,9 +18,9 @@ from torch import Tensor
 from actratio.counts import SiteCounts
 from actratio.data import Dataset
 from actratio.nets import Architecture, StackedMLP
-from actratio.nets.mlp import Piece
 
 _CHUNK = 256  # steps whose logits are kept; far below 2²⁴, where float32 stops counting exactly
+_ADAM = ("step", "exp_avg", "exp_avg_sq")  # the state of the optimiser
 _EVAL_BATCH = 500  # examples in a forward pass of the evaluation; few enough that activations stay in cache
 
 
@@ -72,8 +72,7 @@ class Trainer:
         self.epochs_done = 0
         self.steps_done = 0
         self.model = StackedMLP(architecture, seeds, bias=bias, device=self.device)
-        # One a piece, because a piece's gradient is gone when the next one is computed.
-        self._optimizers = [torch.optim.Adam([piece.parameter], fused=True) for piece in self.model.pieces]
+        self._optimizer = torch.optim.Adam([self.model.parameter], fused=True)
         self._examples = {
             "train": torch.from_numpy(data.x_train).to(self.device),
             "val": torch.from_numpy(data.x_val).to(self.device),
@@ -118,7 +117,8 @@ class Trainer:
         error = torch.softmax(outputs[-1], 1, out=work.errors[-1])
         error.scatter_add_(1, targets.unsqueeze(1), work.minus_one)
         error.div_(batch.shape[1])
-        self.model.backward(work.inputs, outputs, work.errors, lambda piece: self._optimizers[piece].step())
+        self.model.backward(work.inputs, outputs, work.errors)
+        self._optimizer.step()
         work.count()
 
     def evaluate(self, split: str) -> SplitResult:
@@ -139,32 +139,18 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next epoch depends on, as tensors that can be saved."""
-        adam = [each.state[piece.parameter] for each, piece in self._adam()]
+        adam = self._optimizer.state[self.model.parameter]
         return {
-            "parameters": self.model.parameters,
-            "exp_avg": torch.cat([state["exp_avg"] for state in adam]),
-            "exp_avg_sq": torch.cat([state["exp_avg_sq"] for state in adam]),
-            "step": adam[0]["step"],
+            "parameters": self.model.parameter,
+            **{name: adam[name] for name in _ADAM},
             "done": torch.tensor([self.epochs_done, self.steps_done]),
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on from what ``state`` returned."""
-        moved = {name: tensor.to(self.device) for name, tensor in state.items()}
-        self.model.parameters.copy_(moved["parameters"])
-        sizes = [piece.parameter.numel() for piece in self.model.pieces]
-        averages, squares = torch.split(moved["exp_avg"], sizes), torch.split(moved["exp_avg_sq"], sizes)
-        for (adam, piece), average, square in zip(self._adam(), averages, squares, strict=True):
-            # Each of its own, aligned and whole, as the optimiser would have made them.
-            adam.state[piece.parameter] = {
-                "step": moved["step"].clone(),
-                "exp_avg": average.clone(),
-                "exp_avg_sq": square.clone(),
-            }
+        self.model.parameter.copy_(state["parameters"])
+        self._optimizer.state[self.model.parameter] = {name: state[name].to(self.device).clone() for name in _ADAM}
         self.epochs_done, self.steps_done = (int(number) for number in state["done"])
-
-    def _adam(self) -> list[tuple[torch.optim.Adam, Piece]]:
-        return list(zip(self._optimizers, self.model.pieces, strict=True))
 
 
 class _Workspace:
