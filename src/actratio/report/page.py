@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,8 +128,3 @@ def _traces(series: Series, percent: bool) -> list[dict[str, Any]]:
         "mode": "lines",
     }
     return [band, trace]
-
-
-def text_rows(rows: Sequence[Sequence[object]]) -> list[list[str]]:
-    """Rows as text, empty where there is nothing to say."""
-    return [["" if cell is None else str(cell) for cell in row] for row in rows]
