@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -139,6 +140,11 @@ BAD_INPUT = {
     "not Parquet": (["fit", "text.parquet"], "cannot be read as a Parquet table"),
     "no study": (["report", "."], "holds no study"),
     "unknown option": (["study", "mlp", "--widths", "3"], "--widths"),
+    "no architecture": (["study", "mlp", "--architectures", ""], "no architecture was given"),
+    "a label that is known": (["study", "mlp", "--label", "species"], "leave --label out"),
+    "no published table": (["study", "mlp", "--published", "nothing.csv"], "nothing.csv is not a file"),
+    "not a published table": (["study", "mlp", "--published", "widths.csv"], "the article's columns"),
+    "no such split": (["fit", "widths.csv", "--split", "val"], "no column split"),
     "out is a file": (["study", "mlp", "--out", "text.csv"], "is a file"),
 }
 
@@ -150,6 +156,7 @@ def test_bad_input_is_one_sentence_and_status_two(
     arguments, words = BAD_INPUT[name]
     (tmp_path / "text.csv").write_text("a,b\n1,2\n")
     (tmp_path / "text.parquet").write_text("no parquet")
+    (tmp_path / "widths.csv").write_text("width,active_mean\n64,20\n128,30\n")
     before = sorted(path.name for path in tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
     said = refused(*arguments, monkeypatch=monkeypatch, capsys=capsys)
@@ -198,3 +205,57 @@ def test_control_c_ends_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "run the same command again to go on" in errors
     assert "Traceback" not in errors
+
+
+def test_a_study_of_one_width_is_shown_without_laws(tmp_path: Path) -> None:
+    done = actratio(
+        "study", "mlp", "--architectures", "16-10", "--seeds", "2", "--epochs", "1", "--out", "run", cwd=tmp_path
+    )
+    assert "no law was fitted: all observations have the width 16" in " ".join(done.stdout.split())
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_a_log_without_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
+    done = actratio("study", "mlp", *SMALL, cwd=tmp_path)
+    assert "100% done" in done.stderr
+
+
+def test_a_file_with_a_comma_in_its_name_is_one_data_set(tmp_path: Path) -> None:
+    rows = [f"{i % 7},{i % 5},{i % 2}" for i in range(40)]
+    (tmp_path / "a,b.csv").write_text("\n".join(["x,y,label", *rows]))
+    arguments = ["--datasets", "a,b.csv", "--architectures", "4-2,3-2", "--seeds", "1", "--epochs", "1", "--out", "run"]
+    assert "a,b.csv" in actratio("study", "mlp", *arguments, cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    "content", ['{"settings": {}, "provenance": {}}', '{"settings": null, "provenance": null}', "[]", "{"]
+)
+def test_damaged_settings_are_refused(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "settings.json").write_text(content)
+    assert "is damaged" in refused("report", str(tmp_path), monkeypatch=monkeypatch, capsys=capsys)
+
+
+def test_json_of_a_table_with_dates_and_infinities(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {"width": [64, 128], "active_mean": [6.0, 9.0], "day": pd.Timestamp("2024-01-01"), "other": [np.inf, 1.0]}
+    )
+    frame.to_parquet(tmp_path / "t.parquet")
+    rows = json.loads(actratio("fit", "t.parquet", "--json", cwd=tmp_path).stdout)["rows"]
+    assert rows[0]["other"] is None
+    assert rows[0]["day"].startswith("2024-01-01")
+
+
+def test_an_interrupt_while_drawing_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("actratio.observations.read_observations", interrupted)
+    monkeypatch.setattr(sys, "argv", ["actratio", "fit", "t.csv"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert "run the same command again" in capsys.readouterr().err

@@ -757,7 +757,7 @@ def test_whatever_the_hubs_library_raises_becomes_one_sentence(
 @pytest.mark.parametrize("name", ["owner/name", "mnist"])
 def test_without_the_hubs_library_the_error_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    refused(lambda: load_dataset(name), name, "pip install 'actratio[hub]'", "--data-dir")
+    refused(lambda: load_dataset(name), name, "the extra 'hub'", "--data-dir")
 
 
 def test_what_needs_no_hub_does_not_import_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

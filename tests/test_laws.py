@@ -32,6 +32,7 @@ def test_a_planted_law_is_recovered_and_preferred(name: str) -> None:
         assert found.parameters[key].value == pytest.approx(value, rel=1e-3)
     np.testing.assert_allclose(found.predict([100, 2000]), law(np.array([100.0, 2000.0])), rtol=1e-3)
     assert found.left_out_error < 1e-3
+    assert laws.best is not None
     assert found.aicc <= laws.best.aicc + 2 * 2 + 2 * 3 * 4 / 2  # no more than the price of a parameter behind
     assert not found.at_bound
 
@@ -170,6 +171,9 @@ def test_a_fit_is_repeatable() -> None:
         ([64, 128], [20.0, 0.0], {}, "positive"),
         ([64, -128], [20.0, 1.0], {}, "positive"),
         ([64, 128], [20.0, math.nan], {}, "positive"),
+        (["a", "b"], [1.0, 2.0], {}, "must be numbers"),
+        ([64, 128], [20.0, 30.0], {"level": 95}, "between 0 and 1"),
+        ([64, 128], [20.0, 30.0], {"resamples": 1}, "no interval"),
         ([64, 128], [20.0, 30.0], {"seeds": [1]}, "2 widths but 1 seeds"),
         ([64, 128, 64], [20.0, 30.0, 21.0], {"architectures": ["a"] * 3, "seeds": [0, 0, 1]}, "every seed needs all"),
     ],
@@ -204,3 +208,116 @@ def test_the_article_s_f_by_hand(published: Path) -> None:
         each for each in fit_observations(read_observations(published), resamples=0) if each.dataset == "mnist"
     )
     assert found.laws.fits["sqrt"].parameters["F"].value == pytest.approx(expected)
+
+
+def test_exact_root_data_is_supported_however_often_it_is_repeated() -> None:
+    """Without any spread the interval of α is a point, and rounding must not push 0.5 out of it."""
+    for repeats in (1, 3):
+        widths = np.tile(WIDTHS, repeats)
+        laws = fit(widths, 3.75 * np.sqrt(widths), resamples=20)
+        assert laws.fits["power"].parameters["α"].value == pytest.approx(0.5, abs=1e-12)
+        assert "√N is supported" in laws.verdict
+
+
+@pytest.mark.parametrize(
+    ("widths", "active", "options", "words"),
+    [
+        ([64, 256, 1024], [30, 90, 500], {}, "3 layers are too few to compare"),
+        ([64, 256, 512, 1024], [30, 60, 90, 120], {}, "4 layers are too few to compare"),
+        ([64, 256], [30, 60], {}, "there are 2 runs"),
+        (WIDTHS, 3 * np.sqrt(WIDTHS), {"resamples": 0}, "without resamples"),
+        (WIDTHS, 3 * np.sqrt(WIDTHS), {"architectures": ["a"] * 6, "layers": range(6)}, "a single run"),
+    ],
+)
+def test_what_cannot_be_judged_is_not(
+    widths: list[float], active: list[float], options: dict[str, object], words: str
+) -> None:
+    laws = fit(widths, active, **{"resamples": 20, **options})  # type: ignore[arg-type]
+    assert "cannot be judged" in laws.verdict
+    assert words in laws.verdict
+
+
+def test_an_interval_that_holds_a_constant_ratio_too_settles_nothing() -> None:
+    active = 2 * np.sqrt(WIDTHS) * np.exp([0.8, -0.9, 0.7, -0.8, 0.9, -0.7])
+    laws = fit(WIDTHS, active, resamples=100)
+    assert laws.fits["power"].parameters["α"].holds(0.5)
+    assert "√N is not settled" in laws.verdict
+    assert "but also" in laws.verdict
+
+
+def test_depth_has_no_interval_where_resamples_cannot_tell_it_from_width() -> None:
+    rows = planted_study(np.random.default_rng(0))
+    few = {
+        key: [value for value, arch in zip(values, rows["architecture"], strict=True) if arch < 2]
+        for key, values in rows.items()
+    }
+    laws = fit_rows(few, resamples=50)
+    assert laws.depth is not None
+    assert math.isnan(laws.depth.low)
+
+
+def test_seeds_without_architectures_are_repeats_of_one_run() -> None:
+    widths, active = np.tile(WIDTHS, 2), np.concatenate([3 * np.sqrt(WIDTHS), 4 * np.sqrt(WIDTHS)])
+    laws = fit(widths, active, seeds=[0] * 6 + [1] * 6, resamples=0)
+    assert (laws.cells, laws.architectures, laws.seeds) == (6, 6, 2)
+    assert laws.fits["sqrt"].parameters["F"].value == pytest.approx(3.5)
+
+
+def test_a_table_with_the_article_s_columns_keeps_its_seeds(tmp_path: Path) -> None:
+    frame = read_observations(_table(tmp_path, "Seed", [0, 0, 1, 1]))
+    assert frame["seed"].tolist() == [0, 0, 1, 1]
+
+
+def _table(tmp_path: Path, column: str, values: list[object]) -> Path:
+    import pandas as pd
+
+    path = tmp_path / "article.csv"
+    layers, widths = [1, 2, 1, 2], [64, 32, 64, 32]
+    pd.DataFrame(
+        {
+            "Dataset": "MNIST", "Model": "784=>64=>32=>10", "Epoch": 20, "Train Accuracy": 1.0, "Val Accuracy": 0.9, "Train Loss": 0.0,
+            "Val Loss": 0.1, "Layer": layers, "Activation Ratio": 0.5, "Neuron Count": widths, "Active Count": [30, 16, 31, 17],
+            column: values,
+        }
+    ).to_csv(path, index=False)  # fmt: skip
+    return path
+
+
+def test_the_last_epoch_is_each_architecture_s_own() -> None:
+    import pandas as pd
+
+    rows = [("a", w, e, 3 * math.sqrt(w) + e) for w in (64, 256) for e in (1, 5)]
+    rows += [("b", w, e, 3 * math.sqrt(w) + e) for w in (64, 256) for e in (1, 3)]
+    frame = pd.DataFrame(rows, columns=["dataset", "width", "epoch", "active_mean"]).assign(logits=False)
+    found = {each.dataset: each for each in fit_observations(frame, resamples=0)}
+    assert set(found) == {"a", "b"}
+
+
+BAD_TABLES = {
+    "no rows": ("width,active_mean\n", "a header but no rows"),
+    "negative": ("width,active_mean\n64,-3\n32,4\n", "not negative"),
+    "text": ("width,active_mean\n64,many\n32,4\n", "holds 'many'"),
+    "more than all": ("width,active_mean\n64,65\n32,4\n", "65 of 64 neurons are active"),
+    "no data set": ("width,active_mean,dataset\n64,6,\n32,4,a\n", "the column dataset has empty cells"),
+    "layer": ("width,active_mean,layer\n64,6,first\n32,4,second\n", "holds 'first'"),
+    "half a layer": ("width,active_mean,layer\n64,6,0.5\n32,4,1\n", "a whole number"),
+    "logits": ("width,active_mean,logits\n64,6,maybe\n32,4,no\n", "holds 'maybe'"),
+    "no such split": ("width,active_mean,split\n64,6,val\n32,4,val\n", "no rows with split train"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_a_table_that_cannot_be_fitted_is_refused_with_a_sentence(name: str, tmp_path: Path) -> None:
+    text, words = BAD_TABLES[name]
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ActratioError, match=words):
+        fit_observations(read_observations(tmp_path / "t.csv"), resamples=0)
+
+
+def test_a_split_or_epoch_that_the_table_does_not_know_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("width,active_mean\n64,6\n32,4\n")
+    frame = read_observations(tmp_path / "t.csv")
+    with pytest.raises(ActratioError, match="no column split"):
+        fit_observations(frame, split="val", resamples=0)
+    with pytest.raises(ActratioError, match="no column epoch"):
+        fit_observations(frame, epoch=3, resamples=0)

@@ -214,3 +214,90 @@ def test_settings_are_json_with_provenance(tmp_path: Path) -> None:
     assert content["settings"]["data"]["digits"]["architectures"] == ["64-16-10", "64-24-8-10"]
     assert content["provenance"]["threads"] >= 1
     assert not [name for name in os.listdir(made.folder.path) if name.startswith(".")]
+
+
+def test_a_kill_between_a_training_and_its_table_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(SMALL, tmp_path / "whole").frame()
+    made = MlpRun(SMALL, tmp_path / "run")
+    write, calls = MlpRun._write_table, []
+
+    def killed(self: MlpRun) -> None:
+        calls.append(None)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write(self)
+
+    monkeypatch.setattr(MlpRun, "_write_table", killed)
+    with pytest.raises(KeyboardInterrupt):
+        made.execute()
+    monkeypatch.undo()
+    assert len(read_table(made.table_path)[0]) < len(whole)
+    again = run(SMALL, tmp_path / "run")
+    pd.testing.assert_frame_equal(read_table(again.table_path)[0], whole)
+
+
+def test_a_damaged_table_is_made_again(tmp_path: Path) -> None:
+    made = run(SMALL, tmp_path / "run")
+    before = read_table(made.table_path)[0]
+    made.table_path.write_bytes(b"PAR1 and nothing")
+    pd.testing.assert_frame_equal(read_table(run(SMALL, tmp_path / "run").table_path)[0], before)
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    made = MlpRun(SMALL, tmp_path / "run")
+    made.folder.save_checkpoint(made.units[0].name, {"other": torch.zeros(2)})
+    with pytest.raises(ActratioError, match="damaged"):
+        made.execute()
+
+
+def test_the_same_architecture_in_two_spellings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ActratioError, match="16-10 and 64-16-10 are the same architecture"):
+        MlpRun(MlpStudy(architectures=("16-10", "64-16-10")), tmp_path / "run")
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    made = MlpRun(SMALL, tmp_path / "run")
+    with made.folder.working(), pytest.raises(ActratioError, match="in use by another process"):
+        made.execute()
+    made.execute()
+
+
+def test_what_a_kill_left_before_the_first_step_does_not_stop_the_study(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".1234.settings.json").write_text("{")
+    made = run(SMALL, folder)
+    assert made.table_path.is_file()
+    assert not (folder / ".1234.settings.json").exists()
+
+
+def test_other_software_that_goes_on_with_a_study_is_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = run(SMALL, tmp_path / "run")
+    assert "resumed" not in read_table(made.table_path)[1]["provenance"]
+    now = made.folder.provenance | {"torch": "9.9.9"}
+    monkeypatch.setattr("actratio.studies.run.provenance", lambda: now)
+    for _ in range(2):  # the second time it is known
+        again = run(SMALL, tmp_path / "run")
+    assert [each["torch"] for each in read_table(again.table_path)[1]["provenance"]["resumed"]] == ["9.9.9"]
+
+
+def test_a_long_path_of_a_data_set_still_names_a_file(tmp_path: Path) -> None:
+    folder = tmp_path / ("d" * 120) / ("e" * 120)
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rows = [f"{x:.3f},{y:.3f},{i % 2}" for i, (x, y) in enumerate(rng.random((40, 2)))]
+    (folder / "a.csv").write_text("\n".join(["a,b,label", *rows]))
+    made = run(MlpStudy(datasets=(str(folder / "a.csv"),), architectures=("4-2",), seeds=1, epochs=1), tmp_path / "run")
+    assert len(made.finished()) == 1
+
+
+def test_a_batch_larger_than_the_data_costs_no_memory_for_steps_that_never_come() -> None:
+    from actratio.nets import Architecture
+    from actratio.train import Trainer
+
+    data = load_dataset("digits")
+    trainer = Trainer(Architecture.parse("8-10", inputs=64, outputs=10), data, [0], batch_size=100_000)
+    trainer.epoch()
+    assert [work.logits.shape[0] for work in trainer._workspaces.values()] == [1]

@@ -46,9 +46,13 @@ class Runs:
         """Group observations; the arguments are those of ``laws.fit``.
 
         Raises:
-            FitError: lengths that differ, values that are not positive and finite, seeds that lack layers.
+            FitError: lengths that differ, values that are not positive and finite, more active neurons than
+                neurons, seeds that lack layers.
         """
-        n, a = np.asarray(widths, dtype=np.float64).ravel(), np.asarray(active, dtype=np.float64).ravel()
+        try:
+            n, a = np.asarray(widths, dtype=np.float64).ravel(), np.asarray(active, dtype=np.float64).ravel()
+        except (TypeError, ValueError) as error:
+            raise FitError(f"widths and active neurons must be numbers ({error})") from None
         for name, values in (("active", a), ("architectures", architectures), ("layers", layers), ("seeds", seeds)):
             if values is not None and len(values) != len(n):
                 raise FitError(
@@ -60,13 +64,17 @@ class Runs:
             wrong = values[~(np.isfinite(values) & (values > 0))]
             if len(wrong):
                 raise FitError(f"the {name} hold {wrong[0]:g}; a law of log A needs positive, finite values")
-        arch = (
-            np.arange(len(n))
-            if architectures is None
-            else np.unique(np.asarray(architectures).astype(str), return_inverse=True)[1]
-        )
+        if (a > n).any():
+            first = int(np.argmax(a > n))
+            raise FitError(f"{a[first]:g} of {n[first]:g} neurons are active; there cannot be more than there are")
         layer = np.zeros(len(n)) if layers is None else np.asarray(layers, dtype=np.float64)
         seed = np.zeros(len(n)) if seeds is None else np.asarray(seeds)
+        if architectures is not None:
+            arch = np.unique(np.asarray(architectures).astype(str), return_inverse=True)[1]
+        elif seeds is not None:  # what differs in the seed alone is one run
+            arch = np.unique(np.stack([layer, n]), axis=1, return_inverse=True)[1].ravel()
+        else:
+            arch = np.arange(len(n))
         groups = []
         most = 1
         for each in np.unique(arch):

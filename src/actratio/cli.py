@@ -36,6 +36,7 @@ app = typer.Typer(
 study_app = typer.Typer(help="Run a study: train, count, fit, show.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 
+_INTERRUPTED = 130  # typer's exit status after Ctrl-C
 _PIPE_WIDTH = 120  # what rich takes for a pipe, 80, would fold the tables
 out = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 err = Console(stderr=True)
@@ -58,8 +59,15 @@ def main() -> None:
     except ActratioError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)
-    except OSError as error:
-        err.print(f"[bold red]failed:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+    except (OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's word for what does not fit
+            raise
+        err.print(f"[bold red]failed:[/] {escape(str(error).strip())}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+    except SystemExit as ended:
+        if ended.code != _INTERRUPTED:
+            raise
+        err.print("stopped; run the same command again to go on")
         sys.exit(1)
 
 
@@ -123,12 +131,19 @@ def study_mlp(
     A study that was stopped goes on where it was when the same command runs again.
     """
     from actratio.files import write_csv
-    from actratio.observations import to_article
+    from actratio.observations import read_published, to_article
     from actratio.report.study import StudyReport
     from actratio.studies.mlp import MlpRun, MlpStudy, specs
 
     names = specs(datasets or ["digits"])
-    study = MlpStudy(names, specs(architectures or []), seeds, epochs, batch_size, bias, device, data_dir, label)
+    widths = specs(architectures or [])
+    if architectures and not widths:
+        raise ActratioError(
+            "no architecture was given; name at least one, such as 512-10, or leave --architectures out"
+        )
+    if published is not None:
+        read_published(published)  # a mistake in it should not wait until all is trained
+    study = MlpStudy(names, widths, seeds, epochs, batch_size, bias, device, data_dir, label)
     run = MlpRun(study, out_dir or _default_folder(names, bias))
     _say_plan(run)
     try:
@@ -140,7 +155,8 @@ def study_mlp(
             soft_wrap=True,
         )
         raise typer.Exit(1) from None
-    report = StudyReport.of(run.folder.path, published)
+    with err.status("fitting the laws"):
+        report = StudyReport.of(run.folder.path, published)
     if csv:
         write_csv(run.folder.path / "results.csv", report.frame)
         write_csv(run.folder.path / "article.csv", to_article(report.frame))
@@ -158,7 +174,10 @@ def study_mlp(
 def fit_table(
     table: Annotated[
         Path,
-        typer.Argument(help="Parquet or CSV table with width and active_mean, the article's CSV, or a study's folder."),
+        typer.Argument(
+            metavar="TABLE",
+            help="Parquet or CSV table with width and active_mean, the article's CSV, or a study's folder.",
+        ),
     ],
     split: Annotated[str, typer.Option(help="train, as the article counted, or val.")] = "train",
     epoch: Annotated[int | None, typer.Option(help="Epoch to fit.", show_default="the last")] = None,
@@ -173,7 +192,9 @@ def fit_table(
     from actratio.report.study import findings, laws_table
 
     frame = read_observations(table)
-    laws = fit_observations(frame, split=split, epoch=epoch, logits=logits, resamples=resamples)
+    with err.status("fitting the laws"):
+        laws = fit_observations(frame, split=split, epoch=epoch, logits=logits, resamples=resamples)
+    said = [finding for each in laws for finding in findings(each)]
     if as_json:
         settings = {"table": str(table), "split": split, "epoch": epoch, "logits": logits, "resamples": resamples}
         _print_json(
@@ -182,22 +203,24 @@ def fit_table(
                 "rows": _records(at_epoch(frame, split, epoch)),
                 "path": str(table),
                 "laws": [_laws_json(each) for each in laws],
+                "verdicts": said,
             }
         )
         return
-    _show([laws_table(laws)], [finding for each in laws for finding in findings(each)])
+    _show([laws_table(laws)], said)
 
 
 @app.command("report")
 def report_run(
-    run: Annotated[Path, typer.Argument(help="Folder of a study.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a study.")],
     published: Published = None,
     as_json: Json = False,
 ) -> None:
     """Draw the figures and the self-contained page of a study's folder again."""
     from actratio.report.study import StudyReport
 
-    report = StudyReport.of(run, published)
+    with err.status("fitting the laws"):
+        report = StudyReport.of(run, published)
     with err.status("drawing the figures and the report"):
         page = report.write(run)
     if as_json:
@@ -236,18 +259,22 @@ def _say_plan(run: MlpRun) -> None:
     study = run.study
     for name, entry in run.folder.settings["data"].items():
         err.print(
-            f"{escape(name)}: {entry['train']:,} + {entry['val']:,} examples, {entry['features']} features, {entry['classes']} classes; "
-            f"architectures {', '.join(entry['architectures'])}",
+            f"{escape(name)}: {entry['train']:,} + {entry['val']:,} examples, {entry['features']} features, {entry['classes']} classes "
+            f"({escape(run.sources[name])}); architectures {', '.join(entry['architectures'])}",
             highlight=False,
             soft_wrap=True,
         )
     biases = "with" if study.bias else "without"
     err.print(
-        f"{len(run.units)} trainings of {study.seeds} seeds and {study.epochs} epochs, {biases} biases, on {run.folder.settings['device']}; "
+        f"{_plural(len(run.units), 'training')} of {_plural(study.seeds, 'seed')} and {_plural(study.epochs, 'epoch')}, {biases} biases, on {run.folder.settings['device']}; "
         f"results in {escape(str(run.folder.path))}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _execute(run: MlpRun) -> None:
@@ -260,7 +287,18 @@ def _execute(run: MlpRun) -> None:
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
         task = bar.add_task("training", total=run.flops)
-        run.execute(lambda name, flops: bar.update(task, advance=flops, description=escape(name)))
+        done, said = 0, 0
+
+        def progress(name: str, flops: int) -> None:
+            nonlocal done, said
+            bar.update(task, advance=flops, description=escape(name))
+            done += flops
+            # A log file gets a line for every tenth instead of the bar.
+            if bar.disable and done * 10 // run.flops > said:
+                said = done * 10 // run.flops
+                err.print(f"{done / run.flops:.0%} done, at {escape(name)}", highlight=False, soft_wrap=True)
+
+        run.execute(progress)
         bar.update(task, completed=run.flops, description="trained")
 
 
@@ -296,15 +334,15 @@ def _laws_json(each: Any) -> dict[str, Any]:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows for JSON; what was not measured is null."""
+    """Rows for JSON; what was not measured, or is not finite, is null."""
     return [
-        {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
         for row in frame.to_dict(orient="records")
     ]
 
 
 def _print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(content, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(content, ensure_ascii=False, allow_nan=False, default=str))  # dates and the like, as text
 
 
 if __name__ == "__main__":

@@ -36,8 +36,9 @@ class Estimate:
         return f"{number.format(self.value)} ± {number.format((self.high - self.low) / 2)}"
 
     def holds(self, value: float) -> bool:
-        """Whether the interval contains ``value``."""
-        return self.low <= value <= self.high
+        """Whether the interval contains ``value``, up to rounding; one that is not known holds nothing."""
+        slack = 1e-9 * max(1.0, abs(value))
+        return self.low - slack <= value <= self.high + slack
 
 
 def student_quantile(freedom: int, level: float) -> float:

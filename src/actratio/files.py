@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _METADATA_KEY = b"actratio"
+_TEMPORARY = re.compile(r"\.\d+\.")
 
 
 @contextmanager
@@ -35,6 +37,18 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file has the name of one that was being written."""
+    return _TEMPORARY.match(name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that a killed process left in ``folder`` and below; only for the folder's one user."""
+    for path in [*folder.glob(".*"), *folder.glob("*/.*")]:
+        if is_temporary(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -35,6 +35,8 @@ from actratio.errors import FitError
 from actratio.estimate import LEVEL, Estimate, student_quantile
 
 RESAMPLES = 1000
+_FEWEST_RUNS = 3  # architectures below which no spread between them can be told
+_FAIR_SHARE = 0.95
 _AT_BOUND = 1e-3  # how near to its bound k counts as having run into it
 
 
@@ -48,6 +50,7 @@ class Law:
         log_shape: log s(N; k), for arrays that broadcast.
         grid: values of k from which the search starts, ascending; its ends bound k.
         logarithmic: k is positive and spans decades, so it is searched and its interval is taken in log k.
+        linear: log s is k · log N, so that k has a closed form.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Law:
     log_shape: Callable[[Array, Array], Array]
     grid: tuple[float, float] = (0.0, 0.0)
     logarithmic: bool = False
+    linear: bool = False
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -66,7 +70,7 @@ LAWS: dict[str, Law] = {
     law.name: law
     for law in (
         Law("sqrt", "F·√N", None, lambda n, _: 0.5 * np.log(n)),
-        Law("power", "F·N^α", "α", lambda n, k: k * np.log(n), (-1.0, 3.0)),
+        Law("power", "F·N^α", "α", lambda n, k: k * np.log(n), (-1.0, 3.0), linear=True),
         Law("saturating", "F·N/(N+K)", "K", lambda n, k: np.log(n) - np.log(n + np.exp(k)), (-4.0, 18.0), True),
         Law("logarithmic", "F·ln(1+N/K)", "K", lambda n, k: np.log(np.log1p(n * np.exp(-k))), (-12.0, 18.0), True),
     )
@@ -108,6 +112,8 @@ class LawFit:
 class Laws:
     """All laws fitted to the same observations, and what follows for √N.
 
+    With one architecture the intervals cover its seeds alone, not what another choice of widths would give.
+
     Attributes:
         fits: by name, in the order of ``LAWS``.
         cells, widths, architectures, seeds: how many of each there were.
@@ -125,27 +131,37 @@ class Laws:
     level: float
 
     @property
-    def best(self) -> LawFit:
-        """The law with the smallest AICc."""
-        return min(self.fits.values(), key=lambda fit: fit.aicc if not math.isnan(fit.aicc) else math.inf)
+    def best(self) -> LawFit | None:
+        """The law with the smallest AICc; ``None`` with too few cells to compare."""
+        if any(math.isnan(fit.aicc) for fit in self.fits.values()):
+            return None
+        return min(self.fits.values(), key=lambda fit: fit.aicc)
 
     @property
     def verdict(self) -> str:
-        """In words, whether √N is supported."""
+        """In words, whether √N is supported; the rule is fixed in the documentation of the laws."""
         alpha = self.fits["power"].parameters["α"]
         sqrt, best = self.fits["sqrt"], self.best
-        behind = sqrt.aicc - best.aicc
-        errors = f"√N predicts a left-out width within {_percent(sqrt)}"
-        if best is not sqrt:
-            errors += f", {best.law.formula} within {_percent(best)}"
+        if self.architectures < _FEWEST_RUNS:
+            runs = "is a single run" if self.architectures == 1 else f"are {self.architectures} runs"
+            return f"√N cannot be judged: there {runs}, and {_FEWEST_RUNS} are needed to know the spread; α is {alpha.value:.2f}."
         if math.isnan(alpha.low):
-            return f"√N cannot be judged: with one run there is no interval for α, which is {alpha.value:.2f}."
+            return f"√N cannot be judged: without resamples there is no interval for α, which is {alpha.value:.2f}."
+        if best is None:
+            return f"√N cannot be judged: {self.cells} layers are too few to compare the laws; α is {alpha.value:.2f}."
+        misses = f"√N typically misses a left-out width by {_percent(sqrt)}"
+        if best is not sqrt:
+            misses += f", {best.law.formula} by {_percent(best)}"
         interval = f"the {self.level:.0%} interval of α, {alpha.low:.3f} … {alpha.high:.3f},"
         if not alpha.holds(0.5):
-            return f"√N is not supported: {interval} excludes 0.5; {errors}."
-        if best is sqrt or behind <= 2:
-            return f"√N is supported: {interval} contains 0.5 and no other law is better by more than 2 in AICc ({errors})."
-        return f"√N is not settled: {interval} contains 0.5, but {best.law.formula} is better by {behind:.1f} in AICc ({errors})."
+            return f"√N is not supported: {interval} excludes 0.5; {misses}."
+        for limit, meaning in ((0.0, "a constant number"), (1.0, "a constant ratio")):
+            if alpha.holds(limit):
+                return f"√N is not settled: {interval} contains 0.5, but also {limit:g}, {meaning} of active neurons; {misses}."
+        behind = sqrt.aicc - best.aicc
+        if behind <= 2:
+            return f"√N is supported: {interval} contains 0.5 and no other law is better by more than 2 in AICc ({misses})."
+        return f"√N is not settled: {interval} contains 0.5, but {best.law.formula} is better by {behind:.1f} in AICc ({misses})."
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; what is not known is ``None``."""
@@ -166,7 +182,7 @@ class Laws:
                 }
                 for name, fit in self.fits.items()
             ],
-            "best": self.best.law.name,
+            "best": None if self.best is None else self.best.law.name,
             "depth_factor": None if self.depth is None else _estimate_dict(self.depth),
             "verdict": self.verdict,
         }
@@ -187,19 +203,25 @@ def fit(
     Args:
         widths: N of each observation.
         active: mean number of active neurons A of each observation, > 0.
-        architectures: which architecture each came from; by default each is a run of its own.
+        architectures: which architecture each came from; by default each observation, or with seeds each
+            width and layer, is a run of its own.
         layers: its layer, 0 the first; tells equal widths of one architecture apart, and gives ``depth``.
         seeds: its seed; observations that differ in the seed alone are averaged.
         level: of the intervals.
         resamples: of the bootstrap; 0 for no intervals.
 
     Raises:
-        FitError: lengths that differ, values that are not positive and finite, fewer than two widths.
+        FitError: lengths that differ, values that are not positive and finite, more active neurons than
+            neurons, fewer than two widths, a level or a number of resamples that makes no sense.
 
     >>> laws = fit([64, 256, 1024], [24.0, 48.0, 96.0], resamples=0)
     >>> round(laws.fits["sqrt"].parameters["F"].value, 6)
     3.0
     """
+    if not 0 < level < 1:
+        raise FitError(f"the level of the intervals is {level:g}; it must lie between 0 and 1, such as 0.95")
+    if resamples < 0 or resamples == 1:
+        raise FitError(f"{resamples} resamples give no interval; ask for 0, or for two or more")
     runs = Runs.of(widths, active, architectures, layers, seeds)
     cells = runs.cells()
     distinct = np.unique(cells.width)
@@ -209,6 +231,9 @@ def fit(
     depth = None
     if layers is not None and _separates_depth(cells):
         draws = [_depth_effect(replicate) for replicate in replicates if _separates_depth(replicate)]
+        # Where many resamples cannot tell depth from width, those that can are no fair sample.
+        if len(runs.groups) < _FEWEST_RUNS or len(draws) < _FAIR_SHARE * len(replicates):
+            draws = []
         depth = _exponential(_interval(_depth_effect(cells), draws, runs.independent, level))
     return Laws(
         fits={name: _fit_law(law, cells, replicates, runs.independent, level) for name, law in LAWS.items()},
@@ -240,20 +265,23 @@ def _fit_law(law: Law, cells: Cells, replicates: Sequence[Cells], independent: i
 def _least_squares(law: Law, n: Array, log_a: Array) -> tuple[float, float, float]:
     """log F, k and the residual sum of squares of log A."""
 
-    from scipy.optimize import minimize_scalar  # heavy, so not on `import actratio`
-
     def residuals(k: Array) -> tuple[Array, Array]:
         difference = log_a - law.log_shape(n, k)
         scale = difference.mean(-1)
         return scale, ((difference - scale[..., None]) ** 2).sum(-1)
 
     k = 0.0
-    if law.parameter is not None:
+    if law.linear:  # log A is a straight line in log N, which has a formula
+        log_n = np.log(n) - np.log(n).mean()
+        k = float(np.clip(log_n @ log_a / (log_n @ log_n), *law.grid))
+    elif law.parameter is not None:
+        from scipy.optimize import minimize_scalar  # heavy, so not on `import actratio`
+
         grid = np.linspace(*law.grid, 89)
         best = int(np.argmin(residuals(grid[:, None])[1]))
         around = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
         found = minimize_scalar(
-            lambda x: float(residuals(np.asarray(x))[1]), bounds=around, method="bounded", options={"xatol": 1e-7}
+            lambda x: float(residuals(np.asarray(x))[1]), bounds=around, method="bounded", options={"xatol": 1e-5}
         )
         k = float(found.x)
     scale, rss = residuals(np.asarray(k, dtype=np.float64))
@@ -314,7 +342,11 @@ def _exponential(estimate: Estimate) -> Estimate:
 
 
 def _percent(fit: LawFit) -> str:
-    return "an unknown error" if math.isnan(fit.left_out_error) else f"{math.expm1(fit.left_out_error):.0%}"
+    """The left-out error as a share, or as a factor where it is large."""
+    error = fit.left_out_error
+    if math.isnan(error):
+        return "an unknown error"
+    return f"{math.expm1(error):.0%}" if error < 2 else f"a factor of {np.exp(error):.3g}"
 
 
 def _or_none(value: float) -> float | None:

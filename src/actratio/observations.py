@@ -56,8 +56,6 @@ def read_observations(path: Path) -> pd.DataFrame:
         FitError: no such file, or columns that are none of these.
         RunError: a damaged Parquet file.
     """
-    import pandas as pd
-
     from actratio.data.tables import read_csv
 
     if path.is_dir() and (path / "results.parquet").is_file():
@@ -72,15 +70,46 @@ def read_observations(path: Path) -> pd.DataFrame:
         raise FitError(
             f"{path} has no column {' or '.join(missing)}; a table to fit has width and active_mean, or the article's columns Neuron Count and Active Count"
         )
-    for column in ("width", "active_mean"):
-        numbers = pd.to_numeric(frame[column], errors="coerce")
-        if numbers.isna().any():
-            raise FitError(
-                f"{path}: the column {column} holds {frame[column][numbers.isna()].iloc[0]!r}; it must be a number"
-            )
-        frame[column] = numbers
-    if "logits" not in frame.columns:
+    if frame.empty:
+        raise FitError(f"{path} has a header but no rows; a table to fit needs at least two")
+    for column in ("width", "active_mean", "layer", "epoch"):
+        if column in frame.columns:
+            frame[column] = _numbers(path, frame[column], column, whole=column in ("layer", "epoch"))
+    for column in ("dataset", "architecture", "seed", "split"):
+        if column in frame.columns and frame[column].isna().any():
+            raise FitError(f"{path}: the column {column} has empty cells; every row needs a value")
+    if "logits" in frame.columns:
+        frame["logits"] = _numbers(path, frame["logits"], "logits", whole=True).astype(bool)
+    else:
         frame["logits"] = frame["tensor"] == "logits" if "tensor" in frame.columns else False
+    return frame
+
+
+def _numbers(path: Path, column: pd.Series, name: str, *, whole: bool) -> pd.Series:
+    import pandas as pd
+
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = numbers.isna() | (numbers < 0)
+    if whole:
+        wrong |= numbers != numbers.round()
+    if wrong.any():
+        kind = "a whole number" if whole else "a number"
+        raise FitError(
+            f"{path}: the column {name} holds {column[wrong].iloc[0]!r}; it must be {kind}, and not negative"
+        )
+    return numbers.astype("int64") if whole else numbers
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """Read the article's table, or one with its columns.
+
+    Raises:
+        FitError: no such file, or other columns.
+    """
+    frame = read_observations(path)
+    if "dataset" not in frame.columns or "criterion" in frame.columns:
+        wanted = ", ".join(ARTICLE_COLUMNS)
+        raise FitError(f"{path} is not a table of published measurements; it must have the article's columns {wanted}")
     return frame
 
 
@@ -88,12 +117,12 @@ def from_article(frame: pd.DataFrame) -> pd.DataFrame:
     """The article's table with our names: layers from 0, ``784=>512=>10`` as ``784-512-10``."""
     frame = frame.rename(columns=ARTICLE_COLUMNS)
     frame["dataset"] = frame["dataset"].replace(_ARTICLE_DATASETS)
-    frame["architecture"] = frame["architecture"].str.replace("=>", "-", regex=False)
+    frame["architecture"] = frame["architecture"].astype(str).str.replace("=>", "-", regex=False)
     frame["layer"] = frame["layer"] - 1
     frame["logits"] = frame["layer"] == frame["architecture"].str.count("-") - 1
     frame["split"] = "train"
-    frame["seed"] = 0
-    return frame
+    # The published file is of one seed; ours with its columns says which.
+    return frame.rename(columns={"Seed": "seed"}) if "Seed" in frame.columns else frame.assign(seed=0)
 
 
 def to_article(frame: pd.DataFrame, split: str = "train") -> pd.DataFrame:
@@ -108,19 +137,24 @@ def to_article(frame: pd.DataFrame, split: str = "train") -> pd.DataFrame:
 
 
 def at_epoch(frame: pd.DataFrame, split: str, epoch: int | None) -> pd.DataFrame:
-    """Rows of one split and one epoch, by default the last; a table without such columns stays whole.
+    """Rows of one split and one epoch, by default the last of each architecture; a table without such columns stays whole.
 
     Raises:
-        FitError: no rows of that split or epoch.
+        FitError: no rows of that split or epoch, or a column that was asked for is not there.
     """
-    for column, value in (("split", split), ("epoch", epoch)):
+    for column, value, usual in (("split", split, "train"), ("epoch", epoch, None)):
         if column not in frame.columns:
+            if value != usual:
+                raise FitError(f"{column} {value} was asked for, but the table has no column {column}")
             continue
-        wanted = frame[column].max() if value is None else value
+        wanted: object = value
+        if value is None:
+            by = [each for each in ("dataset", "architecture") if each in frame.columns]
+            wanted = frame.groupby(by)[column].transform("max") if by else frame[column].max()
         chosen = frame[frame[column] == wanted]
         if chosen.empty:
             raise FitError(
-                f"the table has no rows with {column} {wanted}; there are {', '.join(map(str, sorted(frame[column].unique())))}"
+                f"the table has no rows with {column} {value}; there are {', '.join(map(str, sorted(frame[column].unique())))}"
             )
         frame = chosen
     return frame
@@ -153,7 +187,7 @@ def fit_observations(
         if not logits and rows["logits"].any():
             rows = rows[~rows["logits"]]
             notes.append("the logits' layer")
-        silent = int((rows["active_mean"] <= 0).sum())
+        silent = int((rows["active_mean"] == 0).sum())
         if silent:
             rows = rows[rows["active_mean"] > 0]
             notes.append(f"{silent} rows without any active neuron")

@@ -100,7 +100,7 @@ class Trainer:
                 continue
             # (steps, seeds, batch): a step's batches lie side by side in memory.
             batches = part.reshape(len(seeds), -1, size).transpose(0, 1).contiguous()
-            workspace = self._workspace(size)
+            workspace = self._workspace(size, min(_CHUNK, len(batches)))
             for chunk in torch.split(batches, _CHUNK):
                 targets = labels[chunk]
                 for slot in range(len(chunk)):
@@ -132,9 +132,10 @@ class Trainer:
             total.score(outputs[-1].transpose(1, 2), labels.expand(len(self.model.seeds), -1))
         return total.result()
 
-    def _workspace(self, batch: int) -> _Workspace:
+    def _workspace(self, batch: int, steps: int) -> _Workspace:
         if batch not in self._workspaces:
-            self._workspaces[batch] = _Workspace(self.model.architecture, len(self.model.seeds), batch, self.device)
+            seeds = len(self.model.seeds)
+            self._workspaces[batch] = _Workspace(self.model.architecture, seeds, batch, steps, self.device)
         return self._workspaces[batch]
 
     def state(self) -> dict[str, Tensor]:
@@ -154,13 +155,13 @@ class Trainer:
 
 
 class _Workspace:
-    """The buffers of a training step for one batch size.
+    """The buffers of training steps for one batch size, of which at most ``steps`` come between two drains.
 
     The hidden outputs of all layers lie in one flat tensor, so that counting them is two passes
     over it (a sign and an addition) however many layers there are.
     """
 
-    def __init__(self, architecture: Architecture, seeds: int, batch: int, device: torch.device) -> None:
+    def __init__(self, architecture: Architecture, seeds: int, batch: int, steps: int, device: torch.device) -> None:
         sizes = [seeds * width * batch for width in architecture.hidden]
         self._outputs = torch.zeros(sum(sizes), device=device)
         self._fired = torch.zeros_like(self._outputs)
@@ -169,7 +170,7 @@ class _Workspace:
         self._steps = 0
         self.hidden = self._by_layer(self._outputs)
         self.inputs = torch.empty(seeds, batch, architecture.inputs, device=device)
-        self.logits = torch.empty(_CHUNK, seeds, architecture.outputs, batch, device=device)
+        self.logits = torch.empty(steps, seeds, architecture.outputs, batch, device=device)
         self.errors = [torch.empty(seeds, width, batch, device=device) for width in architecture.widths]
         self.minus_one = torch.full((seeds, 1, batch), -1.0, device=device)
 

@@ -29,6 +29,7 @@ class Builtin:
     description: str
     where: str
     load: Callable[[Path | None], Dataset]
+    in_folder: bool = True
 
 
 def _idx(name: str) -> Builtin:
@@ -40,7 +41,9 @@ def _idx(name: str) -> Builtin:
 
 
 BUILTIN: dict[str, Builtin] = {
-    "digits": Builtin("handwritten digits, 8×8, scikit-learn's", "comes with scikit-learn", lambda _: load_digits()),
+    "digits": Builtin(
+        "handwritten digits, 8×8, scikit-learn's", "comes with scikit-learn", lambda _: load_digits(), in_folder=False
+    ),
     **{name: _idx(name) for name in IDX_SOURCES},
     "letter": Builtin("UCI Letter Recognition, 16 numbers, 26 classes", "letter/letter-recognition.data", load_letter),
     "banking77": Builtin(
@@ -76,13 +79,13 @@ def load_dataset(name: str, data_dir: Path | None = None, *, label: str | None =
 
     Args:
         data_dir: the folder of data sets; default ``$ACTRATIO_DATA``.
-        label: the label's column, for a CSV or a hub data set whose column has no usual name.
+        label: the label's column, for a CSV or a hub data set whose column has no usual name; the others have theirs.
 
     Raises:
         DataError: unknown name, missing or damaged files, no network.
     """
     if name in BUILTIN:
-        return BUILTIN[name].load(data_folder(data_dir))
+        return BUILTIN[name].load(data_folder(data_dir) if BUILTIN[name].in_folder else None)
     if name.lower().endswith(".csv") or _exists(Path(name).is_file):
         return load_csv(Path(name), label)
     if name.count("/") == 1 and not name.startswith((".", "/")):

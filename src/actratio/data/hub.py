@@ -29,7 +29,7 @@ def load_hub(identifier: str, *, name: str | None = None, label: str | None = No
         import datasets
     except ImportError:
         raise DataError(
-            f"{name} comes from the Hugging Face hub, which needs the extra: pip install 'actratio[hub]', or give a folder with --data-dir"
+            f"{name} comes from the Hugging Face hub, which needs the library 'datasets' (the extra 'hub'): install it, or give a folder with --data-dir"
         ) from None
     datasets.utils.logging.disable_progress_bar()
     try:

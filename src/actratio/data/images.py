@@ -19,8 +19,8 @@ class IdxSource:
 
     Attributes:
         folders: names under the data folder, torchvision's included.
-        prefix: what stands before ``train-images-idx3-ubyte`` in the files' names.
         hub: the Hugging Face data set to take when no folder is given, if there is one.
+        train, test: what stands before ``-images-idx3-ubyte`` in the files' names.
     """
 
     description: str

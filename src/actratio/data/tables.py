@@ -15,6 +15,7 @@ from actratio.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+# The usual ones first: a table with the columns x, y and label has its label there.
 LABEL_NAMES = ("label", "labels", "class", "target", "category", "intent", "y")
 _HELD_OUT_SHARE = 0.2
 _MOST_WORDS = 4096  # TF-IDF features kept, the most frequent first
@@ -56,7 +57,8 @@ def load_csv(path: Path, label: str | None) -> Dataset:
     if not os.path.isfile(path):  # false, too, for a name that is too long for the file system
         raise DataError(f"{short(path, 120)} is not a file; give the path of a CSV with a header and a label column")
     frame = read_csv(path)
-    column = label or next((name for name in frame.columns if str(name).lower() in LABEL_NAMES), None)
+    by_name = {str(name).lower(): name for name in reversed(frame.columns)}
+    column = label or next((by_name[name] for name in LABEL_NAMES if name in by_name), None)
     if column is None or column not in frame.columns:
         wanted = f"no column {label!r}" if label else f"no column named {', '.join(LABEL_NAMES)}"
         raise DataError(f"{path} has {wanted}; its columns are {_some(frame.columns)}: name the label's with --label")
@@ -122,7 +124,10 @@ def encode(name: str, train: pd.DataFrame, val: pd.DataFrame, label: str, source
     for column in texts:
         _require_text(name, train[column], column)
         _require_text(name, val[column], column)
-        words = TfidfVectorizer(max_features=_MOST_WORDS, dtype=np.float32)
+        # By default a word has two letters or more; a column without any may hold grades or blood groups.
+        longer = train[column].str.contains(r"\w\w").any()
+        pattern = r"(?u)\b\w\w+\b" if longer else r"(?u)\b\w\b"
+        words = TfidfVectorizer(max_features=_MOST_WORDS, dtype=np.float32, token_pattern=pattern)
         try:
             x_train.append(words.fit_transform(train[column]).toarray())
         except ValueError:

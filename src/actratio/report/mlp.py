@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actratio.estimate import Estimate, mean_interval
+from actratio.laws import Laws
 from actratio.observations import DatasetLaws, at_epoch
 from actratio.report.chart import Chart, Series
 
@@ -38,7 +39,7 @@ def charts(
         theirs = None if published is None else published[published["dataset"] == dataset]
         theirs = None if theirs is None or theirs.empty else theirs
         key = f"{index}-{re.sub(r'[^A-Za-z0-9]+', '-', dataset).strip('-')[:40]}"
-        fitted = next(each for each in laws if each.dataset == dataset)
+        fitted = next((each.laws for each in laws if each.dataset == dataset), None)
         found += [
             _active_by_layer(ours, theirs, dataset, key, split),
             _scaling(ours, theirs, fitted, dataset, key, split),
@@ -61,7 +62,7 @@ def width_table(
         if published is not None:
             theirs = at_epoch(published, split, None)
             theirs = theirs[theirs["dataset"] == dataset]
-        fitted = next(each.laws for each in laws if each.dataset == dataset)
+        fitted = next((each.laws for each in laws if each.dataset == dataset), None)
         for (logits, width), cells in ours.assign(logits=ours["tensor"] == "logits").groupby(["logits", "width"]):
             same = None if theirs is None else theirs[(theirs["width"] == width) & (theirs["logits"] == logits)]
             rows.append(
@@ -73,7 +74,7 @@ def width_table(
                     "activation_ratio": _over_seeds(cells, "activation_ratio"),
                     "active_mean": _over_seeds(cells, "active_mean"),
                     "dead": _over_seeds(cells, "dead"),
-                    "sqrt_law": None if logits else float(fitted.fits["sqrt"].predict([width])[0]),
+                    "sqrt_law": None if logits or fitted is None else float(fitted.fits["sqrt"].predict([width])[0]),
                     "published_ratio": None if same is None or same.empty else float(same["activation_ratio"].mean()),
                 }
             )
@@ -159,7 +160,7 @@ def _active_by_layer(ours: pd.DataFrame, theirs: pd.DataFrame | None, dataset: s
 
 
 def _scaling(
-    ours: pd.DataFrame, theirs: pd.DataFrame | None, fitted: DatasetLaws, dataset: str, key: str, split: str
+    ours: pd.DataFrame, theirs: pd.DataFrame | None, fitted: Laws | None, dataset: str, key: str, split: str
 ) -> Chart:
     rows = _hidden(at_epoch(ours, split, None))
     series = []
@@ -181,7 +182,7 @@ def _scaling(
         )
     widths = rows["width"].astype(float)
     line = np.geomspace(widths.min(), widths.max(), 40)
-    for number, fit in enumerate(fitted.laws.fits.values()):
+    for number, fit in enumerate(fitted.fits.values() if fitted else ()):
         series.append(
             Series(
                 fit.law.formula, line.tolist(), [Estimate(float(y)) for y in fit.predict(line)], 4 + number, "dashed"
@@ -191,7 +192,7 @@ def _scaling(
         key=f"scaling-{key}",
         title=f"Active neurons against width, with the laws: {dataset}",
         reading="On these axes a power of N is a straight line, and √N one of slope ½. Each point is one layer of one architecture, "
-        f"coloured by its depth; dashed lines are the fitted laws. {fitted.laws.verdict} "
+        f"coloured by its depth; dashed lines are the fitted laws. {fitted.verdict if fitted else ''} "
         + _note(theirs).replace("Bands", "Bars"),
         x_label="neurons in the layer (N)",
         y_label="active neurons (A)",

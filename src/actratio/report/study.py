@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actratio.errors import RunError
+from actratio.errors import FitError, RunError
 from actratio.estimate import Estimate
 from actratio.files import read_table
 from actratio.laws import LawFit
-from actratio.observations import DatasetLaws, fit_observations, read_observations
+from actratio.observations import DatasetLaws, fit_observations, read_observations, read_published
 from actratio.report.chart import Chart
 from actratio.report.mlp import charts, width_table
 from actratio.report.page import Page, Table, write_page
 from actratio.report.static import save_charts
+from actratio.studies.history import TIDY_COLUMNS
 from actratio.studies.run import read_settings
 
 if TYPE_CHECKING:
@@ -54,18 +55,26 @@ class StudyReport:
         Raises:
             ActratioError: no study there, none of its units finished, or no such CSV.
         """
-        made_by, settings = read_settings(run)
+        settings, made_by = read_settings(run)
         table = run / "results.parquet"
         if not table.is_file():
             raise RunError(f"{run} has no finished training yet; run the study's command again to go on")
+        theirs = None if published is None else read_published(published)
         frame, _ = read_table(table)
-        theirs = None if published is None else read_observations(published)
-        laws = fit_observations(read_observations(table))
+        missing = [column for column in TIDY_COLUMNS if column not in frame.columns]
+        if missing:
+            raise RunError(f"{table} has no column {missing[0]}; remove it, and the study's command makes it again")
+        laws, unfitted = [], []
+        for dataset, rows in read_observations(table).groupby("dataset", sort=False):
+            try:
+                laws += fit_observations(rows)
+            except FitError as error:  # a single width, say: all else can still be shown
+                unfitted.append(f"{dataset}: no law was fitted: {error}.")
         return cls(
             frame,
             laws,
-            [_widths(width_table(frame, laws, theirs), theirs is not None), laws_table(laws)],
-            [finding for each in laws for finding in findings(each)],
+            [_widths(width_table(frame, laws, theirs), theirs is not None), *([laws_table(laws)] if laws else [])],
+            [*(finding for each in laws for finding in findings(each)), *unfitted],
             charts(frame, laws, theirs),
             settings,
             made_by,
@@ -103,7 +112,7 @@ def findings(each: DatasetLaws) -> list[str]:
     laws = each.laws
     left_out = f" Left out of the fit: {each.left_out}." if each.left_out else ""
     sentences = [f"{each.dataset}: {laws.verdict}{left_out}"]
-    if laws.depth is not None:
+    if laws.depth is not None and not math.isnan(laws.depth.low):
         depth = laws.depth
         change = f"with every layer deeper, {depth.format('{:.2f}')} times as many neurons fire at equal width"
         if depth.high < 1:
@@ -131,7 +140,7 @@ def laws_table(laws: list[DatasetLaws]) -> Table:
         rows,
         "Fitted to log A, one point a layer and architecture, the mean over its seeds; in brackets 95 % intervals from a bootstrap over "
         "architectures and seeds. The law with the smallest AICc is marked *. The left-out error is the root mean square of "
-        "log(predicted/observed) for widths left out of the fit. A law without a parameter fits best as its limit, a straight line or a constant. "
+        "log(predicted/observed) for widths left out of the fit. 'Not determined' means that the law fits best as its limit, a straight line or a constant. "
         "Rows of a single layer use that layer alone, because width and depth are confounded in the article's design.",
     )
 

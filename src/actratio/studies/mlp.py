@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from actratio.data import Dataset, load_dataset
-from actratio.errors import ActratioError
+from actratio.data import BUILTIN, Dataset, load_dataset
+from actratio.errors import ActratioError, RunError
 from actratio.files import write_table
 from actratio.nets import ARTICLE_HIDDEN, Architecture
 from actratio.studies.history import EpochResult, from_tensors, to_frame, to_tensors
@@ -56,6 +56,10 @@ class MlpStudy:
                     if name != "batch size"
                     else f"the batch size is {value}; it must be at least 1"
                 )
+        if self.label is not None and all(name in BUILTIN for name in self.datasets):
+            raise ActratioError(
+                f"the label {self.label!r} was given, but the label of {', '.join(self.datasets)} is known; leave --label out"
+            )
         for kind, names in (("data set", self.datasets), ("architecture", self.architectures)):
             double = next((name for name in names if names.count(name) > 1), None)
             if double:
@@ -93,9 +97,11 @@ class MlpRun:
         self._device = _device(study.device)
         self._loaded: Dataset | None = None
         self.units: list[Unit] = []
+        self.sources: dict[str, str] = {}
         data: dict[str, dict[str, Any]] = {}
         for name in study.datasets:
             dataset = self._dataset(name)
+            self.sources[name] = dataset.source
             architectures = _architectures(study, dataset)
             data[name] = {
                 "fingerprint": dataset.fingerprint,
@@ -131,15 +137,20 @@ class MlpRun:
         return sum(unit.flops for unit in self.units)
 
     def execute(self, progress: Progress = lambda message, flops: None) -> None:
-        """Train what is not trained yet; the table is rewritten after every unit."""
-        for unit in self.units:
-            if self.folder.unit_file(unit.name).exists():
-                progress(unit.name, unit.flops)
-                continue
-            history = list(self._train(unit, progress))
-            self.folder.save_unit(unit.name, to_tensors(history))
-            self._write_table()
-        if not self.table_path.exists():
+        """Train what is not trained yet; the table is rewritten after every unit.
+
+        Raises:
+            RunError: another process works in the folder, or a file in it is damaged.
+        """
+        with self.folder.working():
+            for unit in self.units:
+                if self.folder.unit_file(unit.name).exists():
+                    progress(unit.name, unit.flops)
+                    continue
+                history = self._train(unit, progress)
+                self.folder.save_unit(unit.name, to_tensors(history))
+                self._write_table()
+            # Once more, because a kill may have come between a unit and its table.
             self._write_table()
 
     def finished(self) -> list[Unit]:
@@ -165,7 +176,7 @@ class MlpRun:
     def _write_table(self) -> None:
         write_table(self.table_path, self.frame(), self.folder.metadata)
 
-    def _train(self, unit: Unit, progress: Progress) -> Iterator[EpochResult]:
+    def _train(self, unit: Unit, progress: Progress) -> list[EpochResult]:
         epochs = self.study.epochs
         share = unit.flops // (epochs + 1)
         trainer = Trainer(
@@ -179,8 +190,13 @@ class MlpRun:
         history: list[EpochResult] = []
         checkpoint = self.folder.load_checkpoint(unit.name)
         if checkpoint is not None:
-            trainer.restore(_part(checkpoint, "trainer."))
-            history = from_tensors(_part(checkpoint, "history."))
+            try:
+                trainer.restore(_part(checkpoint, "trainer."))
+                history = from_tensors(_part(checkpoint, "history."))
+            except (KeyError, RuntimeError, IndexError) as error:
+                raise RunError(
+                    f"the checkpoint in {self.folder.path} is damaged ({error}); remove it, and {unit.name} starts again"
+                ) from None
         else:
             history.append(EpochResult(0, 0, trainer.evaluate("train"), trainer.evaluate("val")))
         progress(unit.name, share * len(history))
@@ -194,7 +210,7 @@ class MlpRun:
                 past = {f"history.{name}": tensor for name, tensor in to_tensors(history).items()}
                 self.folder.save_checkpoint(unit.name, {**state, **past})
                 saved = time.monotonic()
-        yield from history
+        return history
 
     def _dataset(self, name: str) -> Dataset:
         """The data set; the last one stays in memory, because its architectures train one after another."""
@@ -211,7 +227,12 @@ def _part(arrays: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tenso
 def _architectures(study: MlpStudy, dataset: Dataset) -> list[Architecture]:
     if not study.architectures:
         return [Architecture(dataset.features, hidden, dataset.classes) for hidden in ARTICLE_HIDDEN]
-    return [Architecture.parse(spec, inputs=dataset.features, outputs=dataset.classes) for spec in study.architectures]
+    found = [Architecture.parse(spec, inputs=dataset.features, outputs=dataset.classes) for spec in study.architectures]
+    for index, architecture in enumerate(found):
+        if architecture in found[:index]:
+            specs = (study.architectures[found.index(architecture)], study.architectures[index])
+            raise ActratioError(f"{' and '.join(specs)} are the same architecture, {architecture}; give it once")
+    return found
 
 
 def _flops(study: MlpStudy, architecture: Architecture, dataset: Dataset) -> int:
@@ -232,5 +253,6 @@ def _device(name: str) -> torch.device:
 
 
 def specs(names: Sequence[str]) -> tuple[str, ...]:
-    """Names from command-line values, each of which may hold several, separated by commas."""
-    return tuple(part.strip() for value in names for part in value.split(",") if part.strip())
+    """Names from command-line values, each of which may hold several, separated by commas; a file may have one in its name."""
+    values = [[value] if "," in value and Path(value).is_file() else value.split(",") for value in names]
+    return tuple(part.strip() for parts in values for part in parts if part.strip())

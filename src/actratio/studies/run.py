@@ -6,7 +6,8 @@
       settings.json               what was asked for, and what made it
       results.parquet             the tidy table of all finished units, rewritten after each
       neurons/UNIT.safetensors    every neuron's counts of a finished unit, all epochs
-      checkpoint.safetensors      the unit under way, at most some seconds old
+      checkpoint.safetensors      the unit under way, after the last epoch that ended some seconds after the one before
+      .lock                       held by the process that works in the folder
 
 The table is made from the neuron files alone, so it is the same whether or not the study was
 interrupted between or inside its units.
@@ -17,19 +18,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from actratio.errors import RunError
-from actratio.files import replacing, write_json
+from actratio.files import is_temporary, remove_leftovers, replacing, write_json
 from actratio.provenance import provenance
 
 _CHECKPOINT = "checkpoint.safetensors"
 _SETTINGS = "settings.json"
+_LOCK = ".lock"
+_LONGEST_NAME = 120
+_MATTERS = ("actratio", "commit", "torch", "processor", "threads", "cuda")
+"""What of the provenance can change a result."""
 
 
 class RunFolder:
@@ -47,16 +55,49 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file; results need a folder: choose another with --out")
         if (path / _SETTINGS).exists():
-            self.provenance, present = read_settings(path)
+            present, self.provenance = read_settings(path)
             if present != wanted:
                 raise RunError(
                     f"{path} holds a study with other settings ({_difference(present, wanted)}); choose another folder with --out, or remove it"
                 )
-        elif path.is_dir() and any(path.iterdir()):
+        elif path.is_dir() and not all(_is_ours(each.name) for each in path.iterdir()):
             raise RunError(f"{path} is not empty and holds no study; choose another folder with --out")
         else:
             self.provenance = provenance()
             write_json(path / _SETTINGS, {"settings": wanted, "provenance": self.provenance})
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Work in the folder as the only process; the lock ends with the process, however that ends.
+
+        Raises:
+            RunError: another process works there, or the folder cannot be written to.
+        """
+        try:
+            lock = FileLock(self.path / _LOCK, blocking=False)
+            lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"{self.path} is in use by another process; wait for it, or choose another folder with --out"
+            ) from None
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written to ({error.strerror}); choose another folder with --out"
+            ) from None
+        with lock:
+            remove_leftovers(self.path)
+            self._note_change()
+            yield
+
+    def _note_change(self) -> None:
+        """Where other software or another machine goes on with a study, its results say so."""
+        now = provenance()
+        seen = [self.provenance, *self.provenance.get("resumed", [])]
+        if any(all(now[key] == each.get(key) for key in _MATTERS) for each in seen):
+            return
+        resumed = [*self.provenance.get("resumed", []), now]
+        self.provenance = {**self.provenance, "resumed": resumed}
+        write_json(self.path / _SETTINGS, {"settings": self.settings, "provenance": self.provenance})
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -65,7 +106,7 @@ class RunFolder:
 
     def unit_file(self, unit: str) -> Path:
         """The file of a finished unit, whatever characters its name has."""
-        name = re.sub(r"[^A-Za-z0-9.-]+", "_", unit)
+        name = re.sub(r"[^A-Za-z0-9.-]+", "_", unit)[-_LONGEST_NAME:]
         if name != unit:
             name += "-" + hashlib.sha256(unit.encode()).hexdigest()[:8]
         return self.path / "neurons" / f"{name}.safetensors"
@@ -94,7 +135,7 @@ class RunFolder:
 
 
 def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Provenance and settings of the study in ``path``.
+    """Settings and provenance of the study in ``path``.
 
     Raises:
         RunError: there is none, or its settings file is damaged.
@@ -104,9 +145,17 @@ def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise RunError(f"{path} holds no study: it has no {_SETTINGS}; give the folder that a study was written to")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return content["provenance"], content["settings"]
+        settings, made_by = content["settings"], content["provenance"]
+        if not (isinstance(made_by, dict) and isinstance(settings, dict) and settings.get("data")):
+            raise ValueError("it does not say what was studied")
+        return settings, made_by
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} is damaged ({error}); remove the folder and run the study again") from None
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file is all that a study leaves which was killed before its first step."""
+    return name == _LOCK or is_temporary(name)
 
 
 def _difference(present: dict[str, Any], wanted: dict[str, Any]) -> str:
