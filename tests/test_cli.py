@@ -86,6 +86,14 @@ def test_fit_reads_any_table_of_widths(tmp_path: Path) -> None:
     assert len(content["rows"]) == 3
 
 
+def test_what_fit_prints_is_as_before(tmp_path: Path) -> None:
+    """The whole of it, against a file; to change it on purpose, write the new output there."""
+    widths, active = [32, 64, 128, 256, 512, 1024], [20.0, 24.0, 36.0, 47.0, 70.0, 95.0]
+    pd.DataFrame({"width": widths, "active_mean": active}).to_csv(tmp_path / "t.csv", index=False)
+    printed = actratio("fit", "t.csv", "--resamples", "200", cwd=tmp_path).stdout
+    assert printed == (Path(__file__).parent / "golden" / "fit.txt").read_text(encoding="utf-8")
+
+
 def test_fit_of_the_article_s_csv_says_whether_the_root_law_holds(tmp_path: Path, published: Path) -> None:
     done = actratio("fit", str(published), "--resamples", "100", cwd=tmp_path)
     assert "mnist: √N" in done.stdout

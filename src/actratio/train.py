@@ -188,14 +188,16 @@ class _Workspace:
         examples = self._steps * targets.shape[2]
         # (steps, seeds, classes, batch) to (seeds, examples, classes)
         logits = self.logits[: self._steps].permute(1, 0, 3, 2).flatten(1, 2)
+        total.add([*self._counts(examples), SiteCounts(examples, SiteCounts.of(logits).active)])
+        total.score(logits, targets.transpose(0, 1).flatten(1, 2))
+        self._steps = 0
+
+    def _counts(self, examples: int) -> list[SiteCounts]:
         counts = [
             SiteCounts(examples, active.sum(2, dtype=torch.float64).long()) for active in self._by_layer(self._active)
         ]
-        logit_counts = SiteCounts(examples, SiteCounts.of(logits).active)
-        total.add([*counts, logit_counts])
-        total.score(logits, targets.transpose(0, 1).flatten(1, 2))
         self._active.zero_()
-        self._steps = 0
+        return counts
 
 
 class _Totals:
