@@ -3,7 +3,8 @@
 from actratio.counts import SiteCounts
 from actratio.errors import ActratioError
 from actratio.laws import Laws, fit
+from actratio.sites import Site, find_sites
 
 __version__ = "0.1.0"
 
-__all__ = ["ActratioError", "Laws", "SiteCounts", "__version__", "fit"]
+__all__ = ["ActratioError", "Laws", "Site", "SiteCounts", "__version__", "find_sites", "fit"]

@@ -42,6 +42,8 @@ out = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 err = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.")]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")]
 Published = Annotated[
     Path | None,
     typer.Option(
@@ -228,6 +230,48 @@ def report_run(
         return
     _show(report.tables, report.findings)
     out.print(f"report  {escape(str(page))}", soft_wrap=True, highlight=False)
+
+
+@app.command("sites")
+def list_sites(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id of a model of transformers'.")],
+    sites: Annotated[
+        str | None,
+        typer.Option(help="Globs over names, separated by commas.", show_default="MLPs and experts"),
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+    allow_pickle: AllowPickle = False,
+    as_json: Json = False,
+) -> None:
+    """List where a model computes activations, found by following one small forward pass."""
+    from dataclasses import asdict
+
+    from actratio.models import load_model
+    from actratio.sites import find_sites
+    from actratio.studies.mlp import specs
+
+    with err.status(f"loading {escape(model)}"):
+        loaded = load_model(model, device="cpu", trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+    found = find_sites(loaded, select=None if sites is None else specs([sites]))
+    if as_json:
+        _print_json(
+            {"settings": {"model": model, "sites": sites}, "rows": [asdict(site) for site in found], "path": None}
+        )
+        return
+    header = ["site", "role", "layer", "width", "function", "gated", "calls"]
+    rows = [
+        [
+            site.name,
+            site.role,
+            "" if site.layer < 0 else str(site.layer),
+            str(site.width),
+            site.function,
+            "yes" if site.gated else "no",
+            str(site.calls),
+        ]
+        for site in found
+    ]
+    _show_table(f"Sites of {model}", header, rows, "left")
 
 
 @app.command("datasets")

@@ -6,7 +6,9 @@
     ├── ArchitectureError   a specification of widths that cannot be read or does not fit the data
     ├── DataError           a data set that is missing, damaged or not what it should be
     ├── FitError            points through which no law can be fitted
-    └── RunError            a results folder that cannot be used: other settings, damaged, none there
+    ├── ModelError          a model that cannot be loaded
+    ├── RunError            a results folder that cannot be used: other settings, damaged, none there
+    └── SiteError           a model whose MLPs cannot be found, or not those that were asked for
 
 The message is one sentence that names the input, what is wrong with it and what would be right.
 The command line prints it and ends with exit status 2.
@@ -29,5 +31,13 @@ class FitError(ActratioError):
     """Points through which no law can be fitted."""
 
 
+class ModelError(ActratioError):
+    """A model that cannot be loaded."""
+
+
 class RunError(ActratioError):
     """A results folder that cannot be used."""
+
+
+class SiteError(ActratioError):
+    """A model whose MLPs cannot be found, or not those that were asked for."""

@@ -1,0 +1,101 @@
+"""Models of transformers' by hub id or folder, loaded without executing anything from the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from actratio.errors import ModelError
+
+DTYPES = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Names of dtypes; ``auto`` is what the weights were saved in."""
+
+
+def load_model(
+    name: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> nn.Module:
+    """Load the model that a folder or a hub id holds, with the class that it was saved from, in evaluation mode.
+
+    Args:
+        dtype: one of ``DTYPES``.
+        device: ``auto``, ``cpu``, ``cuda`` or as torch has them.
+        device_map: as transformers has it, to spread a model over devices; takes the place of ``device``.
+        trust_remote_code: run Python that comes with the model.
+        allow_pickle: load weights that are not safetensors, with ``weights_only``.
+
+    Raises:
+        ModelError: transformers is not installed, no such model, weights of another format, unknown options.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"there is no dtype {dtype!r}; write one of {', '.join(DTYPES)}")
+    transformers = _transformers()
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise ModelError(f"{name} is not a folder; give one that a model was saved to, or a hub id such as owner/name")
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        kind = _class_of(transformers, config)
+        model = kind.from_pretrained(
+            name,
+            config=config,
+            dtype=DTYPES[dtype],
+            device_map=device_map,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=None if allow_pickle else True,
+        )
+    except Exception as error:  # transformers and the hub's client raise many kinds
+        raise ModelError(_why(name, error, allow_pickle, trust_remote_code)) from None
+    if device_map is None:
+        model = model.to(_device(device))
+    found: nn.Module = model.eval()
+    return found
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise ModelError("models by name need the library 'transformers' (the extra 'hf'); install it") from None
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
+
+
+def _class_of(transformers: Any, config: Any) -> Any:
+    """The class that wrote the weights, or else the one for text that goes on."""
+    for architecture in config.architectures or ():
+        kind = getattr(transformers, architecture, None)
+        if kind is not None:
+            return kind
+    if type(config) in transformers.AutoModelForCausalLM._model_mapping or hasattr(config, "auto_map"):
+        return transformers.AutoModelForCausalLM
+    return transformers.AutoModel
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ModelError(f"there is no device {name!r}; write auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"the device {name} was asked for, but PyTorch finds no GPU on this machine; write cpu")
+    return device
+
+
+def _why(name: str, error: Exception, allow_pickle: bool, trust_remote_code: bool) -> str:
+    text = " ".join(str(error).split())
+    if not trust_remote_code and "trust_remote_code" in text:
+        return f"{name} comes with Python of its own, which is not run unless --trust-remote-code says so"
+    if not allow_pickle and "safetensors" in text:
+        return f"{name} has no weights in safetensors, the format that cannot execute anything; --allow-pickle loads others"
+    return f"{name} could not be loaded ({type(error).__name__}: {text[:200]}); give a model's folder or its hub id, and check the network"

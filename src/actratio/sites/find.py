@@ -1,0 +1,217 @@
+"""From one small forward pass to the sites of a model."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import nn
+
+from actratio.errors import SiteError
+from actratio.sites.flow import Flow, Use, Value
+from actratio.sites.site import MEASURED, Role, Site
+
+Select = str | Sequence[str] | Callable[[Site], bool] | None
+"""Globs over names (all of these), a function of a site, or ``None`` for the MLPs and the experts."""
+
+
+@dataclass
+class _Group:
+    """Uses of one activation with one down projection, over a forward pass."""
+
+    value: Value
+    use: Use | None
+    calls: int = 0
+    experts: int | None = None
+    one_by_one: set[int] = field(default_factory=set)
+
+
+def find_sites(model: nn.Module, inputs: Any = None, *, select: Select = None) -> list[Site]:
+    """Find where a model computes activations, by following one forward pass.
+
+    The model is as it was afterwards: the pass runs in evaluation mode without gradients, through hooks and
+    a mode that end with it.
+
+    Args:
+        inputs: what the model is called with: a tensor, a tuple of positional arguments, or a mapping of
+            keyword arguments. Without, a few tokens, an image or the like are made up for models of transformers'.
+        select: which sites: globs over their names, a function of a ``Site``, or by default those of the roles
+            in ``MEASURED``. ``"*"`` selects all.
+
+    Returns:
+        In the order of execution.
+
+    Raises:
+        SiteError: nothing is selected, or the forward pass fails.
+    """
+    if inputs is None:  # a table of what models of transformers' read, which others need not load
+        from actratio.sites.inputs import made_up
+
+        inputs = made_up(model)
+    # A compiled module's original has the hooks' names, and runs the same Python.
+    return choose(_trace(getattr(model, "_orig_mod", model), inputs), select)
+
+
+def choose(sites: Sequence[Site], select: Select) -> list[Site]:
+    """The sites that ``select`` means, in their order.
+
+    Raises:
+        SiteError: a glob, or all of them, match nothing.
+    """
+    if select is None:
+        chosen = [site for site in sites if site.role in MEASURED]
+        if not chosen:
+            raise SiteError(f"the model has no MLP; {_others(sites)}")
+        return chosen
+    if callable(select):
+        chosen = [site for site in sites if select(site)]
+        if not chosen:
+            raise SiteError(f"the selection holds none of the model's {len(sites)} sites; {_others(sites)}")
+        return chosen
+    globs = [select] if isinstance(select, str) else list(select)
+    for glob in globs:
+        if not any(fnmatch.fnmatchcase(site.name, glob) for site in sites):
+            raise SiteError(f"no site matches {glob!r}; {_nearest(glob, sites)}")
+    return [site for site in sites if any(fnmatch.fnmatchcase(site.name, glob) for glob in globs)]
+
+
+def call(model: nn.Module, inputs: Any) -> Any:
+    """Call a model with a tensor, a tuple of positional arguments or a mapping of keyword arguments."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+
+
+def _trace(model: nn.Module, inputs: Any) -> list[Site]:
+    groups: dict[tuple[str, str | None, str | None], _Group] = {}
+
+    def on_use(use: Use) -> None:
+        value, name = use.value, use.weight.name
+        group = groups.setdefault((value.owner, value.module, name), _Group(value, use))
+        group.calls += 1
+        used.add(id(value.activation))
+        _count_experts(group, use, weights)
+
+    used: set[int] = set()
+    weights = dict(model.named_parameters())
+    flow = Flow(model, on_use)
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.random.fork_rng(), torch.no_grad(), torch.compiler.set_stance("force_eager"), flow.modules(), flow:
+            call(model, inputs)
+            for identity, value in flow.activations.items():
+                if identity not in used and value.activation is not None:
+                    group = groups.setdefault((value.owner, value.module, None), _Group(value, None))
+                    group.calls += 1
+    except SiteError:
+        raise
+    except Exception as error:
+        raise SiteError(
+            f"{type(model).__name__} failed in the forward pass that looks for its MLPs ({type(error).__name__}: {error}); "
+            "give inputs that it can be called with"
+        ) from error
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return _sites(groups)
+
+
+def _count_experts(group: _Group, use: Use, weights: Mapping[str, nn.Parameter]) -> None:
+    """Experts share a weight with three axes, of which each product takes one slice, or all at once."""
+    weight = weights[use.weight.name]
+    if weight.ndim != 3 or use.axis == 1:  # a convolution's third axis is its kernel
+        return
+    group.experts = len(weight)
+    if isinstance(use.weight.expert, int):
+        if group.one_by_one:
+            group.calls -= 1  # one pass over the group calls each expert that is hit
+        group.one_by_one.add(use.weight.expert)
+
+
+def _sites(groups: Mapping[tuple[str, str | None, str | None], _Group]) -> list[Site]:
+    owners = [owner for owner, _, down in groups if down is not None]
+    foreign = {group.value.owner for group in groups.values() if group.value.foreign}
+    blocks: dict[str, int] = {}
+    repeated = any(_block(owner) for owner, _, down in groups if down is not None)
+    found: list[Site] = []
+    for (owner, module, down), group in groups.items():
+        role = _role(owner, down, group, owner in foreign, repeated)
+        name = owner if owners.count(owner) == 1 and down is not None else module or f"{owner}.{group.value.function}"
+        if not name:
+            name = module or group.value.function
+        block = _block(owner) or _block(module or "")
+        site = Site(
+            name=name, role=role, function=group.value.function, width=_width(group), gated=group.value.hidden is not None, down=down,
+            expert=None, layer=blocks.setdefault(block, len(blocks)) if role in MEASURED else -1, calls=group.calls, owner=owner,
+            module=module, scope=_scope(owner, group),
+        )  # fmt: skip
+        if group.experts is None:
+            found.append(site)
+        else:
+            found += [replace(site, name=f"{name}.{number}", expert=number) for number in range(group.experts)]
+    return found
+
+
+def _width(group: _Group) -> int:
+    if group.use is not None:
+        return group.use.columns.shape[1 if group.use.axis == 1 else -1]
+    assert group.value.activation is not None  # a value without one was never noted
+    return group.value.activation.shape[-1]
+
+
+def _role(owner: str, down: str | None, group: _Group, foreign: bool, repeated: bool) -> Role:
+    words = set(re.split(r"[._]", owner.lower()))
+    if down is None:
+        return "router" if words & {"router", "gate", "gating"} else "other"
+    if any(word.startswith(("attn", "attention")) for word in words) or words & {"selfattn", "selfattention"}:
+        return "attention"
+    if foreign:
+        return "state-space"
+    if words & {"router", "gating"}:
+        return "router"
+    if "shared" in words:
+        return "shared expert"
+    if group.experts is not None or words & {"experts", "expert"}:
+        return "expert"
+    if repeated and not _block(owner):
+        return "head"
+    return "mlp"
+
+
+def _block(path: str) -> str:
+    """The path up to and including its first number: ``model.layers.3`` of ``model.layers.3.mlp``."""
+    match = re.match(r"(?:.*?\.)?\d+(?=\.|$)", path)
+    return match[0] if match else ""
+
+
+def _scope(owner: str, group: _Group) -> str:
+    if group.use is None:
+        return owner
+    paths = [owner.split("."), group.use.owner.split("."), group.use.weight.name.split(".")[:-1]]
+    common = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    return ".".join(common)
+
+
+def _others(sites: Iterable[Site]) -> str:
+    listed = ", ".join(dict.fromkeys(f"{site.name} ({site.role}, {site.function})" for site in sites))
+    return (
+        f"its activations are {listed}: select them by name"
+        if listed
+        else "no activation function follows a linear layer"
+    )
+
+
+def _nearest(glob: str, sites: Sequence[Site]) -> str:
+    names = [site.name for site in sites]
+    near = get_close_matches(glob, names, n=3, cutoff=0.3) or names[:3]
+    return f"nearest: {', '.join(near)}" if near else "the model has no sites"

@@ -1,0 +1,404 @@
+"""Following the data of a forward pass: linear → activation → (⊙ up) → linear.
+
+``Flow`` is a ``TorchFunctionMode``: every torch function called below it passes through here, and what
+is known of a tensor goes with it from one call to the next.  When something that came out of a
+nonlinear function enters a matrix product with a weight, that is a ``Use``: the place where a zero
+of the activation would have spared work.  No list of architectures and no attribute names are
+involved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from actratio.sites import functions
+
+
+@dataclass(eq=False)
+class Stream:
+    """The output of one linear map, or a part of it (a fused gate and up projection has two).
+
+    Attributes:
+        data: what the linear map read.
+        rows: which token each row of ``data`` is, where rows were selected; ``None`` for all in order.
+        source: identity of what was read, through casts and views.
+    """
+
+    data: Tensor
+    rows: Tensor | None
+    source: object
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight, or the part of one that was selected.
+
+    Attributes:
+        name: the parameter's, as ``named_parameters`` has it.
+        expert: which slice of the first axis: a number, a tensor with one for each row, or ``None`` for all of it.
+    """
+
+    name: str
+    expert: int | Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is known of a tensor on its way from one linear map to the next.
+
+    Attributes:
+        stream: the linear map that it came from.
+        activation: the output of the last nonlinear function, if there was one.
+        pre: its input, unless that was overwritten.
+        function: its name.
+        owner: path of the module in whose ``forward`` the function was called.
+        module: path of the activation module, if the function is one.
+        hidden: the product with an up projection, if there was one.
+        foreign: it was multiplied by data that is no linear map of the same input (a state-space scan, say).
+    """
+
+    stream: Stream
+    activation: Tensor | None = None
+    pre: Tensor | None = None
+    function: str = ""
+    owner: str = ""
+    module: str | None = None
+    hidden: Tensor | None = None
+    foreign: bool = False
+
+
+@dataclass(frozen=True)
+class Use:
+    """An activation that entered the matrix product of a down projection.
+
+    Attributes:
+        value: what entered.
+        entered: the tensor that entered.
+        owner: path of the module that computed the product.
+        weight: of the down projection.
+        columns: the tensor that was multiplied, turned so that axis −1 is the hidden one (axis 1 of a convolution).
+        axis: the hidden axis of ``entered``.
+        offsets: of a grouped product: where each expert's rows end.
+    """
+
+    value: Value
+    entered: Tensor
+    owner: str
+    weight: Weight
+    columns: Tensor
+    axis: int
+    offsets: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Frame:
+    path: str
+    atomic: bool
+
+
+class Flow(TorchFunctionMode):
+    """Follow the data of what runs below it, and call ``on_use`` at every down projection.
+
+    >>> flow = Flow(model, print)                            # doctest: +SKIP
+    >>> with torch.no_grad(), flow.modules(), flow:          # doctest: +SKIP
+    ...     model(inputs)
+
+    Attributes:
+        activations: every value that came out of a nonlinear function of a linear map, by the identity
+            of its tensor; for what never entered a product.
+    """
+
+    def __init__(self, model: nn.Module, on_use: Callable[[Use], None]) -> None:
+        super().__init__()
+        self._names = {id(module): name for name, module in model.named_modules()}
+        self._weights = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._on_use = on_use
+        self.activations: dict[int, Value] = {}
+        self._values: dict[int, Value] = {}
+        self._parts: dict[int, Weight] = {}
+        self._rows: dict[int, Tensor] = {}
+        self._alive: list[Tensor] = []
+        self._frames: list[_Frame] = []
+
+    @contextmanager
+    def modules(self) -> Iterator[None]:
+        """Know which module is running, through hooks that end with the block."""
+        enter = nn.modules.module.register_module_forward_pre_hook(self._enter)
+        leave = nn.modules.module.register_module_forward_hook(self._leave, always_call=True)
+        try:
+            yield
+        finally:
+            enter.remove()
+            leave.remove()
+            self.forget()
+
+    def forget(self) -> None:
+        """Let go of all tensors, between forward passes."""
+        for each in (self.activations, self._values, self._parts, self._rows, self._alive, self._frames):
+            each.clear()
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        path = self._names.get(id(module), self._owner())
+        inside = bool(self._frames) and self._frames[-1].atomic
+        self._frames.append(_Frame(path, inside or functions.is_activation(module) or functions.is_norm(module)))
+
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not self._frames:
+            return
+        frame = self._frames.pop()
+        if (
+            self._atomic()
+            or not frame.atomic
+            or not (args and isinstance(args[0], Tensor) and isinstance(output, Tensor))
+        ):
+            return
+        value = self._values.get(id(args[0]))
+        if value is None:
+            return
+        if functions.is_activation(module):
+            self._activated(value, args[0], output, functions.function_name(module), frame.path)
+        else:
+            self._set(output, value)
+
+    def _owner(self) -> str:
+        return self._frames[-1].path if self._frames else ""
+
+    def _atomic(self) -> bool:
+        return bool(self._frames) and self._frames[-1].atomic
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if self._atomic():  # what an activation module does inside is its own business
+            return func(*args, **kwargs)
+        name, in_place = functions.canonical_name(func)
+        if in_place and args and isinstance(args[0], Tensor):
+            self._keep_before_writing(args[0])
+        output = func(*args, **kwargs)
+        if name in functions.ALIAS:
+            self._alias(name, args, kwargs, output)
+        elif name in functions.LINEAR:
+            self._linear(name, args, kwargs, output)
+        elif name in functions.KNOWN and isinstance(output, Tensor):
+            self._pointwise(name, args, kwargs, output)
+        elif in_place and args:
+            self._values.pop(id(args[0]), None)
+        return output
+
+    def _keep_before_writing(self, target: Tensor) -> None:
+        """A tensor that is about to be overwritten may be the activation that somebody wants to see."""
+        value = self._values.get(id(target))
+        if value is not None and value.activation is target:
+            kept = replace(value, activation=target.clone())
+            self.activations.pop(id(target), None)
+            self.activations[id(kept.activation)] = kept
+            self._set(target, kept)
+
+    def _alias(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        source = args[0] if args else kwargs.get("input")
+        if isinstance(source, list | tuple):  # cat and stack: known where all parts are one thing
+            values = {self._values.get(id(each)) for each in source}
+            value = values.pop() if len(values) == 1 else None
+            if value is not None and isinstance(output, Tensor):
+                self._set(output, value)
+            return
+        if not isinstance(source, Tensor):
+            return
+        outputs = [each for each in _flat((output,)) if isinstance(each, Tensor)]
+        weight = self._weight(source)
+        if weight is not None:
+            for number, each in enumerate(outputs):
+                self._keep(each)
+                self._parts[id(each)] = _select(weight, number if name == "unbind" else _index(name, args, kwargs))
+            return
+        for each in outputs:
+            if each is not source:
+                self._select_rows(name, source, args, kwargs, each)
+        value = self._values.get(id(source))
+        if value is None:
+            return
+        for each in outputs:
+            if name not in functions.SPLITS or (len(outputs) == 1 and each.shape[-1:] == source.shape[-1:]):
+                self._set(each, value)
+            elif value.activation is None:
+                stream = value.stream
+                self._set(each, Value(Stream(stream.data, stream.rows, stream.source)))
+
+    def _select_rows(
+        self, name: str, source: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> None:
+        """Remember which rows of a (tokens, features) tensor were taken, as a router's dispatch does."""
+        before = self._rows.get(id(source))
+        rows = before
+        index = _index(name, args, kwargs)
+        if (
+            isinstance(index, Tensor)
+            and index.ndim == 1
+            and source.ndim == 2
+            and index.dtype in (torch.int64, torch.int32)
+        ):
+            rows = index if before is None else before[index]
+        elif name == "repeat_interleave" and source.ndim == 2 and len(args) > 1 and isinstance(args[1], int):
+            rows = torch.arange(len(source), device=source.device) if before is None else before
+            rows = rows.repeat_interleave(args[1])
+        if rows is not None and output.ndim and len(output) == len(rows):
+            self._keep(output)
+            self._rows[id(output)] = rows
+
+    def _linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        operands = [each for each in (*_flat(args), *kwargs.values()) if isinstance(each, Tensor)]
+        if "addmm" in name or name == "baddbmm":
+            operands = operands[1:]
+        if len(operands) < 2 or not isinstance(output, Tensor):
+            return
+        data, columns = operands[:2]
+        weight = self._weight(columns)
+        if weight is None:  # weight @ data, whose hidden axis is the one before the last
+            columns, data = operands[:2]
+            weight = self._weight(columns)
+            axis = -2
+            if weight is None:
+                return
+        else:
+            axis = 1 if name in functions.CONVOLUTION else -1
+            if name not in functions.CONVOLUTION and name != "linear" and columns.ndim > 1:
+                columns = columns.transpose(-1, -2)
+        value = self._values.get(id(data))
+        if name in functions.CONVOLUTION:
+            if columns.shape[1] == 1 and columns.shape[0] > 1:  # depthwise: neurons are not mixed
+                if value is not None:
+                    self._set(output, value)
+                return
+            if math.prod(columns.shape[2:]) > 1:
+                return
+        if value is not None and value.activation is not None:
+            offsets = operands[2] if "grouped_mm" in name and len(operands) > 2 else None
+            self._on_use(Use(value, data, self._owner(), weight, columns, axis, offsets))
+        rows = self._rows.get(id(data)) if value is None else value.stream.rows
+        self._set(output, Value(Stream(data, rows, id(data) if value is None else value.stream)))
+
+    def _pointwise(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+        operands = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
+        known = [(each, value) for each in operands if (value := self._values.get(id(each))) is not None]
+        if not known:
+            for each in operands:
+                if id(each) in self._rows and len(output) == len(self._rows[id(each)]):
+                    self._keep(output)
+                    self._rows[id(output)] = self._rows[id(each)]
+            return
+        width = output.shape[-1] if output.ndim else 1
+        strangers = [
+            each
+            for each in operands
+            if id(each) not in self._values
+            and self._weight(each) is None
+            and each.numel() > width
+            and each.shape[-1] > 1
+        ]
+        streams = {value.stream for _, value in known}
+        if len(streams) == 1:
+            self._one_stream(name, _is_relu(name, args, kwargs), known, strangers, output)
+        elif len(streams) == 2 and name in functions.PRODUCT:
+            self._two_streams([value for _, value in known], output)
+        else:
+            self._values.pop(id(output), None)
+
+    def _one_stream(
+        self, name: str, relu: bool, known: list[tuple[Tensor, Value]], strangers: list[Tensor], output: Tensor
+    ) -> None:
+        tensor, value = max(known, key=lambda each: each[1].activation is not None)
+        if strangers and name not in ("masked_fill", "where"):
+            if name in functions.PRODUCT and value.activation is not None:
+                self._set(output, replace(value, hidden=output, foreign=True))
+            else:
+                self._values.pop(id(output), None)
+        elif name in functions.NONLINEAR or (name in functions.PRODUCT and len(known) > 1):
+            self._activated(value, tensor, output, _joined(value.function, name), None)
+        elif relu:
+            self._activated(value, tensor, output, "relu", None)
+        else:
+            self._set(output, value)
+
+    def _two_streams(self, values: list[Value], output: Tensor) -> None:
+        gate = next((value for value in values if value.activation is not None), None)
+        if gate is None:
+            self._values.pop(id(output), None)
+            return
+        up = next(value for value in values if value.stream is not gate.stream)
+        foreign = gate.foreign or gate.stream.source != up.stream.source
+        self._set(output, replace(gate, hidden=output, foreign=foreign))
+
+    def _activated(self, value: Value, tensor: Tensor, output: Tensor, function: str, module: str | None) -> None:
+        if value.activation is not None:  # one function written out in several steps
+            self.activations.pop(id(value.activation), None)
+        pre = tensor if value.activation is None else value.pre
+        made = Value(value.stream, output, None if output is pre else pre, function, self._owner(), module)
+        self.activations[id(output)] = made
+        self._set(output, made)
+
+    def _weight(self, tensor: Tensor) -> Weight | None:
+        part = self._parts.get(id(tensor))
+        if part is not None:
+            return part
+        name = self._weights.get(id(tensor))
+        return None if name is None else Weight(name)
+
+    def _set(self, tensor: Tensor, value: Value) -> None:
+        self._keep(tensor)
+        self._values[id(tensor)] = value
+
+    def _keep(self, tensor: Tensor) -> None:
+        """Hold the tensor: the identity of one that is gone may be given to another."""
+        self._alive.append(tensor)
+
+
+def _joined(before: str, name: str) -> str:
+    return name if not before else f"{before}·{name}"
+
+
+def _is_relu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """A clamp at zero is ReLU; at other bounds it is what keeps numbers small."""
+    lowest = args[1] if len(args) > 1 else kwargs.get("min")
+    return name in ("clamp", "clip") and not isinstance(lowest, Tensor) and lowest == 0
+
+
+def _index(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What ``__getitem__`` or ``index_select`` selects along the first axis, if that is all it selects."""
+    if name == "__getitem__" and len(args) > 1:
+        return args[1]
+    if name == "index_select":
+        given = dict(zip(("dim", "index"), args[1:], strict=False)) | kwargs
+        return given.get("index") if given.get("dim") == 0 else None
+    return None
+
+
+def _select(weight: Weight, index: Any) -> Weight:
+    """The weight of one expert, or of one a row; a slice or a mask leaves it as it was."""
+    if isinstance(index, tuple):
+        index = index[0] if index else None
+    if weight.expert is not None or isinstance(index, bool):
+        return weight
+    if isinstance(index, Tensor) and index.dtype in (torch.int64, torch.int32):
+        return replace(weight, expert=int(index) if index.numel() == 1 and index.ndim == 0 else index)
+    return replace(weight, expert=index) if isinstance(index, int) else weight
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    for each in values:
+        if isinstance(each, list | tuple):
+            yield from _flat(each)
+        else:
+            yield each

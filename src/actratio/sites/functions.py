@@ -1,0 +1,87 @@
+"""The torch functions that a forward pass is followed through, by what they do to the data.
+
+Names, not function objects: ``torch.mul``, ``Tensor.mul``, ``Tensor.__mul__`` and ``Tensor.mul_`` are
+one thing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+
+def _names(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+NONLINEAR = _names(
+    "relu relu6 gelu silu mish elu selu celu leaky_relu prelu rrelu hardswish hardtanh hardsigmoid hardshrink softshrink "
+    "tanhshrink threshold softplus softsign logsigmoid log_sigmoid sigmoid expit tanh erf exp log square pow abs sqrt rsqrt sin cos "
+    "maximum minimum where special_expit"
+)
+"""Functions of single neurons that are not affine: what comes out is an activation."""
+
+PRODUCT = _names("mul multiply")
+"""A gate, a scale, or a function of one neuron written out, such as x · σ(x)."""
+
+AFFINE = _names("add sub rsub subtract div true_divide divide neg negative clamp clip masked_fill")
+"""What leaves an activation the activation that it was."""
+
+LINEAR = _names(
+    "linear matmul mm bmm addmm baddbmm einsum conv1d conv2d conv3d grouped_mm _grouped_mm grouped_mm_fallback"
+)
+"""Matrix products, which are linear maps where one side is a weight."""
+
+CONVOLUTION = _names("conv1d conv2d conv3d")
+
+ALIAS = _names(
+    "view reshape contiguous clone to type type_as float half bfloat16 double transpose t permute flatten unflatten squeeze "
+    "unsqueeze dropout dropout1d dropout2d alpha_dropout feature_dropout feature_alpha_dropout detach expand expand_as movedim "
+    "swapaxes swapdims view_as reshape_as chunk split split_with_sizes tensor_split unbind narrow select index_select gather "
+    "__getitem__ __get__ pad repeat repeat_interleave layer_norm rms_norm group_norm batch_norm instance_norm normalize cat concat "
+    "stack roll flip"
+)
+"""What moves, selects, casts or rescales neurons without mixing them."""
+
+SPLITS = _names("chunk split split_with_sizes tensor_split unbind narrow select __getitem__")
+"""Of these, what can cut a fused projection into its gate and its up half."""
+
+KNOWN = NONLINEAR | PRODUCT | AFFINE | LINEAR | ALIAS
+
+_OPERATORS = {
+    "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul", "__add__": "add", "__radd__": "add", "__iadd__": "add",
+    "__sub__": "sub", "__rsub__": "sub", "__isub__": "sub", "__truediv__": "div", "__rtruediv__": "div",
+    "__itruediv__": "div", "__pow__": "pow", "__ipow__": "pow", "__neg__": "neg", "__matmul__": "matmul",
+    "__rmatmul__": "matmul", "clamp_min": "clamp", "clamp_max": "clamp",
+}  # fmt: skip
+_IN_PLACE_OPERATORS = _names("__imul__ __iadd__ __isub__ __itruediv__ __ipow__")
+
+# No functions of single neurons.
+_NOT_ACTIVATIONS = _names("MultiheadAttention Softmax Softmax2d LogSoftmax Softmin GLU")
+_ACTIVATION_MODULES = ("torch.nn.modules.activation", "transformers.activations")
+
+
+def canonical_name(func: Callable[..., Any]) -> tuple[str, bool]:
+    """The name by which the sets above know a function, and whether it writes into its first argument."""
+    name = str(getattr(func, "__name__", type(func).__name__)).partition(".")[0]
+    in_place = name in _IN_PLACE_OPERATORS or (name.endswith("_") and not name.endswith("__"))
+    name = name.rstrip("_") if in_place and name not in _OPERATORS else name
+    return _OPERATORS.get(name, name), in_place
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether a module is an activation function of torch's or of transformers'."""
+    kind = type(module)
+    return kind.__module__ in _ACTIVATION_MODULES and kind.__name__ not in _NOT_ACTIVATIONS
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module normalises, by the name of its class."""
+    return "norm" in type(module).__name__.lower() and next(module.children(), None) is None
+
+
+def function_name(module: nn.Module) -> str:
+    """``silu`` for ``nn.SiLU`` and for ``SiLUActivation``."""
+    return type(module).__name__.removesuffix("Activation").lower()

@@ -1,0 +1,58 @@
+"""A small input for a model that was given none: what a model of transformers' says that it reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actratio.errors import SiteError
+
+_BATCH, _TOKENS = 1, 8
+
+
+def made_up(model: nn.Module) -> dict[str, Tensor]:
+    """A mapping of keyword arguments for one forward pass.
+
+    Raises:
+        SiteError: a model that does not say what it reads.
+    """
+    config, reads = getattr(model, "config", None), getattr(model, "main_input_name", None)
+    if config is None or reads is None:
+        raise SiteError(
+            f"{type(model).__name__} does not say what it reads; give inputs, such as a tensor or a mapping of keyword arguments"
+        )
+    some = next(model.parameters(), torch.empty(0))
+    device, dtype = some.device, some.dtype
+    inputs: dict[str, Tensor] = {}
+    if reads == "input_ids":
+        inputs["input_ids"] = _tokens(config.get_text_config(), device)
+    elif reads == "pixel_values":
+        inputs["pixel_values"] = _image(config, device, dtype)
+    elif reads == "input_features":
+        frames = 2 * getattr(config, "max_source_positions", 50)
+        inputs["input_features"] = torch.rand(_BATCH, config.num_mel_bins, frames, device=device, dtype=dtype)
+    elif reads == "input_values":
+        inputs["input_values"] = torch.rand(_BATCH, 4000, device=device, dtype=dtype)
+    else:
+        raise SiteError(f"{type(model).__name__} reads {reads!r}, which cannot be made up; give inputs")
+    if getattr(config, "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = _tokens(config.get_text_config(decoder=True), device)
+    elif reads == "input_ids" and getattr(config, "vision_config", None) is not None and hasattr(model, "vision_model"):
+        inputs["pixel_values"] = _image(config.vision_config, device, dtype)
+    return inputs
+
+
+def _tokens(config: Any, device: torch.device) -> Tensor:
+    """Distinct tokens, none of which is the padding or the end."""
+    special = {config.pad_token_id, config.eos_token_id} if not isinstance(config.eos_token_id, list) else set()
+    usable = [token for token in range(min(config.vocab_size, 100)) if token not in special]
+    return torch.tensor([(usable * _TOKENS)[:_TOKENS]] * _BATCH, device=device)
+
+
+def _image(config: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
+    size = getattr(config, "image_size", 224)
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    channels = getattr(config, "num_channels", 3)
+    return torch.rand(_BATCH, channels, height, width, device=device, dtype=dtype)

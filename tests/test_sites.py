@@ -1,0 +1,277 @@
+"""Finding sites: hand-made modules of every shape that MLPs come in, and what must not be taken for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from actratio import ActratioError
+from actratio.sites import Site, find_sites
+
+D, W = 6, 10
+X = torch.linspace(-1, 1, 2 * 3 * D).view(2, 3, D)
+
+
+def only(model: nn.Module, x: Tensor = X) -> Site:
+    """The one MLP of a model."""
+    (site,) = find_sites(model, x)
+    return site
+
+
+class Plain(nn.Module):
+    """Linear, a function, linear."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.up, self.down, self.function = nn.Linear(D, W), nn.Linear(W, D), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.function(self.up(x)))
+
+
+class Gated(nn.Module):
+    """Fused gate and up projections; ``cut`` takes them apart."""
+
+    def __init__(
+        self, cut: Callable[[Tensor], tuple[Tensor, Tensor]], combine: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        self.both, self.down = nn.Linear(D, 2 * W), nn.Linear(W, D)
+        self.cut, self.combine = cut, combine
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.combine(*self.cut(self.both(x))))
+
+
+class Blocks(nn.Module):
+    """Some blocks one after another, and what comes after them."""
+
+    def __init__(self, *blocks: nn.Module, head: nn.Module | None = None) -> None:
+        super().__init__()
+        self.layers, self.head = nn.ModuleList(blocks), head or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.layers:
+            x = x + block(x)
+        return self.head(x)
+
+
+class Doubled(nn.Module):
+    """An activation class of somebody's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * torch.tanh(x)
+
+
+def squared(x: Tensor) -> Tensor:
+    return torch.relu(x).square()
+
+
+def quick(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+def tanh_gelu(x: Tensor) -> Tensor:
+    return 0.5 * x * (1.0 + torch.tanh(0.7978845608 * (x + 0.044715 * x**3)))
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (nn.GELU(), "gelu"),
+        (nn.ReLU(inplace=True), "relu"),
+        (F.silu, "silu"),
+        (torch.relu_, "relu"),
+        (Doubled(), "tanh"),
+        (squared, "relu·square"),
+        (quick, "sigmoid·mul"),
+        (lambda x: x.clamp(min=0), "relu"),
+        (lambda x: F.dropout(F.gelu(x), 0.5, training=False), "gelu"),
+        (lambda x: F.layer_norm(F.gelu(x), (W,)), "gelu"),
+        (lambda x: F.gelu(x.float()).to(x.dtype), "gelu"),
+    ],
+)
+def test_a_plain_mlp_is_found_whatever_its_activation_is(function: Callable[[Tensor], Tensor], name: str) -> None:
+    site = only(Plain(function))
+    assert (site.role, site.function, site.width, site.gated, site.down, site.calls) == (
+        "mlp",
+        name,
+        W,
+        False,
+        "down.weight",
+        1,
+    )
+
+
+def test_a_function_written_out_in_many_steps_ends_with_its_last() -> None:
+    assert only(Plain(tanh_gelu)).function.endswith("tanh·mul")
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda y: y.chunk(2, -1),
+        lambda y: y.split(W, -1),
+        lambda y: (y[..., :W], y[..., W:]),
+        lambda y: (y[..., ::2], y[..., 1::2]),
+        lambda y: y.view(*y.shape[:-1], W, 2).unbind(-1),
+        lambda y: torch.tensor_split(y, 2, dim=-1),
+    ],
+)
+@pytest.mark.parametrize(
+    ("combine", "name"),
+    [
+        (lambda gate, up: F.silu(gate) * up, "silu"),
+        (lambda up, gate: up * F.silu(gate), "silu"),
+        (lambda gate, up: F.gelu(gate).mul_(up), "gelu"),
+        (
+            lambda gate, up: (up.clamp(-7, 7) + 1) * (gate.clamp(max=7) * torch.sigmoid(1.702 * gate.clamp(max=7))),
+            "sigmoid·mul",
+        ),
+    ],
+)
+def test_gated_mlps_are_found_however_they_are_fused(
+    cut: Callable[[Tensor], tuple[Tensor, Tensor]], combine: Callable[[Tensor, Tensor], Tensor], name: str
+) -> None:
+    site = only(Gated(cut, combine))
+    assert (site.role, site.function, site.width, site.gated) == ("mlp", name, W, True)
+
+
+def test_a_sequential_s_layers_are_sites_of_their_own() -> None:
+    model = nn.Sequential(nn.Linear(D, 4), nn.ReLU(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
+    sites = find_sites(model, X)
+    assert [(site.name, site.width, site.function, site.layer) for site in sites] == [
+        ("1", 4, "relu", 0),
+        ("3", 5, "tanh", 1),
+    ]
+
+
+def test_a_pointwise_convolution_is_a_linear_layer_and_a_wide_one_is_not() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 1), nn.ReLU(), nn.Conv2d(12, 4, 1))
+    site = only(model, torch.rand(1, 3, 6, 6))
+    assert (site.name, site.width) == ("3", 12)
+
+
+def test_a_depthwise_convolution_between_does_not_hide_an_mlp() -> None:
+    model = nn.Sequential(nn.Conv1d(3, 8, 1), nn.Conv1d(8, 8, 3, padding=1, groups=8), nn.GELU(), nn.Conv1d(8, 3, 1))
+    assert only(model, torch.rand(1, 3, 6)).width == 8
+
+
+def test_a_module_called_several_times_is_one_site_that_says_so() -> None:
+    block = Plain(F.gelu)
+
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = block
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.block(part) for part in self.block(self.block(x)).chunk(3, dim=1)], dim=1)
+
+    assert only(Shared()).calls == 2 + 3
+
+
+def test_layers_count_blocks_and_a_head_is_none_of_them() -> None:
+    head = nn.Sequential(nn.Linear(D, 4), nn.GELU(), nn.Linear(4, 3))
+    model = Blocks(Plain(F.relu), Plain(F.relu), head=head)
+    assert [(site.name, site.layer) for site in find_sites(model, X)] == [("layers.0", 0), ("layers.1", 1)]
+    assert [site.name for site in find_sites(model, X, select=lambda site: site.role == "head")] == ["head"]
+
+
+class Experts(nn.Module):
+    """A router and four experts in one weight, called one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(D, 4)
+        self.up, self.down = nn.Parameter(torch.randn(4, W, D)), nn.Parameter(torch.randn(4, D, W))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, D)
+        best = torch.sigmoid(self.gate(flat)).argmax(-1)
+        out = torch.zeros_like(flat)
+        for expert in best.unique():
+            rows = torch.where(best == expert)[0]
+            out[rows] = F.linear(F.relu(F.linear(flat[rows], self.up[expert])), self.down[expert])
+        return out.view_as(x)
+
+
+def test_every_expert_is_a_site_even_one_that_no_token_reached() -> None:
+    torch.manual_seed(0)
+    sites = find_sites(Blocks(Experts()), X[:1, :1])  # one token reaches one expert
+    assert [(site.name, site.expert, site.role, site.calls) for site in sites] == [
+        (f"layers.0.{number}", number, "expert", 1) for number in range(4)
+    ]
+
+
+def test_a_router_is_listed_and_not_measured() -> None:
+    sites = find_sites(Blocks(Experts()), X, select="*")
+    assert [site.function for site in sites if site.role in ("router", "other")] == ["sigmoid"]
+
+
+class Scan(nn.Module):
+    """A state-space block: what the gate multiplies comes from a recurrence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out = nn.Linear(D, 2 * W), nn.Linear(W, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, z = self.inner(x).chunk(2, -1)
+        return self.out(torch.cumsum(y, dim=1) * F.silu(z))
+
+
+def test_the_gate_of_a_state_space_block_is_no_mlp() -> None:
+    model = Blocks(Scan(), Plain(F.gelu))
+    assert [site.name for site in find_sites(model, X)] == ["layers.1"]
+    assert [site.role for site in find_sites(model, X, select="layers.0")] == ["state-space"]
+
+
+def test_a_model_without_an_mlp_is_refused_with_what_it_has() -> None:
+    with pytest.raises(ActratioError, match="no activation function follows a linear layer"):
+        find_sites(nn.Linear(D, W), X)
+    with pytest.raises(ActratioError, match=r"no MLP; its activations are layers\.0 \(state-space, silu\)"):
+        find_sites(Blocks(Scan()), X)
+
+
+def test_a_glob_without_a_match_names_the_nearest() -> None:
+    with pytest.raises(ActratioError, match=r"no site matches 'layer.0'; nearest: layers\.0"):
+        find_sites(Blocks(Plain(F.relu), Plain(F.relu)), X, select="layer.0")
+
+
+def test_a_failing_forward_pass_is_one_sentence() -> None:
+    with pytest.raises(ActratioError, match="failed in the forward pass that looks for its MLPs"):
+        find_sites(Plain(F.relu), torch.rand(2, D + 1))
+
+
+def test_a_model_that_does_not_say_what_it_reads_needs_inputs() -> None:
+    with pytest.raises(ActratioError, match="does not say what it reads"):
+        find_sites(Plain(F.relu))
+
+
+def test_the_model_is_as_it_was() -> None:
+    model = Blocks(Plain(nn.GELU()), Plain(F.relu))
+    model.train()
+    model.layers[1].eval()
+    before, random = model(X), torch.get_rng_state()
+    attributes = {name: set(vars(module)) for name, module in model.named_modules()}
+    find_sites(model, X)
+    assert torch.equal(model(X), before)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert model.training
+    assert not model.layers[1].training
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == attributes
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert not nn.modules.module._global_forward_hooks
+    assert not nn.modules.module._global_forward_pre_hooks
+
+
+def test_a_compiled_model_is_looked_into() -> None:
+    model = Plain(F.gelu)
+    site = only(torch.compile(model, backend="eager"))  # type: ignore[arg-type]
+    assert site.function == "gelu"
+    assert site.down is not None
