@@ -119,6 +119,7 @@ def test_a_function_written_out_in_many_steps_ends_with_its_last() -> None:
         lambda y: (y[..., :W], y[..., W:]),
         lambda y: (y[..., ::2], y[..., 1::2]),
         lambda y: y.view(*y.shape[:-1], W, 2).unbind(-1),
+        lambda y: (y.view(*y.shape[:-1], 2, W)[..., 0, :], y.view(*y.shape[:-1], 2, W)[..., 1, :]),
         lambda y: torch.tensor_split(y, 2, dim=-1),
     ],
 )

@@ -19,6 +19,12 @@ _EXACT_IN_FLOAT32 = 1 << 24
 _SUM = {"merge": operator.add}
 """Declares that a field of the state merges by addition."""
 
+WINDOWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Successive tokens over which the union of active neurons is counted."""
+
+BLOCKS = (16, 64, 256)
+"""Successive neurons that count as one block."""
+
 
 @dataclass(frozen=True)
 class SiteCounts:
@@ -32,7 +38,17 @@ class SiteCounts:
         tokens: how many tokens were counted.
         active: for each neuron, on how many of them it was active.
         squares: Σ over tokens of (number of active neurons of that token)², from which the spread
-            over tokens is read; ``None`` where it was not counted.
+            over tokens is read.
+        first_tokens, first_active: ``tokens`` and ``active`` of the first token of each sequence alone; they
+            are in ``tokens`` and ``active`` too.
+        per_token: (width + 1,), how many tokens had 0, 1, 2, … active neurons.
+        windows, union: (len(WINDOWS),), how many whole windows of successive tokens of a sequence there were, and
+            Σ over them of the neurons active for at least one of their tokens.
+        both, either: Σ over pairs of successive tokens of the neurons active for both, and for at least one.
+        idle_blocks: (len(BLOCKS),), Σ over tokens of the blocks of successive neurons without an active one; a last,
+            smaller block counts too.
+
+    All but ``tokens`` and ``active`` are ``None`` where they were not counted.
 
     >>> counts = SiteCounts.of(torch.tensor([[1.0, 0.0], [2.0, 3.0]]))
     >>> counts.tokens, counts.active.tolist(), float(counts.activation_ratio)
@@ -42,6 +58,14 @@ class SiteCounts:
     tokens: int = field(metadata=_SUM)
     active: Tensor = field(metadata=_SUM)
     squares: Tensor | None = field(default=None, metadata=_SUM)
+    first_tokens: int | None = field(default=None, metadata=_SUM)
+    first_active: Tensor | None = field(default=None, metadata=_SUM)
+    per_token: Tensor | None = field(default=None, metadata=_SUM)
+    windows: Tensor | None = field(default=None, metadata=_SUM)
+    union: Tensor | None = field(default=None, metadata=_SUM)
+    both: int | None = field(default=None, metadata=_SUM)
+    either: int | None = field(default=None, metadata=_SUM)
+    idle_blocks: Tensor | None = field(default=None, metadata=_SUM)
 
     def __post_init__(self) -> None:
         if self.active.dtype != torch.int64:
@@ -121,3 +145,57 @@ class SiteCounts:
     def always_on(self) -> Tensor:
         """Number of neurons active on at least 99 % of the tokens, int64, shape ``(*stack,)``."""
         return (self.active * 100 >= ALWAYS_ON_PERCENT * self.tokens).sum(-1)
+
+    @property
+    def first_ratio(self) -> float | None:
+        """Activation ratio of the first tokens of sequences alone; ``None`` if none was counted."""
+        if self.first_active is None or not self.first_tokens:
+            return None
+        return int(self.first_active.sum()) / (self.first_tokens * self.width)
+
+    @property
+    def rest_ratio(self) -> float | None:
+        """Activation ratio without the first tokens; ``None`` if nothing else was counted."""
+        if self.first_active is None or self.first_tokens is None or self.tokens == self.first_tokens:
+            return None
+        return int((self.active - self.first_active).sum()) / ((self.tokens - self.first_tokens) * self.width)
+
+    @property
+    def union_ratio(self) -> Tensor | None:
+        """For each of ``WINDOWS``, the share of neurons active for at least one token of a window, float64.
+
+        ``nan`` where no sequence was long enough.
+        """
+        if self.union is None or self.windows is None:
+            return None
+        return self.union.double() / (self.windows * self.width)
+
+    @property
+    def independent_union_ratio(self) -> Tensor:
+        """What ``union_ratio`` would be if a neuron's firing on one token said nothing about the next.
+
+        Σᵢ (1 − (1 − pᵢ)ᴮ) / N with pᵢ the share of tokens on which neuron i was active.
+        """
+        p = self.active.double() / self.tokens
+        return torch.stack([(1 - (1 - p) ** window).mean() for window in WINDOWS])
+
+    @property
+    def overlap(self) -> float | None:
+        """Jaccard overlap of successive tokens, Σ|A∩B| / Σ|A∪B|; ``None`` without pairs, or without active neurons."""
+        return None if self.both is None or not self.either else self.both / self.either
+
+    @property
+    def idle_block_ratio(self) -> Tensor | None:
+        """For each of ``BLOCKS``, the share of blocks without an active neuron, float64."""
+        if self.idle_blocks is None:
+            return None
+        blocks = torch.tensor([-(-self.width // block) for block in BLOCKS])
+        return self.idle_blocks.double() / (blocks * self.tokens)
+
+    @property
+    def rule_of_three(self) -> float:
+        """With 95 % confidence a dead neuron fires on less than this share of tokens, 1 − 0.05^(1/T) ≈ 3/T.
+
+        The exact form of the "rule of three" (Hanley & Lippman-Hand, JAMA 249, 1983).
+        """
+        return 1 - 0.05 ** (1 / self.tokens) if self.tokens else 1.0

@@ -4,6 +4,7 @@
 
     ActratioError
     ├── ArchitectureError   a specification of widths that cannot be read or does not fit the data
+    ├── CriterionError      a criterion that cannot be read
     ├── DataError           a data set that is missing, damaged or not what it should be
     ├── FitError            points through which no law can be fitted
     ├── ModelError          a model that cannot be loaded
@@ -21,6 +22,10 @@ class ActratioError(Exception):
 
 class ArchitectureError(ActratioError):
     """A specification of widths that cannot be read or does not fit the data."""
+
+
+class CriterionError(ActratioError):
+    """A criterion that cannot be read."""
 
 
 class DataError(ActratioError):

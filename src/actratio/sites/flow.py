@@ -231,11 +231,12 @@ class Flow(TorchFunctionMode):
         if value is None:
             return
         for each in outputs:
-            if name not in functions.SPLITS or (len(outputs) == 1 and each.shape[-1:] == source.shape[-1:]):
-                self._set(each, value)
-            elif value.activation is None:
+            if name in functions.SPLITS and value.activation is None:
+                # Perhaps the gate or the up half of a fused projection: a stream of its own.
                 stream = value.stream
                 self._set(each, Value(Stream(stream.data, stream.rows, stream.source)))
+            else:
+                self._set(each, value)
 
     def _select_rows(
         self, name: str, source: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor

@@ -46,7 +46,7 @@ def made_up(model: nn.Module) -> dict[str, Tensor]:
 
 def _tokens(config: Any, device: torch.device) -> Tensor:
     """Distinct tokens, none of which is the padding or the end."""
-    special = {config.pad_token_id, config.eos_token_id} if not isinstance(config.eos_token_id, list) else set()
+    special = [getattr(config, name, None) for name in ("pad_token_id", "eos_token_id")]
     usable = [token for token in range(min(config.vocab_size, 100)) if token not in special]
     return torch.tensor([(usable * _TOKENS)[:_TOKENS]] * _BATCH, device=device)
 
