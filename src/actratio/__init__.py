@@ -3,8 +3,23 @@
 from actratio.counts import SiteCounts
 from actratio.errors import ActratioError
 from actratio.laws import Laws, fit
+from actratio.measure import measure
+from actratio.measurement import Measurement, load
+from actratio.probe import Probe
 from actratio.sites import Site, find_sites
 
 __version__ = "0.1.0"
 
-__all__ = ["ActratioError", "Laws", "Site", "SiteCounts", "__version__", "find_sites", "fit"]
+__all__ = [
+    "ActratioError",
+    "Laws",
+    "Measurement",
+    "Probe",
+    "Site",
+    "SiteCounts",
+    "__version__",
+    "find_sites",
+    "fit",
+    "load",
+    "measure",
+]

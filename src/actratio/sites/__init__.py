@@ -1,6 +1,6 @@
 """Where a model's MLP activations are; see the README beside this file for why it is done this way."""
 
-from actratio.sites.find import call, choose, find_sites
+from actratio.sites.find import call, choose, evaluating, find_sites, force_eager
 from actratio.sites.site import MEASURED, Role, Site
 
-__all__ = ["MEASURED", "Role", "Site", "call", "choose", "find_sites"]
+__all__ = ["MEASURED", "Role", "Site", "call", "choose", "evaluating", "find_sites", "force_eager"]

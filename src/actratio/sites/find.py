@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
@@ -100,26 +102,37 @@ def _trace(model: nn.Module, inputs: Any) -> list[Site]:
     used: set[int] = set()
     weights = dict(model.named_parameters())
     flow = Flow(model, on_use)
-    training = {module: module.training for module in model.modules()}
+    with evaluating(model), torch.random.fork_rng(), torch.no_grad(), force_eager(), flow.modules(), flow:
+        try:
+            call(model, inputs)
+        except Exception as error:  # whatever the model raises
+            raise SiteError(
+                f"{type(model).__name__} failed in the forward pass that looks for its MLPs ({type(error).__name__}: {error}); "
+                "give inputs that it can be called with"
+            ) from error
+        for identity, value in flow.activations.items():
+            if identity not in used:
+                group = groups.setdefault((value.owner, value.module, None), _Group(value, None))
+                group.calls += 1
+        return _sites(groups, weights, Counter(value.module for value in flow.activations.values()))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; each module's own mode comes back afterwards."""
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.random.fork_rng(), torch.no_grad(), torch.compiler.set_stance("force_eager"), flow.modules(), flow:
-            call(model, inputs)
-            for identity, value in flow.activations.items():
-                if identity not in used and value.activation is not None:
-                    group = groups.setdefault((value.owner, value.module, None), _Group(value, None))
-                    group.calls += 1
-    except SiteError:
-        raise
-    except Exception as error:
-        raise SiteError(
-            f"{type(model).__name__} failed in the forward pass that looks for its MLPs ({type(error).__name__}: {error}); "
-            "give inputs that it can be called with"
-        ) from error
+        yield
     finally:
-        for module, mode in training.items():
+        for module, mode in modes.items():
             module.training = mode
-    return _sites(groups)
+
+
+def force_eager() -> AbstractContextManager[None]:
+    """Compiled code runs as the Python that it was made from, whose modules and functions can be seen."""
+    stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def _count_experts(group: _Group, use: Use, weights: Mapping[str, nn.Parameter]) -> None:
@@ -134,7 +147,12 @@ def _count_experts(group: _Group, use: Use, weights: Mapping[str, nn.Parameter])
         group.one_by_one.add(use.weight.expert)
 
 
-def _sites(groups: Mapping[tuple[str, str | None, str | None], _Group]) -> list[Site]:
+def _sites(
+    groups: Mapping[tuple[str, str | None, str | None], _Group],
+    weights: Mapping[str, nn.Parameter],
+    runs: Mapping[str | None, int],
+) -> list[Site]:
+    """``runs`` says how often each activation module ran."""
     owners = [owner for owner, _, down in groups if down is not None]
     foreign = {group.value.owner for group in groups.values() if group.value.foreign}
     blocks: dict[str, int] = {}
@@ -149,13 +167,39 @@ def _sites(groups: Mapping[tuple[str, str | None, str | None], _Group]) -> list[
         site = Site(
             name=name, role=role, function=group.value.function, width=_width(group), gated=group.value.hidden is not None, down=down,
             expert=None, layer=blocks.setdefault(block, len(blocks)) if role in MEASURED else -1, calls=group.calls, owner=owner,
-            module=module, scope=_scope(owner, group),
+            module=module, scope=_scope(owner, group), hidden_axis=_hidden_axis(group, weights), direct=_is_direct(group, runs),
         )  # fmt: skip
         if group.experts is None:
             found.append(site)
         else:
             found += [replace(site, name=f"{name}.{number}", expert=number) for number in range(group.experts)]
     return found
+
+
+def _hidden_axis(group: _Group, weights: Mapping[str, nn.Parameter]) -> int:
+    """The axis whose stride is that of the neurons' axis in the product; of an expert's slice where there are experts."""
+    use = group.use
+    if use is None:
+        return -1
+    if use.axis == 1:  # a pointwise convolution's weight is (out, in, 1, …)
+        return 1
+    weight = weights[use.weight.name]
+    step = use.columns.stride(-1)
+    return next(axis for axis in (-1, -2) if weight.stride(axis) == step)
+
+
+def _is_direct(group: _Group, runs: Mapping[str | None, int]) -> bool:
+    use, value = group.use, group.value
+    if use is None or value.module is None or group.experts is not None or use.axis != -1:
+        return False
+    enters_as_it_is = value.hidden is None or use.entered is value.hidden
+    return (
+        enters_as_it_is
+        and use.weight.name.rpartition(".")[0] == use.owner
+        and runs[value.module] == group.calls
+        and value.activation is not None
+        and value.activation.shape[-1] == use.columns.shape[-1]
+    )
 
 
 def _width(group: _Group) -> int:

@@ -129,8 +129,14 @@ class Flow(TorchFunctionMode):
         self._frames: list[_Frame] = []
 
     @contextmanager
-    def modules(self) -> Iterator[None]:
-        """Know which module is running, through hooks that end with the block."""
+    def modules(self, inside: nn.Module | None = None) -> Iterator[None]:
+        """Know which module is running, through hooks that end with the block.
+
+        Args:
+            inside: the module that is running already.
+        """
+        if inside is not None:
+            self._frames.append(_Frame(self._names[id(inside)], atomic=False))
         enter = nn.modules.module.register_module_forward_pre_hook(self._enter)
         leave = nn.modules.module.register_module_forward_hook(self._leave, always_call=True)
         try:

@@ -29,6 +29,9 @@ class Site:
         owner: path of the module in whose ``forward`` the activation is computed.
         module: path of the activation module, or ``None`` for a function.
         scope: path of the smallest module that holds all of it, from the projections to the product.
+        hidden_axis: which axis of the down projection's weight (of an expert's slice of it) is the neurons'.
+        direct: whether the outputs of ``module`` and the inputs of the down projection's module are all that
+            there is to see, so that hooks on these two suffice.
     """
 
     name: str
@@ -43,6 +46,8 @@ class Site:
     owner: str
     module: str | None
     scope: str
+    hidden_axis: int
+    direct: bool
 
     @property
     def group(self) -> tuple[str, str | None, str | None]:

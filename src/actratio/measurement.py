@@ -1,0 +1,246 @@
+"""What was measured: counts of every site, saved, loaded, merged, and read as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from actratio.counts import SiteCounts
+from actratio.errors import RunError
+from actratio.files import replacing, write_json
+from actratio.magnitudes import Magnitudes
+from actratio.sites import Site
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from actratio.probe import Probe
+
+_DESCRIPTION = "measurement.json"
+_NEURONS = "neurons.safetensors"
+_FORMAT = 1
+
+COLUMNS = (
+    "model", "site", "role", "layer", "position", "width", "activation", "tensor", "criterion", "tokens", "active_mean",
+    "activation_ratio", "ratio_std", "dead", "always_on", "first_ratio", "rest_ratio", "overlap",
+)  # fmt: skip
+"""Columns of ``Measurement.to_frame()``, in order."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was counted at one site, of one tensor, by one criterion."""
+
+    site: Site
+    tensor: str
+    criterion: str
+    counts: SiteCounts
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Counts of a model's sites.
+
+    Attributes:
+        model: its name.
+        rows: one a site, tensor and criterion, in the order of execution.
+        magnitudes: histogram of |a| by site's name and tensor.
+        provenance: versions, machine and date.
+    """
+
+    model: str
+    rows: list[Row]
+    magnitudes: dict[tuple[str, str], Magnitudes]
+    provenance: dict[str, Any]
+
+    @classmethod
+    def of(cls, probe: Probe, model: str) -> Measurement:
+        """Take what a probe counted."""
+        from actratio.provenance import provenance
+
+        by_name = {site.name: site for site in probe.sites}
+        rows = []
+        for (name, tensor), counted in probe.counted.items():
+            for criterion in probe.criteria:
+                # An expert that no token reached was counted over none.
+                counts = counted.counts.get(criterion) or _nothing(by_name[name].width)
+                rows.append(Row(by_name[name], tensor, str(criterion), counts))
+        magnitudes = {key: each.magnitudes for key, each in probe.counted.items() if each.magnitudes is not None}
+        return cls(model, rows, magnitudes, dict(provenance()))
+
+    def counts(self, site: str, tensor: str = "activation", criterion: str | None = None) -> SiteCounts:
+        """Counts of one site, by its name; by default of the activation and the first criterion.
+
+        Raises:
+            RunError: it was not measured.
+        """
+        for row in self.rows:
+            if row.site.name == site and row.tensor == tensor and criterion in (None, row.criterion):
+                return row.counts
+        raise RunError(f"there is no measurement of {site}, {tensor}, {criterion or 'any criterion'}")
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __or__(self, other: Measurement) -> Measurement:
+        return self.merge(other)
+
+    def merge(self, other: Measurement) -> Measurement:
+        """Both together, as if all had been measured at once.
+
+        Raises:
+            RunError: other sites, tensors or criteria.
+        """
+        mine = [(row.site, row.tensor, row.criterion) for row in self.rows]
+        theirs = [(row.site, row.tensor, row.criterion) for row in other.rows]
+        if mine != theirs:
+            odd = next((a for a, b in zip(mine, theirs, strict=False) if a != b), None)
+            what = f"{odd[0].name}, {odd[1]}, {odd[2]} is not in both" if odd else f"{len(mine)} rows and {len(theirs)}"
+            raise RunError(f"measurements of different sites do not merge ({what}); measure both alike")
+        rows = [
+            Row(a.site, a.tensor, a.criterion, _merged(a.counts, b.counts))
+            for a, b in zip(self.rows, other.rows, strict=True)
+        ]
+        magnitudes = dict(self.magnitudes)
+        for key, each in other.magnitudes.items():
+            magnitudes[key] = magnitudes[key].merge(each) if key in magnitudes else each
+        return Measurement(self.model, rows, magnitudes, self.provenance)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The tidy table, one row a site, tensor and criterion, with the columns of ``COLUMNS``."""
+        import pandas as pd
+
+        layers = max((row.site.layer for row in self.rows), default=0)
+        return pd.DataFrame([self._record(row, layers) for row in self.rows], columns=list(COLUMNS))
+
+    def _record(self, row: Row, last: int) -> tuple[Any, ...]:
+        site, counts = row.site, row.counts
+        std = counts.ratio_std
+        return (
+            self.model,
+            site.name,
+            site.role,
+            site.layer,
+            site.layer / last if last > 0 else 0.0,
+            site.width,
+            site.function,
+            row.tensor,
+            row.criterion,
+            counts.tokens,
+            float(counts.active_mean),
+            float(counts.activation_ratio),
+            float("nan") if std is None else float(std),
+            int(counts.dead),
+            int(counts.always_on) if counts.tokens else 0,
+            _or_nan(counts.first_ratio),
+            _or_nan(counts.rest_ratio),
+            _or_nan(counts.overlap),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write a folder: ``measurement.json`` describes it, ``neurons.safetensors`` holds all integers.
+
+        Raises:
+            RunError: the folder holds something else.
+        """
+        from safetensors.torch import save_file
+
+        folder = Path(path)
+        if folder.exists() and not (
+            folder.is_dir() and (not any(folder.iterdir()) or (folder / _DESCRIPTION).exists())
+        ):
+            raise RunError(f"{folder} holds something else; choose another place for the measurement")
+        arrays: dict[str, Tensor] = {}
+        described = []
+        for number, row in enumerate(self.rows):
+            described.append({"site": asdict(row.site), "tensor": row.tensor, "criterion": row.criterion})
+            for each in fields(row.counts):
+                value = getattr(row.counts, each.name)
+                if value is not None:
+                    arrays[f"{number}.{each.name}"] = torch.as_tensor(value).contiguous()
+        kept = []
+        for number, (key, magnitudes) in enumerate(self.magnitudes.items()):
+            kept.append(list(key))
+            arrays[f"magnitudes.{number}"] = magnitudes.counts
+        with replacing(folder / _NEURONS) as temporary:
+            save_file(arrays, temporary)
+        write_json(
+            folder / _DESCRIPTION,
+            {
+                "format": _FORMAT,
+                "model": self.model,
+                "rows": described,
+                "magnitudes": kept,
+                "provenance": self.provenance,
+            },
+        )
+
+    def __repr__(self) -> str:
+        sites = len({row.site.name for row in self.rows})
+        tokens = max((row.counts.tokens for row in self.rows), default=0)
+        return (
+            f"<Measurement of {self.model}: {sites} sites, {tokens:,} tokens>\n{self.to_frame().to_string(max_rows=12)}"
+        )
+
+    def _repr_html_(self) -> str:
+        html: str = self.to_frame().to_html(max_rows=40, escape=True)
+        return html
+
+
+def load(path: str | Path) -> Measurement:
+    """Read what ``Measurement.save`` wrote.
+
+    Raises:
+        RunError: no measurement there, or a damaged one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(path)
+    if not (folder / _DESCRIPTION).is_file():
+        raise RunError(f"{folder} holds no measurement: it has no {_DESCRIPTION}")
+    try:
+        described = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+        arrays = load_file(folder / _NEURONS)
+        if described["format"] != _FORMAT:
+            raise ValueError(f"its format is {described['format']}, and this version reads {_FORMAT}")
+        rows = []
+        for number, row in enumerate(described["rows"]):
+            found = {each.name: arrays.get(f"{number}.{each.name}") for each in fields(SiteCounts)}
+            counts = SiteCounts(**{name: _as_kept(name, value) for name, value in found.items()})
+            rows.append(Row(Site(**row["site"]), row["tensor"], row["criterion"], counts))
+        magnitudes = {
+            (name, tensor): Magnitudes(arrays[f"magnitudes.{number}"])
+            for number, (name, tensor) in enumerate(described["magnitudes"])
+        }
+        return Measurement(described["model"], rows, magnitudes, described["provenance"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise RunError(f"{folder} is damaged ({error}); measure again") from None
+
+
+def _as_kept(name: str, value: Tensor | None) -> Any:
+    return int(value) if name in ("tokens", "first_tokens", "both", "either") and value is not None else value
+
+
+def _nothing(width: int) -> SiteCounts:
+    from actratio.kernels import count
+
+    empty = torch.zeros(0, width, dtype=torch.bool)
+    return count(empty, [], torch.zeros(0, dtype=torch.bool))
+
+
+def _merged(a: SiteCounts, b: SiteCounts) -> SiteCounts:
+    """An expert that one part did not reach was counted over no tokens there, whatever it counts."""
+    if not a.tokens:
+        return b
+    return a if not b.tokens else a.merge(b)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value

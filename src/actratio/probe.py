@@ -1,0 +1,254 @@
+"""Counting while a model runs: hooks on sites that feed counts, and nothing left behind."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actratio.counts import SiteCounts
+from actratio.criteria import Criterion
+from actratio.errors import SiteError
+from actratio.kernels import count
+from actratio.magnitudes import Magnitudes
+from actratio.sites import Site, force_eager
+from actratio.sites.flow import Flow, Use
+from actratio.tokens import Tokens, arguments_of, routed_rows, rows_of
+
+TENSORS = ("activation", "hidden")
+"""``activation`` a = σ(x); ``hidden`` h = a ⊙ u, in gated MLPs alone."""
+
+_Group = tuple[str, str | None, str | None]
+
+
+@dataclass
+class Counted:
+    """What was counted at one site of one tensor."""
+
+    counts: dict[Criterion, SiteCounts] = field(default_factory=dict)
+    magnitudes: Magnitudes | None = None
+
+
+class Probe:
+    """Counts at the sites of a model whenever it runs inside the block.
+
+    >>> with Probe(model, find_sites(model, x)) as probe:        # doctest: +SKIP
+    ...     model(x)
+    >>> probe.counted["layers.0.mlp", "activation"]              # doctest: +SKIP
+
+    Padding (from ``attention_mask``) is not counted. Recomputed activations (gradient checkpointing) are not counted
+    twice, because only what runs inside the model's own forward pass is. Compiled models run uncompiled inside the block.
+
+    Attributes:
+        counted: by site's name and tensor.
+        criteria: what counts as active.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sites: Sequence[Site],
+        *,
+        tensors: Iterable[str] = TENSORS,
+        criteria: Iterable[Criterion] = (Criterion("positive"),),
+    ) -> None:
+        self.sites = list(sites)
+        self.counted: dict[tuple[str, str], Counted] = {}
+        self._model = getattr(model, "_orig_mod", model)
+        self.criteria = tuple(criteria)
+        self._tensors = tuple(tensors)
+        self._modules = dict(self._model.named_modules())
+        self._weights = dict(self._model.named_parameters())
+        self._groups: dict[_Group, list[Site]] = defaultdict(list)
+        for site in self.sites:
+            self._groups[site.group].append(site)
+            for tensor in self._tensors:
+                if tensor == "activation" or site.gated:
+                    self.counted[site.name, tensor] = Counted()
+        self._norms: dict[str, tuple[int, Tensor]] = {}
+        self._calls: Counter[_Group] = Counter()
+        self._tokens: dict[str, Tokens | None] = {}
+        self._depth = 0
+        self._stack = ExitStack()
+
+    @property
+    def tokens(self) -> int:
+        """Most tokens (or examples) that were counted at any site."""
+        every = (counts.tokens for each in self.counted.values() for counts in each.counts.values())
+        return max(every, default=0)
+
+    def __enter__(self) -> Probe:
+        with ExitStack() as stack:
+            stack.enter_context(force_eager())
+            self._hook(stack, self._model.register_forward_pre_hook(self._begin, with_kwargs=True))
+            followed = []
+            for group in self._groups.values():
+                site = group[0]
+                # Dropout comes between the product and the down projection only in training.
+                if site.direct and not (site.gated and self._model.training):
+                    self._hook_directly(stack, site)
+                else:
+                    followed.append(site.scope)
+            for scope in _outermost(followed):
+                self._hook_scope(stack, self._modules[scope])
+            # Last, so that it runs after the others of the same module.
+            self._hook(stack, self._model.register_forward_hook(self._end, always_call=True))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        self._depth = 0
+
+    def _hook(self, stack: ExitStack, handle: Any) -> None:
+        stack.callback(handle.remove)
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._depth += 1
+        self._calls.clear()
+        arguments = arguments_of(module, args, kwargs)
+        self._tokens = {prefix: Tokens.of(arguments, prefix) for prefix in ("", "decoder_")}
+
+    def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._depth = max(0, self._depth - 1)
+        if output is None:  # the forward pass failed, and its own error says more
+            return
+        for group, sites in self._groups.items():
+            ran, site = self._calls[group], sites[0]
+            if ran != site.calls and site.down is not None:
+                times = "was not called" if not ran else f"was called {ran} times"
+                raise SiteError(
+                    f"{site.name} {times} in a forward pass, but {site.calls} times in the one that found it; "
+                    "find the sites again with inputs such as these"
+                )
+
+    def _hook_directly(self, stack: ExitStack, site: Site) -> None:
+        assert site.module is not None  # as a direct site has it
+        assert site.down is not None
+
+        def activated(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            if self._depth:
+                self._calls[site.group] += 1
+                self._record(site, "activation", output, None)
+
+        def entered(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if self._depth:
+                self._record(site, "hidden", args[0], None)
+
+        self._hook(stack, self._modules[site.module].register_forward_hook(activated))
+        if site.gated and "hidden" in self._tensors:
+            down = self._modules[site.down.rpartition(".")[0]]
+            self._hook(stack, down.register_forward_pre_hook(entered))
+
+    def _hook_scope(self, stack: ExitStack, scope: nn.Module) -> None:
+        """Follow the data inside a module, each time that it runs."""
+        flow = Flow(self._model, self._used)
+        inside = ExitStack()
+
+        def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if self._depth:
+                inside.enter_context(flow.modules(scope))
+                inside.enter_context(flow)
+
+        def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            inside.close()
+
+        stack.callback(inside.close)
+        self._hook(stack, scope.register_forward_pre_hook(enter))
+        self._hook(stack, scope.register_forward_hook(leave, always_call=True))
+
+    def _used(self, use: Use) -> None:
+        value = use.value
+        sites = self._groups.get((value.owner, value.module, use.weight.name))
+        if sites is None:
+            return
+        group = sites[0].group
+        if use.weight.expert is None or isinstance(use.weight.expert, Tensor) or not self._calls[group]:
+            self._calls[group] += 1
+        for tensor, found in (("activation", value.activation), ("hidden", value.hidden)):
+            if found is None or tensor not in self._tensors:
+                continue
+            if sites[0].expert is None:
+                self._record(sites[0], tensor, _neurons_last(found, sites[0].width, use.axis), value.stream.rows)
+                continue
+            by_expert = {site.expert: site for site in sites}
+            for expert, x, rows in _by_expert(use, found):
+                if expert in by_expert and len(x):
+                    self._record(by_expert[expert], tensor, x, rows)
+
+    def _record(self, site: Site, tensor: str, x: Tensor, which: Tensor | None) -> None:
+        counted = self.counted.get((site.name, tensor))
+        if counted is None:
+            return
+        x = x.detach()
+        tokens = self._tokens["decoder_" if self._tokens["decoder_"] and "decoder" in site.owner else ""]
+        rows = rows_of(x.shape, tokens, site.name) if which is None else routed_rows(which, tokens)
+        flat = x.reshape(-1, x.shape[-1])
+        if rows.index is not None:
+            flat = flat[rows.index.to(flat.device)]
+        first = None if rows.first is None else rows.first.to(flat.device)
+        for criterion in self.criteria:
+            active = criterion.active(flat, self._column_norms(site) if criterion.weighs else None)
+            made = count(active, rows.lengths, first)
+            before = counted.counts.get(criterion)
+            counted.counts[criterion] = made if before is None else before.merge(made)
+        magnitudes = Magnitudes(Magnitudes.of(flat).counts.cpu())
+        counted.magnitudes = magnitudes if counted.magnitudes is None else counted.magnitudes.merge(magnitudes)
+
+    def _column_norms(self, site: Site) -> Tensor:
+        """‖W_down[:, i]‖₂ in float32, (width,), of the weights as they are now."""
+        if site.down is None:
+            raise SiteError(f"{site.name} has no down projection, which the criterion contribution(τ) needs")
+        weight = self._weights[site.down]
+        known = self._norms.get(site.name)
+        if known is None or known[0] != weight._version:
+            part = (weight if site.expert is None else weight[site.expert]).detach().float()
+            norms = part.movedim(site.hidden_axis, -1).flatten(0, -2).norm(dim=0)
+            known = self._norms[site.name] = (weight._version, norms)
+        return known[1]
+
+
+def _outermost(scopes: Iterable[str]) -> list[str]:
+    """Scopes that lie in no other."""
+    found: list[str] = []
+    for scope in sorted(set(scopes), key=lambda each: each.count(".") if each else -1):
+        if not any(not outer or scope == outer or scope.startswith(f"{outer}.") for outer in found):
+            found.append(scope)
+    return found
+
+
+def _neurons_last(x: Tensor, width: int, axis: int) -> Tensor:
+    """An activation with the neurons on its last axis; a convolution has them on axis 1."""
+    if axis == 1 or x.shape[-1] != width:
+        at = 1 if axis == 1 else next((axis for axis, size in enumerate(x.shape) if size == width), -1)
+        return x.movedim(at, -1)
+    return x
+
+
+def _by_expert(use: Use, x: Tensor) -> Iterable[tuple[int, Tensor, Tensor | None]]:
+    """Each expert's number, its rows of the activation, and which tokens these are."""
+    expert, rows = use.weight.expert, use.value.stream.rows
+    if isinstance(expert, int):
+        yield expert, x, rows
+    elif isinstance(expert, Tensor):
+        flat = x.reshape(len(expert), -1)
+        for number in torch.unique(expert).tolist():
+            mine = (expert == number).nonzero().flatten()
+            yield number, flat[mine], None if rows is None else rows[mine]
+    elif use.offsets is not None:
+        start = 0
+        for number, end in enumerate(use.offsets.tolist()):
+            yield number, x[start:end], None if rows is None else rows[start:end]
+            start = end
+    else:  # (experts, tokens, width): all experts see all tokens, those that were not routed scaled by zero
+        for number, (mine, read) in enumerate(zip(x, use.value.stream.data.expand(len(x), -1, -1), strict=True)):
+            routed = (read != 0).any(-1).nonzero().flatten()
+            yield number, mine[routed], routed

@@ -1,0 +1,136 @@
+"""Which rows of an activation are which tokens: padding, first tokens, and where sequences begin."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actratio.errors import SiteError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to count, in the order of their sequences.
+
+    Attributes:
+        index: which rows of the activation, or ``None`` for all in their order.
+        lengths: how many of them each sequence has.
+        first: bool, which of them are first tokens, or ``None`` where that means nothing.
+    """
+
+    index: Tensor | None
+    lengths: list[int]
+    first: Tensor | None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of one forward pass.
+
+    Attributes:
+        batch, length: sequences, and tokens of each with padding.
+        keep: bool, (batch, length), what is no padding; ``None`` where all is kept.
+        continued: the pass goes on with sequences whose first tokens came before (a decoding step).
+    """
+
+    batch: int
+    length: int
+    keep: Tensor | None
+    continued: bool = False
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any], prefix: str = "") -> Tokens | None:
+        """From a model's arguments by name; ``None`` if none of them is a sequence of tokens.
+
+        Args:
+            prefix: ``"decoder_"`` for the decoder's.
+        """
+        for name in ("input_ids", "inputs_embeds", "labels" if prefix else ""):
+            given = arguments.get(prefix + name if name != "labels" else name)
+            if isinstance(given, Tensor) and given.ndim >= 2:
+                batch, length = given.shape[:2]
+                break
+        else:
+            return None
+        mask = arguments.get(f"{prefix}attention_mask")
+        keep = None
+        if isinstance(mask, Tensor) and mask.ndim == 2 and len(mask) == batch and mask.shape[1] >= length:
+            keep = mask[:, -length:].bool()  # with a cache, the mask covers what came before too
+            keep = None if bool(keep.all()) else keep
+        return cls(batch, length, keep, _cached(arguments.get("past_key_values")) > 0)
+
+    def first(self) -> Tensor:
+        """Bool, (batch, length): the first token of each sequence that is no padding."""
+        if self.continued:
+            device = None if self.keep is None else self.keep.device
+            return torch.zeros(self.batch, self.length, dtype=torch.bool, device=device)
+        if self.keep is None:
+            return (torch.arange(self.length) == 0).expand(self.batch, self.length)
+        return self.keep & (self.keep.cumsum(1) == 1)
+
+
+def rows_of(shape: torch.Size, tokens: Tokens | None, where: str) -> Rows:
+    """The rows of an activation of this shape, whose last axis is the neurons', read in order.
+
+    Raises:
+        SiteError: some tokens are padding, but the rows are not the tokens.
+    """
+    rows = shape[:-1].numel()
+    if tokens is not None and rows == tokens.batch * tokens.length:
+        first = tokens.first()
+        turned = len(shape) > 2 and shape[0] == tokens.length != tokens.batch and shape[1] == tokens.batch
+        if tokens.keep is None and not turned:
+            return Rows(None, [tokens.length] * tokens.batch, first.flatten())
+        keep = tokens.keep if tokens.keep is not None else torch.ones_like(first)
+        index = keep.flatten().nonzero().flatten()
+        first = first.flatten()[index.to(first.device)]
+        if turned:  # (length, batch, width): the rows of a sequence lie apart
+            index = index % tokens.length * tokens.batch + index // tokens.length
+        return Rows(index, keep.sum(1).tolist(), first)
+    if tokens is not None and tokens.keep is not None:
+        raise SiteError(
+            f"{where} has {rows} rows for {tokens.batch} × {tokens.length} tokens, some of which are padding; "
+            "it cannot be told which rows are: measure it without padding"
+        )
+    if len(shape) < 3:
+        return Rows(None, [rows], None)
+    length = shape[-2]
+    return Rows(None, [length] * (rows // length), (torch.arange(length) == 0).repeat(rows // length))
+
+
+def routed_rows(which: Tensor, tokens: Tokens | None) -> Rows:
+    """The rows of an activation whose rows are the tokens ``which`` (rows,), as a router's dispatch gives them."""
+    if tokens is None:
+        return Rows(None, [len(which)], None)
+    order = which.argsort(stable=True)
+    if tokens.keep is not None:
+        order = order[tokens.keep.flatten().to(which.device)[which[order]]]
+    chosen = which[order]
+    lengths = torch.bincount(chosen // tokens.length, minlength=tokens.batch).tolist()
+    return Rows(order, lengths, tokens.first().flatten().to(which.device)[chosen])
+
+
+def arguments_of(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A call's arguments by name."""
+    try:
+        bound = inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        return dict(kwargs)
+    extra = bound.pop("kwargs", {})
+    return {**bound, **(extra if isinstance(extra, Mapping) else {})}
+
+
+def _cached(past: Any) -> int:
+    """How many tokens a cache holds."""
+    length = getattr(past, "get_seq_length", None)
+    if length is None:
+        return 0
+    try:
+        return int(length())
+    except ValueError:  # a cache of recurrent states alone, which counts no tokens
+        return int(getattr(past, "has_previous_state", lambda: False)())
