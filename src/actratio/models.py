@@ -59,6 +59,22 @@ def load_model(
     return found
 
 
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer that a folder or a hub id holds.
+
+    Raises:
+        ModelError: there is none, or transformers is not installed.
+    """
+    transformers = _transformers()
+    try:
+        return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception as error:  # transformers and the hub's client raise many kinds
+        reason = " ".join(str(error).split())[:160]
+        raise ModelError(
+            f"{name} has no tokenizer that can be loaded ({type(error).__name__}: {reason}); name one with --tokenizer"
+        ) from None
+
+
 def _transformers() -> Any:
     try:
         import transformers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +59,31 @@ def load_hub(identifier: str, *, name: str | None = None, label: str | None = No
         x_val, val_labels = _images(name, splits[held_out], image, label)
     classes, y_train, y_val = encode_labels(name, train_labels, val_labels, label)
     return Dataset(name, x_train, y_train, x_val, y_val, classes, source)
+
+
+def stream_column(identifier: str, column: str) -> Iterator[str]:
+    """Texts of a column of a data set's split ``train``, without loading all of it.
+
+    Raises:
+        DataError: the library is not installed, no network, no such data set or column.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(
+            f"{identifier} is not a file, and the Hugging Face hub needs the library 'datasets' (the extra 'hub'); install it"
+        ) from None
+    try:
+        rows = datasets.load_dataset(identifier, split="train", streaming=True)
+    except Exception as error:  # the library raises many kinds, from many layers
+        raise DataError(
+            f"{identifier} is not a file, and could not be loaded from the Hugging Face hub ({type(error).__name__}: "
+            f"{short(error, 160)}); check the name and the network"
+        ) from None
+    for row in rows:
+        if not isinstance(row.get(column), str):
+            raise DataError(f"{identifier} has no text in the column {column!r}; its columns are {', '.join(row)}")
+        yield row[column]
 
 
 def _label_column(identifier: str, features: Any) -> str:

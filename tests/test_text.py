@@ -1,0 +1,96 @@
+"""Texts as batches of tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from actratio import ActratioError
+from actratio.data.text import read_texts, token_batches
+
+
+class Letters(SimpleNamespace):
+    """A tokenizer whose tokens are letters."""
+
+    eos_token_id = 99
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) - ord("a") + 1 for letter in text]}
+
+
+def batches(texts: list[str], **options: Any) -> list[tuple[list[list[int]], list[list[int]]]]:
+    made = token_batches(Letters(), texts, **{"length": 4, "batch_size": 2, **options})
+    return [(batch["input_ids"].tolist(), batch["attention_mask"].tolist()) for batch in made]
+
+
+def test_each_text_starts_a_sequence_and_long_ones_are_cut() -> None:
+    assert batches(["ab", "abcdef"], packed=False) == [
+        ([[1, 2, 0, 0], [1, 2, 3, 4]], [[1, 1, 0, 0], [1, 1, 1, 1]]),
+        ([[5, 6]], [[1, 1]]),
+    ]
+
+
+def test_packed_texts_are_joined_by_the_end() -> None:
+    assert batches(["ab", "abc", ""], packed=True) == [([[1, 2, 99, 1], [2, 3, 0, 0]], [[1, 1, 1, 1], [1, 1, 0, 0]])]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("limit", [1, 3, 4, 5, 100])
+def test_the_limit_is_exact(packed: bool, limit: int) -> None:
+    made = batches(["abcd", "abcdefg"], packed=packed, limit=limit)
+    assert sum(sum(map(sum, [row])) for _, mask in made for row in mask) == min(limit, 12 if packed else 11)
+
+
+def test_no_tokens_are_refused() -> None:
+    for packed in (True, False):
+        with pytest.raises(ActratioError, match="hold no tokens"):
+            batches(["", ""], packed=packed)
+
+
+def test_a_file_is_one_text_and_a_json_line_each_one(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    (tmp_path / "b.jsonl").write_text('{"text": "one", "body": "eins"}\n\n{"text": "two", "body": "zwei"}\n')
+    assert list(read_texts(str(tmp_path / "a.txt"))) == ["one\ntwo\n"]
+    assert list(read_texts(str(tmp_path / "b.jsonl"))) == ["one", "two"]
+    assert list(read_texts(str(tmp_path / "b.jsonl"), column="body")) == ["eins", "zwei"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.jsonl", b'{"text": 1}', "line 1 of .*no text in the field 'text'"),
+        ("a.jsonl", b'{"text": "a"}\nno', "line 2 of .* is not JSON"),
+        ("a.jsonl", b"[]", "no text in the field"),
+        ("a.txt", b"\xff\xfe\xff", "is not UTF-8"),
+        ("missing", None, "is not a file"),
+    ],
+)
+def test_bad_texts_are_one_sentence(name: str, content: bytes | None, words: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ActratioError, match=words):
+        list(read_texts(str(tmp_path / name)))
+
+
+def test_a_column_of_the_hub_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    rows = [{"text": "one"}, {"text": "two"}]
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split, streaming: iter(rows))
+    assert list(read_texts("owner/name")) == ["one", "two"]
+    with pytest.raises(ActratioError, match="no text in the column 'body'; its columns are text"):
+        list(read_texts("owner/name", column="body"))
+
+
+def test_without_network_the_hub_is_one_sentence() -> None:
+    with pytest.raises(ActratioError, match="owner/name is not a file, and could not be loaded"):
+        list(read_texts("owner/name"))
+
+
+def test_json_lines_keep_their_letters(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "naïve – 数"}, ensure_ascii=False), encoding="utf-8")
+    assert list(read_texts(str(tmp_path / "a.jsonl"))) == ["naïve – 数"]
