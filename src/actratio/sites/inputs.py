@@ -12,7 +12,7 @@ from actratio.errors import SiteError
 _BATCH, _TOKENS = 1, 8
 
 
-def made_up(model: nn.Module) -> dict[str, Tensor]:
+def made_up(model: nn.Module) -> dict[str, Any]:
     """A mapping of keyword arguments for one forward pass.
 
     Raises:
@@ -25,7 +25,8 @@ def made_up(model: nn.Module) -> dict[str, Tensor]:
         )
     some = next(model.parameters(), torch.empty(0))
     device, dtype = some.device, some.dtype
-    inputs: dict[str, Tensor] = {}
+    # A cache is of no use to one pass, and some cannot be made for few layers.
+    inputs: dict[str, Any] = {"use_cache": False} if hasattr(config, "use_cache") else {}
     if reads == "input_ids":
         inputs["input_ids"] = _tokens(config.get_text_config(), device)
     elif reads == "pixel_values":
