@@ -19,6 +19,7 @@ from actratio.counts import SiteCounts
 from actratio.kernels import count
 
 from .test_models import tiny
+from .test_sites import Blocks, D, ParallelExperts
 
 IDS = torch.tensor([[0, 0, 0, 5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 15, 16, 17, 18, 19]])
 LEFT = (IDS > 0).long()
@@ -123,6 +124,22 @@ def test_experts_count_alike_however_they_are_computed() -> None:
     for mine, second, third in zip(*(table.rows for table in tables), strict=True):
         assert same(mine.counts, second.counts)
         assert same(mine.counts, third.counts)
+
+
+def test_experts_whose_tokens_are_split_and_joined_again() -> None:
+    torch.manual_seed(0)
+    model = Blocks(ParallelExperts())
+    experts = model.layers[0]
+    assert isinstance(experts, ParallelExperts)
+    x = torch.randn(2, 4, D)
+    found = measure(model, [x])
+    best = (torch.arange(8) * 7) % 3
+    for number in range(4):
+        gate, up = F.linear(x.view(-1, D)[best == number], experts.both[number]).chunk(2, -1)
+        for tensor, values in (("activation", F.silu(gate)), ("hidden", F.silu(gate) * up)):
+            counts = found.counts(f"layers.0.{number}", tensor)
+            assert counts.tokens == len(values)
+            assert torch.equal(counts.active, (values > 0).sum(0))
 
 
 def test_tokens_that_are_not_routed_to_an_expert_are_not_silent_neurons() -> None:

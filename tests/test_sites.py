@@ -201,6 +201,33 @@ class Experts(nn.Module):
         return out.view_as(x)
 
 
+class ParallelExperts(nn.Module):
+    """Tokens sorted by expert, split, and the parts joined again after each projection, with a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both, self.down = nn.Parameter(torch.randn(4, 2 * W, D)), nn.Parameter(torch.randn(4, D, W))
+
+    def experts(self, x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
+        return torch.cat([F.linear(part, weight[number]) for number, part in enumerate(x.split(sizes))])
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, D)
+        best = (torch.arange(len(flat)) * 7) % 3  # the last expert is never chosen
+        order = best.argsort(stable=True)
+        sizes = best.bincount(minlength=4).tolist()
+        gate, up = self.experts(flat[order], self.both, sizes).chunk(2, dim=-1)
+        out = self.experts(F.silu(gate) * up, self.down, sizes)
+        return out[order.argsort()].view_as(x)
+
+
+def test_experts_whose_tokens_are_split_and_joined_again() -> None:
+    sites = find_sites(Blocks(ParallelExperts()), X)
+    assert [(site.name, site.role, site.gated, site.calls) for site in sites] == [
+        (f"layers.0.{number}", "expert", True, 1) for number in range(4)
+    ]
+
+
 def test_every_expert_is_a_site_even_one_that_no_token_reached() -> None:
     torch.manual_seed(0)
     sites = find_sites(Blocks(Experts()), X[:1, :1])  # one token reaches one expert

@@ -96,7 +96,7 @@ def _trace(model: nn.Module, inputs: Any) -> list[Site]:
         value, name = use.value, use.weight.name
         group = groups.setdefault((value.owner, value.module, name), _Group(value, use))
         group.calls += 1
-        used.add(id(value.activation))
+        used.add(value.origin)
         _count_experts(group, use, weights)
 
     used: set[int] = set()

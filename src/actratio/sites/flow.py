@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,11 +31,13 @@ class Stream:
         data: what the linear map read.
         rows: which token each row of ``data`` is, where rows were selected; ``None`` for all in order.
         source: identity of what was read, through casts and views.
+        weight: name of the weight that made it.
     """
 
     data: Tensor
     rows: Tensor | None
     source: object
+    weight: str
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Value:
         module: path of the activation module, if the function is one.
         hidden: the product with an up projection, if there was one.
         foreign: it was multiplied by data that is no linear map of the same input (a state-space scan, say).
+        origin: identity of the whole activation, of which some rows may have been selected since.
     """
 
     stream: Stream
@@ -73,6 +77,7 @@ class Value:
     module: str | None = None
     hidden: Tensor | None = None
     foreign: bool = False
+    origin: int = 0
 
 
 @dataclass(frozen=True)
@@ -195,7 +200,7 @@ class Flow(TorchFunctionMode):
             self._keep_before_writing(args[0])
         output = func(*args, **kwargs)
         if name in functions.ALIAS:
-            self._alias(name, args, kwargs, output)
+            self._alias(func, name, args, kwargs, output)
         elif name in functions.LINEAR:
             self._linear(name, args, kwargs, output)
         elif name in functions.KNOWN and isinstance(output, Tensor):
@@ -208,18 +213,15 @@ class Flow(TorchFunctionMode):
         """A tensor that is about to be overwritten may be the activation that somebody wants to see."""
         value = self._values.get(id(target))
         if value is not None and value.activation is target:
-            kept = replace(value, activation=target.clone())
-            self.activations.pop(id(target), None)
-            self.activations[id(kept.activation)] = kept
+            kept = self.activations[value.origin] = replace(value, activation=target.clone())
             self._set(target, kept)
 
-    def _alias(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def _alias(
+        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
         source = args[0] if args else kwargs.get("input")
-        if isinstance(source, list | tuple):  # cat and stack: known where all parts are one thing
-            values = {self._values.get(id(each)) for each in source}
-            value = values.pop() if len(values) == 1 else None
-            if value is not None and isinstance(output, Tensor):
-                self._set(output, value)
+        if isinstance(source, list | tuple):
+            self._joined(source, output)
             return
         if not isinstance(source, Tensor):
             return
@@ -236,13 +238,29 @@ class Flow(TorchFunctionMode):
         value = self._values.get(id(source))
         if value is None:
             return
-        for each in outputs:
-            if name in functions.SPLITS and value.activation is None:
+        for number, each in enumerate(outputs):
+            if name not in functions.SPLITS and name != "index_select":
+                self._set(each, value)
+            elif value.activation is None:
                 # Perhaps the gate or the up half of a fused projection: a stream of its own.
                 stream = value.stream
-                self._set(each, Value(Stream(stream.data, stream.rows, stream.source)))
+                self._set(each, Value(Stream(stream.data, stream.rows, stream.source, stream.weight)))
             else:
-                self._set(each, value)
+                self._set(each, _cut(value, source, partial(_again, func, args[1:], kwargs, number)))
+
+    def _joined(self, parts: list[Any] | tuple[Any, ...], output: Any) -> None:
+        """cat and stack: known where all parts are one thing, or the outputs of experts that share a weight."""
+        values = [self._values.get(id(each)) for each in parts]
+        if not isinstance(output, Tensor) or not values or any(value is None for value in values):
+            return
+        known = [value for value in values if value is not None]
+        streams = [value.stream for value in known]
+        if all(value is known[0] for value in known):
+            self._set(output, known[0])
+        elif len({stream.weight for stream in streams}) == 1 and all(value.activation is None for value in known):
+            every = [stream.rows for stream in streams if stream.rows is not None]
+            rows = torch.cat(every) if len(every) == len(streams) else None
+            self._set(output, Value(Stream(streams[0].data, rows, object(), streams[0].weight)))
 
     def _select_rows(
         self, name: str, source: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
@@ -295,7 +313,7 @@ class Flow(TorchFunctionMode):
             offsets = operands[2] if "grouped_mm" in name and len(operands) > 2 else None
             self._on_use(Use(value, data, self._owner(), weight, columns, axis, offsets))
         rows = self._rows.get(id(data)) if value is None else value.stream.rows
-        self._set(output, Value(Stream(data, rows, id(data) if value is None else value.stream)))
+        self._set(output, Value(Stream(data, rows, id(data) if value is None else value.stream, weight.name)))
 
     def _pointwise(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         operands = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
@@ -333,7 +351,7 @@ class Flow(TorchFunctionMode):
             else:
                 self._values.pop(id(output), None)
         elif name in functions.NONLINEAR or (name in functions.PRODUCT and len(known) > 1):
-            self._activated(value, tensor, output, _joined(value.function, name), None)
+            self._activated(value, tensor, output, _then(value.function, name), None)
         elif relu:
             self._activated(value, tensor, output, "relu", None)
         else:
@@ -350,9 +368,11 @@ class Flow(TorchFunctionMode):
 
     def _activated(self, value: Value, tensor: Tensor, output: Tensor, function: str, module: str | None) -> None:
         if value.activation is not None:  # one function written out in several steps
-            self.activations.pop(id(value.activation), None)
+            self.activations.pop(value.origin, None)
         pre = tensor if value.activation is None else value.pre
-        made = Value(value.stream, output, None if output is pre else pre, function, self._owner(), module)
+        made = Value(
+            value.stream, output, None if output is pre else pre, function, self._owner(), module, origin=id(output)
+        )
         self.activations[id(output)] = made
         self._set(output, made)
 
@@ -372,8 +392,38 @@ class Flow(TorchFunctionMode):
         self._alive.append(tensor)
 
 
-def _joined(before: str, name: str) -> str:
+def _then(before: str, name: str) -> str:
     return name if not before else f"{before}·{name}"
+
+
+def _again(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], number: int, tensor: Tensor
+) -> Tensor:
+    """The output, or the one of this number, of a function that is called with another first argument."""
+    output = func(tensor, *args, **kwargs)
+    found: Tensor = output if isinstance(output, Tensor) else output[number]
+    return found
+
+
+def _cut(value: Value, source: Tensor, select: Callable[[Tensor], Tensor]) -> Value:
+    """The value of a part of ``source``: its tensors of the same shape are cut alike, and so are its rows."""
+
+    def part(tensor: Tensor | None) -> Tensor | None:
+        return select(tensor) if tensor is not None and tensor.shape == source.shape else tensor
+
+    stream = value.stream
+    rows = stream.rows
+    if rows is not None and len(rows) == len(source):
+        chosen = select(source)
+        if len(chosen) != len(source):  # else it was another axis that was cut
+            rows = select(rows)
+    return replace(
+        value,
+        stream=Stream(stream.data, rows, stream.source, stream.weight),
+        activation=part(value.activation),
+        pre=part(value.pre),
+        hidden=part(value.hidden),
+    )
 
 
 def _is_relu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
