@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 import actratio
 from actratio import ActratioError, Measurement, Probe, find_sites, load, measure
 from actratio.counts import SiteCounts
-from actratio.kernels import count
+from actratio.kernels.reference import count
 
 from .test_models import tiny
 from .test_sites import Blocks, D, ParallelExperts

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from actratio import ActratioError
 from actratio.counts import BLOCKS, WINDOWS, SiteCounts
 from actratio.criteria import Criterion
-from actratio.kernels import count
+from actratio.kernels.reference import count
 from actratio.magnitudes import BINS, Magnitudes, edges
 
 # Two sequences, of three tokens and of one, with three neurons.

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_SHIFT = 20  # of float32's 23 bits of mantissa, three are kept: eight bins an octave
-BINS = 1 << (31 - _SHIFT)
+SHIFT = 20
+"""Bits of a float32 that its bin leaves out: of the mantissa's 23, three are kept, for eight bins an octave."""
+
+BINS = 1 << (31 - SHIFT)
 """Bins of the histogram; bin 0 holds zero (and what is below 2⁻¹²⁶ · 1/8)."""
 
-_INFINITE = 0x7F800000 >> _SHIFT
+_INFINITE = 0x7F800000 >> SHIFT
 
 
 def edges() -> Tensor:
     """Lower bounds of the bins, float64, (BINS + 1,): 2ᵉ · (1 + j/8); the last finite one ends at infinity."""
-    bits = torch.arange(BINS + 1, dtype=torch.int64).clamp_max(_INFINITE) << _SHIFT
+    bits = torch.arange(BINS + 1, dtype=torch.int64).clamp_max(_INFINITE) << SHIFT
     return bits.to(torch.int32).view(torch.float32).double()
 
 
@@ -38,7 +40,7 @@ class Magnitudes:
     def of(cls, x: Tensor) -> Magnitudes:
         """Count the elements of a tensor of any shape."""
         bits = x.detach().float().contiguous().view(torch.int32).flatten() & 0x7FFFFFFF
-        return cls(torch.bincount(bits >> _SHIFT, minlength=BINS))
+        return cls(torch.bincount(bits >> SHIFT, minlength=BINS))
 
     def merge(self, other: Magnitudes) -> Magnitudes:
         return Magnitudes(self.counts + other.counts)

@@ -14,6 +14,7 @@ from torch import Tensor
 from actratio.counts import SiteCounts
 from actratio.errors import RunError
 from actratio.files import replacing, write_json
+from actratio.kernels import reference
 from actratio.magnitudes import Magnitudes
 from actratio.sites import Site
 
@@ -229,10 +230,8 @@ def _as_kept(name: str, value: Tensor | None) -> Any:
 
 
 def _nothing(width: int) -> SiteCounts:
-    from actratio.kernels import count
-
     empty = torch.zeros(0, width, dtype=torch.bool)
-    return count(empty, [], torch.zeros(0, dtype=torch.bool))
+    return reference.count(empty, [], torch.zeros(0, dtype=torch.bool))
 
 
 def _merged(a: SiteCounts, b: SiteCounts) -> SiteCounts:

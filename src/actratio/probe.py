@@ -195,13 +195,14 @@ class Probe:
         if rows.index is not None:
             flat = flat[rows.index.to(flat.device)]
         first = None if rows.first is None else rows.first.to(flat.device)
-        for criterion in self.criteria:
-            active = criterion.active(flat, self._column_norms(site) if criterion.weighs else None)
-            made = count(active, rows.lengths, first)
+        for number, criterion in enumerate(self.criteria):
+            norms = self._column_norms(site) if criterion.weighs else None
+            made, magnitudes = count(flat, criterion, rows.lengths, first, norms=norms, magnitudes=number == 0)
             before = counted.counts.get(criterion)
             counted.counts[criterion] = made if before is None else before.merge(made)
-        magnitudes = Magnitudes(Magnitudes.of(flat).counts.cpu())
-        counted.magnitudes = magnitudes if counted.magnitudes is None else counted.magnitudes.merge(magnitudes)
+            if magnitudes is not None:
+                known = counted.magnitudes
+                counted.magnitudes = magnitudes if known is None else known.merge(magnitudes)
 
     def _column_norms(self, site: Site) -> Tensor:
         """‖W_down[:, i]‖₂ in float32, (width,), of the weights as they are now."""
