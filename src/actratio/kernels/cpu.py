@@ -53,7 +53,7 @@ def count(
     active = np.zeros((threads, width), np.int64)
     words = np.zeros((tokens, -(-width // _WORD)), np.uint64)
     histogram = np.zeros((threads, BINS if magnitudes else 1), np.int64)
-    shift = SHIFT - (32 - 8 * bits.itemsize)  # bfloat16 is the upper half of a float32
+    shift = max(0, SHIFT - (32 - 8 * bits.itemsize))  # bfloat16 is the upper half of a float32
     numba.set_num_threads(threads)
     _count(
         bits,
