@@ -44,9 +44,9 @@ def test_the_fused_pass_equals_the_reference(
     assert cpu.takes(x, criterion)
     first = torch.rand(len(x)) < 0.3
     for which in (None, first):
-        counts, magnitudes = cpu.count(x, criterion, lengths, which, magnitudes=dtype != torch.bool)
+        counts, magnitudes = cpu.count(x, criterion, lengths, which, magnitudes=dtype != torch.bool, sets=which is None)
         active = x if dtype == torch.bool else criterion.active(x)
-        same(counts, reference.count(active, lengths, which))
+        same(counts, reference.count(active, lengths, which, sets=which is None))
         if dtype != torch.bool:
             assert magnitudes is not None
             assert torch.equal(magnitudes.counts, Magnitudes.of(x).counts)
@@ -54,7 +54,7 @@ def test_the_fused_pass_equals_the_reference(
 
 def test_rows_that_lie_apart_are_counted_alike() -> None:
     x = torch.randn(8, 6).T[1:4]
-    counts, _ = cpu.count(x, Criterion("positive"), [3], None, magnitudes=False)
+    counts, _ = cpu.count(x, Criterion("positive"), [3], None, magnitudes=False, sets=True)
     same(counts, reference.count(x > 0, [3]))
 
 

@@ -26,6 +26,7 @@ def measure(
     sites: Select = None,
     tensors: Sequence[str] = TENSORS,
     criteria: Sequence[str | Criterion] = ("positive",),
+    counts_alone: bool = False,
     name: str | None = None,
     progress: Progress = lambda tokens: None,
 ) -> Measurement:
@@ -39,6 +40,7 @@ def measure(
         sites: globs over the sites' names, or a function of a ``Site``; by default all MLPs and experts.
         tensors: ``activation``, and in gated MLPs ``hidden``.
         criteria: what counts as active; several cost one pass.
+        counts_alone: leave out unions, overlaps, idle blocks and magnitudes.
         name: of the model, for the table; by default its class's, or the one that it was loaded by.
 
     Raises:
@@ -59,7 +61,13 @@ def measure(
         for batch in batches:
             inputs = _inputs(batch, device)
             if probe is None:
-                probe = Probe(model, find_sites(model, inputs, select=sites), tensors=tensors, criteria=wanted)
+                probe = Probe(
+                    model,
+                    find_sites(model, inputs, select=sites),
+                    tensors=tensors,
+                    criteria=wanted,
+                    counts_alone=counts_alone,
+                )
             with probe:
                 call(model, inputs)
             progress(probe.tokens)

@@ -24,6 +24,7 @@ def count(
     *,
     norms: Tensor | None = None,
     magnitudes: bool = False,
+    sets: bool = True,
 ) -> tuple[SiteCounts, Magnitudes | None]:
     """Count an activation (tokens, width) by the fastest kernel that takes it.
 
@@ -32,13 +33,16 @@ def count(
         lengths: how many tokens each sequence has.
         first: bool, (tokens,), the first tokens of sequences, or ``None``.
         norms: (width,), ‖W_down[:, i]‖₂, for criteria that weigh.
+        sets: whether to count what is about sets of neurons: unions, overlap, idle blocks.
         magnitudes: whether to count the histogram of \\|x\\| too.
     """
     fast = _cpu()
     if fast is not None and fast.takes(x, criterion):
-        found: tuple[SiteCounts, Magnitudes | None] = fast.count(x, criterion, lengths, first, magnitudes=magnitudes)
+        found: tuple[SiteCounts, Magnitudes | None] = fast.count(
+            x, criterion, lengths, first, magnitudes=magnitudes, sets=sets
+        )
         return found
-    counts = reference.count(criterion.active(x, norms), lengths, first)
+    counts = reference.count(criterion.active(x, norms), lengths, first, sets=sets)
     return counts, Magnitudes(Magnitudes.of(x).counts.cpu()) if magnitudes else None
 
 

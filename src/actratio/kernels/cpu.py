@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numba
@@ -39,12 +40,13 @@ def takes(x: Tensor, criterion: Criterion) -> bool:
 
 
 def count(
-    x: Tensor, criterion: Criterion, lengths: Sequence[int], first: Tensor | None, *, magnitudes: bool
+    x: Tensor, criterion: Criterion, lengths: Sequence[int], first: Tensor | None, *, magnitudes: bool, sets: bool
 ) -> tuple[SiteCounts, Magnitudes | None]:
     """Count an activation (tokens, width); lengths and ``first`` as for ``reference.count``.
 
     Args:
         magnitudes: whether to count the histogram of \\|x\\| in the same pass.
+        sets: as for ``reference.count``.
     """
     tokens, width = x.shape
     bits = x.contiguous().view(_INTEGERS[x.dtype]).numpy()
@@ -68,7 +70,6 @@ def count(
         magnitudes,
     )
     per_token = np.bitwise_count(words).sum(1, dtype=np.int64)
-    windows, union, pairs, idle = _sets(words, np.asarray(lengths, np.int64), len(WINDOWS), width)
     counts = SiteCounts(
         tokens=tokens,
         active=torch.from_numpy(active.sum(0)),
@@ -76,12 +77,17 @@ def count(
         first_tokens=None if first is None else int(first.sum()),
         first_active=None if first is None else _of_words(words[first.numpy()], width),
         per_token=torch.from_numpy(np.bincount(per_token, minlength=width + 1)),
-        windows=torch.from_numpy(windows),
-        union=torch.from_numpy(union),
-        both=int(pairs[0]),
-        either=int(pairs[1]),
-        idle_blocks=torch.from_numpy(idle),
     )
+    if sets:
+        windows, union, pairs, idle = _sets(words, np.asarray(lengths, np.int64), len(WINDOWS), width)
+        counts = replace(
+            counts,
+            windows=torch.from_numpy(windows),
+            union=torch.from_numpy(union),
+            both=int(pairs[0]),
+            either=int(pairs[1]),
+            idle_blocks=torch.from_numpy(idle),
+        )
     return counts, Magnitudes(torch.from_numpy(histogram.sum(0))) if magnitudes else None
 
 

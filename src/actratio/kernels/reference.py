@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,21 +11,32 @@ from torch import Tensor
 from actratio.counts import BLOCKS, WINDOWS, SiteCounts
 
 
-def count(active: Tensor, lengths: Sequence[int], first: Tensor | None = None) -> SiteCounts:
+def count(active: Tensor, lengths: Sequence[int], first: Tensor | None = None, *, sets: bool = True) -> SiteCounts:
     """Count a mask of active neurons.
 
     Args:
         active: bool, (tokens, width); the tokens of a sequence lie one after another.
         lengths: how many tokens each sequence has; their sum is the number of tokens.
         first: bool, (tokens,), the first tokens of sequences; ``None`` where that means nothing.
+        sets: whether to count what is about sets of neurons: unions, overlap, idle blocks.
 
     Returns:
-        Everything that ``SiteCounts`` can hold, on the CPU.
+        Everything that ``SiteCounts`` can hold, without ``sets`` the rest, on the CPU.
     """
     tokens, width = active.shape
     if sum(lengths) != tokens:
         raise ValueError(f"sequences of {sum(lengths)} tokens do not make {tokens} rows")
     per_token = active.sum(1)
+    counts = SiteCounts(
+        tokens=tokens,
+        active=active.sum(0).cpu(),
+        squares=(per_token * per_token).sum().cpu(),
+        first_tokens=None if first is None else int(first.sum()),
+        first_active=None if first is None else active[first].sum(0).cpu(),
+        per_token=torch.bincount(per_token, minlength=width + 1).cpu(),
+    )
+    if not sets:
+        return counts
     windows = torch.zeros(len(WINDOWS), dtype=torch.int64)
     union = torch.zeros(len(WINDOWS), dtype=torch.int64)
     both = either = 0
@@ -37,19 +49,7 @@ def count(active: Tensor, lengths: Sequence[int], first: Tensor | None = None) -
         both += int((sequence[1:] & sequence[:-1]).sum())
         either += int((sequence[1:] | sequence[:-1]).sum())
     idle = [tokens * -(-width // size) - int(_blocks(active, size).sum()) for size in BLOCKS]
-    return SiteCounts(
-        tokens=tokens,
-        active=active.sum(0).cpu(),
-        squares=(per_token * per_token).sum().cpu(),
-        first_tokens=None if first is None else int(first.sum()),
-        first_active=None if first is None else active[first].sum(0).cpu(),
-        per_token=torch.bincount(per_token, minlength=width + 1).cpu(),
-        windows=windows,
-        union=union,
-        both=both,
-        either=either,
-        idle_blocks=torch.tensor(idle),
-    )
+    return replace(counts, windows=windows, union=union, both=both, either=either, idle_blocks=torch.tensor(idle))
 
 
 def _blocks(active: Tensor, size: int) -> Tensor:
