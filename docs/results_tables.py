@@ -1,16 +1,16 @@
-"""Write the tables and figures of docs/results/mlp.md from two finished studies.
+"""Write the tables and figures of docs/results/mlp.md from finished studies.
 
-    python docs/results_tables.py RUN_WITHOUT_BIASES RUN_WITH_BIASES --published FILE
+    python docs/results_tables.py RUN [RUN] --published FILE
 
-Each block of the page between ``<!-- begin: NAME -->`` and ``<!-- end: NAME -->`` is replaced; the
-words around the blocks are written by hand.
+A run without biases fills the page's block ``no-bias``, one with biases the block ``bias``; the words around the
+blocks are written by hand.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-import shutil
+import tempfile
 from pathlib import Path
 
 from actratio.report.page import Table
@@ -28,40 +28,45 @@ def markdown(table: Table) -> str:
     return "\n".join([line, rule, *rows])
 
 
+def section(report: StudyReport, name: str) -> str:
+    """All that the page shows of a run; its figures are written beside the page."""
+    widths, laws = report.tables
+    with tempfile.TemporaryDirectory() as folder:
+        save_charts(report.charts, Path(folder))
+        for chart in report.charts:  # the page shows the SVG
+            target = PAGE.parent / "figures" / f"{name}-{chart.key}.svg"
+            target.write_bytes((Path(folder) / f"{chart.key}.svg").read_bytes())
+    return "\n\n".join(
+        [
+            "\n".join(f"- {finding}" for finding in report.findings),
+            markdown(widths),
+            "Ratios and active neurons are means over the layers of a width, ± half of the 95 % interval over seeds; the published "
+            "ratio is the mean over the layers of a width.",
+            markdown(laws),
+            "In brackets 95 % intervals; what they and the columns mean, see [Scaling laws](../laws.md).",
+            "\n".join(f"![{chart.title}](figures/{name}-{chart.key}.svg)" for chart in report.charts),
+            "Made with " + ", ".join(f"{key} {value}" for key, value in report.provenance.items()) + ".",
+        ]
+    )
+
+
 def main() -> None:
     """Fill the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="without biases, then with biases")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--published", type=Path, required=True, help="the article's CSV")
     arguments = parser.parse_args()
     page = PAGE.read_text(encoding="utf-8")
-    figures = PAGE.parent / "figures"
-    shutil.rmtree(figures, ignore_errors=True)
-    for name, run in zip(("no-bias", "bias"), arguments.runs, strict=True):
+    for run in arguments.runs:
         report = StudyReport.of(run, arguments.published)
-        if report.settings["bias"] != (name == "bias"):
-            raise SystemExit(
-                f"{run} is the study {'with' if report.settings['bias'] else 'without'} biases; give the one without biases first"
-            )
-        blocks = {
-            f"{name} widths": markdown(report.tables[0]),
-            f"{name} laws": markdown(report.tables[1]),
-            f"{name} findings": "\n".join(f"- {finding}" for finding in report.findings),
-            f"{name} made": ", ".join(f"{key} {value}" for key, value in report.provenance.items()),
-        }
-        for block, content in blocks.items():
-            pattern = rf"(<!-- begin: {block} -->\n).*?(<!-- end: {block} -->)"
-            page, found = re.subn(
-                pattern, lambda match, text=content: f"{match[1]}\n{text}\n\n{match[2]}", page, flags=re.DOTALL
-            )
-            if found != 1:
-                raise SystemExit(f"{PAGE} has {found} blocks named {block!r}; it needs one")
-        save_charts(report.charts, figures)
-        for path in figures.iterdir():
-            if path.suffix == ".png":  # the page shows the SVG
-                path.unlink()
-            elif not path.name.startswith(("no-bias", "bias")):
-                path.rename(path.with_name(f"{name}-{path.name}"))
+        name = "bias" if report.settings["bias"] else "no-bias"
+        content = section(report, name)
+        pattern = rf"(<!-- begin: {name} -->\n).*?(<!-- end: {name} -->)"
+        page, found = re.subn(
+            pattern, lambda match, text=content: f"{match[1]}\n{text}\n\n{match[2]}", page, flags=re.DOTALL
+        )
+        if found != 1:
+            raise SystemExit(f"{PAGE} has {found} blocks named {name!r}; it needs one")
     PAGE.write_text(page, encoding="utf-8")
 
 
