@@ -1,33 +1,30 @@
-"""The commands: thin, one function each.
-
-What a person reads goes to the terminal through rich; progress and errors go to stderr, so that
-stdout holds the result alone.
-"""
+"""The commands: thin, one function each; ``terminal`` prints what they say."""
 
 from __future__ import annotations
 
-import json
-import math
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table as RichTable
 
 from actratio import __version__
 from actratio.errors import ActratioError
+from actratio.terminal import (
+    err,
+    out,
+    plural,
+    print_json,
+    records,
+    show,
+    show_measured,
+    show_table,
+    tokens_bar,
+    training_bar,
+)
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from actratio.report.page import Table
     from actratio.studies.mlp import MlpRun
 
 app = typer.Typer(
@@ -40,9 +37,6 @@ study_app = typer.Typer(help="Run a study: train, count, fit, show.", no_args_is
 app.add_typer(study_app, name="study")
 
 _INTERRUPTED = 130  # typer's exit status after Ctrl-C
-_PIPE_WIDTH = 120  # what rich takes for a pipe, 80, would fold the tables
-out = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-err = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.")]
@@ -152,7 +146,8 @@ def study_mlp(
     run = MlpRun(study, out_dir or _default_folder(names, bias))
     _say_plan(run)
     try:
-        _execute(run)
+        with training_bar(run.flops) as progress:
+            run.execute(progress)
     except KeyboardInterrupt:
         done = f"{len(run.finished())} of {len(run.units)} trainings are done"
         err.print(
@@ -168,9 +163,9 @@ def study_mlp(
     with err.status("drawing the figures and the report"):
         page = report.write(run.folder.path)
     if as_json:
-        _print_json(_study_json(report, run.folder.path))
+        print_json(_study_json(report, run.folder.path))
         return
-    _show(report.tables, report.findings)
+    show(report.tables, report.findings)
     out.print(f"table   {escape(str(run.table_path))}", soft_wrap=True, highlight=False)
     out.print(f"report  {escape(str(page))}", soft_wrap=True, highlight=False)
 
@@ -202,17 +197,17 @@ def fit_table(
     said = [finding for each in laws for finding in findings(each)]
     if as_json:
         settings = {"table": str(table), "split": split, "epoch": epoch, "logits": logits, "resamples": resamples}
-        _print_json(
+        print_json(
             {
                 "settings": settings,
-                "rows": _records(at_epoch(frame, split, epoch)),
+                "rows": records(at_epoch(frame, split, epoch)),
                 "path": str(table),
                 "laws": [_laws_json(each) for each in laws],
                 "verdicts": said,
             }
         )
         return
-    _show([laws_table(laws)], said)
+    show([laws_table(laws)], said)
 
 
 @app.command("report")
@@ -229,9 +224,9 @@ def report_run(
     with err.status("drawing the figures and the report"):
         page = report.write(run)
     if as_json:
-        _print_json({**_study_json(report, run), "path": str(page)})
+        print_json({**_study_json(report, run), "path": str(page)})
         return
-    _show(report.tables, report.findings)
+    show(report.tables, report.findings)
     out.print(f"report  {escape(str(page))}", soft_wrap=True, highlight=False)
 
 
@@ -301,7 +296,7 @@ def measure_model(
         )
     texts = chain(prompts or (), *(read_texts(each, column=column) for each in text or ()))
     batches = token_batches(words, texts, length=length, batch_size=batch_size, packed=packed, limit=limit_tokens)
-    with _tokens_bar(limit_tokens) as progress:
+    with tokens_bar(limit_tokens) as progress:
         found = measure(
             loaded,
             batches,
@@ -324,51 +319,10 @@ def measure_model(
             "packed": packed,
             "limit_tokens": limit_tokens,
         }
-        _print_json({"settings": settings, "rows": _records(frame), "path": str(folder)})
+        print_json({"settings": settings, "rows": records(frame), "path": str(folder)})
         return
-    _show_measured(f"Activation ratios of {model}", frame)
+    show_measured(f"Activation ratios of {model}", frame)
     out.print(f"measurement  {escape(str(folder))}", soft_wrap=True, highlight=False)
-
-
-_MEASURED = {
-    "site": "site", "tensor": "tensor", "criterion": "criterion", "tokens": "tokens", "activation_ratio": "ratio",
-    "ratio_std": "± over tokens", "first_ratio": "first token", "rest_ratio": "rest", "dead": "dead",
-    "always_on": "always on", "overlap": "overlap",
-}  # fmt: skip
-
-
-def _show_measured(title: str, frame: pd.DataFrame) -> None:
-    """The table of a measurement; what is the same in all rows goes to the title."""
-    names = list(_MEASURED)
-    for name in ("tensor", "criterion"):
-        if frame[name].nunique() == 1:
-            names.remove(name)
-            title += f", {frame[name].iloc[0]}"
-    rows = [[_cell(value) for value in row] for row in frame[names].itertuples(index=False)]
-    _show_table(title, [_MEASURED[name] for name in names], rows, "right")
-
-
-@contextmanager
-def _tokens_bar(limit: int | None) -> Iterator[Callable[[int], None]]:
-    columns = (
-        TextColumn("measuring"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} tokens, {task.fields[rate]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        task, start = bar.add_task("", total=limit, rate=""), time.monotonic()
-
-        def progress(tokens: int) -> None:
-            bar.update(task, completed=tokens, rate=f"{tokens / (time.monotonic() - start + 1e-9):,.0f}/s")
-
-        yield progress
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.1%}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 @app.command("sites")
@@ -393,7 +347,7 @@ def list_sites(
         loaded = load_model(model, device="cpu", trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
     found = find_sites(loaded, select=None if sites is None else specs([sites]))
     if as_json:
-        _print_json(
+        print_json(
             {"settings": {"model": model, "sites": sites}, "rows": [asdict(site) for site in found], "path": None}
         )
         return
@@ -410,7 +364,7 @@ def list_sites(
         ]
         for site in found
     ]
-    _show_table(f"Sites of {model}", header, rows, "left")
+    show_table(f"Sites of {model}", header, rows, "left")
 
 
 @app.command("datasets")
@@ -420,9 +374,9 @@ def list_datasets(as_json: Json = False) -> None:
 
     rows = [{"name": name, "description": each.description, "where": each.where} for name, each in BUILTIN.items()]
     if as_json:
-        _print_json({"settings": {}, "rows": rows, "path": None})
+        print_json({"settings": {}, "rows": rows, "path": None})
         return
-    _show_table(
+    show_table(
         "Data sets",
         ["name", "what", "where"],
         [[row["name"], row["description"], row["where"]] for row in rows],
@@ -449,62 +403,17 @@ def _say_plan(run: MlpRun) -> None:
         )
     biases = "with" if study.bias else "without"
     err.print(
-        f"{_plural(len(run.units), 'training')} of {_plural(study.seeds, 'seed')} and {_plural(study.epochs, 'epoch')}, {biases} biases, on {run.folder.settings['device']}; "
+        f"{plural(len(run.units), 'training')} of {plural(study.seeds, 'seed')} and {plural(study.epochs, 'epoch')}, {biases} biases, on {run.folder.settings['device']}; "
         f"results in {escape(str(run.folder.path))}",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _execute(run: MlpRun) -> None:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task("training", total=run.flops)
-        done, said = 0, 0
-
-        def progress(name: str, flops: int) -> None:
-            nonlocal done, said
-            bar.update(task, advance=flops, description=escape(name))
-            done += flops
-            # A log file gets a line for every tenth instead of the bar.
-            if bar.disable and done * 10 // run.flops > said:
-                said = done * 10 // run.flops
-                err.print(f"{done / run.flops:.0%} done, at {escape(name)}", highlight=False, soft_wrap=True)
-
-        run.execute(progress)
-        bar.update(task, completed=run.flops, description="trained")
-
-
-def _show(tables: list[Table], findings: list[str]) -> None:
-    for table in tables:
-        _show_table(table.title, table.header, table.rows, "right")
-    for finding in findings:
-        out.print(f"• {escape(finding)}", highlight=False)
-
-
-def _show_table(title: str, header: list[str], rows: list[list[str]], justify: str) -> None:
-    table = RichTable(title=escape(title), title_justify="left", title_style="bold")
-    for number, name in enumerate(header):
-        table.add_column(escape(name), justify="left" if number == 0 or justify == "left" else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    out.print(table)
-
-
 def _study_json(report: Any, path: Path) -> dict[str, Any]:
     return {
         "settings": report.settings,
-        "rows": _records(report.frame),
+        "rows": records(report.frame),
         "path": str(path),
         "laws": [_laws_json(each) for each in report.laws],
         "verdicts": report.findings,
@@ -514,18 +423,6 @@ def _study_json(report: Any, path: Path) -> dict[str, Any]:
 def _laws_json(each: Any) -> dict[str, Any]:
     by_layer = {str(layer): laws.to_dict() for layer, laws in each.by_layer.items()}
     return {"dataset": each.dataset, "left_out": each.left_out, **each.laws.to_dict(), "by_layer": by_layer}
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows for JSON; what was not measured, or is not finite, is null."""
-    return [
-        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-        for row in frame.to_dict(orient="records")
-    ]
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(content, ensure_ascii=False, allow_nan=False, default=str))  # dates and the like, as text
 
 
 if __name__ == "__main__":
