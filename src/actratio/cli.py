@@ -170,6 +170,67 @@ def study_mlp(
     out.print(f"report  {escape(str(page))}", soft_wrap=True, highlight=False)
 
 
+@study_app.command("transformer")
+def study_transformer(
+    models: Annotated[list[str], typer.Option(help="Folders or hub ids, separated by commas.")],
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="A text; several times for several.", show_default="the article's four"),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="auto (as saved), fp32, bf16 or fp16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out_dir: Annotated[Path, typer.Option("--out", metavar="RUN", help="Results folder.")] = Path("runs/transformer"),
+    published: Published = None,
+    trust_remote_code: TrustRemoteCode = False,
+    allow_pickle: AllowPickle = False,
+    as_json: Json = False,
+) -> None:
+    """Measure how the activation ratio goes over the depth of transformers, on the article's prompts."""
+    import pandas as pd
+
+    from actratio.data.text import ARTICLE_PROMPTS
+    from actratio.files import write_csv, write_table
+    from actratio.models import load_model, load_tokenizer
+    from actratio.provenance import provenance
+    from actratio.report.transformer import profile_chart, profile_table, write_profile
+    from actratio.studies.mlp import specs
+    from actratio.studies.transformer import article_table, measure_profile, profiles, read_gpt
+
+    names, prompts = specs(models), tuple(prompt or ARTICLE_PROMPTS)
+    if not names:
+        raise ActratioError("no model was given; name at least one with --models, a folder or a hub id")
+    theirs = None if published is None else read_gpt(published)
+    frames = []
+    for name in names:
+        with err.status(f"measuring {escape(name)}"):
+            tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
+            model = load_model(
+                name, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
+            )
+            frames.append(measure_profile(model, tokenizer, name, prompts))
+        del model  # before the next one is loaded
+    frame = pd.concat(frames, ignore_index=True)
+    table = article_table(frame)
+    found = profiles(table)
+    settings = {"study": "transformer", "models": list(names), "prompts": list(prompts), "dtype": dtype}
+    made_by = provenance()
+    write_table(out_dir / "results.parquet", frame, {"settings": settings, "provenance": made_by})
+    write_csv(out_dir / "gpt.csv", table)
+    layers = table.groupby("model")["layer"].nunique().to_dict()
+    shown, findings = profile_table(found, layers), [each.verdict for each in found]
+    lead = (
+        f"Share of the activation functions' outputs above zero, over the tokens of {plural(len(prompts), 'prompt')}."
+    )
+    details = {key: str(value) for key, value in {**settings, **made_by}.items()}
+    page = write_profile(out_dir, shown, profile_chart(table, theirs), findings, lead, details)
+    if as_json:
+        print_json({"settings": settings, "rows": records(frame), "path": str(out_dir), "verdicts": findings})
+        return
+    show([shown], findings)
+    out.print(f"table   {escape(str(out_dir / 'results.parquet'))}", soft_wrap=True, highlight=False)
+    out.print(f"report  {escape(str(page))}", soft_wrap=True, highlight=False)
+
+
 @app.command("fit")
 def fit_table(
     table: Annotated[
