@@ -29,7 +29,6 @@ class Builtin:
     description: str
     where: str
     load: Callable[[Path | None], Dataset]
-    in_folder: bool = True
 
 
 def _idx(name: str) -> Builtin:
@@ -85,7 +84,7 @@ def load_dataset(name: str, data_dir: Path | None = None, *, label: str | None =
         DataError: unknown name, missing or damaged files, no network.
     """
     if name in BUILTIN:
-        return BUILTIN[name].load(data_folder(data_dir) if BUILTIN[name].in_folder else None)
+        return BUILTIN[name].load(data_folder(data_dir))
     if name.lower().endswith(".csv") or _exists(Path(name).is_file):
         return load_csv(Path(name), label)
     if name.count("/") == 1 and not name.startswith((".", "/")):
