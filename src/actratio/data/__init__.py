@@ -40,9 +40,7 @@ def _idx(name: str) -> Builtin:
 
 
 BUILTIN: dict[str, Builtin] = {
-    "digits": Builtin(
-        "handwritten digits, 8×8, scikit-learn's", "comes with scikit-learn", lambda _: load_digits(), in_folder=False
-    ),
+    "digits": Builtin("handwritten digits, 8×8, scikit-learn's", "comes with scikit-learn", lambda _: load_digits()),
     **{name: _idx(name) for name in IDX_SOURCES},
     "letter": Builtin("UCI Letter Recognition, 16 numbers, 26 classes", "letter/letter-recognition.data", load_letter),
     "banking77": Builtin(
