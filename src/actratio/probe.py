@@ -44,7 +44,7 @@ class Probe:
 
     Padding (from ``attention_mask``) is not counted. Recomputed activations (gradient checkpointing) are not counted
     twice, because only what runs inside the model's own forward pass is. Compiled models run uncompiled inside the block.
-    With ``counts_alone`` there are no unions, overlaps, idle blocks and magnitudes, which halves the cost.
+    With ``counts_alone`` there are no unions, overlaps, idle blocks and magnitudes.
 
     Attributes:
         counted: by site's name and tensor.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,6 @@ def measure_profile(
     tokenizer: Any,
     name: str,
     prompts: Sequence[str] = ARTICLE_PROMPTS,
-    progress: Callable[[], None] = lambda: None,
 ) -> pd.DataFrame:
     """Ratio of the activation functions' outputs above zero, one row a layer and prompt.
 
@@ -78,7 +77,6 @@ def measure_profile(
         batches = token_batches(tokenizer, [prompt], length=_LONGEST, batch_size=1, packed=False)
         frame = measure(model, batches, tensors=["activation"], counts_alone=True, name=name).to_frame()
         frames.append(frame.assign(input=number))
-        progress()
     return pd.concat(frames, ignore_index=True)
 
 
