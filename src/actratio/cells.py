@@ -15,11 +15,20 @@ Array = NDArray[np.float64]
 
 
 class Cells(NamedTuple):
-    """One value a layer of an architecture, the mean over its seeds; three arrays of one length."""
+    """One value a layer of an architecture, the mean over its seeds, as four arrays of the shape (cells,).
+
+    Several resamples are one such tuple of the shape (resamples, cells); ``present`` is 1 for a cell and 0 for
+    the filling after a resample's last one, because architectures have different numbers of layers.
+    """
 
     width: Array
     log_active: Array
     layer: Array
+    present: Array
+
+    def where(self, chosen: NDArray[np.bool_]) -> Cells:
+        """The chosen resamples."""
+        return Cells(*(values[chosen] for values in self))
 
 
 @dataclass(frozen=True)
@@ -99,11 +108,19 @@ class Runs:
         """Every architecture's cells, averaged over its seeds."""
         return self._cells(np.arange(len(self.groups)), None)
 
-    def resamples(self, number: int) -> list[Cells]:
+    def resamples(self, number: int) -> Cells:
         """``number`` bootstrap resamples, the same ones every time; none where there is a single run."""
         if self.independent < 2:
-            return []
-        return [self._resample(np.random.default_rng((0, index))) for index in range(number)]
+            number = 0
+        drawn = [self._resample(np.random.default_rng((0, index))) for index in range(number)]
+        filled = Cells(
+            *(np.zeros((number, max((len(each.width) for each in drawn), default=0))) for _ in Cells._fields)
+        )
+        filled.width[:] = 1  # whose logarithm is finite
+        for row, each in enumerate(drawn):
+            for values, mine in zip(filled, each, strict=True):
+                values[row, : len(mine)] = mine
+        return filled
 
     def _cells(self, chosen: NDArray[np.intp], rng: np.random.Generator | None) -> Cells:
         n, log_a, layer = [], [], []
@@ -113,7 +130,8 @@ class Runs:
             n.append(width)
             layer.append(depth)
             log_a.append(np.log(rows.mean(0)))
-        return Cells(np.concatenate(n), np.concatenate(log_a), np.concatenate(layer))
+        width = np.concatenate(n)
+        return Cells(width, np.concatenate(log_a), np.concatenate(layer), np.ones_like(width))
 
     def _resample(self, rng: np.random.Generator) -> Cells:
         while True:  # until it has two widths, without which no law can be fitted

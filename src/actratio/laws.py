@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from actratio.cells import Array, Cells, Runs
 from actratio.errors import FitError
@@ -230,11 +230,12 @@ def fit(
     replicates = runs.resamples(resamples)
     depth = None
     if layers is not None and _separates_depth(cells):
-        draws = [_depth_effect(replicate) for replicate in replicates if _separates_depth(replicate)]
+        told = replicates.where(_separates_depth(replicates))
+        draws = _depth_effect(told)
         # Where many resamples cannot tell depth from width, those that can are no fair sample.
-        if len(runs.groups) < _FEWEST_RUNS or len(draws) < _FAIR_SHARE * len(replicates):
-            draws = []
-        depth = _exponential(_interval(_depth_effect(cells), draws, runs.independent, level))
+        if len(runs.groups) < _FEWEST_RUNS or len(draws) < _FAIR_SHARE * len(replicates.width):
+            draws = draws[:0]
+        depth = _exponential(_interval(float(_depth_effect(cells)), draws, runs.independent, level))
     return Laws(
         fits={name: _fit_law(law, cells, replicates, runs.independent, level) for name, law in LAWS.items()},
         cells=len(cells.width),
@@ -246,46 +247,65 @@ def fit(
     )
 
 
-def _fit_law(law: Law, cells: Cells, replicates: Sequence[Cells], independent: int, level: float) -> LawFit:
-    scale, k, rss = _least_squares(law, cells.width, cells.log_active)
-    draws = [_least_squares(law, each.width, each.log_active) for each in replicates]
-    parameters = {"F": _exponential(_interval(scale, [draw[0] for draw in draws], independent, level))}
+def _fit_law(law: Law, cells: Cells, replicates: Cells, independent: int, level: float) -> LawFit:
+    scale, k, rss = (float(value) for value in _least_squares(law, cells))
+    scales, shapes, _ = _least_squares(law, replicates)
+    parameters = {"F": _exponential(_interval(scale, scales, independent, level))}
     if law.parameter is not None:
-        shape = _interval(k, [draw[1] for draw in draws], independent, level)
+        shape = _interval(k, shapes, independent, level)
         parameters[law.parameter] = _exponential(shape) if law.logarithmic else shape
     return LawFit(
         law,
         parameters,
         at_bound=law.parameter is not None and min(abs(k - bound) for bound in law.grid) < _AT_BOUND,
         aicc=_aicc(rss, len(cells.width), len(law.parameters) + 1),
-        left_out_error=_left_out_error(law, cells.width, cells.log_active),
+        left_out_error=_left_out_error(law, cells),
     )
 
 
-def _least_squares(law: Law, n: Array, log_a: Array) -> tuple[float, float, float]:
-    """log F, k and the residual sum of squares of log A."""
-
-    def residuals(k: Array) -> tuple[Array, Array]:
-        difference = log_a - law.log_shape(n, k)
-        scale = difference.mean(-1)
-        return scale, ((difference - scale[..., None]) ** 2).sum(-1)
-
-    k = 0.0
+def _least_squares(law: Law, cells: Cells) -> tuple[Array, Array, Array]:
+    """log F, k and the residual sum of squares of log A, for every resample of ``cells``."""
     if law.linear:  # log A is a straight line in log N, which has a formula
-        log_n = np.log(n) - np.log(n).mean()
-        k = float(np.clip(log_n @ log_a / (log_n @ log_n), *law.grid))
-    elif law.parameter is not None:
-        from scipy.optimize import minimize_scalar  # heavy, so not on `import actratio`
+        log_n = np.log(cells.width) - _mean(np.log(cells.width), cells.present)[..., None]
+        moment = (cells.present * log_n * cells.log_active).sum(-1)
+        k = np.clip(moment / (cells.present * log_n**2).sum(-1), *law.grid)
+    elif law.parameter is None:
+        k = np.zeros(cells.width.shape[:-1])
+    else:
+        k = _search(law, Cells(*(np.atleast_2d(values) for values in cells))).reshape(cells.width.shape[:-1])
+    scale, rss = _residuals(law, cells, k)
+    return scale, k, rss
 
-        grid = np.linspace(*law.grid, 89)
-        best = int(np.argmin(residuals(grid[:, None])[1]))
-        around = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-        found = minimize_scalar(
-            lambda x: float(residuals(np.asarray(x))[1]), bounds=around, method="bounded", options={"xatol": 1e-5}
-        )
-        k = float(found.x)
-    scale, rss = residuals(np.asarray(k, dtype=np.float64))
-    return float(scale), k, float(rss)
+
+def _search(law: Law, cells: Cells) -> Array:
+    """The k of least squares of each resample: the best of a grid, refined between its neighbours there."""
+    from scipy.optimize import elementwise  # heavy, so not on `import actratio`
+
+    grid = np.linspace(*law.grid, 89)
+    rows = np.arange(len(cells.width))
+    best = np.array([_residuals(law, cells, np.full(len(rows), k))[1] for k in grid]).argmin(0)
+    k: Array = grid[best]
+    inner = rows[(best > 0) & (best < len(grid) - 1)]  # elsewhere the bound is the best, and said to be
+    if len(inner):
+        around = tuple(grid[best[inner] + step] for step in (-1, 0, 1))
+        k[inner] = elementwise.find_minimum(
+            lambda x, row: _residuals(law, Cells(*(values[row] for values in cells)), x)[1],
+            around,
+            args=(inner,),
+            tolerances={"xatol": 1e-6},
+        ).x
+    return k
+
+
+def _residuals(law: Law, cells: Cells, k: Array) -> tuple[Array, Array]:
+    """log F and the residual sum of squares of log A for given k, one a resample."""
+    difference = cells.log_active - law.log_shape(cells.width, k[..., None])
+    scale = _mean(difference, cells.present)
+    return scale, (cells.present * (difference - scale[..., None]) ** 2).sum(-1)
+
+
+def _mean(values: Array, present: Array) -> Array:
+    return np.asarray((present * values).sum(-1) / present.sum(-1))
 
 
 def _aicc(rss: float, cells: int, parameters: int) -> float:
@@ -301,33 +321,33 @@ def _aicc(rss: float, cells: int, parameters: int) -> float:
     )
 
 
-def _left_out_error(law: Law, n: Array, log_a: Array) -> float:
-    distinct = np.unique(n)
+def _left_out_error(law: Law, cells: Cells) -> float:
+    distinct = np.unique(cells.width)
     if len(distinct) < 3:
         return math.nan
-    squares = 0.0
-    for width in distinct:
-        out = n == width
-        scale, k, _ = _least_squares(law, n[~out], log_a[~out])
-        squares += float(((scale + law.log_shape(n[out], np.asarray(k)) - log_a[out]) ** 2).sum())
-    return math.sqrt(squares / len(n))
+    kept = (cells.width != distinct[:, None]).astype(np.float64)  # one width left out a row
+    everywhere = Cells(*(np.broadcast_to(values, kept.shape) for values in cells))
+    scale, k, _ = _least_squares(law, everywhere._replace(present=kept))
+    misses = scale[:, None] + law.log_shape(cells.width, k[:, None]) - cells.log_active
+    return math.sqrt(float((misses**2)[kept == 0].sum()) / len(cells.width))
 
 
 def _design(cells: Cells) -> Array:
-    return np.stack([np.ones_like(cells.width), np.log(cells.width), cells.layer], axis=1)
+    columns = np.stack([np.ones_like(cells.width), np.log(cells.width), cells.layer], axis=-1)
+    return np.asarray(columns * cells.present[..., None])
 
 
-def _separates_depth(cells: Cells) -> bool:
-    """Whether width and layer vary apart from each other."""
-    return int(np.linalg.matrix_rank(_design(cells))) == 3
+def _separates_depth(cells: Cells) -> NDArray[np.bool_]:
+    """Whether width and layer vary apart from each other, for every resample of ``cells``."""
+    return np.asarray(np.linalg.matrix_rank(_design(cells)) == 3)
 
 
-def _depth_effect(cells: Cells) -> float:
-    """δ of log A = c + α·log N + δ·layer, by least squares."""
-    return float(np.linalg.lstsq(_design(cells), cells.log_active)[0][2])
+def _depth_effect(cells: Cells) -> Array:
+    """δ of log A = c + α·log N + δ·layer, by least squares, for every resample of ``cells``."""
+    return np.asarray((np.linalg.pinv(_design(cells)) @ cells.log_active[..., None])[..., 2, 0])
 
 
-def _interval(value: float, draws: Sequence[float], independent: int, level: float) -> Estimate:
+def _interval(value: float, draws: Array, independent: int, level: float) -> Estimate:
     if len(draws) < 2:
         return Estimate(value)
     error = float(np.std(draws, ddof=1)) * math.sqrt(independent / (independent - 1))

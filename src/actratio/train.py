@@ -158,7 +158,7 @@ class _Workspace:
     """The buffers of training steps for one batch size, of which at most ``steps`` come between two drains.
 
     The hidden outputs of all layers lie in one flat tensor, so that counting them is two passes
-    over it (a sign and an addition) however many layers there are.
+    over it (a comparison and an addition) however many layers there are.
     """
 
     def __init__(self, architecture: Architecture, seeds: int, batch: int, steps: int, device: torch.device) -> None:
@@ -178,8 +178,8 @@ class _Workspace:
         return [piece.view(shape) for piece, shape in zip(torch.split(flat, self._sizes), self._shapes, strict=True)]
 
     def count(self) -> None:
-        """Add this step's firing neurons: ReLU's outputs are ≥ 0, so their sign is 1(a > 0)."""
-        torch.sign(self._outputs, out=self._fired)
+        """Add this step's firing neurons."""
+        torch.gt(self._outputs, 0, out=self._fired)
         self._active.add_(self._fired)
         self._steps += 1
 
