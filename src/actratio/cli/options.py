@@ -1,0 +1,20 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.")]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")]
+Published = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV of the article's published measurements, drawn beside ours.",
+        envvar="ACTRATIO_PUBLISHED",
+        show_default=False,
+    ),
+]

@@ -1,0 +1,90 @@
+"""What reads finished tables: ``fit`` and ``report``; and the list of data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from actratio.cli.options import Json, Published
+from actratio.cli.rows import laws_json, study_json
+from actratio.terminal import err, out, print_json, records, show, show_table
+
+
+def fit_table(
+    table: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TABLE",
+            help="Parquet or CSV table with width and active_mean, the article's CSV, or a study's folder.",
+        ),
+    ],
+    split: Annotated[str, typer.Option(help="train, as the article counted, or val.")] = "train",
+    epoch: Annotated[int | None, typer.Option(help="Epoch to fit.", show_default="the last")] = None,
+    logits: Annotated[
+        bool, typer.Option("--logits/--no-logits", help="Fit the logits' layer too; it has no ReLU.")
+    ] = False,
+    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals.")] = 1000,
+    as_json: Json = False,
+) -> None:
+    """Fit laws of active neurons against width, with intervals, and say whether √N is supported."""
+    from actratio.observations import at_epoch, fit_observations, read_observations
+    from actratio.report.study import findings, laws_table
+
+    frame = read_observations(table)
+    with err.status("fitting the laws"):
+        laws = fit_observations(frame, split=split, epoch=epoch, logits=logits, resamples=resamples)
+    said = [finding for each in laws for finding in findings(each)]
+    if as_json:
+        settings = {"table": str(table), "split": split, "epoch": epoch, "logits": logits, "resamples": resamples}
+        print_json(
+            {
+                "settings": settings,
+                "rows": records(at_epoch(frame, split, epoch)),
+                "path": str(table),
+                "laws": [laws_json(each) for each in laws],
+                "verdicts": said,
+            }
+        )
+        return
+    show([laws_table(laws)], said)
+
+
+def report_run(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a study.")],
+    published: Published = None,
+    as_json: Json = False,
+) -> None:
+    """Draw the figures and the self-contained page of a study's folder again."""
+    from actratio.report.study import StudyReport
+
+    with err.status("fitting the laws"):
+        report = StudyReport.of(run, published)
+    with err.status("drawing the figures and the report"):
+        page = report.write(run)
+    if as_json:
+        print_json({**study_json(report, run), "path": str(page)})
+        return
+    show(report.tables, report.findings)
+    out.print(f"report  {escape(str(page))}", soft_wrap=True, highlight=False)
+
+
+def list_datasets(as_json: Json = False) -> None:
+    """List the data sets that have a name, and where each is read from."""
+    from actratio.data import BUILTIN
+
+    rows = [{"name": name, "description": each.description, "where": each.where} for name, each in BUILTIN.items()]
+    if as_json:
+        print_json({"settings": {}, "rows": rows, "path": None})
+        return
+    show_table(
+        "Data sets",
+        ["name", "what", "where"],
+        [[row["name"], row["description"], row["where"]] for row in rows],
+        "left",
+    )
+    out.print(
+        "Folders are looked for in --data-dir or $ACTRATIO_DATA. Beside these: any CSV file with a label column, any Hugging Face id (owner/name)."
+    )
