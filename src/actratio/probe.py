@@ -18,7 +18,8 @@ from actratio.errors import SiteError
 from actratio.kernels import count
 from actratio.magnitudes import Magnitudes
 from actratio.sites import Site, force_eager
-from actratio.sites.flow import Flow, Use
+from actratio.sites.flow import Flow
+from actratio.sites.values import Use
 from actratio.tokens import Tokens, arguments_of, routed_rows, rows_of
 
 TENSORS = ("activation", "hidden")

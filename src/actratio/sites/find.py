@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from actratio.errors import SiteError
-from actratio.sites.flow import Flow, Use, Value
+from actratio.sites.flow import Flow
 from actratio.sites.site import MEASURED, Role, Site
+from actratio.sites.values import Use, Value
 
 Select = str | Sequence[str] | Callable[[Site], bool] | None
 """Globs over names (all of these), a function of a site, or ``None`` for the MLPs and the experts."""

@@ -21,86 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from actratio.sites import functions
-
-
-@dataclass(eq=False)
-class Stream:
-    """The output of one linear map, or a part of it (a fused gate and up projection has two).
-
-    Attributes:
-        data: what the linear map read.
-        rows: which token each row of ``data`` is, where rows were selected; ``None`` for all in order.
-        source: identity of what was read, through casts and views.
-        weight: name of the weight that made it.
-    """
-
-    data: Tensor
-    rows: Tensor | None
-    source: object
-    weight: str
-
-
-@dataclass(frozen=True)
-class Weight:
-    """A weight, or the part of one that was selected.
-
-    Attributes:
-        name: the parameter's, as ``named_parameters`` has it.
-        expert: which slice of the first axis: a number, a tensor with one for each row, or ``None`` for all of it.
-    """
-
-    name: str
-    expert: int | Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Value:
-    """What is known of a tensor on its way from one linear map to the next.
-
-    Attributes:
-        stream: the linear map that it came from.
-        activation: the output of the last nonlinear function, if there was one.
-        pre: its input, unless that was overwritten.
-        function: its name.
-        owner: path of the module in whose ``forward`` the function was called.
-        module: path of the activation module, if the function is one.
-        hidden: the product with an up projection, if there was one.
-        foreign: it was multiplied by data that is no linear map of the same input (a state-space scan, say).
-        origin: identity of the whole activation, of which some rows may have been selected since.
-    """
-
-    stream: Stream
-    activation: Tensor | None = None
-    pre: Tensor | None = None
-    function: str = ""
-    owner: str = ""
-    module: str | None = None
-    hidden: Tensor | None = None
-    foreign: bool = False
-    origin: int = 0
-
-
-@dataclass(frozen=True)
-class Use:
-    """An activation that entered the matrix product of a down projection.
-
-    Attributes:
-        value: what entered.
-        entered: the tensor that entered.
-        owner: path of the module that computed the product.
-        weight: of the down projection.
-        columns: the tensor that was multiplied, turned so that axis −1 is the hidden one (axis 1 of a convolution).
-        axis: the hidden axis of ``entered``.
-        offsets: of a grouped product: where each expert's rows end.
-    """
-
-    value: Value
-    entered: Tensor
-    owner: str
-    weight: Weight
-    columns: Tensor
-    axis: int
-    offsets: Tensor | None = None
+from actratio.sites.values import Stream, Use, Value, Weight, cut, select
 
 
 @dataclass(frozen=True)
@@ -225,12 +146,14 @@ class Flow(TorchFunctionMode):
             return
         if not isinstance(source, Tensor):
             return
-        outputs = [each for each in _flat((output,)) if isinstance(each, Tensor)]
+        outputs = [each for each in functions.flat((output,)) if isinstance(each, Tensor)]
         weight = self._weight(source)
         if weight is not None:
             for number, each in enumerate(outputs):
                 self._keep(each)
-                self._parts[id(each)] = _select(weight, number if name == "unbind" else _index(name, args, kwargs))
+                self._parts[id(each)] = select(
+                    weight, number if name == "unbind" else functions.index_of(name, args, kwargs)
+                )
             return
         for each in outputs:
             if each is not source:
@@ -246,7 +169,7 @@ class Flow(TorchFunctionMode):
                 stream = value.stream
                 self._set(each, Value(Stream(stream.data, stream.rows, stream.source, stream.weight)))
             else:
-                self._set(each, _cut(value, source, partial(_again, func, args[1:], kwargs, number)))
+                self._set(each, cut(value, source, partial(_again, func, args[1:], kwargs, number)))
 
     def _joined(self, parts: list[Any] | tuple[Any, ...], output: Any) -> None:
         """cat and stack: known where all parts are one thing, or the outputs of experts that share a weight."""
@@ -268,7 +191,7 @@ class Flow(TorchFunctionMode):
         """Remember which rows of a (tokens, features) tensor were taken, as a router's dispatch does."""
         before = self._rows.get(id(source))
         rows = before
-        index = _index(name, args, kwargs)
+        index = functions.index_of(name, args, kwargs)
         if (
             isinstance(index, Tensor)
             and index.ndim == 1
@@ -284,7 +207,7 @@ class Flow(TorchFunctionMode):
             self._rows[id(output)] = rows
 
     def _linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        operands = [each for each in (*_flat(args), *kwargs.values()) if isinstance(each, Tensor)]
+        operands = [each for each in (*functions.flat(args), *kwargs.values()) if isinstance(each, Tensor)]
         if "addmm" in name or name == "baddbmm":
             operands = operands[1:]
         if len(operands) < 2 or not isinstance(output, Tensor):
@@ -335,7 +258,7 @@ class Flow(TorchFunctionMode):
         ]
         streams = {value.stream for _, value in known}
         if len(streams) == 1:
-            self._one_stream(name, _is_relu(name, args, kwargs), known, strangers, output)
+            self._one_stream(name, functions.is_relu(name, args, kwargs), known, strangers, output)
         elif len(streams) == 2 and name in functions.PRODUCT:
             self._two_streams([value for _, value in known], output)
         else:
@@ -351,7 +274,7 @@ class Flow(TorchFunctionMode):
             else:
                 self._values.pop(id(output), None)
         elif name in functions.NONLINEAR or (name in functions.PRODUCT and len(known) > 1):
-            self._activated(value, tensor, output, _then(value.function, name), None)
+            self._activated(value, tensor, output, f"{value.function}·{name}" if value.function else name, None)
         elif relu:
             self._activated(value, tensor, output, "relu", None)
         else:
@@ -392,10 +315,6 @@ class Flow(TorchFunctionMode):
         self._alive.append(tensor)
 
 
-def _then(before: str, name: str) -> str:
-    return name if not before else f"{before}·{name}"
-
-
 def _again(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], number: int, tensor: Tensor
 ) -> Tensor:
@@ -403,59 +322,3 @@ def _again(
     output = func(tensor, *args, **kwargs)
     found: Tensor = output if isinstance(output, Tensor) else output[number]
     return found
-
-
-def _cut(value: Value, source: Tensor, select: Callable[[Tensor], Tensor]) -> Value:
-    """The value of a part of ``source``: its tensors of the same shape are cut alike, and so are its rows."""
-
-    def part(tensor: Tensor | None) -> Tensor | None:
-        return select(tensor) if tensor is not None and tensor.shape == source.shape else tensor
-
-    stream = value.stream
-    rows = stream.rows
-    if rows is not None and len(rows) == len(source):
-        chosen = select(source)
-        if len(chosen) != len(source):  # else it was another axis that was cut
-            rows = select(rows)
-    return replace(
-        value,
-        stream=Stream(stream.data, rows, stream.source, stream.weight),
-        activation=part(value.activation),
-        pre=part(value.pre),
-        hidden=part(value.hidden),
-    )
-
-
-def _is_relu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """A clamp at zero is ReLU; at other bounds it is what keeps numbers small."""
-    lowest = args[1] if len(args) > 1 else kwargs.get("min")
-    return name in ("clamp", "clip") and not isinstance(lowest, Tensor) and lowest == 0
-
-
-def _index(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What ``__getitem__`` or ``index_select`` selects along the first axis, if that is all it selects."""
-    if name == "__getitem__" and len(args) > 1:
-        return args[1]
-    if name == "index_select":
-        given = dict(zip(("dim", "index"), args[1:], strict=False)) | kwargs
-        return given.get("index") if given.get("dim") == 0 else None
-    return None
-
-
-def _select(weight: Weight, index: Any) -> Weight:
-    """The weight of one expert, or of one a row; a slice or a mask leaves it as it was."""
-    if isinstance(index, tuple):
-        index = index[0] if index else None
-    if weight.expert is not None or isinstance(index, bool):
-        return weight
-    if isinstance(index, Tensor) and index.dtype in (torch.int64, torch.int32):
-        return replace(weight, expert=int(index) if index.numel() == 1 and index.ndim == 0 else index)
-    return replace(weight, expert=index) if isinstance(index, int) else weight
-
-
-def _flat(values: Iterable[Any]) -> Iterator[Any]:
-    for each in values:
-        if isinstance(each, list | tuple):
-            yield from _flat(each)
-        else:
-            yield each

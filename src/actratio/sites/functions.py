@@ -6,10 +6,10 @@ one thing here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def _names(names: str) -> frozenset[str]:
@@ -85,3 +85,28 @@ def is_norm(module: nn.Module) -> bool:
 def function_name(module: nn.Module) -> str:
     """``silu`` for ``nn.SiLU`` and for ``SiLUActivation``."""
     return type(module).__name__.removesuffix("Activation").lower()
+
+
+def is_relu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """A clamp at zero is ReLU; at other bounds it is what keeps numbers small."""
+    lowest = args[1] if len(args) > 1 else kwargs.get("min")
+    return name in ("clamp", "clip") and not isinstance(lowest, Tensor) and lowest == 0
+
+
+def index_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What ``__getitem__`` or ``index_select`` selects along the first axis, if that is all it selects."""
+    if name == "__getitem__" and len(args) > 1:
+        return args[1]
+    if name == "index_select":
+        given = dict(zip(("dim", "index"), args[1:], strict=False)) | kwargs
+        return given.get("index") if given.get("dim") == 0 else None
+    return None
+
+
+def flat(values: Iterable[Any]) -> Iterator[Any]:
+    """The values in nested lists and tuples, one after the other."""
+    for each in values:
+        if isinstance(each, list | tuple):
+            yield from flat(each)
+        else:
+            yield each

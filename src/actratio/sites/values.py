@@ -1,0 +1,122 @@
+"""What is known of a tensor on its way from one linear map to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(eq=False)
+class Stream:
+    """The output of one linear map, or a part of it (a fused gate and up projection has two).
+
+    Attributes:
+        data: what the linear map read.
+        rows: which token each row of ``data`` is, where rows were selected; ``None`` for all in order.
+        source: identity of what was read, through casts and views.
+        weight: name of the weight that made it.
+    """
+
+    data: Tensor
+    rows: Tensor | None
+    source: object
+    weight: str
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight, or the part of one that was selected.
+
+    Attributes:
+        name: the parameter's, as ``named_parameters`` has it.
+        expert: which slice of the first axis: a number, a tensor with one for each row, or ``None`` for all of it.
+    """
+
+    name: str
+    expert: int | Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is known of a tensor on its way from one linear map to the next.
+
+    Attributes:
+        stream: the linear map that it came from.
+        activation: the output of the last nonlinear function, if there was one.
+        pre: its input, unless that was overwritten.
+        function: its name.
+        owner: path of the module in whose ``forward`` the function was called.
+        module: path of the activation module, if the function is one.
+        hidden: the product with an up projection, if there was one.
+        foreign: it was multiplied by data that is no linear map of the same input (a state-space scan, say).
+        origin: identity of the whole activation, of which some rows may have been selected since.
+    """
+
+    stream: Stream
+    activation: Tensor | None = None
+    pre: Tensor | None = None
+    function: str = ""
+    owner: str = ""
+    module: str | None = None
+    hidden: Tensor | None = None
+    foreign: bool = False
+    origin: int = 0
+
+
+@dataclass(frozen=True)
+class Use:
+    """An activation that entered the matrix product of a down projection.
+
+    Attributes:
+        value: what entered.
+        entered: the tensor that entered.
+        owner: path of the module that computed the product.
+        weight: of the down projection.
+        columns: the tensor that was multiplied, turned so that axis −1 is the hidden one (axis 1 of a convolution).
+        axis: the hidden axis of ``entered``.
+        offsets: of a grouped product: where each expert's rows end.
+    """
+
+    value: Value
+    entered: Tensor
+    owner: str
+    weight: Weight
+    columns: Tensor
+    axis: int
+    offsets: Tensor | None = None
+
+
+def cut(value: Value, source: Tensor, take: Callable[[Tensor], Tensor]) -> Value:
+    """The value of a part of ``source``: its tensors of the same shape are cut alike, and so are its rows."""
+
+    def part(tensor: Tensor | None) -> Tensor | None:
+        return take(tensor) if tensor is not None and tensor.shape == source.shape else tensor
+
+    stream = value.stream
+    rows = stream.rows
+    if rows is not None and len(rows) == len(source):
+        chosen = take(source)
+        if len(chosen) != len(source):  # else it was another axis that was cut
+            rows = take(rows)
+    return replace(
+        value,
+        stream=Stream(stream.data, rows, stream.source, stream.weight),
+        activation=part(value.activation),
+        pre=part(value.pre),
+        hidden=part(value.hidden),
+    )
+
+
+def select(weight: Weight, index: Any) -> Weight:
+    """The weight of one expert, or of one a row; a slice or a mask leaves it as it was."""
+    if isinstance(index, tuple):
+        index = index[0] if index else None
+    if weight.expert is not None or isinstance(index, bool):
+        return weight
+    if isinstance(index, Tensor) and index.dtype in (torch.int64, torch.int32):
+        return replace(weight, expert=int(index) if index.numel() == 1 and index.ndim == 0 else index)
+    return replace(weight, expert=index) if isinstance(index, int) else weight
