@@ -44,7 +44,7 @@ class SiteCounts:
         per_token: (width + 1,), how many tokens had 0, 1, 2, … active neurons.
         windows, union: (len(WINDOWS),), how many whole windows of successive tokens of a sequence there were, and
             Σ over them of the neurons active for at least one of their tokens.
-        both, either: Σ over pairs of successive tokens of the neurons active for both, and for at least one.
+        both, either: (), Σ over pairs of successive tokens of the neurons active for both, and for at least one.
         idle_blocks: (len(BLOCKS),), Σ over tokens of the blocks of successive neurons without an active one; a last,
             smaller block counts too.
 
@@ -63,8 +63,8 @@ class SiteCounts:
     per_token: Tensor | None = field(default=None, metadata=_SUM)
     windows: Tensor | None = field(default=None, metadata=_SUM)
     union: Tensor | None = field(default=None, metadata=_SUM)
-    both: int | None = field(default=None, metadata=_SUM)
-    either: int | None = field(default=None, metadata=_SUM)
+    both: Tensor | None = field(default=None, metadata=_SUM)
+    either: Tensor | None = field(default=None, metadata=_SUM)
     idle_blocks: Tensor | None = field(default=None, metadata=_SUM)
 
     def __post_init__(self) -> None:
@@ -109,6 +109,14 @@ class SiteCounts:
             # What one side did not count is unknown for both together.
             merged[each.name] = None if mine is None or theirs is None else each.metadata["merge"](mine, theirs)
         return SiteCounts(**merged)
+
+    def cpu(self) -> SiteCounts:
+        """The same on the CPU; counts of a GPU's tensors stay there until they are asked for."""
+        moved: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        for name, value in moved.items():
+            if isinstance(value, Tensor):
+                moved[name] = value.cpu()
+        return SiteCounts(**moved)
 
     @property
     def active_mean(self) -> Tensor:
@@ -183,7 +191,9 @@ class SiteCounts:
     @property
     def overlap(self) -> float | None:
         """Jaccard overlap of successive tokens, Σ|A∩B| / Σ|A∪B|; ``None`` without pairs, or without active neurons."""
-        return None if self.both is None or not self.either else self.both / self.either
+        if self.both is None or self.either is None or not self.either:
+            return None
+        return int(self.both) / int(self.either)
 
     @property
     def idle_block_ratio(self) -> Tensor | None:

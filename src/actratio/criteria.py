@@ -10,11 +10,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from actratio.errors import CriterionError
 
 _Test = Callable[[Tensor, float, Tensor | None], Tensor]
+
+
+def nearest(threshold: float, dtype: torch.dtype) -> float:
+    """The threshold as a number of this type, as torch compares, but never zero, which every zero would reach."""
+    rounded = float(torch.tensor(threshold, dtype=torch.float64).to(dtype))
+    return rounded or torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
 
 
 def _given(norms: Tensor | None) -> Tensor:
@@ -27,8 +34,8 @@ _KINDS: dict[str, tuple[bool, bool, _Test]] = {
     # name: has a threshold, needs the down projection's column norms, test
     "positive": (False, False, lambda x, tau, norms: x > 0),
     "nonzero": (False, False, lambda x, tau, norms: x != 0),
-    "above": (True, False, lambda x, tau, norms: x.abs() >= tau),
-    "contribution": (True, True, lambda x, tau, norms: x.abs().float() * _given(norms) >= tau),
+    "above": (True, False, lambda x, tau, norms: x.abs() >= nearest(tau, x.dtype)),
+    "contribution": (True, True, lambda x, tau, norms: x.abs().float() * _given(norms) >= nearest(tau, torch.float32)),
 }
 
 
@@ -37,7 +44,8 @@ class Criterion:
     """One of ``positive`` (x > 0), ``nonzero`` (x ≠ 0), ``above(τ)`` (\\|x\\| ≥ τ) and ``contribution(τ)``
     (\\|x\\| · ‖W_down[:, i]‖₂ ≥ τ: what the neuron adds to the MLP's output).
 
-    NaN is active for ``nonzero`` alone: a kernel could not skip it.
+    NaN is active for ``nonzero`` alone: a kernel could not skip it. A threshold is rounded to the type of what it is
+    compared with (for ``contribution``, float32).
 
     >>> Criterion.parse("above(0.5)")
     Criterion(kind='above', threshold=0.5)

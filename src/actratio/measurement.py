@@ -71,8 +71,12 @@ class Measurement:
             for criterion in probe.criteria:
                 # An expert that no token reached was counted over none.
                 counts = counted.counts.get(criterion) or _nothing(by_name[name].width)
-                rows.append(Row(by_name[name], tensor, str(criterion), counts))
-        magnitudes = {key: each.magnitudes for key, each in probe.counted.items() if each.magnitudes is not None}
+                rows.append(Row(by_name[name], tensor, str(criterion), counts.cpu()))
+        magnitudes = {
+            key: Magnitudes(each.magnitudes.counts.cpu())
+            for key, each in probe.counted.items()
+            if each.magnitudes is not None
+        }
         return cls(model, rows, magnitudes, dict(provenance()))
 
     def counts(self, site: str, tensor: str = "activation", criterion: str | None = None) -> SiteCounts:
@@ -226,7 +230,7 @@ def load(path: str | Path) -> Measurement:
 
 
 def _as_kept(name: str, value: Tensor | None) -> Any:
-    return int(value) if name in ("tokens", "first_tokens", "both", "either") and value is not None else value
+    return int(value) if name in ("tokens", "first_tokens") and value is not None else value
 
 
 def _nothing(width: int) -> SiteCounts:

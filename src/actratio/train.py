@@ -221,10 +221,7 @@ class _Totals:
 
     def result(self) -> SplitResult:
         return SplitResult(
-            counts=[
-                SiteCounts(c.tokens, c.active.cpu(), None if c.squares is None else c.squares.cpu())
-                for c in self._counts
-            ],
+            counts=[counts.cpu() for counts in self._counts],
             loss=(self._loss / self._examples).cpu(),
             accuracy=(self._hits.double() / self._examples).cpu(),
         )

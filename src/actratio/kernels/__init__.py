@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 from torch import Tensor
@@ -36,21 +38,21 @@ def count(
         sets: whether to count what is about sets of neurons: unions, overlap, idle blocks.
         magnitudes: whether to count the histogram of \\|x\\| too.
     """
-    fast = _cpu()
-    if fast is not None and fast.takes(x, criterion):
-        found: tuple[SiteCounts, Magnitudes | None] = fast.count(
-            x, criterion, lengths, first, magnitudes=magnitudes, sets=sets
-        )
-        return found
+    for kernel in _compiled():
+        if kernel.takes(x, criterion):
+            found: tuple[SiteCounts, Magnitudes | None] = kernel.count(
+                x, criterion, lengths, first, norms=norms, magnitudes=magnitudes, sets=sets
+            )
+            return found
     counts = reference.count(criterion.active(x, norms), lengths, first, sets=sets)
-    return counts, Magnitudes(Magnitudes.of(x).counts.cpu()) if magnitudes else None
+    return counts, Magnitudes.of(x) if magnitudes else None
 
 
 @cache
-def _cpu() -> ModuleType | None:
-    """The fused pass, where Numba (the extra ``fast``) is installed; imported at the first count."""
-    try:
-        from actratio.kernels import cpu
-    except ImportError:
-        return None
-    return cpu
+def _compiled() -> list[ModuleType]:
+    """The fused passes, where Numba (the extra ``fast``) and Triton are installed; imported at the first count."""
+    found = []
+    for name, needs in (("cpu", "numba"), ("cuda", "triton")):
+        if find_spec(needs) is not None:
+            found.append(import_module(f"actratio.kernels.{name}"))
+    return found

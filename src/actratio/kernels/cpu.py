@@ -22,7 +22,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from actratio.counts import WINDOWS, SiteCounts
-from actratio.criteria import Criterion
+from actratio.criteria import Criterion, nearest
 from actratio.magnitudes import BINS, SHIFT, Magnitudes
 
 if TYPE_CHECKING:
@@ -40,11 +40,19 @@ def takes(x: Tensor, criterion: Criterion) -> bool:
 
 
 def count(
-    x: Tensor, criterion: Criterion, lengths: Sequence[int], first: Tensor | None, *, magnitudes: bool, sets: bool
+    x: Tensor,
+    criterion: Criterion,
+    lengths: Sequence[int],
+    first: Tensor | None,
+    *,
+    norms: Tensor | None = None,
+    magnitudes: bool,
+    sets: bool,
 ) -> tuple[SiteCounts, Magnitudes | None]:
     """Count an activation (tokens, width); lengths and ``first`` as for ``reference.count``.
 
     Args:
+        norms: not used, because criteria that weigh are not taken.
         magnitudes: whether to count the histogram of \\|x\\| in the same pass.
         sets: as for ``reference.count``.
     """
@@ -84,8 +92,8 @@ def count(
             counts,
             windows=torch.from_numpy(windows),
             union=torch.from_numpy(union),
-            both=int(pairs[0]),
-            either=int(pairs[1]),
+            both=torch.tensor(pairs[0]),
+            either=torch.tensor(pairs[1]),
             idle_blocks=torch.from_numpy(idle),
         )
     return counts, Magnitudes(torch.from_numpy(histogram.sum(0))) if magnitudes else None
@@ -101,9 +109,7 @@ def _bounds(criterion: Criterion, dtype: torch.dtype) -> tuple[int, int, int]:
         return every, 1, infinite
     if criterion.kind == "nonzero":
         return magnitude, 1, magnitude  # NaN too
-    # The smallest number of the type that is not below the threshold.
-    near = float(torch.tensor(criterion.threshold, dtype=torch.float64).to(dtype))
-    return magnitude, _bits_of(near, dtype) + (near < criterion.threshold), infinite
+    return magnitude, _bits_of(nearest(criterion.threshold, dtype), dtype), infinite
 
 
 def _most_threads() -> int:

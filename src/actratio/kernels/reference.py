@@ -21,7 +21,7 @@ def count(active: Tensor, lengths: Sequence[int], first: Tensor | None = None, *
         sets: whether to count what is about sets of neurons: unions, overlap, idle blocks.
 
     Returns:
-        Everything that ``SiteCounts`` can hold, without ``sets`` the rest, on the CPU.
+        Everything that ``SiteCounts`` can hold, without ``sets`` the rest, where the mask is.
     """
     tokens, width = active.shape
     if sum(lengths) != tokens:
@@ -29,27 +29,33 @@ def count(active: Tensor, lengths: Sequence[int], first: Tensor | None = None, *
     per_token = active.sum(1)
     counts = SiteCounts(
         tokens=tokens,
-        active=active.sum(0).cpu(),
-        squares=(per_token * per_token).sum().cpu(),
+        active=active.sum(0),
+        squares=(per_token * per_token).sum(),
         first_tokens=None if first is None else int(first.sum()),
-        first_active=None if first is None else active[first].sum(0).cpu(),
-        per_token=torch.bincount(per_token, minlength=width + 1).cpu(),
+        first_active=None if first is None else active[first.to(active.device)].sum(0),
+        per_token=torch.bincount(per_token, minlength=width + 1),
     )
     if not sets:
         return counts
-    windows = torch.zeros(len(WINDOWS), dtype=torch.int64)
-    union = torch.zeros(len(WINDOWS), dtype=torch.int64)
-    both = either = 0
+    zero = torch.zeros((), dtype=torch.int64, device=active.device)
+    windows, union, both, either = [0] * len(WINDOWS), [zero] * len(WINDOWS), zero, zero
     for sequence in torch.split(active, list(lengths)):
         for index, window in enumerate(WINDOWS):
             whole = len(sequence) // window
             if whole:
                 windows[index] += whole
-                union[index] += sequence[: whole * window].view(whole, window, width).any(1).sum().cpu()
-        both += int((sequence[1:] & sequence[:-1]).sum())
-        either += int((sequence[1:] | sequence[:-1]).sum())
-    idle = [tokens * -(-width // size) - int(_blocks(active, size).sum()) for size in BLOCKS]
-    return replace(counts, windows=windows, union=union, both=both, either=either, idle_blocks=torch.tensor(idle))
+                union[index] = union[index] + sequence[: whole * window].view(whole, window, width).any(1).sum()
+        both = both + (sequence[1:] & sequence[:-1]).sum()
+        either = either + (sequence[1:] | sequence[:-1]).sum()
+    idle = [tokens * -(-width // size) - _blocks(active, size).sum() for size in BLOCKS]
+    return replace(
+        counts,
+        windows=torch.tensor(windows, device=active.device),
+        union=torch.stack(union),
+        both=both,
+        either=either,
+        idle_blocks=torch.stack(idle),
+    )
 
 
 def _blocks(active: Tensor, size: int) -> Tensor:
