@@ -1,4 +1,4 @@
-"""Find a Chromium for the browser tests; run as a script, install Debian's if there is none."""
+"""A Chromium for the browser tests, and a page opened in it; run as a script, install Debian's if there is none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -28,6 +30,23 @@ def install() -> None:
         ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"],
     ):
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+class Visit:
+    """A page opened with everything written down that it says and asks for."""
+
+    def __init__(self, browser: Any, page: Path, **options: Any) -> None:
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page = browser.new_page(**options)
+        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("dialog", lambda dialog: (self.said.append("dialog"), dialog.dismiss()))
+        self.page.goto(page.as_uri())
+        self.page.wait_for_function(
+            "document.querySelectorAll('.chart .main-svg').length >= document.querySelectorAll('.chart').length"
+        )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # One thread for each test process: the suite runs two of them, and threads that wait for each
 # other on busy cores cost more than they give.  Set before torch is imported, and for subprocesses.
@@ -11,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+
+from .browser import find
 
 # Without a GPU, Triton's kernels run in its interpreter; asked for before triton is imported.
 if not torch.cuda.is_available():
@@ -46,3 +50,23 @@ def published() -> Path:
     if not path.is_file():
         pytest.skip(f"the article's published measurements are not at {path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    path = find()
+    assert path is not None, "no Chromium on this machine: install 'chromium', or set $CHROMIUM to its path"
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+    ]
+    with sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=path, args=flags)
+        yield instance
+        instance.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from actratio.report.static import save_charts
 from actratio.report.study import StudyReport
 from actratio.studies.mlp import MlpRun, MlpStudy
 
-from .browser import find
+from .browser import Visit
 
 HOSTILE = "<img src=x onerror=alert(1)>$^{_</script><b>.csv"
 
@@ -34,43 +33,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = MlpStudy(datasets=("digits", str(hostile)), seeds=2, epochs=2)
     MlpRun(study, folder / "run").execute()
     return StudyReport.of(folder / "run").write(folder / "run")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    path = find()
-    assert path is not None, "no Chromium on this machine: install 'chromium', or set $CHROMIUM to its path"
-    flags = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-first-run",
-    ]
-    with sync_playwright() as playwright:
-        instance = playwright.chromium.launch(executable_path=path, args=flags)
-        yield instance
-        instance.close()
-
-
-class Visit:
-    """A page opened with everything written down that it says and asks for."""
-
-    def __init__(self, browser: Any, page: Path, **options: Any) -> None:
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page = browser.new_page(**options)
-        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("dialog", lambda dialog: (self.said.append("dialog"), dialog.dismiss()))
-        self.page.goto(page.as_uri())
-        self.page.wait_for_function(
-            "document.querySelectorAll('.chart .main-svg').length >= document.querySelectorAll('.chart').length"
-        )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

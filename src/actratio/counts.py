@@ -47,6 +47,7 @@ class SiteCounts:
         both, either: (), Σ over pairs of successive tokens of the neurons active for both, and for at least one.
         idle_blocks: (len(BLOCKS),), Σ over tokens of the blocks of successive neurons without an active one; a last,
             smaller block counts too.
+        passed: of an expert: the tokens that came through its layer, routed to it or not.
 
     All but ``tokens`` and ``active`` are ``None`` where they were not counted.
 
@@ -66,6 +67,7 @@ class SiteCounts:
     both: Tensor | None = field(default=None, metadata=_SUM)
     either: Tensor | None = field(default=None, metadata=_SUM)
     idle_blocks: Tensor | None = field(default=None, metadata=_SUM)
+    passed: int | None = field(default=None, metadata=_SUM)
 
     def __post_init__(self) -> None:
         if self.active.dtype != torch.int64:

@@ -73,7 +73,8 @@ def measure(
             progress(probe.tokens)
     if probe is None:
         raise SiteError("there are no batches to measure; give at least one")
-    return Measurement.of(probe, name or getattr(model, "name_or_path", "") or type(model).__name__)
+    settings = {"tensors": list(tensors), "criteria": [str(each) for each in wanted], "counts_alone": counts_alone}
+    return Measurement.of(probe, name or getattr(model, "name_or_path", "") or type(model).__name__, settings)
 
 
 def _inputs(batch: Any, device: torch.device) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from actratio.counts import SiteCounts
 from actratio.errors import RunError
-from actratio.files import replacing, write_json
+from actratio.files import replacing, write_json, write_table
 from actratio.kernels import reference
 from actratio.magnitudes import Magnitudes
 from actratio.sites import Site
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = "measurement.json"
 _NEURONS = "neurons.safetensors"
+_TABLE = "sites.parquet"
 _FORMAT = 1
 
 COLUMNS = (
     "model", "site", "role", "layer", "position", "width", "activation", "tensor", "criterion", "tokens", "active_mean",
-    "activation_ratio", "ratio_std", "dead", "always_on", "first_ratio", "rest_ratio", "overlap",
+    "activation_ratio", "ratio_std", "dead", "always_on", "first_ratio", "rest_ratio", "overlap", "routed_share",
 )  # fmt: skip
 """Columns of ``Measurement.to_frame()``, in order."""
 
@@ -52,16 +53,18 @@ class Measurement:
         model: its name.
         rows: one a site, tensor and criterion, in the order of execution.
         magnitudes: histogram of |a| by site's name and tensor.
+        settings: how it was measured.
         provenance: versions, machine and date.
     """
 
     model: str
     rows: list[Row]
     magnitudes: dict[tuple[str, str], Magnitudes]
+    settings: dict[str, Any]
     provenance: dict[str, Any]
 
     @classmethod
-    def of(cls, probe: Probe, model: str) -> Measurement:
+    def of(cls, probe: Probe, model: str, settings: dict[str, Any] | None = None) -> Measurement:
         """Take what a probe counted."""
         from actratio.provenance import provenance
 
@@ -71,13 +74,14 @@ class Measurement:
             for criterion in probe.criteria:
                 # An expert that no token reached was counted over none.
                 counts = counted.counts.get(criterion) or _nothing(by_name[name].width)
-                rows.append(Row(by_name[name], tensor, str(criterion), counts.cpu()))
+                counts = replace(counts.cpu(), passed=counted.passed)
+                rows.append(Row(by_name[name], tensor, str(criterion), counts))
         magnitudes = {
             key: Magnitudes(each.magnitudes.counts.cpu())
             for key, each in probe.counted.items()
             if each.magnitudes is not None
         }
-        return cls(model, rows, magnitudes, dict(provenance()))
+        return cls(model, rows, magnitudes, settings or {}, dict(provenance()))
 
     def counts(self, site: str, tensor: str = "activation", criterion: str | None = None) -> SiteCounts:
         """Counts of one site, by its name; by default of the activation and the first criterion.
@@ -97,7 +101,7 @@ class Measurement:
         return self.merge(other)
 
     def merge(self, other: Measurement) -> Measurement:
-        """Both together, as if all had been measured at once.
+        """Both together, as if all had been measured at once; settings and provenance are the first one's.
 
         Raises:
             RunError: other sites, tensors or criteria.
@@ -115,7 +119,7 @@ class Measurement:
         magnitudes = dict(self.magnitudes)
         for key, each in other.magnitudes.items():
             magnitudes[key] = magnitudes[key].merge(each) if key in magnitudes else each
-        return Measurement(self.model, rows, magnitudes, self.provenance)
+        return Measurement(self.model, rows, magnitudes, self.settings, self.provenance)
 
     def to_frame(self) -> pd.DataFrame:
         """The tidy table, one row a site, tensor and criterion, with the columns of ``COLUMNS``."""
@@ -146,10 +150,12 @@ class Measurement:
             _or_nan(counts.first_ratio),
             _or_nan(counts.rest_ratio),
             _or_nan(counts.overlap),
+            counts.tokens / counts.passed if counts.passed else float("nan"),
         )
 
     def save(self, path: str | Path) -> None:
-        """Write a folder: ``measurement.json`` describes it, ``neurons.safetensors`` holds all integers.
+        """Write a folder: ``measurement.json`` describes it, ``neurons.safetensors`` holds all integers, and
+        ``sites.parquet`` is the tidy table of both, for others to read.
 
         Raises:
             RunError: the folder holds something else.
@@ -182,9 +188,11 @@ class Measurement:
                 "model": self.model,
                 "rows": described,
                 "magnitudes": kept,
+                "settings": self.settings,
                 "provenance": self.provenance,
             },
         )
+        write_table(folder / _TABLE, self.to_frame(), {"settings": self.settings, "provenance": self.provenance})
 
     def __repr__(self) -> str:
         sites = len({row.site.name for row in self.rows})
@@ -198,6 +206,11 @@ class Measurement:
         return html
 
 
+def is_measurement(path: Path) -> bool:
+    """Whether the folder holds what ``Measurement.save`` wrote."""
+    return (path / _DESCRIPTION).is_file()
+
+
 def load(path: str | Path) -> Measurement:
     """Read what ``Measurement.save`` wrote.
 
@@ -208,7 +221,7 @@ def load(path: str | Path) -> Measurement:
     from safetensors.torch import load_file
 
     folder = Path(path)
-    if not (folder / _DESCRIPTION).is_file():
+    if not is_measurement(folder):
         raise RunError(f"{folder} holds no measurement: it has no {_DESCRIPTION}")
     try:
         described = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
@@ -224,13 +237,13 @@ def load(path: str | Path) -> Measurement:
             (name, tensor): Magnitudes(arrays[f"magnitudes.{number}"])
             for number, (name, tensor) in enumerate(described["magnitudes"])
         }
-        return Measurement(described["model"], rows, magnitudes, described["provenance"])
+        return Measurement(described["model"], rows, magnitudes, described["settings"], described["provenance"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RunError(f"{folder} is damaged ({error}); measure again") from None
 
 
 def _as_kept(name: str, value: Tensor | None) -> Any:
-    return int(value) if name in ("tokens", "first_tokens") and value is not None else value
+    return int(value) if name in ("tokens", "first_tokens", "passed") and value is not None else value
 
 
 def _nothing(width: int) -> SiteCounts:
@@ -240,9 +253,10 @@ def _nothing(width: int) -> SiteCounts:
 
 def _merged(a: SiteCounts, b: SiteCounts) -> SiteCounts:
     """An expert that one part did not reach was counted over no tokens there, whatever it counts."""
-    if not a.tokens:
-        return b
-    return a if not b.tokens else a.merge(b)
+    passed = None if a.passed is None or b.passed is None else a.passed + b.passed
+    if a.tokens and b.tokens:
+        return a.merge(b)
+    return replace(a if a.tokens else b, passed=passed)
 
 
 def _or_nan(value: float | None) -> float:

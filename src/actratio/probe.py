@@ -20,7 +20,7 @@ from actratio.magnitudes import Magnitudes
 from actratio.sites import Site, force_eager
 from actratio.sites.flow import Flow
 from actratio.sites.values import Use
-from actratio.tokens import Tokens, arguments_of, routed_rows, rows_of
+from actratio.tokens import Rows, Tokens, arguments_of, routed_rows, rows_of
 
 TENSORS = ("activation", "hidden")
 """``activation`` a = σ(x); ``hidden`` h = a ⊙ u, in gated MLPs alone."""
@@ -30,10 +30,15 @@ _Group = tuple[str, str | None, str | None]
 
 @dataclass
 class Counted:
-    """What was counted at one site of one tensor."""
+    """What was counted at one site of one tensor.
+
+    Attributes:
+        passed: of an expert: the tokens that came through its layer, routed to it or not.
+    """
 
     counts: dict[Criterion, SiteCounts] = field(default_factory=dict)
     magnitudes: Magnitudes | None = None
+    passed: int | None = None
 
 
 class Probe:
@@ -78,6 +83,7 @@ class Probe:
         self._norms: dict[str, tuple[int, Tensor]] = {}
         self._calls: Counter[_Group] = Counter()
         self._tokens: dict[str, Tokens | None] = {}
+        self._rows: dict[tuple[str, torch.Size], Rows] = {}
         self._depth = 0
         self._stack = ExitStack()
 
@@ -118,6 +124,7 @@ class Probe:
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._depth += 1
         self._calls.clear()
+        self._rows.clear()
         arguments = arguments_of(module, args, kwargs)
         self._tokens = {prefix: Tokens.of(arguments, prefix) for prefix in ("", "decoder_")}
 
@@ -133,6 +140,16 @@ class Probe:
                     f"{site.name} {times} in a forward pass, but {site.calls} times in the one that found it; "
                     "find the sites again with inputs such as these"
                 )
+            if site.expert is not None:
+                self._passed(sites)
+
+    def _passed(self, experts: list[Site]) -> None:
+        tokens = self._tokens[self._side(experts[0])]
+        for site in experts if tokens is not None else ():
+            for tensor in self._tensors:
+                counted = self.counted.get((site.name, tensor))
+                if counted is not None and tokens is not None:
+                    counted.passed = (counted.passed or 0) + tokens.kept
 
     def _hook_directly(self, stack: ExitStack, site: Site) -> None:
         assert site.module is not None  # as a direct site has it
@@ -193,19 +210,17 @@ class Probe:
         if counted is None:
             return
         x = x.detach()
-        tokens = self._tokens["decoder_" if self._tokens["decoder_"] and "decoder" in site.owner else ""]
-        rows = rows_of(x.shape, tokens, site.name) if which is None else routed_rows(which, tokens)
+        rows = self._rows_of(x, site) if which is None else routed_rows(which, self._tokens[self._side(site)])
         flat = x.reshape(-1, x.shape[-1])
         if rows.index is not None:
             flat = flat[rows.index.to(flat.device)]
-        first = None if rows.first is None else rows.first.to(flat.device)
         for number, criterion in enumerate(self.criteria):
             norms = self._column_norms(site) if criterion.weighs else None
             made, magnitudes = count(
                 flat,
                 criterion,
                 rows.lengths,
-                first,
+                rows.first,
                 norms=norms,
                 magnitudes=number == 0 and not self._counts_alone,
                 sets=not self._counts_alone,
@@ -215,6 +230,17 @@ class Probe:
             if magnitudes is not None:
                 known = counted.magnitudes
                 counted.magnitudes = magnitudes if known is None else known.merge(magnitudes)
+
+    def _side(self, site: Site) -> str:
+        """Whose tokens a site sees: the decoder's of an encoder-decoder, or the model's."""
+        return "decoder_" if self._tokens["decoder_"] and "decoder" in site.owner else ""
+
+    def _rows_of(self, x: Tensor, site: Site) -> Rows:
+        """The same for all sites of one shape in a forward pass, of which a GPU would be asked each time."""
+        key = self._side(site), x.shape[:-1]
+        if key not in self._rows:
+            self._rows[key] = rows_of(x.shape, self._tokens[key[0]], site.name)
+        return self._rows[key]
 
     def _column_norms(self, site: Site) -> Tensor:
         """‖W_down[:, i]‖₂ in float32, (width,), of the weights as they are now."""

@@ -27,23 +27,6 @@ _PIPE_WIDTH = 120  # what rich takes for a pipe, 80, would fold the tables
 out = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 err = Console(stderr=True)
 
-_MEASURED = {
-    "site": "site", "tensor": "tensor", "criterion": "criterion", "tokens": "tokens", "activation_ratio": "ratio",
-    "ratio_std": "± over tokens", "first_ratio": "first token", "rest_ratio": "rest", "dead": "dead",
-    "always_on": "always on", "overlap": "overlap",
-}  # fmt: skip
-
-
-def show_measured(title: str, frame: pd.DataFrame) -> None:
-    """The table of a measurement; what is the same in all rows goes to the title."""
-    names = list(_MEASURED)
-    for name in ("tensor", "criterion"):
-        if frame[name].nunique() == 1:
-            names.remove(name)
-            title += f", {frame[name].iloc[0]}"
-    rows = [[_cell(value) for value in row] for row in frame[names].itertuples(index=False)]
-    show_table(title, [_MEASURED[name] for name in names], rows, "right")
-
 
 @contextmanager
 def tokens_bar(limit: int | None) -> Iterator[Callable[[int], None]]:

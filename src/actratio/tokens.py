@@ -20,7 +20,7 @@ class Rows:
     Attributes:
         index: which rows of the activation, or ``None`` for all in their order.
         lengths: how many of them each sequence has.
-        first: bool, which of them are first tokens, or ``None`` where that means nothing.
+        first: bool, on the CPU, which of them are first tokens, or ``None`` where that means nothing.
     """
 
     index: Tensor | None
@@ -35,12 +35,14 @@ class Tokens:
     Attributes:
         batch, length: sequences, and tokens of each with padding.
         keep: bool, (batch, length), what is no padding; ``None`` where all is kept.
+        kept: how many are no padding.
         continued: the pass goes on with sequences whose first tokens came before (a decoding step).
     """
 
     batch: int
     length: int
     keep: Tensor | None
+    kept: int
     continued: bool = False
 
     @classmethod
@@ -58,20 +60,20 @@ class Tokens:
         else:
             return None
         mask = arguments.get(f"{prefix}attention_mask")
-        keep = None
+        keep, kept = None, batch * length
         if isinstance(mask, Tensor) and mask.ndim == 2 and len(mask) == batch and mask.shape[1] >= length:
             keep = mask[:, -length:].bool()  # with a cache, the mask covers what came before too
-            keep = None if bool(keep.all()) else keep
-        return cls(batch, length, keep, _cached(arguments.get("past_key_values")) > 0)
+            kept = int(keep.sum())
+            keep = None if kept == batch * length else keep
+        return cls(batch, length, keep, kept, _cached(arguments.get("past_key_values")) > 0)
 
     def first(self) -> Tensor:
-        """Bool, (batch, length): the first token of each sequence that is no padding."""
+        """Bool, (batch, length), on the CPU: the first token of each sequence that is no padding."""
         if self.continued:
-            device = None if self.keep is None else self.keep.device
-            return torch.zeros(self.batch, self.length, dtype=torch.bool, device=device)
+            return torch.zeros(self.batch, self.length, dtype=torch.bool)
         if self.keep is None:
             return (torch.arange(self.length) == 0).expand(self.batch, self.length)
-        return self.keep & (self.keep.cumsum(1) == 1)
+        return (self.keep & (self.keep.cumsum(1) == 1)).cpu()
 
 
 def rows_of(shape: torch.Size, tokens: Tokens | None, where: str) -> Rows:
@@ -88,7 +90,7 @@ def rows_of(shape: torch.Size, tokens: Tokens | None, where: str) -> Rows:
             return Rows(None, [tokens.length] * tokens.batch, first.flatten())
         keep = tokens.keep if tokens.keep is not None else torch.ones_like(first)
         index = keep.flatten().nonzero().flatten()
-        first = first.flatten()[index.to(first.device)]
+        first = first.flatten()[index.cpu()]
         if turned:  # (length, batch, width): the rows of a sequence lie apart
             index = index % tokens.length * tokens.batch + index // tokens.length
         return Rows(index, keep.sum(1).tolist(), first)
@@ -112,7 +114,7 @@ def routed_rows(which: Tensor, tokens: Tokens | None) -> Rows:
         order = order[tokens.keep.flatten().to(which.device)[which[order]]]
     chosen = which[order]
     lengths = torch.bincount(chosen // tokens.length, minlength=tokens.batch).tolist()
-    return Rows(order, lengths, tokens.first().flatten().to(which.device)[chosen])
+    return Rows(order, lengths, tokens.first().flatten()[chosen.cpu()])
 
 
 def arguments_of(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Json, TrustRemoteCode
-from actratio.terminal import err, out, print_json, records, show_measured, show_table, tokens_bar
+from actratio.cli.output import say_measured
+from actratio.terminal import err, print_json, show_table, tokens_bar
 
 
 def measure_model(
@@ -47,12 +48,15 @@ def measure_model(
     out_dir: Annotated[
         Path | None, typer.Option("--out", metavar="RUN", help="Results folder.", show_default="runs/measure-MODEL")
     ] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Write sites.csv too.")] = False,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Write sites.csv too, and gpt.csv with the article's columns.")
+    ] = False,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
     as_json: Json = False,
 ) -> None:
     """Measure how many neurons of a model's MLPs fire on some text, exactly, in one pass."""
+    from dataclasses import replace
     from itertools import chain
 
     from actratio.criteria import Criterion
@@ -61,6 +65,7 @@ def measure_model(
     from actratio.measure import measure
     from actratio.models import load_model, load_tokenizer
     from actratio.studies.mlp import specs
+    from actratio.studies.transformer import article_table
 
     wanted = [Criterion.parse(each) for each in specs([criteria])]
     folder = out_dir or Path("runs") / ("measure-" + Path(model).resolve().name)
@@ -87,23 +92,21 @@ def measure_model(
             name=model,
             progress=progress,
         )
+    settings = {
+        "model": model,
+        "text": text or [],
+        "prompts": prompts or [],
+        "length": length,
+        "packed": packed,
+        "limit_tokens": limit_tokens,
+    }
+    found = replace(found, settings={**settings, **found.settings})
     found.save(folder)
-    frame = found.to_frame()
     if csv:
+        frame = found.to_frame()
         write_csv(folder / "sites.csv", frame)
-    if as_json:
-        settings = {
-            "model": model,
-            "text": text or [],
-            "prompts": prompts or [],
-            "length": length,
-            "packed": packed,
-            "limit_tokens": limit_tokens,
-        }
-        print_json({"settings": settings, "rows": records(frame), "path": str(folder)})
-        return
-    show_measured(f"Activation ratios of {model}", frame)
-    out.print(f"measurement  {escape(str(folder))}", soft_wrap=True, highlight=False)
+        write_csv(folder / "gpt.csv", article_table(frame.assign(input=0)))
+    say_measured(found, folder, as_json=as_json)
 
 
 def list_sites(

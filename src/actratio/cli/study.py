@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Json, Published, TrustRemoteCode
-from actratio.cli.rows import study_json
+from actratio.cli.output import study_json
 from actratio.errors import ActratioError
 from actratio.terminal import err, out, plural, print_json, records, show, training_bar
 

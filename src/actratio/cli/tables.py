@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import Json, Published
-from actratio.cli.rows import laws_json, study_json
+from actratio.cli.output import laws_json, say_measured, study_json
 from actratio.terminal import err, out, print_json, records, show, show_table
 
 
@@ -53,13 +53,17 @@ def fit_table(
 
 
 def report_run(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a study.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a study or a measurement.")],
     published: Published = None,
     as_json: Json = False,
 ) -> None:
-    """Draw the figures and the self-contained page of a study's folder again."""
+    """Draw the figures and the self-contained page of a study or a measurement again."""
+    from actratio.measurement import is_measurement, load
     from actratio.report.study import StudyReport
 
+    if is_measurement(run):
+        say_measured(load(run), run, as_json=as_json)
+        return
     with err.status("fitting the laws"):
         report = StudyReport.of(run, published)
     with err.status("drawing the figures and the report"):

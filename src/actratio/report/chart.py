@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -60,3 +61,35 @@ class Chart:
             cells = [dict(zip(each.x, each.y, strict=True)).get(place) for each in self.series]
             rows.append([f"{place:g}", *("" if cell is None else cell.format(number) for cell in cells)])
         return [self.x_label, *(each.name for each in self.series)], rows
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A colour a cell, with the words that a reader needs.
+
+    Attributes:
+        key, title, reading: as a chart's.
+        x: places along the x axis; y: names of the rows, the first at the top.
+        z: (rows, places), ``nan`` where there is nothing.
+        percent: z is a share, shown in per cent.
+    """
+
+    key: str
+    title: str
+    reading: str
+    x_label: str
+    y_label: str
+    x: list[float]
+    y: list[str]
+    z: list[list[float]]
+    percent: bool = True
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """The map's numbers, at about ten places of each row."""
+        every = max(1, (len(self.x) - 1) // 10)
+        number = "{:.1%}" if self.percent else "{:.3g}"
+        rows = [
+            [name, *("" if math.isnan(value) else number.format(value) for value in row[::every])]
+            for name, row in zip(self.y, self.z, strict=True)
+        ]
+        return [self.y_label, *(f"{place:g}" for place in self.x[::every])], rows

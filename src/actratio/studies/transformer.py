@@ -81,7 +81,12 @@ def measure_profile(
 
 
 def article_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """With the published file's columns: a layer's experts together, weighed by their tokens."""
+    """With the published file's columns: a layer's experts together, weighed by their tokens.
+
+    Of several tensors and criteria the first is taken.
+    """
+    first = frame.iloc[0]
+    frame = frame[(frame["tensor"] == first["tensor"]) & (frame["criterion"] == first["criterion"])]
     weighed = frame.assign(active=frame["active_mean"] * frame["tokens"], neurons=frame["width"] * frame["tokens"])
     sums = weighed.groupby(["model", "layer", "input"], sort=False)[["active", "neurons"]].sum().reset_index()
     return sums.assign(activation_ratio=sums["active"] / sums["neurons"])[list(GPT_COLUMNS)]

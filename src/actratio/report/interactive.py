@@ -1,0 +1,108 @@
+"""Charts as plotly's figures, as data for the page."""
+
+from __future__ import annotations
+
+import html
+import math
+from typing import Any
+
+from actratio.report.chart import COLOURS, Chart, HeatMap, Series
+
+
+def figure(chart: Chart | HeatMap) -> dict[str, Any]:
+    """The figure's traces and axes, with every text escaped that plotly would read as markup."""
+    return _heat(chart) if isinstance(chart, HeatMap) else _figure(chart)
+
+
+def _text(text: str) -> str:
+    """Plotly reads a subset of HTML in its labels."""
+    return html.escape(text)
+
+
+def _figure(chart: Chart) -> dict[str, Any]:
+    traces = [trace for series in chart.series for trace in _traces(series, chart.percent)]
+    x_axis: dict[str, Any] = {"title": {"text": _text(chart.x_label)}, "type": "log" if chart.x_log else "linear"}
+    if chart.x_ticks is not None:
+        x_axis |= {"tickvals": list(chart.x_ticks), "ticktext": [f"{tick:g}" for tick in chart.x_ticks]}
+    y_axis: dict[str, Any] = {"title": {"text": _text(chart.y_label)}, "type": "log" if chart.y_log else "linear"}
+    if chart.percent:
+        y_axis["tickformat"] = "~%"
+    return {"key": chart.key, "data": traces, "layout": {"xaxis": x_axis, "yaxis": y_axis}}
+
+
+def _traces(series: Series, percent: bool) -> list[dict[str, Any]]:
+    colour = COLOURS[series.colour % len(COLOURS)]
+    name = _text(series.name)
+    number = ".1%" if percent else ".3g"
+    trace: dict[str, Any] = {
+        "type": "scatter",
+        "name": name,
+        "legendgroup": name,
+        "x": series.x,
+        "y": [each.value for each in series.y],
+        "mode": {
+            "line": "lines+markers",
+            "dashed": "lines",
+            "points": "markers",
+            "published": "lines+markers",
+            "hollow": "markers",
+        }[series.style],
+        "line": {
+            "color": colour,
+            "dash": {"dashed": "dash", "published": "dot"}.get(series.style, "solid"),
+            "width": 1.5 if series.style == "dashed" else 2,
+        },
+        "marker": {
+            "color": colour,
+            "size": 6,
+            "symbol": "circle-open" if series.style in ("published", "hollow") else "circle",
+        },
+        "hovertemplate": f"%{{x}}: %{{y:{number}}}",
+    }
+    known = [(x, each) for x, each in zip(series.x, series.y, strict=True) if not math.isnan(each.low)]
+    if not known:
+        return [trace]
+    if len(known) == len(series.y):
+        trace["customdata"] = [[each.low, each.high] for each in series.y]
+        trace["hovertemplate"] += f" (%{{customdata[0]:{number}}} … %{{customdata[1]:{number}}})"
+    if series.style == "points":
+        trace["error_y"] = {
+            "type": "data",
+            "symmetric": False,
+            "array": [max(0.0, each.high - each.value) if not math.isnan(each.high) else 0.0 for each in series.y],
+            "arrayminus": [max(0.0, each.value - each.low) if not math.isnan(each.low) else 0.0 for each in series.y],
+            "thickness": 1,
+            "width": 2,
+        }
+        return [trace]
+    band = {
+        "type": "scatter",
+        "legendgroup": name,
+        "showlegend": False,
+        "hoverinfo": "skip",
+        "x": [x for x, _ in known] + [x for x, _ in reversed(known)],
+        "y": [each.low for _, each in known] + [each.high for _, each in reversed(known)],
+        "fill": "toself",
+        "fillcolor": colour + "2E",
+        "line": {"width": 0},
+        "mode": "lines",
+    }
+    return [band, trace]
+
+
+def _heat(chart: HeatMap) -> dict[str, Any]:
+    number = ".1%" if chart.percent else ".3g"
+    trace = {
+        "type": "heatmap",
+        "x": chart.x,
+        "y": [_text(name) for name in chart.y],
+        "z": [[None if math.isnan(value) else value for value in row] for row in chart.z],
+        "colorscale": "Viridis",
+        "zmin": 0,
+        "colorbar": {"thickness": 12, "tickformat": "~%" if chart.percent else ""},
+        "hovertemplate": f"%{{y}}, %{{x}}: %{{z:{number}}}<extra></extra>",
+    }
+    x_axis = {"title": {"text": _text(chart.x_label)}}
+    # No title beside names, which need the room and say themselves what they are.
+    y_axis = {"type": "category", "autorange": "reversed"}
+    return {"key": chart.key, "data": [trace], "layout": {"xaxis": x_axis, "yaxis": y_axis}}
