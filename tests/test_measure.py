@@ -27,7 +27,9 @@ BATCH = {"input_ids": IDS, "attention_mask": LEFT}
 
 
 def same(a: SiteCounts, b: SiteCounts) -> bool:
-    pairs = [(getattr(a, name), getattr(b, name)) for name in vars(a)]
+    """Alike in all that a kernel counts; decoding steps and what passed an expert come from the forward pass."""
+    names = [name for name in vars(a) if not name.startswith("decode_") and name != "passed"]
+    pairs = [(getattr(a, name), getattr(b, name)) for name in names]
     return all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in pairs)
 
 
@@ -347,6 +349,108 @@ def test_generation_tells_the_prompt_s_first_token_from_decoding() -> None:
     (counts,) = probe.counted["model.layers.0.mlp", "activation"].counts.values()
     assert counts.tokens == int(LEFT.sum()) + 2 * 3  # the last token is not read
     assert counts.first_tokens == 2
+    assert counts.decode_tokens == 2 * 3
+    alone = measure(model, [{"input_ids": IDS, "attention_mask": LEFT}]).counts("model.layers.0.mlp")
+    assert counts.decode_active is not None
+    assert torch.equal(counts.active - counts.decode_active, alone.active)
+    assert counts.prompt_ratio == float(alone.activation_ratio)
+    assert alone.decode_ratio is None
+    assert counts.decode_ratio == pytest.approx(int(counts.decode_active.sum()) / (6 * counts.width))
+
+
+@pytest.mark.parametrize("mask", [LEFT, LEFT.flip(1)])
+def test_chunked_feed_forward_counts_each_token_once(mask: Tensor) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
+    )
+    whole = transformers.BertModel(config).eval()
+    config.chunk_size_feed_forward = 3
+    chunked = transformers.BertModel(config).eval()
+    chunked.load_state_dict(whole.state_dict())
+    batch = {"input_ids": IDS, "attention_mask": mask}
+    # A batch of another length is cut into another number of pieces.
+    batches = [batch, {"input_ids": IDS[:, :6], "attention_mask": torch.ones_like(IDS[:, :6])}]
+    ours, theirs = measure(chunked, batches), measure(whole, batches)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.counts.tokens == other.counts.tokens == int(mask.sum()) + 12
+        assert torch.equal(mine.counts.active, other.counts.active)
+        assert mine.counts.first_tokens == other.counts.first_tokens == 4
+        assert torch.equal(mine.counts.first_active, other.counts.first_active)  # type: ignore[arg-type]
+
+
+def test_a_tower_for_images_has_no_padding_and_the_text_s_has() -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48}
+    text = transformers.CLIPTextConfig(vocab_size=64, **small)
+    vision = transformers.CLIPVisionConfig(image_size=8, patch_size=4, **small)
+    model = transformers.CLIPModel(transformers.CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict()))
+    # As many rows in either tower: 2 texts of 5 tokens, and 2 images of 4 patches and a class token.
+    for images in (2, 3):
+        pixels = torch.rand(images, 3, 8, 8)
+        frame = measure(
+            model, [{"input_ids": IDS[:, :5], "attention_mask": LEFT[:, :5], "pixel_values": pixels}]
+        ).to_frame()
+        tokens = dict(zip(frame["site"].str.split(".").str[0], frame["tokens"], strict=True))
+        assert tokens == {"text_model": int(LEFT[:, :5].sum()), "vision_model": images * 5}
+
+
+def test_speech_to_text_counts_frames_and_tokens() -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.WhisperConfig(
+        vocab_size=64, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=40, num_mel_bins=8, max_source_positions=10,
+        max_target_positions=16, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    model = transformers.WhisperForConditionalGeneration(config)
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    batch = {
+        "input_features": torch.rand(2, 8, 20), "decoder_input_ids": IDS[:, :3], "decoder_attention_mask": mask
+    }  # fmt: skip
+    assert measure(model, [batch]).to_frame()["tokens"].tolist() == [2 * 10, 4]
+
+
+def test_padded_sound_is_refused_not_counted() -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.Wav2Vec2Config(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48, conv_dim=(8,), conv_stride=(4,),
+        conv_kernel=(4,), num_feat_extract_layers=1, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+        feat_extract_norm="layer", mask_time_prob=0.0,
+    )  # fmt: skip
+    model = transformers.Wav2Vec2Model(config)
+    sound = torch.rand(2, 40)
+    assert measure(model, [{"input_values": sound}]).to_frame()["tokens"].tolist() == [2 * 10]
+    mask = torch.ones(2, 40, dtype=torch.long)
+    mask[1, 20:] = 0
+    with pytest.raises(ActratioError, match="it cannot be told which rows are"):
+        measure(model, [{"input_values": sound, "attention_mask": mask}])
+
+
+class MixerBlock(nn.Module):
+    """An MLP over patches, whose rows are channels, and one over channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Sequential(nn.Linear(4, 7), nn.GELU(), nn.Dropout(0.1), nn.Linear(7, 4))
+        self.channels = nn.Sequential(nn.Linear(D, 9), nn.GELU(), nn.Dropout(0.1), nn.Linear(9, D))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.tokens(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.channels(x)
+
+
+def test_an_mlp_mixer_has_two_mlps_a_block() -> None:
+    torch.manual_seed(0)
+    frame = measure(MixerBlock(), [torch.rand(3, 4, D)]).to_frame()
+    assert frame[["width", "tokens"]].to_numpy().tolist() == [[7, 3 * D], [9, 3 * 4]]
 
 
 def test_an_encoder_decoder_has_two_masks() -> None:

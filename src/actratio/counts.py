@@ -41,6 +41,7 @@ class SiteCounts:
             over tokens is read.
         first_tokens, first_active: ``tokens`` and ``active`` of the first token of each sequence alone; they
             are in ``tokens`` and ``active`` too.
+        decode_tokens, decode_active: the same of forward passes that go on with a cache (decoding steps of ``generate``).
         per_token: (width + 1,), how many tokens had 0, 1, 2, … active neurons.
         windows, union: (len(WINDOWS),), how many whole windows of successive tokens of a sequence there were, and
             Σ over them of the neurons active for at least one of their tokens.
@@ -61,6 +62,8 @@ class SiteCounts:
     squares: Tensor | None = field(default=None, metadata=_SUM)
     first_tokens: int | None = field(default=None, metadata=_SUM)
     first_active: Tensor | None = field(default=None, metadata=_SUM)
+    decode_tokens: int | None = field(default=None, metadata=_SUM)
+    decode_active: Tensor | None = field(default=None, metadata=_SUM)
     per_token: Tensor | None = field(default=None, metadata=_SUM)
     windows: Tensor | None = field(default=None, metadata=_SUM)
     union: Tensor | None = field(default=None, metadata=_SUM)
@@ -160,16 +163,30 @@ class SiteCounts:
     @property
     def first_ratio(self) -> float | None:
         """Activation ratio of the first tokens of sequences alone; ``None`` if none was counted."""
-        if self.first_active is None or not self.first_tokens:
-            return None
-        return int(self.first_active.sum()) / (self.first_tokens * self.width)
+        return self._part(self.first_tokens, self.first_active)
 
     @property
     def rest_ratio(self) -> float | None:
         """Activation ratio without the first tokens; ``None`` if nothing else was counted."""
-        if self.first_active is None or self.first_tokens is None or self.tokens == self.first_tokens:
+        return self._rest(self.first_tokens, self.first_active)
+
+    @property
+    def decode_ratio(self) -> float | None:
+        """Activation ratio of decoding steps alone; ``None`` if there was none."""
+        return self._part(self.decode_tokens, self.decode_active)
+
+    @property
+    def prompt_ratio(self) -> float | None:
+        """Activation ratio without the decoding steps; ``None`` if nothing else was counted."""
+        return self._rest(self.decode_tokens, self.decode_active)
+
+    def _part(self, tokens: int | None, active: Tensor | None) -> float | None:
+        return None if active is None or not tokens else int(active.sum()) / (tokens * self.width)
+
+    def _rest(self, tokens: int | None, active: Tensor | None) -> float | None:
+        if active is None or tokens is None or tokens == self.tokens:
             return None
-        return int((self.active - self.first_active).sum()) / ((self.tokens - self.first_tokens) * self.width)
+        return self._part(self.tokens - tokens, self.active - active)
 
     @property
     def union_ratio(self) -> Tensor | None:

@@ -30,7 +30,7 @@ _FORMAT = 1
 
 COLUMNS = (
     "model", "site", "role", "layer", "position", "width", "activation", "tensor", "criterion", "tokens", "active_mean",
-    "activation_ratio", "ratio_std", "dead", "always_on", "first_ratio", "rest_ratio", "overlap", "routed_share",
+    "activation_ratio", "ratio_std", "dead", "always_on", "first_ratio", "rest_ratio", "decode_ratio", "overlap", "routed_share",
 )  # fmt: skip
 """Columns of ``Measurement.to_frame()``, in order."""
 
@@ -149,6 +149,7 @@ class Measurement:
             int(counts.always_on) if counts.tokens else 0,
             _or_nan(counts.first_ratio),
             _or_nan(counts.rest_ratio),
+            _or_nan(counts.decode_ratio),
             _or_nan(counts.overlap),
             counts.tokens / counts.passed if counts.passed else float("nan"),
         )
@@ -174,7 +175,8 @@ class Measurement:
             for each in fields(row.counts):
                 value = getattr(row.counts, each.name)
                 if value is not None:
-                    arrays[f"{number}.{each.name}"] = torch.as_tensor(value).contiguous()
+                    # A copy, because counts may share memory, which the format refuses.
+                    arrays[f"{number}.{each.name}"] = torch.as_tensor(value).clone()
         kept = []
         for number, (key, magnitudes) in enumerate(self.magnitudes.items()):
             kept.append(list(key))
@@ -243,7 +245,7 @@ def load(path: str | Path) -> Measurement:
 
 
 def _as_kept(name: str, value: Tensor | None) -> Any:
-    return int(value) if name in ("tokens", "first_tokens", "passed") and value is not None else value
+    return int(value) if name in ("tokens", "first_tokens", "decode_tokens", "passed") and value is not None else value
 
 
 def _nothing(width: int) -> SiteCounts:

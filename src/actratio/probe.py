@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +25,8 @@ from actratio.tokens import Rows, Tokens, arguments_of, routed_rows, rows_of
 
 TENSORS = ("activation", "hidden")
 """``activation`` a = σ(x); ``hidden`` h = a ⊙ u, in gated MLPs alone."""
+
+_OTHER_TOWER = re.compile(r"(^|[._])(vision|visual|image|audio|speech)")  # whose rows are no tokens of the text
 
 _Group = tuple[str, str | None, str | None]
 
@@ -48,7 +51,7 @@ class Probe:
     ...     model(x)
     >>> probe.counted["layers.0.mlp", "activation"]              # doctest: +SKIP
 
-    Padding (from ``attention_mask``) is not counted. Recomputed activations (gradient checkpointing) are not counted
+    Padding (from ``attention_mask``) is not counted. Decoding steps of ``generate`` are counted apart too. Recomputed activations (gradient checkpointing) are not counted
     twice, because only what runs inside the model's own forward pass is. Compiled models run uncompiled inside the block.
     With ``counts_alone`` there are no unions, overlaps, idle blocks and magnitudes.
 
@@ -83,7 +86,8 @@ class Probe:
         self._norms: dict[str, tuple[int, Tensor]] = {}
         self._calls: Counter[_Group] = Counter()
         self._tokens: dict[str, Tokens | None] = {}
-        self._rows: dict[tuple[str, torch.Size], Rows] = {}
+        self._rows: dict[tuple[str, torch.Size, int], Rows] = {}
+        self._seen: Counter[tuple[str, str]] = Counter()
         self._depth = 0
         self._stack = ExitStack()
 
@@ -125,8 +129,9 @@ class Probe:
         self._depth += 1
         self._calls.clear()
         self._rows.clear()
+        self._seen.clear()
         arguments = arguments_of(module, args, kwargs)
-        self._tokens = {prefix: Tokens.of(arguments, prefix) for prefix in ("", "decoder_")}
+        self._tokens = {**{prefix: Tokens.of(arguments, prefix) for prefix in ("", "decoder_")}, "none": None}
 
     def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._depth = max(0, self._depth - 1)
@@ -134,7 +139,7 @@ class Probe:
             return
         for group, sites in self._groups.items():
             ran, site = self._calls[group], sites[0]
-            if ran != site.calls and site.down is not None:
+            if ran != site.calls and site.down is not None and not self._saw_all(site):
                 times = "was not called" if not ran else f"was called {ran} times"
                 raise SiteError(
                     f"{site.name} {times} in a forward pass, but {site.calls} times in the one that found it; "
@@ -142,6 +147,15 @@ class Probe:
                 )
             if site.expert is not None:
                 self._passed(sites)
+
+    def _saw_all(self, site: Site) -> bool:
+        """Whether each token was seen once, in however many pieces a sequence of another length was cut."""
+        tokens = self._tokens[self._side(site)]
+        return (
+            site.calls > 1
+            and tokens is not None
+            and self._seen[site.name, "activation"] == tokens.batch * tokens.length
+        )
 
     def _passed(self, experts: list[Site]) -> None:
         tokens = self._tokens[self._side(experts[0])]
@@ -210,7 +224,7 @@ class Probe:
         if counted is None:
             return
         x = x.detach()
-        rows = self._rows_of(x, site) if which is None else routed_rows(which, self._tokens[self._side(site)])
+        rows = self._rows_of(x, site, tensor) if which is None else routed_rows(which, self._tokens[self._side(site)])
         flat = x.reshape(-1, x.shape[-1])
         if rows.index is not None:
             flat = flat[rows.index.to(flat.device)]
@@ -225,6 +239,10 @@ class Probe:
                 magnitudes=number == 0 and not self._counts_alone,
                 sets=not self._counts_alone,
             )
+            tokens = self._tokens[self._side(site)]
+            if tokens is not None:
+                decoded = made.active if tokens.continued else torch.zeros_like(made.active)
+                made = replace(made, decode_tokens=made.tokens * tokens.continued, decode_active=decoded)
             before = counted.counts.get(criterion)
             counted.counts[criterion] = made if before is None else before.merge(made)
             if magnitudes is not None:
@@ -232,14 +250,30 @@ class Probe:
                 counted.magnitudes = magnitudes if known is None else known.merge(magnitudes)
 
     def _side(self, site: Site) -> str:
-        """Whose tokens a site sees: the decoder's of an encoder-decoder, or the model's."""
+        """Whose tokens a site sees: the text's of the model or, in an encoder-decoder, its decoder's; or none."""
+        if _OTHER_TOWER.search(site.owner):
+            return "none"
         return "decoder_" if self._tokens["decoder_"] and "decoder" in site.owner else ""
 
-    def _rows_of(self, x: Tensor, site: Site) -> Rows:
+    def _rows_of(self, x: Tensor, site: Site, tensor: str) -> Rows:
         """The same for all sites of one shape in a forward pass, of which a GPU would be asked each time."""
-        key = self._side(site), x.shape[:-1]
+        side = self._side(site)
+        tokens, start = self._tokens[side], 0
+        if (
+            tokens is not None
+            and site.calls > 1
+            and x.ndim == 3
+            and len(x) == tokens.batch
+            and x.shape[1] < tokens.length
+        ):
+            start = (
+                self._seen[site.name, tensor] // tokens.batch
+            )  # a piece of each sequence, as in chunked feed-forward
+            tokens = tokens.part(start, start + x.shape[1]) if start + x.shape[1] <= tokens.length else tokens
+        key = side, x.shape[:-1], start
         if key not in self._rows:
-            self._rows[key] = rows_of(x.shape, self._tokens[key[0]], site.name)
+            self._rows[key] = rows_of(x.shape, tokens, site.name)
+        self._seen[site.name, tensor] += x.shape[:-1].numel()
         return self._rows[key]
 
     def _column_norms(self, site: Site) -> Tensor:

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from actratio.errors import SiteError
 
+_OTHERS = ("pixel_values", "pixel_values_videos", "input_features", "input_values")
+"""Arguments of models that read images or sound beside text."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -37,6 +40,8 @@ class Tokens:
         keep: bool, (batch, length), what is no padding; ``None`` where all is kept.
         kept: how many are no padding.
         continued: the pass goes on with sequences whose first tokens came before (a decoding step).
+        firsts: bool, (batch, length), on the CPU, the first tokens, of a part of the pass.
+        others: the model reads something else too (images, sound), whose rows are no tokens.
     """
 
     batch: int
@@ -44,6 +49,8 @@ class Tokens:
     keep: Tensor | None
     kept: int
     continued: bool = False
+    firsts: Tensor | None = None
+    others: bool = False
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any], prefix: str = "") -> Tokens | None:
@@ -52,23 +59,37 @@ class Tokens:
         Args:
             prefix: ``"decoder_"`` for the decoder's.
         """
+        mask = arguments.get(f"{prefix}attention_mask")
+        masks = isinstance(mask, Tensor) and mask.ndim == 2
         for name in ("input_ids", "inputs_embeds", "labels" if prefix else ""):
             given = arguments.get(prefix + name if name != "labels" else name)
             if isinstance(given, Tensor) and given.ndim >= 2:
                 batch, length = given.shape[:2]
                 break
         else:
-            return None
-        mask = arguments.get(f"{prefix}attention_mask")
+            if not masks or prefix:
+                return None
+            batch, length = mask.shape  # type: ignore[union-attr]
+            name = ""
         keep, kept = None, batch * length
-        if isinstance(mask, Tensor) and mask.ndim == 2 and len(mask) == batch and mask.shape[1] >= length:
-            keep = mask[:, -length:].bool()  # with a cache, the mask covers what came before too
+        if masks and len(mask) == batch and mask.shape[1] >= length:  # type: ignore[arg-type, union-attr]
+            keep = mask[:, -length:].bool()  # type: ignore[index]  # with a cache, the mask covers what came before too
             kept = int(keep.sum())
             keep = None if kept == batch * length else keep
-        return cls(batch, length, keep, kept, _cached(arguments.get("past_key_values")) > 0)
+        continued = _cached(arguments.get("past_key_values")) > 0
+        others = name != "" and any(other in arguments for other in _OTHERS)
+        return cls(batch, length, keep, kept, continued, others=others)
+
+    def part(self, start: int, stop: int) -> Tokens:
+        """Some successive tokens of each sequence."""
+        keep = None if self.keep is None else self.keep[:, start:stop]
+        kept = self.batch * (stop - start) if keep is None else int(keep.sum())
+        return Tokens(self.batch, stop - start, keep, kept, self.continued, self.first()[:, start:stop], self.others)
 
     def first(self) -> Tensor:
         """Bool, (batch, length), on the CPU: the first token of each sequence that is no padding."""
+        if self.firsts is not None:
+            return self.firsts
         if self.continued:
             return torch.zeros(self.batch, self.length, dtype=torch.bool)
         if self.keep is None:
@@ -94,7 +115,7 @@ def rows_of(shape: torch.Size, tokens: Tokens | None, where: str) -> Rows:
         if turned:  # (length, batch, width): the rows of a sequence lie apart
             index = index % tokens.length * tokens.batch + index // tokens.length
         return Rows(index, keep.sum(1).tolist(), first)
-    if tokens is not None and tokens.keep is not None:
+    if tokens is not None and tokens.keep is not None and not tokens.others:
         raise SiteError(
             f"{where} has {rows} rows for {tokens.batch} × {tokens.length} tokens, some of which are padding; "
             "it cannot be told which rows are: measure it without padding"
