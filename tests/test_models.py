@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from actratio import ActratioError, cli, find_sites
+from actratio import ActratioError, cli, find_sites, measure
 from actratio.models import load_model
 
 COMMON = {
@@ -122,3 +123,47 @@ def test_what_cannot_be_loaded_is_one_sentence(name: str, options: dict[str, str
     with pytest.raises(ActratioError, match=words) as raised:
         load_model(name, **options)  # type: ignore[arg-type]
     assert "\n" not in str(raised.value)
+
+
+def test_more_weights_than_free_memory_is_one_sentence_before_loading(
+    saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psutil
+
+    folder = saved("llama")
+    weights = sum(parameter.numel() for parameter in load_model(str(folder), device="cpu").parameters())
+    for free, dtype, fits in (
+        (4 * weights, "auto", True),
+        (4 * weights - 1, "auto", False),
+        (2 * weights, "bf16", True),
+    ):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        if fits:
+            load_model(str(folder), device="cpu", dtype=dtype)
+        else:
+            with pytest.raises(ActratioError, match=r"GB of weights and cpu has .* GB free"):
+                load_model(str(folder), device="cpu", dtype=dtype)
+
+
+def test_a_model_spread_by_a_device_map_is_measured_alike(saved: Callable[[str], Path]) -> None:
+    folder = saved("llama")
+    batch = {"input_ids": torch.arange(1, 19).view(2, 9)}
+    whole = measure(load_model(str(folder), device="cpu"), [batch])
+    spread = load_model(str(folder), device_map="auto")
+    hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in spread.modules()]
+    found = measure(spread, [batch])
+    assert found.to_frame().equals(whole.to_frame().assign(model=found.model))
+    assert hooks == [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in spread.modules()]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "phi3", "mixtral"])
+def test_weights_that_wait_on_the_disk_are_known_when_they_come(
+    kind: str, saved: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Offloading puts other tensors in the place of a module's weights each time that it runs."""
+    from accelerate import disk_offload
+
+    batch = {"input_ids": torch.arange(1, 19).view(2, 9)}
+    whole = measure(tiny(kind).eval(), [batch])
+    offloaded = disk_offload(tiny(kind).eval(), str(tmp_path), execution_device=torch.device("cpu"))
+    assert measure(offloaded, [batch]).to_frame().equals(whole.to_frame())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,3 +59,23 @@ def test_a_pretrained_encoder_counts_as_its_own_gelu_says(
         assert counts.tokens == row["tokens"] == int(mask.sum())
         assert torch.equal(counts.active, (output[mask] > 0).sum(0))
         assert 0.05 < row["activation_ratio"] < 0.45  # a trained GELU network, neither silent nor linear
+
+
+def test_a_hub_id_is_read_from_the_hub_s_cache(folder: str, tmp_path: Path) -> None:
+    """The layout that the hub's client keeps on disk, which is all that it needs without a network."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "hub" / "models--owner--name"
+    (cached / "snapshots").mkdir(parents=True)
+    (cached / "snapshots" / commit).symlink_to(folder)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    command = [sys.executable, "-m", "actratio.cli", "measure", "owner/name", "--prompt", "A king.", "--json"]
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    environment.pop("HF_HUB_CACHE", None)
+    ran = subprocess.run(
+        [*command, "--out", str(tmp_path / "m")], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["settings"]["model"] == "owner/name"
+    assert len(found["rows"]) == 6

@@ -12,7 +12,7 @@ from actratio.criteria import Criterion
 from actratio.errors import SiteError
 from actratio.measurement import Measurement
 from actratio.probe import TENSORS, Probe
-from actratio.sites import call, evaluating, find_sites
+from actratio.sites import call, device_of, evaluating, find_sites
 from actratio.sites.find import Select
 
 Progress = Callable[[int], None]
@@ -36,7 +36,7 @@ def measure(
 
     Args:
         batches: tensors, mappings of keyword arguments (padding is what ``attention_mask`` says), or pairs
-            ``(x, y)`` of which x is what the model reads. They go to the device of the model's first parameter.
+            ``(x, y)`` of which x is what the model reads. They go to where the model reads them.
         sites: globs over the sites' names, or a function of a ``Site``; by default all MLPs and experts.
         tensors: ``activation``, and in gated MLPs ``hidden``.
         criteria: what counts as active; several cost one pass.
@@ -55,7 +55,7 @@ def measure(
     if unknown:
         raise SiteError(f"there is no tensor {unknown[0]!r}; write {' or '.join(TENSORS)}")
     wanted = [each if isinstance(each, Criterion) else Criterion.parse(each) for each in criteria]
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     probe: Probe | None = None
     with evaluating(model), torch.no_grad():
         for batch in batches:

@@ -33,16 +33,20 @@ def load_model(
         allow_pickle: load weights that are not safetensors, with ``weights_only``.
 
     Raises:
-        ModelError: transformers is not installed, no such model, weights of another format, unknown options.
+        ModelError: transformers is not installed, no such model, weights of another format, unknown options, more
+            weights than the device has free memory.
     """
     if dtype not in DTYPES:
         raise ModelError(f"there is no dtype {dtype!r}; write one of {', '.join(DTYPES)}")
+    place = _device(device)
     transformers = _transformers()
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
         raise ModelError(f"{name} is not a folder; give one that a model was saved to, or a hub id such as owner/name")
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         kind = _class_of(transformers, config)
+        if device_map is None:
+            _check_memory(name, _empty(kind, config), DTYPES[dtype], place)
         model = kind.from_pretrained(
             name,
             config=config,
@@ -51,10 +55,12 @@ def load_model(
             trust_remote_code=trust_remote_code,
             use_safetensors=None if allow_pickle else True,
         )
+    except ModelError:
+        raise
     except Exception as error:  # transformers and the hub's client raise many kinds
         raise ModelError(_why(name, error, allow_pickle, trust_remote_code)) from None
     if device_map is None:
-        model = model.to(_device(device))
+        model = model.to(place)
     found: nn.Module = model.eval()
     return found
 
@@ -94,6 +100,32 @@ def _class_of(transformers: Any, config: Any) -> Any:
     if type(config) in transformers.AutoModelForCausalLM._model_mapping or hasattr(config, "auto_map"):
         return transformers.AutoModelForCausalLM
     return transformers.AutoModel
+
+
+def _empty(kind: Any, config: Any) -> nn.Module | None:
+    """The model without memory for its weights; ``None`` where it cannot be made so."""
+    try:
+        with torch.device("meta"):
+            made: nn.Module = kind.from_config(config) if hasattr(kind, "_model_mapping") else kind(config)
+    except Exception:  # whatever is wrong with it, loading it says so better
+        return None
+    return made
+
+
+def _check_memory(name: str, empty: nn.Module | None, dtype: Any, device: torch.device) -> None:
+    import psutil
+
+    if empty is None:
+        return
+    saved = getattr(empty.config, "dtype", None) or torch.float32
+    size = (saved if dtype == "auto" else dtype).itemsize
+    needed = sum(parameter.numel() for parameter in empty.parameters()) * size
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if needed > free:
+        raise ModelError(
+            f"{name} has {needed / 1e9:.3g} GB of weights and {device} has {free / 1e9:.3g} GB free; "
+            "load it with --dtype bf16 if it is not yet, or spread it with --device-map auto"
+        )
 
 
 def _device(name: str) -> torch.device:

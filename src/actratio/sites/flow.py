@@ -27,6 +27,7 @@ from actratio.sites.values import Stream, Use, Value, Weight, cut, select
 @dataclass(frozen=True)
 class _Frame:
     path: str
+    module: nn.Module
     atomic: bool
 
 
@@ -62,7 +63,7 @@ class Flow(TorchFunctionMode):
             inside: the module that is running already.
         """
         if inside is not None:
-            self._frames.append(_Frame(self._names[id(inside)], atomic=False))
+            self._frames.append(_Frame(self._names[id(inside)], inside, atomic=False))
         enter = nn.modules.module.register_module_forward_pre_hook(self._enter)
         leave = nn.modules.module.register_module_forward_hook(self._leave, always_call=True)
         try:
@@ -80,7 +81,9 @@ class Flow(TorchFunctionMode):
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         path = self._names.get(id(module), self._owner())
         inside = bool(self._frames) and self._frames[-1].atomic
-        self._frames.append(_Frame(path, inside or functions.is_activation(module) or functions.is_norm(module)))
+        self._frames.append(
+            _Frame(path, module, inside or functions.is_activation(module) or functions.is_norm(module))
+        )
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if not self._frames:
@@ -303,7 +306,13 @@ class Flow(TorchFunctionMode):
         part = self._parts.get(id(tensor))
         if part is not None:
             return part
+        if not isinstance(tensor, nn.Parameter):
+            return None
         name = self._weights.get(id(tensor))
+        if name is None and self._frames:  # one that has just taken the place of another (offloading)
+            frame = self._frames[-1]
+            own = (name for name, each in frame.module._parameters.items() if each is tensor)
+            name = next((f"{frame.path}.{each}" if frame.path else each for each in own), None)
         return None if name is None else Weight(name)
 
     def _set(self, tensor: Tensor, value: Value) -> None:

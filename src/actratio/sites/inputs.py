@@ -12,6 +12,16 @@ from actratio.errors import SiteError
 _BATCH, _TOKENS = 1, 8
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model reads its inputs: where its first weights are or, if they wait elsewhere, where they will run."""
+    for parameter in model.parameters():
+        if parameter.device.type != "meta":
+            return parameter.device
+    hooks = (getattr(module, "_hf_hook", None) for module in model.modules())
+    places = (getattr(hook, "execution_device", None) for hook in hooks)
+    return torch.device(next((place for place in places if place is not None), "cpu"))
+
+
 def made_up(model: nn.Module) -> dict[str, Any]:
     """A mapping of keyword arguments for one forward pass.
 
@@ -24,7 +34,7 @@ def made_up(model: nn.Module) -> dict[str, Any]:
             f"{type(model).__name__} does not say what it reads; give inputs, such as a tensor or a mapping of keyword arguments"
         )
     some = next(model.parameters(), torch.empty(0))
-    device, dtype = some.device, some.dtype
+    device, dtype = device_of(model), some.dtype
     # A cache is of no use to one pass, and some cannot be made for few layers.
     inputs: dict[str, Any] = {"use_cache": False} if hasattr(config, "use_cache") else {}
     if reads == "input_ids":
