@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -498,3 +499,15 @@ def test_a_measurement_shows_itself() -> None:
     assert "1 sites, 3 tokens" in repr(found)
     assert "<b>mine" not in found._repr_html_()
     assert math.isclose(found.to_frame()["activation_ratio"].item(), 5 / 9)
+
+
+def test_a_copy_made_inside_a_probe_counts_nothing() -> None:
+    model = MLP()
+    x = torch.tensor([[1.0, 1.0]])
+    with Probe(model, find_sites(model, x)) as probe:
+        model(x)
+        copied = deepcopy(model)
+        assert torch.equal(copied(x), model(x))
+    copied(x)
+    assert probe.tokens == 2
+    assert not model._forward_hooks

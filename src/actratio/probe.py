@@ -122,10 +122,15 @@ class Probe:
         self._stack.close()
         self._depth = 0
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Probe:
+        return self  # the hooks of a copied model come with it, and must know that it is not theirs
+
     def _hook(self, stack: ExitStack, handle: Any) -> None:
         stack.callback(handle.remove)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module is not self._model:
+            return
         self._depth += 1
         self._calls.clear()
         self._rows.clear()
@@ -134,6 +139,8 @@ class Probe:
         self._tokens = {**{prefix: Tokens.of(arguments, prefix) for prefix in ("", "decoder_")}, "none": None}
 
     def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if module is not self._model:
+            return
         self._depth = max(0, self._depth - 1)
         if output is None:  # the forward pass failed, and its own error says more
             return
