@@ -291,8 +291,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="folder of data sets; default $ACTRATIO_DATA")
     parser.add_argument("--dataset", default="mnist")
-    parser.add_argument("--share", type=float, default=0.2, help="part of the data that is timed (default: 0.2)")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--share", type=float, default=0.1, help="part of the data that is timed (default: 0.1)")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--device", default="cpu", choices=["cpu", "cuda"], help="cuda: time the whole study with --seeds seeds"
     )

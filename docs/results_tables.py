@@ -12,6 +12,7 @@ import argparse
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from actratio.report.page import Table
 from actratio.report.static import save_charts
@@ -45,9 +46,16 @@ def section(report: StudyReport, name: str) -> str:
             markdown(laws),
             "In brackets 95 % intervals; what they and the columns mean, see [Scaling laws](../laws.md).",
             "\n".join(f"![{chart.title}](figures/{name}-{chart.key}.svg)" for chart in report.charts),
-            "Made with " + ", ".join(f"{key} {value}" for key, value in report.provenance.items()) + ".",
+            _made_with(report.provenance),
         ]
     )
+
+
+def _made_with(provenance: dict[str, Any]) -> str:
+    plain = {key: value for key, value in provenance.items() if key != "resumed"}
+    said = "Made with " + ", ".join(f"{key} {value}" for key, value in plain.items())
+    later = [f"commit {each['commit']} on {each['date']}" for each in provenance.get("resumed", [])]
+    return said + "".join(f"; resumed with {each}" for each in later) + "."
 
 
 def main() -> None:
