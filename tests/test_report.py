@@ -11,22 +11,25 @@ import pytest
 
 from actratio.estimate import Estimate
 from actratio.files import read_table, write_table
+from actratio.nets import ARTICLE_HIDDEN
 from actratio.report.chart import Chart, Series
+from actratio.report.page import Page, write_page
 from actratio.report.static import save_charts
 from actratio.report.study import StudyReport
 from actratio.studies.mlp import MlpRun, MlpStudy
 
 from .browser import Visit
 
-HOSTILE = "<img src=x onerror=alert(1)>$^{_</script><b>.csv"
+HOSTILE = '<img src=x onerror=alert(1)>$^{_it\'s "R&D"</script><b>.csv'
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a small study of two data sets, one with a hostile name."""
     folder = tmp_path_factory.mktemp("report")
-    # A path's separators are the only characters that a file's name cannot hold.
-    hostile = folder / HOSTILE.replace("/", "∕")
+    # The slash of '</script>' is the separator of a folder and a file.
+    hostile = folder / HOSTILE
+    hostile.parent.mkdir()
     rng = np.random.default_rng(0)
     rows = [",".join([*(f"{x:.3f}" for x in rng.random(6)), str(i % 3)]) for i in range(90)]
     hostile.write_text("\n".join(["a,b,c,d,e,f,label", *rows]))
@@ -77,9 +80,8 @@ def test_each_figure_has_its_table_and_a_line_on_how_to_read_it(browser: Any, re
 
 def test_a_hostile_data_set_name_is_shown_as_text(browser: Any, report: Path) -> None:
     visit = Visit(browser, report)
-    name = "<img src=x onerror=alert(1)>"
-    assert name in visit.page.inner_text("h1")
-    assert name in visit.page.text_content("#ratio-by-width .legend")
+    assert HOSTILE in visit.page.inner_text("h1")
+    assert HOSTILE in visit.page.text_content("#ratio-by-width .legend")
     assert visit.page.query_selector_all("img") == []
     assert visit.said == []
     visit.page.close()
@@ -97,6 +99,7 @@ def test_static_figures_are_valid_and_repeatable(report: Path, tmp_path: Path) -
         percent=True,
     )
     first = [path.read_bytes() for path in save_charts([chart], tmp_path / "a")]
+    assert first == [path.read_bytes() for path in save_charts([chart], tmp_path / "b")]
     assert "<svg" in first[0].decode()
     assert first[1].startswith(b"\x89PNG")
     for path in sorted((report.parent / "figures").glob("*.svg")):
@@ -109,6 +112,35 @@ def test_a_chart_s_table_holds_its_numbers() -> None:
     header, rows = Chart("k", "t", "r", "x", "y", series, percent=True).table()
     assert header == ["x", "a", "b"]
     assert rows == [["1", "50.0%", ""], ["2", "25.0% (20.0% … 30.0%)", "100.0%"]]
+
+
+def test_a_chart_s_table_has_every_point_of_a_place_and_no_others_of_a_curve() -> None:
+    points = Series("a", [1, 1, 2], [Estimate(5.0), Estimate(6.0), Estimate(7.0)], style="points")
+    curve = Series("law", [1, 1.5, 2], [Estimate(1.0), Estimate(1.5), Estimate(2.0)], style="dashed")
+    header, rows = Chart("k", "t", "r", "x", "y", [points, curve]).table()
+    assert header == ["x", "series", "y"]
+    assert rows == [["1", "a", "5"], ["1", "a", "6"], ["1", "law", "1"], ["2", "a", "7"], ["2", "law", "2"]]
+    assert Chart("k", "t", "r", "x", "y", [curve]).table()[1] == [["1", "1"], ["1.5", "1.5"], ["2", "2"]]
+
+
+def test_a_phone_shows_the_plot_and_its_axes_beside_a_long_legend(browser: Any, tmp_path: Path) -> None:
+    names = ["-".join(map(str, (784, *hidden, 10))) for hidden in ARTICLE_HIDDEN]
+    series = [Series(name, [1, 2], [Estimate(0.1), Estimate(0.3)], colour) for colour, name in enumerate(names)]
+    series += [Series(f"{name}, published", [1, 2], [Estimate(0.2), Estimate(0.2)]) for name in names]
+    page = write_page(Page("t", "l", charts=[Chart("one", "t", "r", "epoch", "y", series)]), tmp_path / "p.html")
+    visit = Visit(browser, page, viewport={"width": 390, "height": 800})
+
+    def box(selector: str) -> dict[str, float]:
+        return dict(visit.page.query_selector(selector).bounding_box())
+
+    plot, axis, legend = box("#one .nsewdrag"), box("#one .xtitle"), box("#one .legend .bg")
+    assert plot["height"] > 200
+    assert axis["y"] + axis["height"] <= legend["y"]
+    shown = visit.page.query_selector_all("#one .legend .traces")
+    assert len(shown) == 12
+    last = shown[-1].bounding_box()
+    assert last["y"] + last["height"] <= legend["y"] + legend["height"] + 1  # nothing is scrolled out of it
+    visit.page.close()
 
 
 def test_published_points_are_drawn_beside_ours(tmp_path: Path, published: Path) -> None:

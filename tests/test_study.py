@@ -136,7 +136,9 @@ def test_a_study_resumes_inside_a_training(tmp_path: Path, monkeypatch: pytest.M
 
 def test_kill_nine_in_the_middle_and_resume_gives_the_identical_table(tmp_path: Path) -> None:
     arguments = ["study", "mlp", "--seeds", "2", "--epochs", "40", "--architectures", "512-256-10,300-10", "--json"]
-    command = [sys.executable, "-m", "actratio.cli", *arguments, "--out", str(tmp_path / "cut")]
+    # Checkpoints as often as can be, because the test cannot wait for the usual seconds.
+    script = "from actratio.cli import main; from actratio.studies import mlp; mlp._CHECKPOINT_SECONDS = 0.0; main()"
+    command = [sys.executable, "-c", script, *arguments, "--out", str(tmp_path / "cut")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     neurons = tmp_path / "cut" / "neurons"
     deadline = time.monotonic() + 100
@@ -144,9 +146,15 @@ def test_kill_nine_in_the_middle_and_resume_gives_the_identical_table(tmp_path: 
         assert process.poll() is None, "the study ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    # Inside the second training, some epochs of which are in the checkpoint.
+    checkpoint = tmp_path / "cut" / "checkpoint.safetensors"
+    while not checkpoint.is_file():
+        assert process.poll() is None, "the study ended before it could be killed"
+        time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(list(neurons.glob("*.safetensors"))) == 1
+    assert checkpoint.is_file()
     study = MlpStudy(architectures=("512-256-10", "300-10"), seeds=2, epochs=40)
     resumed = run(study, tmp_path / "cut")
     whole = run(study, tmp_path / "whole")
@@ -158,10 +166,15 @@ def test_kill_nine_in_the_middle_and_resume_gives_the_identical_table(tmp_path: 
     [
         ({"epochs": 4}, "epochs: 3 there, 4 here"),
         ({"bias": True}, "bias: False there, True here"),
-        ({"architectures": ("16-10",)}, "other settings"),
+        ({"architectures": ("16-10",)}, r"data.digits.architectures: 64-16-10, 64-24-8-10 there, 64-16-10 here"),
+        ({"datasets": ("digits", "letter.csv")}, r"data.letter.csv: none there, given here"),
     ],
 )
-def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path, change: dict[str, object], words: str) -> None:
+def test_other_settings_in_the_same_folder_are_refused(
+    tmp_path: Path, change: dict[str, object], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("letter.csv").write_text("\n".join(["a,label", *(f"{i},{i % 10}" for i in range(100))]))
     before = run(SMALL, tmp_path / "run").table_path.read_bytes()
     with pytest.raises(ActratioError, match=words):
         MlpRun(MlpStudy(**{**vars(SMALL), **change}), tmp_path / "run")  # type: ignore[arg-type]
@@ -274,13 +287,22 @@ def test_what_a_kill_left_before_the_first_step_does_not_stop_the_study(tmp_path
 def test_other_software_that_goes_on_with_a_study_is_written_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = run(SMALL, tmp_path / "run")
+    def stop(name: str, flops: int) -> None:
+        if made.finished():
+            raise KeyboardInterrupt
+
+    made = MlpRun(SMALL, tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        made.execute(stop)
     assert "resumed" not in read_table(made.table_path)[1]["provenance"]
     now = made.folder.provenance | {"torch": "9.9.9"}
     monkeypatch.setattr("actratio.studies.run.provenance", lambda: now)
-    for _ in range(2):  # the second time it is known
-        again = run(SMALL, tmp_path / "run")
+    again = run(SMALL, tmp_path / "run")
     assert [each["torch"] for each in read_table(again.table_path)[1]["provenance"]["resumed"]] == ["9.9.9"]
+    # What is finished was made by nobody else, whoever draws it again.
+    before = again.table_path.read_bytes()
+    monkeypatch.setattr("actratio.studies.run.provenance", lambda: now | {"torch": "10"})
+    assert run(SMALL, tmp_path / "run").table_path.read_bytes() == before
 
 
 def test_a_long_path_of_a_data_set_still_names_a_file(tmp_path: Path) -> None:

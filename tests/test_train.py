@@ -132,3 +132,17 @@ def test_products_of_an_odd_stack_are_split_right(monkeypatch: pytest.MonkeyPatc
     left, right, out = torch.rand(5, 3, 4), torch.rand(5, 4, 6), torch.full((5, 3, 6), float("nan"))
     mlp.stacked_matmul(left, right, out)
     torch.testing.assert_close(out, left @ right)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 5])
+def test_what_is_read_in_chunks_of_steps_adds_up(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch has more steps than a chunk: several whole ones, a smaller one, and a last, smaller batch."""
+    data, architecture = make_data(), Architecture(12, (16, 8), 4)
+    whole = Trainer(architecture, data, range(2), batch_size=16).epoch()
+    monkeypatch.setattr("actratio.train._CHUNK", chunk)
+    parts = Trainer(architecture, data, range(2), batch_size=16).epoch()
+    for mine, other in zip(parts.counts, whole.counts, strict=True):
+        assert mine.tokens == other.tokens == 150
+        assert torch.equal(mine.active, other.active)
+    assert torch.equal(parts.accuracy, whole.accuracy)
+    torch.testing.assert_close(parts.loss, whole.loss)

@@ -35,7 +35,7 @@ from actratio.errors import FitError
 from actratio.estimate import LEVEL, Estimate, student_quantile
 
 RESAMPLES = 1000
-_FEWEST_RUNS = 3  # architectures below which no spread between them can be told
+_FEWEST_RUNS = 3  # architectures below which no spread between them can be told, one apart, whose seeds have theirs
 _FAIR_SHARE = 0.95
 _AT_BOUND = 1e-3  # how near to its bound k counts as having run into it
 
@@ -119,6 +119,7 @@ class Laws:
         cells, widths, architectures, seeds: how many of each there were.
         depth: the factor by which A changes with every layer deeper at equal width, from
             log A = c + α·log N + δ·layer, as e^δ; ``None`` where layers were not given or do not vary.
+        alpha_at_depth: α of the same fit, of layers equally deep; ``None`` where ``depth`` is.
         level: of the intervals.
     """
 
@@ -128,6 +129,7 @@ class Laws:
     architectures: int
     seeds: int
     depth: Estimate | None
+    alpha_at_depth: Estimate | None
     level: float
 
     @property
@@ -155,6 +157,12 @@ class Laws:
         interval = f"the {self.level:.0%} interval of α, {alpha.low:.3f} … {alpha.high:.3f},"
         if not alpha.holds(0.5):
             return f"√N is not supported: {interval} excludes 0.5; {misses}."
+        deep = self.alpha_at_depth
+        if deep is not None and not math.isnan(deep.low) and not deep.holds(0.5):
+            return (
+                f"√N is not settled: {interval} contains 0.5, but only if depth is left aside: of layers equally deep "
+                f"α is {deep.format('{:.3f}')}, which excludes it; {misses}."
+            )
         for limit, meaning in ((0.0, "a constant number"), (1.0, "a constant ratio")):
             if alpha.holds(limit):
                 return f"√N is not settled: {interval} contains 0.5, but also {limit:g}, {meaning} of active neurons; {misses}."
@@ -184,6 +192,7 @@ class Laws:
             ],
             "best": None if self.best is None else self.best.law.name,
             "depth_factor": None if self.depth is None else _estimate_dict(self.depth),
+            "alpha_at_depth": None if self.alpha_at_depth is None else _estimate_dict(self.alpha_at_depth),
             "verdict": self.verdict,
         }
 
@@ -227,15 +236,16 @@ def fit(
     distinct = np.unique(cells.width)
     if len(distinct) < 2:
         raise FitError(f"all observations have the width {distinct[0]:g}; a law needs at least two different widths")
-    replicates = runs.resamples(resamples)
-    depth = None
+    replicates = runs.resamples(resamples if len(runs.groups) == 1 or len(runs.groups) >= _FEWEST_RUNS else 0)
+    depth = alpha = None
     if layers is not None and _separates_depth(cells):
-        told = replicates.where(_separates_depth(replicates))
-        draws = _depth_effect(told)
+        draws = _with_depth(replicates.where(_separates_depth(replicates)))
         # Where many resamples cannot tell depth from width, those that can are no fair sample.
-        if len(runs.groups) < _FEWEST_RUNS or len(draws) < _FAIR_SHARE * len(replicates.width):
+        if len(draws) < _FAIR_SHARE * len(replicates.width):
             draws = draws[:0]
-        depth = _exponential(_interval(float(_depth_effect(cells)), draws, runs.independent, level))
+        here = _with_depth(cells)
+        alpha = _interval(float(here[1]), draws[:, 1], runs.independent, level)
+        depth = _exponential(_interval(float(here[2]), draws[:, 2], runs.independent, level))
     return Laws(
         fits={name: _fit_law(law, cells, replicates, runs.independent, level) for name, law in LAWS.items()},
         cells=len(cells.width),
@@ -243,6 +253,7 @@ def fit(
         architectures=len(runs.groups),
         seeds=runs.seeds,
         depth=depth,
+        alpha_at_depth=alpha,
         level=level,
     )
 
@@ -342,9 +353,9 @@ def _separates_depth(cells: Cells) -> NDArray[np.bool_]:
     return np.asarray(np.linalg.matrix_rank(_design(cells)) == 3)
 
 
-def _depth_effect(cells: Cells) -> Array:
-    """δ of log A = c + α·log N + δ·layer, by least squares, for every resample of ``cells``."""
-    return np.asarray((np.linalg.pinv(_design(cells)) @ cells.log_active[..., None])[..., 2, 0])
+def _with_depth(cells: Cells) -> Array:
+    """c, α and δ of log A = c + α·log N + δ·layer, by least squares, for every resample of ``cells``."""
+    return np.asarray((np.linalg.pinv(_design(cells)) @ cells.log_active[..., None])[..., 0])
 
 
 def _interval(value: float, draws: Array, independent: int, level: float) -> Estimate:

@@ -60,11 +60,13 @@ def read_observations(path: Path) -> pd.DataFrame:
 
     if path.is_dir() and (path / "results.parquet").is_file():
         path = path / "results.parquet"
+    if (path / "settings.json").is_file():
+        raise FitError(f"{path} has no finished training yet; run the study's command again to go on")
     if not path.is_file():
         raise FitError(f"{path} is not a file; give a Parquet or CSV table, or the folder of a study")
     frame = read_table(path)[0] if path.suffix == ".parquet" else read_csv(path)
     if set(ARTICLE_COLUMNS) <= set(frame.columns):
-        frame = from_article(frame)
+        frame = from_article(frame.assign(Layer=_numbers(path, frame["Layer"], "Layer", whole=True)))
     missing = [column for column in ("width", "active_mean") if column not in frame.columns]
     if missing:
         raise FitError(
@@ -94,9 +96,9 @@ def _numbers(path: Path, column: pd.Series, name: str, *, whole: bool) -> pd.Ser
         wrong |= numbers != numbers.round()
     if wrong.any():
         kind = "a whole number" if whole else "a number"
-        raise FitError(
-            f"{path}: the column {name} holds {column[wrong].iloc[0]!r}; it must be {kind}, and not negative"
-        )
+        first = column[wrong].iloc[0]
+        shown = "an empty cell" if pd.isna(first) else repr(first) if isinstance(first, str) else f"{first:g}"
+        raise FitError(f"{path}: the column {name} holds {shown}; it must be {kind}, and not negative")
     return numbers.astype("int64") if whole else numbers
 
 

@@ -101,6 +101,8 @@ def study_mlp(
         return
     show(report.tables, report.findings)
     out.print(f"table   {escape(str(run.table_path))}", soft_wrap=True, highlight=False)
+    for name in ("results.csv", "article.csv") if csv else ():
+        out.print(f"        {escape(str(run.folder.path / name))}", soft_wrap=True, highlight=False)
     out.print(f"report  {escape(str(page))}", soft_wrap=True, highlight=False)
 
 

@@ -24,11 +24,12 @@ _LONGEST = 120  # characters of a name that an error repeats
 
 @dataclass(frozen=True)
 class Builtin:
-    """A data set that has a name here: what it is, where it is read from, and how."""
+    """A data set that has a name here: what it is, where it is read from, how, and whether it looks for a folder."""
 
     description: str
     where: str
     load: Callable[[Path | None], Dataset]
+    in_folder: bool = True
 
 
 def _idx(name: str) -> Builtin:
@@ -40,7 +41,9 @@ def _idx(name: str) -> Builtin:
 
 
 BUILTIN: dict[str, Builtin] = {
-    "digits": Builtin("handwritten digits, 8×8, scikit-learn's", "comes with scikit-learn", lambda _: load_digits()),
+    "digits": Builtin(
+        "handwritten digits, 8×8, scikit-learn's", "comes with scikit-learn", lambda _: load_digits(), False
+    ),
     **{name: _idx(name) for name in IDX_SOURCES},
     "letter": Builtin("UCI Letter Recognition, 16 numbers, 26 classes", "letter/letter-recognition.data", load_letter),
     "banking77": Builtin(
@@ -82,7 +85,9 @@ def load_dataset(name: str, data_dir: Path | None = None, *, label: str | None =
         DataError: unknown name, missing or damaged files, no network.
     """
     if name in BUILTIN:
-        return BUILTIN[name].load(data_folder(data_dir))
+        known = BUILTIN[name]
+        # A folder of the environment is for those that look for one; one that was given must always exist.
+        return known.load(data_folder(data_dir) if known.in_folder or data_dir is not None else None)
     if name.lower().endswith(".csv") or _exists(Path(name).is_file):
         return load_csv(Path(name), label)
     if name.count("/") == 1 and not name.startswith((".", "/")):

@@ -30,7 +30,7 @@ def load_hub(identifier: str, *, name: str | None = None, label: str | None = No
         import datasets
     except ImportError:
         raise DataError(
-            f"{name} comes from the Hugging Face hub, which needs the library 'datasets' (the extra 'hub'): install it, or give a folder with --data-dir"
+            f"{name} comes from the Hugging Face hub, which needs the library 'datasets' (the extra 'hub'): install it"
         ) from None
     datasets.utils.logging.disable_progress_bar()
     try:
@@ -38,7 +38,7 @@ def load_hub(identifier: str, *, name: str | None = None, label: str | None = No
     except Exception as error:  # the library raises many kinds, from many layers
         raise DataError(
             f"{identifier} could not be loaded from the Hugging Face hub ({type(error).__name__}: {short(error, 160)}); "
-            "check the name and the network, or give a folder with --data-dir"
+            "check the name and the network"
         ) from None
     source = f"Hugging Face data set {identifier}"
     if "train" not in splits:

@@ -53,9 +53,23 @@ class Chart:
     x_ticks: Sequence[float] | None = None
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """The chart's numbers: header and rows, a column a series."""
-        places = sorted({x for each in self.series for x in each.x})
+        """The chart's numbers: a column a series or, where one has several points at a place, a row a point.
+
+        Of a curve (dashed), the places that other series have; all of them, if there is no other.
+        """
         number = "{:.1%}" if self.percent else "{:.3g}"
+        measured = {x for each in self.series if each.style != "dashed" for x in each.x}
+        places = sorted(measured or {x for each in self.series for x in each.x})
+        if any(len(set(each.x)) < len(each.x) for each in self.series):
+            points = [
+                (place, each.name, y.format(number))
+                for each in self.series
+                for place, y in zip(each.x, each.y, strict=True)
+                if place in places
+            ]
+            return [self.x_label, "series", self.y_label], [
+                [f"{place:g}", *rest] for place, *rest in sorted(points, key=lambda point: point[0])
+            ]
         rows = []
         for place in places:
             cells = [dict(zip(each.x, each.y, strict=True)).get(place) for each in self.series]

@@ -16,7 +16,7 @@ def figure(chart: Chart | HeatMap) -> dict[str, Any]:
 
 def _text(text: str) -> str:
     """Plotly reads a subset of HTML in its labels."""
-    return html.escape(text)
+    return html.escape(text, quote=False)  # which it would show as entities
 
 
 def _figure(chart: Chart) -> dict[str, Any]:
@@ -24,10 +24,24 @@ def _figure(chart: Chart) -> dict[str, Any]:
     x_axis: dict[str, Any] = {"title": {"text": _text(chart.x_label)}, "type": "log" if chart.x_log else "linear"}
     if chart.x_ticks is not None:
         x_axis |= {"tickvals": list(chart.x_ticks), "ticktext": [f"{tick:g}" for tick in chart.x_ticks]}
+    elif chart.x_log:
+        x_axis |= _decades([x for series in chart.series for x in series.x])
     y_axis: dict[str, Any] = {"title": {"text": _text(chart.y_label)}, "type": "log" if chart.y_log else "linear"}
+    if chart.y_log:
+        y_axis |= _decades([each.value for series in chart.series for each in series.y])
     if chart.percent:
         y_axis["tickformat"] = "~%"
     return {"key": chart.key, "data": traces, "layout": {"xaxis": x_axis, "yaxis": y_axis}}
+
+
+def _decades(values: list[float]) -> dict[str, Any]:
+    """Ticks at 1, 2 and 5 of each decade, or at its 1 alone where there are many, written in full."""
+    low, high = min(values), max(values)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    steps = (1, 2, 5) if last - first <= 3 else (1,)
+    ticks = [step * 10.0**decade for decade in range(first, last + 1) for step in steps]
+    ticks = [tick for tick in ticks if low / 2 <= tick <= high * 2]
+    return {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def _traces(series: Series, percent: bool) -> list[dict[str, Any]]:
@@ -65,7 +79,7 @@ def _traces(series: Series, percent: bool) -> list[dict[str, Any]]:
     if len(known) == len(series.y):
         trace["customdata"] = [[each.low, each.high] for each in series.y]
         trace["hovertemplate"] += f" (%{{customdata[0]:{number}}} … %{{customdata[1]:{number}}})"
-    if series.style == "points":
+    if series.style == "points" or len(series.x) == 1:  # a band of one point would have no width
         trace["error_y"] = {
             "type": "data",
             "symmetric": False,

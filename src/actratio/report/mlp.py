@@ -181,7 +181,7 @@ def _scaling(
             )
         )
     widths = rows["width"].astype(float)
-    line = np.geomspace(widths.min(), widths.max(), 40)
+    line = np.union1d(np.geomspace(widths.min(), widths.max(), 40), widths)  # the widths are in the chart's table
     for number, fit in enumerate(fitted.fits.values() if fitted else ()):
         series.append(
             Series(

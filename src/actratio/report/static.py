@@ -19,6 +19,7 @@ _FORMATS = ("svg", "png")
 
 def save_charts(charts: Sequence[Chart | HeatMap], folder: Path) -> list[Path]:
     """Write each chart as SVG and PNG into ``folder``; returns the files."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure  # not pyplot: no backend is chosen, no window, no global state
 
     paths = []
@@ -35,8 +36,8 @@ def save_charts(charts: Sequence[Chart | HeatMap], folder: Path) -> list[Path]:
             _lines(axes, chart)
         for ending in _FORMATS:
             path = folder / f"{chart.key}.{ending}"
-            with replacing(path) as temporary:
-                # No date in the file, so that the same data gives the same bytes.
+            # No date and no random names in the file, so that the same data gives the same bytes.
+            with replacing(path) as temporary, rc_context({"svg.hashsalt": "actratio"}):
                 figure.savefig(temporary, dpi=150, metadata={"Date": None} if ending == "svg" else None)
             paths.append(path)
     return paths
@@ -99,7 +100,7 @@ def _draw(axes: Axes, series: Series) -> None:
     if not with_interval:
         return
     x = [pair[0] for pair in with_interval]
-    if series.style == "points":
+    if series.style == "points" or len(series.x) == 1:  # a band of one point would have no width
         errors = [[e.value - e.low for _, e in with_interval], [e.high - e.value for _, e in with_interval]]
         axes.errorbar(
             x, [e.value for _, e in with_interval], yerr=errors, fmt="none", color=colour, capsize=2, linewidth=1

@@ -123,6 +123,9 @@ def findings(each: DatasetLaws) -> list[str]:
             sentences.append(
                 f"{each.dataset}: whether fewer are active deeper is not settled: {change}, an interval that holds 1."
             )
+    alpha = laws.alpha_at_depth
+    if alpha is not None and not math.isnan(alpha.low):
+        sentences.append(f"{each.dataset}: of layers equally deep, α is {alpha.format('{:.3f}')}.")
     return sentences
 
 

@@ -49,13 +49,13 @@ class MlpStudy:
     def __post_init__(self) -> None:
         if not self.datasets:
             raise ActratioError("no data set was given; name at least one with --datasets, such as digits")
-        for name, value in (("seeds", self.seeds), ("epochs", self.epochs), ("batch size", self.batch_size)):
+        for name, value in (
+            ("number of seeds", self.seeds),
+            ("number of epochs", self.epochs),
+            ("batch size", self.batch_size),
+        ):
             if value < 1:
-                raise ActratioError(
-                    f"the number of {name} is {value}; it must be at least 1"
-                    if name != "batch size"
-                    else f"the batch size is {value}; it must be at least 1"
-                )
+                raise ActratioError(f"the {name} is {value}; it must be at least 1")
         if self.label is not None and all(name in BUILTIN for name in self.datasets):
             raise ActratioError(
                 f"the label {self.label!r} was given, but the label of {', '.join(self.datasets)} is known; leave --label out"
@@ -147,6 +147,7 @@ class MlpRun:
                 if self.folder.unit_file(unit.name).exists():
                     progress(unit.name, unit.flops)
                     continue
+                self.folder.note_change()
                 history = self._train(unit, progress)
                 self.folder.save_unit(unit.name, to_tensors(history))
                 self._write_table()

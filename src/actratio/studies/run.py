@@ -86,11 +86,10 @@ class RunFolder:
             ) from None
         with lock:
             remove_leftovers(self.path)
-            self._note_change()
             yield
 
-    def _note_change(self) -> None:
-        """Where other software or another machine goes on with a study, its results say so."""
+    def note_change(self) -> None:
+        """Before a unit is computed: where other software or another machine goes on with a study, its results say so."""
         now = provenance()
         seen = [self.provenance, *self.provenance.get("resumed", [])]
         if any(all(now[key] == each.get(key) for key in _MATTERS) for each in seen):
@@ -159,15 +158,19 @@ def _is_ours(name: str) -> bool:
 
 
 def _difference(present: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The first setting that differs, by its path: ``data.mnist.architectures``, say."""
     for key in sorted({*present, *wanted}):
-        if present.get(key) != wanted.get(key):
-            return f"{key}: {_short(present.get(key))} there, {_short(wanted.get(key))} here"
+        there, here = present.get(key), wanted.get(key)
+        if isinstance(there, dict) and isinstance(here, dict) and there != here:
+            return f"{key}.{_difference(there, here)}"
+        if there != here:
+            return f"{key}: {_short(there)} there, {_short(here)} here"
     return "none"
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, dict):  # the data sets: their names say most, their fingerprints the rest
-        return ", ".join(f"{name} {str(entry.get('fingerprint', ''))[:8]}" for name, entry in value.items())
+    if value is None or isinstance(value, dict):
+        return "given" if value else "none"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 120 else text[:117] + "…"
 
