@@ -71,6 +71,8 @@ def test_a_layer_s_experts_are_weighed_by_their_tokens() -> None:
             "width": 10,
             "tokens": [3, 1, 0],
             "active_mean": [2.0, 6.0, float("nan")],
+            "tensor": "activation",
+            "criterion": "positive",
         }
     )
     assert article_table(frame)["activation_ratio"].item() == pytest.approx((3 * 2 + 6) / 40)

@@ -46,3 +46,9 @@ class RunError(ActratioError):
 
 class SiteError(ActratioError):
     """A model whose MLPs cannot be found, or not those that were asked for."""
+
+
+def short(value: object, longest: int = 40) -> str:
+    """``value`` as an error repeats it: on one line, and cut where it is long."""
+    line = " ".join(str(value).split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"

@@ -35,6 +35,10 @@ class Estimate:
             return number.format(self.value)
         return f"{number.format(self.value)} ± {number.format((self.high - self.low) / 2)}"
 
+    def within(self, least: float, most: float) -> Estimate:
+        """The interval cut where its quantity ends: a share is none below 0 or above 1, whatever Student's t says."""
+        return Estimate(self.value, max(self.low, least), min(self.high, most)) if self.low == self.low else self
+
     def holds(self, value: float) -> bool:
         """Whether the interval contains ``value``, up to rounding; one that is not known holds nothing."""
         slack = 1e-9 * max(1.0, abs(value))

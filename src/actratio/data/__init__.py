@@ -15,7 +15,7 @@ from actratio.data.digits import load_digits
 from actratio.data.hub import load_hub
 from actratio.data.images import IDX_SOURCES, load_images
 from actratio.data.tables import load_banking77, load_csv, load_letter
-from actratio.errors import DataError
+from actratio.errors import DataError, short
 
 __all__ = ["BUILTIN", "Builtin", "Dataset", "data_folder", "load_dataset"]
 
@@ -61,7 +61,7 @@ def data_folder(given: Path | None) -> Path | None:
     folder = given or (Path(os.environ["ACTRATIO_DATA"]) if os.environ.get("ACTRATIO_DATA") else None)
     if folder is not None and not _exists(folder.is_dir):
         raise DataError(
-            f"the data folder {str(folder)[:_LONGEST]} does not exist; give one that does with --data-dir or $ACTRATIO_DATA"
+            f"the data folder {short(folder, _LONGEST)} does not exist; give one that does with --data-dir or $ACTRATIO_DATA"
         )
     return folder
 
@@ -93,5 +93,5 @@ def load_dataset(name: str, data_dir: Path | None = None, *, label: str | None =
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return load_hub(name, label=label)
     raise DataError(
-        f"there is no data set {name[:_LONGEST]!r}; write one of {', '.join(BUILTIN)}, the path of a .csv file, or a Hugging Face id such as owner/name"
+        f"there is no data set {short(name, _LONGEST)!r}; write one of {', '.join(BUILTIN)}, the path of a .csv file, or a Hugging Face id such as owner/name"
     )

@@ -10,6 +10,9 @@ import numpy as np
 
 from actratio.errors import DataError
 
+HELD_OUT_SHARE = 0.2
+"""Of a data set that comes without a split of its own, the share that is held out."""
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from actratio.data.dataset import Dataset
+from actratio.data.dataset import HELD_OUT_SHARE, Dataset
 
 _MOST_INTENSE = 16.0
-_HELD_OUT_SHARE = 0.2
 
 
 def load_digits() -> Dataset:
@@ -18,6 +17,6 @@ def load_digits() -> Dataset:
     pixels, labels = load(return_X_y=True)
     scaled = (pixels / _MOST_INTENSE).astype(np.float32)
     x_train, x_val, y_train, y_val = train_test_split(
-        scaled, labels.astype(np.int64), test_size=_HELD_OUT_SHARE, random_state=0, stratify=labels
+        scaled, labels.astype(np.int64), test_size=HELD_OUT_SHARE, random_state=0, stratify=labels
     )
     return Dataset("digits", x_train, y_train, x_val, y_val, 10, "scikit-learn's load_digits")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actratio.data.dataset import Dataset
-from actratio.data.tables import LABEL_NAMES, encode, encode_labels, hold_out, short
-from actratio.errors import DataError
+from actratio.data.tables import LABEL_NAMES, encode, encode_labels, hold_out
+from actratio.errors import DataError, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,11 +26,13 @@ def load_hub(identifier: str, *, name: str | None = None, label: str | None = No
         DataError: the library is not installed, no network, no such data set, no label column.
     """
     name = name or identifier
+    # What has a name here can be read from files as well.
+    instead = "" if name == identifier else ", or give a folder with --data-dir"
     try:
         import datasets
     except ImportError:
         raise DataError(
-            f"{name} comes from the Hugging Face hub, which needs the library 'datasets' (the extra 'hub'): install it"
+            f"{name} comes from the Hugging Face hub, which needs the library 'datasets' (the extra 'hub'): install it{instead}"
         ) from None
     datasets.utils.logging.disable_progress_bar()
     try:
@@ -38,7 +40,7 @@ def load_hub(identifier: str, *, name: str | None = None, label: str | None = No
     except Exception as error:  # the library raises many kinds, from many layers
         raise DataError(
             f"{identifier} could not be loaded from the Hugging Face hub ({type(error).__name__}: {short(error, 160)}); "
-            "check the name and the network"
+            f"check the name and the network{instead}"
         ) from None
     source = f"Hugging Face data set {identifier}"
     if "train" not in splits:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actratio.data.dataset import Dataset
-from actratio.errors import DataError
+from actratio.data.dataset import HELD_OUT_SHARE, Dataset
+from actratio.errors import DataError, short
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # The usual ones first: a table with the columns x, y and label has its label there.
 LABEL_NAMES = ("label", "labels", "class", "target", "category", "intent", "y")
-_HELD_OUT_SHARE = 0.2
 _MOST_WORDS = 4096  # TF-IDF features kept, the most frequent first
 
 
@@ -93,8 +92,8 @@ def hold_out(name: str, frame: pd.DataFrame, label: str) -> tuple[pd.DataFrame, 
         raise DataError(f"{name} has {len(frame)} rows; at least two are needed to hold one out")
     _require_labels(name, frame, label)
     counts = frame[label].value_counts()
-    stratify = frame[label] if counts.min() >= 2 and len(counts) <= _HELD_OUT_SHARE * len(frame) else None
-    train, val = train_test_split(frame, test_size=_HELD_OUT_SHARE, random_state=0, stratify=stratify)
+    stratify = frame[label] if counts.min() >= 2 and len(counts) <= HELD_OUT_SHARE * len(frame) else None
+    train, val = train_test_split(frame, test_size=HELD_OUT_SHARE, random_state=0, stratify=stratify)
     return train, val
 
 
@@ -233,12 +232,6 @@ def _in_folder(name: str, data_dir: Path | None, relative: tuple[str, ...]) -> P
         if (data_dir / candidate).is_file():
             return data_dir / candidate
     raise DataError(f"{name} is not in {data_dir}: there is no file {relative[0]}")
-
-
-def short(value: object, longest: int = 40) -> str:
-    """``value`` as an error repeats it: on one line, and cut where it is long."""
-    line = " ".join(str(value).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def _some(columns: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from actratio.errors import ArchitectureError
+from actratio.errors import ArchitectureError, short
 
 ARTICLE_HIDDEN: tuple[tuple[int, ...], ...] = (
     (512, 256, 128, 64),
@@ -45,7 +45,7 @@ class Architecture:
             ArchitectureError: not whole numbers ≥ 1, no hidden layer, another number of classes, or
                 784 (an image's pixels) in front although the data has another number of features.
         """
-        shown = spec if len(spec) <= _LONGEST_SHOWN else spec[:_LONGEST_SHOWN] + "…"
+        shown = short(spec, _LONGEST_SHOWN)
         if not re.fullmatch(r"[0-9]+(-[0-9]+)*", spec.strip()):
             raise ArchitectureError(
                 f"architecture {shown!r} is not whole numbers joined by '-', such as 512-256-{outputs}"

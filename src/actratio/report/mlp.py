@@ -88,6 +88,8 @@ def _over_seeds(rows: pd.DataFrame, column: str) -> Estimate:
 
 def _curve(rows: pd.DataFrame, x: str, y: str) -> tuple[list[float], list[Estimate]]:
     groups = [(float(place), _over_seeds(cells, y)) for place, cells in rows.groupby(x)]
+    if y in ("activation_ratio", "val_accuracy"):
+        groups = [(place, share.within(0, 1)) for place, share in groups]
     return [place for place, _ in groups], [estimate for _, estimate in groups]
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from warnings import catch_warnings, filterwarnings
 
 from actratio.files import replacing
 from actratio.report.chart import COLOURS, Chart, HeatMap, Series
@@ -37,7 +38,8 @@ def save_charts(charts: Sequence[Chart | HeatMap], folder: Path) -> list[Path]:
         for ending in _FORMATS:
             path = folder / f"{chart.key}.{ending}"
             # No date and no random names in the file, so that the same data gives the same bytes.
-            with replacing(path) as temporary, rc_context({"svg.hashsalt": "actratio"}):
+            with replacing(path) as temporary, rc_context({"svg.hashsalt": "actratio"}), catch_warnings():
+                filterwarnings("ignore", "Glyph .* missing")  # of a name in a script that the font has not
                 figure.savefig(temporary, dpi=150, metadata={"Date": None} if ending == "svg" else None)
             paths.append(path)
     return paths

@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from actratio.errors import RunError
+from actratio.errors import RunError, short
 from actratio.files import is_temporary, remove_leftovers, replacing, write_json
 from actratio.provenance import provenance
 
@@ -171,8 +171,7 @@ def _difference(present: dict[str, Any], wanted: dict[str, Any]) -> str:
 def _short(value: Any) -> str:
     if value is None or isinstance(value, dict):
         return "given" if value else "none"
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 120 else text[:117] + "…"
+    return short(", ".join(map(str, value)) if isinstance(value, list) else value, 120)
 
 
 def _save(path: Path, arrays: dict[str, Tensor], unit: str) -> None:
