@@ -37,7 +37,7 @@ class StackedMLP:
     Seed ``s`` starts exactly as ``torch.manual_seed(s); nn.Sequential(nn.Linear(…), nn.ReLU(), …)`` does.
 
     Activations lie with the batch last, (seeds, width, batch), because products with a small batch
-    are a tenth to a fifth faster that way on CPUs.
+    tend to be faster that way on CPUs.
 
     Attributes:
         parameter: all parameters, flat: weights, then biases. Its ``grad`` is what ``backward`` writes.
