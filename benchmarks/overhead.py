@@ -1,7 +1,8 @@
 """What measuring costs: the forward pass alone, and under ours and others' ways of looking at activations.
 
 A model of GPT-2 small's shape with random weights, batch 4 × 128, on the CPU. In each round every contestant runs
-the same batch once, in turn; the medians of their ratios to the forward pass alone of the same round are compared.
+the same batch once, in turn; the medians of their ratios to the forward pass alone of the same round are compared. nnsight and TransformerLens run too
+where they are installed.
 Memory is the process's own before and after 1, 4 and 16 batches of data, in a process for each contestant.
 
     python benchmarks/overhead.py [--rounds 15] [--json]
@@ -29,6 +30,7 @@ from actratio.provenance import provenance
 
 BATCH, TOKENS = 4, 128
 ALONE = "forward pass alone"
+LENS = "TransformerLens"
 
 
 def gpt2() -> nn.Module:
@@ -75,10 +77,14 @@ def contestants(model: nn.Module) -> dict[str, Callable[[Tensor], Any]]:
         "hook, (a > 0).float().mean()": under(lambda: hooks(model, lambda a: means.append((a > 0).float().mean()))),
         "hook, store all activations": under(lambda: hooks(model, lambda a: stored.append(a.clone()))),
     }
+    return {**found, **_nnsight(model, means), **_lens(means)}
+
+
+def _nnsight(model: nn.Module, means: list[Tensor]) -> dict[str, Callable[[Tensor], Any]]:
     try:
         from nnsight import NNsight
     except ImportError:
-        return found
+        return {}
     wrapped = NNsight(model)
 
     def traced(ids: Tensor) -> None:
@@ -86,7 +92,27 @@ def contestants(model: nn.Module) -> dict[str, Callable[[Tensor], Any]]:
             for block in wrapped.transformer.h:
                 means.append((block.mlp.act.output > 0).float().mean().save())
 
-    return {**found, "nnsight, (a > 0).float().mean()": traced}
+    return {"nnsight, (a > 0).float().mean()": traced}
+
+
+def _lens(means: list[Tensor]) -> dict[str, Callable[[Tensor], Any]]:
+    """TransformerLens has a model of its own, of the same shape, so it is compared with that one alone."""
+    try:
+        from transformer_lens import HookedTransformer, HookedTransformerConfig
+    except ImportError:
+        return {}
+    torch.manual_seed(0)
+    shape = {"n_layers": 12, "d_model": 768, "n_ctx": 1024, "d_head": 64, "d_mlp": 3072, "d_vocab": 50257}
+    model = HookedTransformer(HookedTransformerConfig(**shape, act_fn="gelu_new", device="cpu")).eval()
+
+    def seen(activation: Tensor, hook: Any) -> None:
+        means.append((activation > 0).float().mean())
+
+    hooks = [(f"blocks.{layer}.mlp.hook_post", seen) for layer in range(12)]
+    return {
+        f"{LENS}, {ALONE}": lambda ids: model(ids),
+        f"{LENS}, hook, (a > 0).float().mean()": lambda ids: model.run_with_hooks(ids, fwd_hooks=hooks),
+    }
 
 
 def compare(rounds: int) -> list[dict[str, Any]]:
@@ -106,10 +132,15 @@ def compare(rounds: int) -> list[dict[str, Any]]:
         {
             "contestant": name,
             "seconds": median(each),
-            "overhead": median(a / b for a, b in zip(each, times[ALONE], strict=True)) - 1,
+            "overhead": median(a / b for a, b in zip(each, times[_alone(name)], strict=True)) - 1,
         }
         for name, each in times.items()
     ]
+
+
+def _alone(name: str) -> str:
+    """The forward pass that a contestant's cost is measured against."""
+    return f"{LENS}, {ALONE}" if name.startswith(LENS) else ALONE
 
 
 def grown(name: str, batches: int) -> float:

@@ -111,6 +111,19 @@ def test_intervals_cover_at_the_stated_rate() -> None:
         assert 0.87 * studies <= hit < studies, f"{name}: {hit} of {studies}"
 
 
+def test_intervals_of_a_saturating_law_cover_too() -> None:
+    studies, hits = 60, {"F": 0, "K": 0}
+    for index in range(studies):
+        rng = np.random.default_rng(1000 + index)
+        rows = planted_study(rng, exponent=0.0, depth=1.0)  # the errors alone, around 3.5
+        rows["active"] = [a / 3.5 * 90 * n / (n + 150) for a, n in zip(rows["active"], rows["width"], strict=True)]
+        parameters = fit_rows(rows, resamples=60).fits["saturating"].parameters
+        hits["F"] += parameters["F"].holds(90)
+        hits["K"] += parameters["K"].holds(150)
+    for name, hit in hits.items():  # the count's standard deviation is 1.7 for a rate of 95 %
+        assert hit >= 0.85 * studies, f"{name}: {hit} of {studies}"
+
+
 def test_depth_is_separated_from_width() -> None:
     laws = fit_rows(planted_study(np.random.default_rng(3), exponent=0.5, depth=0.8, own=0.03), resamples=200)
     assert laws.depth is not None
