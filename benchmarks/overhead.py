@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import resource
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,22 +97,32 @@ def _nnsight(model: nn.Module, means: list[Tensor]) -> dict[str, Callable[[Tenso
 
 
 def _lens(means: list[Tensor]) -> dict[str, Callable[[Tensor], Any]]:
-    """TransformerLens has a model of its own, of the same shape, so it is compared with that one alone."""
+    """TransformerLens wraps a model in one of its own, so it is compared with that one alone."""
     try:
-        from transformer_lens import HookedTransformer, HookedTransformerConfig
+        from transformer_lens import TransformerBridge
     except ImportError:
         return {}
-    torch.manual_seed(0)
-    shape = {"n_layers": 12, "d_model": 768, "n_ctx": 1024, "d_head": 64, "d_mlp": 3072, "d_vocab": 50257}
-    model = HookedTransformer(HookedTransformerConfig(**shape, act_fn="gelu_new", device="cpu")).eval()
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    model = gpt2()
+    model.config.architectures = [type(model).__name__]
+    with tempfile.TemporaryDirectory() as folder:  # it wants a folder with a tokenizer, whatever that knows
+        words = Tokenizer(models.WordLevel({"a": 0}, "a"))
+        PreTrainedTokenizerFast(tokenizer_object=words, pad_token="a", bos_token="a", eos_token="a").save_pretrained(
+            folder
+        )
+        model.config.save_pretrained(folder)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        bridge = TransformerBridge.boot_transformers(folder, hf_model=model, tokenizer=tokenizer, device="cpu")
 
     def seen(activation: Tensor, hook: Any) -> None:
         means.append((activation > 0).float().mean())
 
-    hooks = [(f"blocks.{layer}.mlp.hook_post", seen) for layer in range(12)]
+    hooks = [(f"blocks.{layer}.mlp.hook_post", seen) for layer in range(len(model.transformer.h))]
     return {
-        f"{LENS}, {ALONE}": lambda ids: model(ids),
-        f"{LENS}, hook, (a > 0).float().mean()": lambda ids: model.run_with_hooks(ids, fwd_hooks=hooks),
+        f"{LENS}, {ALONE}": lambda ids: bridge(ids),
+        f"{LENS}, hook, (a > 0).float().mean()": lambda ids: bridge.run_with_hooks(ids, fwd_hooks=hooks),
     }
 
 
