@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -71,14 +72,19 @@ def contestants(model: nn.Module) -> dict[str, Callable[[Tensor], Any]]:
 
         return run
 
-    found = {
+    return {
         ALONE: lambda ids: model(ids),
         "ours, all readings": under(lambda: every),
         "ours, counts alone": under(lambda: few),
         "hook, (a > 0).float().mean()": under(lambda: hooks(model, lambda a: means.append((a > 0).float().mean()))),
         "hook, store all activations": under(lambda: hooks(model, lambda a: stored.append(a.clone()))),
     }
-    return {**found, **_nnsight(model, means), **_lens(means)}
+
+
+def peers(model: nn.Module) -> dict[str, Callable[[Tensor], Any]]:
+    """The same by other libraries, those that are installed."""
+    means: list[Tensor] = []
+    return {**_nnsight(model, means), **_lens(means)}
 
 
 def _nnsight(model: nn.Module, means: list[Tensor]) -> dict[str, Callable[[Tensor], Any]]:
@@ -129,7 +135,7 @@ def _lens(means: list[Tensor]) -> dict[str, Callable[[Tensor], Any]]:
 def compare(rounds: int) -> list[dict[str, Any]]:
     """A row a contestant: median seconds, and the median of its ratio to the forward pass alone, less one."""
     model = gpt2()
-    runs = contestants(model)
+    runs = {**contestants(model), **peers(model)}
     times: dict[str, list[float]] = {name: [] for name in runs}
     with torch.no_grad():
         for number in range(rounds + 2):
@@ -155,13 +161,17 @@ def _alone(name: str) -> str:
 
 
 def grown(name: str, batches: int) -> float:
-    """Peak memory in MB of a process that runs so many batches."""
+    """Peak memory in MB of this process after so many batches.
+
+    From the kernel's high-water mark of the process's own memory: what ``getrusage`` gives starts with the parent's.
+    """
     model = gpt2()
     run = contestants(model)[name]
     with torch.no_grad():
         for _ in range(batches):
             run(torch.randint(0, 50_000, (BATCH, TOKENS)))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 
 
 def memory(names: list[str]) -> list[dict[str, Any]]:
