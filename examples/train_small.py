@@ -3,7 +3,7 @@
     python examples/train_small.py corpus.txt --type llama --out runs/small-llama
     actratio measure runs/small-llama --text corpus.txt --packed --limit-tokens 20000
 
-The last tenth of the text is held out; its loss is printed. About two minutes of two cores with the defaults.
+The last tenth of the text is held out; its loss is printed. A few minutes of two cores with the defaults.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--vocabulary", type=int, default=1024)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
