@@ -89,6 +89,7 @@ class Probe:
         self._rows: dict[tuple[str, torch.Size, int], Rows] = {}
         self._seen: Counter[tuple[str, str]] = Counter()
         self._depth = 0
+        self._following = False
         self._stack = ExitStack()
 
     @property
@@ -194,16 +195,26 @@ class Probe:
         """Follow the data inside a module, each time that it runs."""
         flow = Flow(self._model, self._used)
         inside = ExitStack()
+        entered: list[bool] = []
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if self._depth:
+            # A module with two names may run inside another scope, whose flow sees all.
+            entered.append(self._depth > 0 and not self._following)
+            if entered[-1]:
+                self._following = True
                 inside.enter_context(flow.modules(scope))
                 inside.enter_context(flow)
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if entered and entered.pop():
+                close()
+
+        def close() -> None:
+            self._following = False
+            entered.clear()
             inside.close()
 
-        stack.callback(inside.close)
+        stack.callback(close)
         self._hook(stack, scope.register_forward_pre_hook(enter))
         self._hook(stack, scope.register_forward_hook(leave, always_call=True))
 
@@ -291,7 +302,14 @@ class Probe:
         known = self._norms.get(site.name)
         if known is None or known[0] != weight._version:
             part = (weight if site.expert is None else weight[site.expert]).detach().float()
-            norms = part.movedim(site.hidden_axis, -1).flatten(0, -2).norm(dim=0)
+            # A convolution in groups has, for each group of outputs, the columns of its group of neurons.
+            groups = site.width // part.shape[site.hidden_axis]
+            norms = part.unflatten(0, (groups, -1)).movedim(site.hidden_axis + (site.hidden_axis > 0), -1)
+            norms = (
+                norms.flatten(1, -2).norm(dim=1).flatten()
+                if groups > 1
+                else part.movedim(site.hidden_axis, -1).flatten(0, -2).norm(dim=0)
+            )
             known = self._norms[site.name] = (weight._version, norms)
         return known[1]
 
