@@ -29,13 +29,12 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from zoo_models import FAMILIES, PRIME, has_experts, inputs, kinds, override_of, tiny, wants_experts
-from zoo_oracle import Heard, Listening
 
 from actratio import ActratioError, Measurement, measure
 from actratio.provenance import provenance
 from actratio.sites import MEASURED, Site
-
+from zoo_models import FAMILIES, PRIME, has_experts, inputs, kinds, override_of, tiny, wants_experts
+from zoo_oracle import Heard, Listening
 
 PAGE = Path(__file__).parents[1] / "docs" / "architectures.md"
 _INTRODUCTION = """# Supported architectures

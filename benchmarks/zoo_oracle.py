@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_BY_OUTPUT = frozenset("where relu gelu silu mish elu leaky_relu hardswish hardtanh softplus threshold".split())
-_BY_INPUT = frozenset("sigmoid tanh erf".split())
+_BY_OUTPUT = frozenset(
+    ["where", "relu", "gelu", "silu", "mish", "elu", "leaky_relu", "hardswish", "hardtanh", "softplus", "threshold"]
+)
+_BY_INPUT = frozenset(["sigmoid", "tanh", "erf"])
 
 
 class Heard(NamedTuple):
