@@ -50,7 +50,14 @@ The page is written by `python benchmarks/zoo.py --write-docs`; how activations 
 [How activations are found](sites.md).
 """
 _REASONS = {
-    "efficientnet": "two of its squeeze-and-excitation blocks are heard and not counted",
+    "efficientnet": "the squeeze-and-excitation of blocks whose input was an activation itself is taken for a state space, "
+    "and not counted",
+    "gemma4_assistant": "it reads the keys and values of another model's layers, which are not made up",
+    "gemma4_unified_assistant": "it reads the keys and values of another model's layers, which are not made up",
+    "qwen4_exp": "the small MLPs in `attn_hyper_connection`, which make coefficients, are taken for attention by their name",
+    "qwen4_exp_text": "the small MLPs in `attn_hyper_connection`, which make coefficients, are taken for attention by "
+    "their name",
+    "zamba": "the activation of its state space enters a weight with three axes, and is taken for experts beside the MLPs",
     "voxtral_realtime": "its time embedding has an MLP of 32, by the program, as wide as its encoder's convolutions: the oracle "
     "cannot tell them apart",
 }

@@ -132,6 +132,8 @@ OVERRIDES: dict[str, Override] = {
     "dbrx": Override("an attribute that has no default", {"attn_config.rope_theta": 10000.0, "attn_config.clip_qkv": 8.0}),
     "distilbert": Override("`hidden_dim` is the MLP's here", {"hidden_dim": MLP}),
     "efficientnet": _POINTWISE,
+    "falcon_h1": Override("the state space is twice as wide as the hidden size", {"mamba_d_ssm": 64}),
+    "falcon_mamba": Override("`intermediate_size` is the state space's", {"intermediate_size": 64}),
     "flaubert": _FOUR_HIDDEN,
     "gemma3n_text": Override(
         "a width for each layer; ReLU cuts what goes into GELU",
@@ -156,6 +158,7 @@ OVERRIDES: dict[str, Override] = {
     ),
     "lfm2": Override("the width would be rounded", {"block_auto_adjust_ff_dim": False}),
     "lfm2_moe": Override("kinds of layers have no default", {"layer_types": ["conv", "full_attention"]}),
+    "mamba": Override("`intermediate_size` is the state space's", {"intermediate_size": 64}),
     "mamba2": Override("heads times their width is twice the hidden size", {"num_heads": 8}),
     "mobilenet_v1": _POINTWISE,
     "mobilenet_v2": _POINTWISE,

@@ -359,6 +359,42 @@ def test_a_weight_for_each_token_leaves_an_mlp_an_mlp() -> None:
     assert (site.role, site.gated) == ("mlp", True)
 
 
+class Adapted(nn.Module):
+    """Fused gate and up projections, and an adapter of low rank beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both, self.small, self.large = nn.Linear(D, 2 * W), nn.Linear(D, 2), nn.Linear(2, 2 * W)
+        self.down = nn.Linear(W, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = (self.both(x) + self.large(self.small(x))).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+def test_a_projection_and_its_adapter_are_one_linear_map() -> None:
+    site = only(Adapted())
+    assert (site.role, site.gated, site.width) == ("mlp", True, W)
+
+
+class Tied(nn.Module):
+    """Two MLPs with one down projection's weight, of which hooks suffice for the first alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = Plain(nn.ReLU()), Plain(nn.ReLU())
+        self.b.down.weight = self.a.down.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a(x) + self.b(x)
+
+
+def test_a_tied_down_projection_is_counted_once_for_each_mlp() -> None:
+    model = Tied()
+    counted = [int(row.counts.active.sum()) for row in measure(model, [X])]
+    assert counted == [int((each.up(X) > 0).sum()) for each in (model.a, model.b)]
+
+
 def test_an_mlp_inside_attention_is_an_mlp() -> None:
     model = nn.ModuleDict({"cross_attention": nn.ModuleDict({"mlp": Plain(torch.relu)})})
     model.forward = lambda x: model["cross_attention"]["mlp"](x)  # type: ignore[method-assign]

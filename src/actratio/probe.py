@@ -90,6 +90,7 @@ class Probe:
         self._seen: Counter[tuple[str, str]] = Counter()
         self._depth = 0
         self._following = False
+        self._direct: set[_Group] = set()
         self._stack = ExitStack()
 
     @property
@@ -103,11 +104,13 @@ class Probe:
             stack.enter_context(force_eager())
             self._hook(stack, self._model.register_forward_pre_hook(self._begin, with_kwargs=True))
             followed = []
+            self._direct.clear()
             for group in self._groups.values():
                 site = group[0]
                 # Dropout comes between the product and the down projection only in training.
                 if site.direct and not (site.gated and self._model.training):
                     self._hook_directly(stack, site)
+                    self._direct.add(site.group)
                 else:
                     followed.append(site.scope)
             for scope in _outermost(followed):
@@ -221,7 +224,7 @@ class Probe:
     def _used(self, use: Use) -> None:
         value = use.value
         sites = self._groups.get((value.owner, value.module, use.weight.name))
-        if sites is None:
+        if sites is None or sites[0].group in self._direct:  # another scope may hold what is hooked directly
             return
         group = sites[0].group
         if use.weight.expert is None or isinstance(use.weight.expert, Tensor) or not self._calls[group]:

@@ -233,7 +233,7 @@ def _role(owner: str, down: str | None, group: _Group, foreign: bool, repeated: 
 def _in_attention(owner: str) -> bool:
     """Whether the nearest name that says what it is says attention: ``cross_attention.mlp`` is an MLP."""
     for part in reversed(owner.lower().split(".")):
-        if re.search(r"mlp|ffn|feed_?forward", part):
+        if re.fullmatch(r"mlp|ffn|feed_?forward", part):
             return False
         if any(word.startswith(("attn", "attention", "selfattn", "selfattention")) for word in part.split("_")):
             return True

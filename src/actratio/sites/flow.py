@@ -268,6 +268,8 @@ class Flow(TorchFunctionMode):
         streams = {value.stream for _, value in known}
         if len(streams) == 1:
             self._one_stream(name, functions.is_relu(name, args, kwargs), known, strangers, output)
+        elif name == "add" and all(value.activation is None for _, value in known) and _one_root(streams):
+            self._set(output, known[0][1])  # a linear map and its adapter
         elif len(streams) == 2 and name in functions.PRODUCT:
             self._two_streams([value for _, value in known], output)
         else:
@@ -328,6 +330,16 @@ class Flow(TorchFunctionMode):
     def _keep(self, tensor: Tensor) -> None:
         """Hold the tensor: the identity of one that is gone may be given to another."""
         self._alive.append(tensor)
+
+
+def _one_root(streams: Iterable[Stream]) -> bool:
+    """Whether linear maps, perhaps of linear maps, read one thing in the end."""
+    roots = set()
+    for stream in streams:
+        while isinstance(stream.source, Stream):
+            stream = stream.source
+        roots.add(stream.source)
+    return len(roots) == 1
 
 
 def _again(
