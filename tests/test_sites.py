@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from actratio import ActratioError
+from actratio import ActratioError, measure
 from actratio.sites import Site, find_sites
 
 D, W = 6, 10
@@ -303,3 +303,99 @@ def test_a_compiled_model_is_looked_into() -> None:
     site = only(torch.compile(model, backend="eager"))  # type: ignore[arg-type]
     assert site.function == "gelu"
     assert site.down is not None
+
+
+class Called(nn.Module):
+    """Calls ``forward`` itself, past the hooks of what it calls."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner.forward(x)
+
+
+class Grouped(nn.Module):
+    """Pointwise convolutions in groups, each of which sees its part of the neurons."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Conv1d(D, 12, 1, groups=2), nn.Conv1d(12, D, 1, groups=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(torch.relu(self.up(x)))
+
+
+class Weighted(nn.Module):
+    """A gated MLP whose hidden is weighted by a router, a number for each token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.up, self.down, self.router = nn.Linear(D, W), nn.Linear(D, W), nn.Linear(W, D), nn.Linear(D, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x) * self.router(x).sigmoid())
+
+
+def test_a_scope_is_a_module_whose_hooks_are_called() -> None:
+    assert only(Called(Plain(torch.relu))).scope == ""
+
+
+def test_a_convolution_in_groups_has_the_neurons_of_all() -> None:
+    x = torch.linspace(-1, 1, 2 * D * 3).view(2, D, 3)
+    model = Grouped()
+    assert only(model, x).width == 12
+    row = next(iter(measure(model, [x], criteria=["contribution(0.1)"])))
+    contributions = (
+        torch.relu(model.up(x))
+        * torch.cat([part.flatten(1).norm(dim=0) for part in model.down.weight.chunk(2)])[:, None]
+    )
+    assert int(row.counts.active.sum()) == int((contributions >= 0.1).sum())
+
+
+def test_a_weight_for_each_token_leaves_an_mlp_an_mlp() -> None:
+    site = only(Weighted())
+    assert (site.role, site.gated) == ("mlp", True)
+
+
+class Adapted(nn.Module):
+    """Fused gate and up projections, and an adapter of low rank beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both, self.small, self.large = nn.Linear(D, 2 * W), nn.Linear(D, 2), nn.Linear(2, 2 * W)
+        self.down = nn.Linear(W, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = (self.both(x) + self.large(self.small(x))).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+def test_a_projection_and_its_adapter_are_one_linear_map() -> None:
+    site = only(Adapted())
+    assert (site.role, site.gated, site.width) == ("mlp", True, W)
+
+
+class Tied(nn.Module):
+    """Two MLPs with one down projection's weight, of which hooks suffice for the first alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = Plain(nn.ReLU()), Plain(nn.ReLU())
+        self.b.down.weight = self.a.down.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a(x) + self.b(x)
+
+
+def test_a_tied_down_projection_is_counted_once_for_each_mlp() -> None:
+    model = Tied()
+    counted = [int(row.counts.active.sum()) for row in measure(model, [X])]
+    assert counted == [int((each.up(X) > 0).sum()) for each in (model.a, model.b)]
+
+
+def test_an_mlp_inside_attention_is_an_mlp() -> None:
+    model = nn.ModuleDict({"cross_attention": nn.ModuleDict({"mlp": Plain(torch.relu)})})
+    model.forward = lambda x: model["cross_attention"]["mlp"](x)  # type: ignore[method-assign]
+    assert find_sites(model, X, select="*")[0].role == "mlp"

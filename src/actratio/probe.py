@@ -89,6 +89,8 @@ class Probe:
         self._rows: dict[tuple[str, torch.Size, int], Rows] = {}
         self._seen: Counter[tuple[str, str]] = Counter()
         self._depth = 0
+        self._following = False
+        self._direct: set[_Group] = set()
         self._stack = ExitStack()
 
     @property
@@ -102,11 +104,13 @@ class Probe:
             stack.enter_context(force_eager())
             self._hook(stack, self._model.register_forward_pre_hook(self._begin, with_kwargs=True))
             followed = []
+            self._direct.clear()
             for group in self._groups.values():
                 site = group[0]
                 # Dropout comes between the product and the down projection only in training.
                 if site.direct and not (site.gated and self._model.training):
                     self._hook_directly(stack, site)
+                    self._direct.add(site.group)
                 else:
                     followed.append(site.scope)
             for scope in _outermost(followed):
@@ -194,23 +198,33 @@ class Probe:
         """Follow the data inside a module, each time that it runs."""
         flow = Flow(self._model, self._used)
         inside = ExitStack()
+        entered: list[bool] = []
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if self._depth:
+            # A module with two names may run inside another scope, whose flow sees all.
+            entered.append(self._depth > 0 and not self._following)
+            if entered[-1]:
+                self._following = True
                 inside.enter_context(flow.modules(scope))
                 inside.enter_context(flow)
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if entered and entered.pop():
+                close()
+
+        def close() -> None:
+            self._following = False
+            entered.clear()
             inside.close()
 
-        stack.callback(inside.close)
+        stack.callback(close)
         self._hook(stack, scope.register_forward_pre_hook(enter))
         self._hook(stack, scope.register_forward_hook(leave, always_call=True))
 
     def _used(self, use: Use) -> None:
         value = use.value
         sites = self._groups.get((value.owner, value.module, use.weight.name))
-        if sites is None:
+        if sites is None or sites[0].group in self._direct:  # another scope may hold what is hooked directly
             return
         group = sites[0].group
         if use.weight.expert is None or isinstance(use.weight.expert, Tensor) or not self._calls[group]:
@@ -291,7 +305,14 @@ class Probe:
         known = self._norms.get(site.name)
         if known is None or known[0] != weight._version:
             part = (weight if site.expert is None else weight[site.expert]).detach().float()
-            norms = part.movedim(site.hidden_axis, -1).flatten(0, -2).norm(dim=0)
+            # A convolution in groups has, for each group of outputs, the columns of its group of neurons.
+            groups = site.width // part.shape[site.hidden_axis]
+            norms = part.unflatten(0, (groups, -1)).movedim(site.hidden_axis + (site.hidden_axis > 0), -1)
+            norms = (
+                norms.flatten(1, -2).norm(dim=1).flatten()
+                if groups > 1
+                else part.movedim(site.hidden_axis, -1).flatten(0, -2).norm(dim=0)
+            )
             known = self._norms[site.name] = (weight._version, norms)
         return known[1]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -115,7 +115,7 @@ def _trace(model: nn.Module, inputs: Any) -> list[Site]:
             if identity not in used:
                 group = groups.setdefault((value.owner, value.module, None), _Group(value, None))
                 group.calls += 1
-        return _sites(groups, weights, Counter(value.module for value in flow.activations.values()))
+        return _sites(groups, weights, Counter(value.module for value in flow.activations.values()), flow.ran)
 
 
 @contextmanager
@@ -152,8 +152,9 @@ def _sites(
     groups: Mapping[tuple[str, str | None, str | None], _Group],
     weights: Mapping[str, nn.Parameter],
     runs: Mapping[str | None, int],
+    ran: Set[str],
 ) -> list[Site]:
-    """``runs`` says how often each activation module ran."""
+    """``runs`` says how often each activation module ran, ``ran`` which modules did."""
     owners = [owner for owner, _, down in groups if down is not None]
     foreign = {group.value.owner for group in groups.values() if group.value.foreign}
     blocks: dict[str, int] = {}
@@ -168,7 +169,7 @@ def _sites(
         site = Site(
             name=name, role=role, function=group.value.function, width=_width(group), gated=group.value.hidden is not None, down=down,
             expert=None, layer=blocks.setdefault(block, len(blocks)) if role in MEASURED else -1, calls=group.calls, owner=owner,
-            module=module, scope=_scope(owner, group), hidden_axis=_hidden_axis(group, weights), direct=_is_direct(group, runs),
+            module=module, scope=_scope(owner, group, ran), hidden_axis=_hidden_axis(group, weights), direct=_is_direct(group, runs),
         )  # fmt: skip
         if group.experts is None:
             found.append(site)
@@ -204,17 +205,17 @@ def _is_direct(group: _Group, runs: Mapping[str | None, int]) -> bool:
 
 
 def _width(group: _Group) -> int:
-    if group.use is not None:
-        return group.use.columns.shape[1 if group.use.axis == 1 else -1]
     assert group.value.activation is not None  # a value without one was never noted
-    return group.value.activation.shape[-1]
+    if group.use is not None and group.use.axis == 1:  # in groups, a weight has the channels of one group alone
+        return group.use.entered.shape[1]
+    return group.use.columns.shape[-1] if group.use is not None else group.value.activation.shape[-1]
 
 
 def _role(owner: str, down: str | None, group: _Group, foreign: bool, repeated: bool) -> Role:
     words = set(re.split(r"[._]", owner.lower()))
     if down is None:
         return "router" if words & {"router", "gate", "gating"} else "other"
-    if any(word.startswith(("attn", "attention")) for word in words) or words & {"selfattn", "selfattention"}:
+    if _in_attention(owner):
         return "attention"
     if foreign:
         return "state-space"
@@ -229,21 +230,35 @@ def _role(owner: str, down: str | None, group: _Group, foreign: bool, repeated: 
     return "mlp"
 
 
+def _in_attention(owner: str) -> bool:
+    """Whether the nearest name that says what it is says attention: ``cross_attention.mlp`` is an MLP."""
+    for part in reversed(owner.lower().split(".")):
+        if re.fullmatch(r"mlp|ffn|feed_?forward", part):
+            return False
+        if any(word.startswith(("attn", "attention", "selfattn", "selfattention")) for word in part.split("_")):
+            return True
+    return False
+
+
 def _block(path: str) -> str:
     """The path up to and including its first number: ``model.layers.3`` of ``model.layers.3.mlp``."""
     match = re.match(r"(?:.*?\.)?\d+(?=\.|$)", path)
     return match[0] if match else ""
 
 
-def _scope(owner: str, group: _Group) -> str:
-    if group.use is None:
-        return owner
-    paths = [owner.split("."), group.use.owner.split("."), group.use.weight.name.split(".")[:-1]]
-    common = []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
+def _scope(owner: str, group: _Group, ran: Set[str]) -> str:
+    """The smallest module around it that can be listened to: one whose hooks are called when it runs."""
+    common = owner.split(".")
+    if group.use is not None:
+        up, down = (name.split(".")[:-1] for name in (group.value.stream.weight, group.use.weight.name))
+        paths = [common, group.use.owner.split("."), up, down]
+        common = []
+        for parts in zip(*paths, strict=False):
+            if len(set(parts)) > 1:
+                break
+            common.append(parts[0])
+    while common and ".".join(common) not in ran:
+        common.pop()
     return ".".join(common)
 
 

@@ -41,6 +41,8 @@ class Flow(TorchFunctionMode):
     Attributes:
         activations: every value that came out of a nonlinear function of a linear map, by the identity
             of its tensor; for what never entered a product.
+        ran: paths of the modules whose hooks were called: no list of modules, and none whose ``forward`` was
+            called past them.
     """
 
     def __init__(self, model: nn.Module, on_use: Callable[[Use], None]) -> None:
@@ -49,6 +51,7 @@ class Flow(TorchFunctionMode):
         self._weights = {id(parameter): name for name, parameter in model.named_parameters()}
         self._on_use = on_use
         self.activations: dict[int, Value] = {}
+        self.ran: set[str] = set()
         self._values: dict[int, Value] = {}
         self._parts: dict[int, Weight] = {}
         self._rows: dict[int, Tensor] = {}
@@ -80,6 +83,7 @@ class Flow(TorchFunctionMode):
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         path = self._names.get(id(module), self._owner())
+        self.ran.add(path)
         inside = bool(self._frames) and self._frames[-1].atomic
         self._frames.append(
             _Frame(path, module, inside or functions.is_activation(module) or functions.is_norm(module))
@@ -251,6 +255,8 @@ class Flow(TorchFunctionMode):
                     self._rows[id(output)] = self._rows[id(each)]
             return
         width = output.shape[-1] if output.ndim else 1
+        if width > 1 and output.ndim < 4:  # a weight for each row, from the router, say, leaves the neurons as they are
+            known = [pair for pair in known if pair[0].shape[-1] > 1] or known
         strangers = [
             each
             for each in operands
@@ -262,6 +268,8 @@ class Flow(TorchFunctionMode):
         streams = {value.stream for _, value in known}
         if len(streams) == 1:
             self._one_stream(name, functions.is_relu(name, args, kwargs), known, strangers, output)
+        elif name == "add" and all(value.activation is None for _, value in known) and _one_root(streams):
+            self._set(output, known[0][1])  # a linear map and its adapter
         elif len(streams) == 2 and name in functions.PRODUCT:
             self._two_streams([value for _, value in known], output)
         else:
@@ -322,6 +330,16 @@ class Flow(TorchFunctionMode):
     def _keep(self, tensor: Tensor) -> None:
         """Hold the tensor: the identity of one that is gone may be given to another."""
         self._alive.append(tensor)
+
+
+def _one_root(streams: Iterable[Stream]) -> bool:
+    """Whether linear maps, perhaps of linear maps, read one thing in the end."""
+    roots = set()
+    for stream in streams:
+        while isinstance(stream.source, Stream):
+            stream = stream.source
+        roots.add(stream.source)
+    return len(roots) == 1
 
 
 def _again(

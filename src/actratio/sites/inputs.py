@@ -40,7 +40,8 @@ def made_up(model: nn.Module) -> dict[str, Any]:
     if reads == "input_ids":
         inputs["input_ids"] = _tokens(config.get_text_config(), device)
     elif reads == "pixel_values":
-        inputs["pixel_values"] = _image(config, device, dtype)
+        sized = config if hasattr(config, "image_size") else getattr(config, "vision_config", None) or config
+        inputs["pixel_values"] = _image(sized, device, dtype)
     elif reads == "input_features":
         frames = 2 * getattr(config, "max_source_positions", 50)
         inputs["input_features"] = torch.rand(_BATCH, config.num_mel_bins, frames, device=device, dtype=dtype)
