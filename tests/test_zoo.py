@@ -29,13 +29,13 @@ def zoo() -> Any:
         ("causal-lm", "gpt_oss"),
         ("causal-lm", "deepseek_v3"),
         ("causal-lm", "inkling_text"),
-        ("causal-lm", "zamba"),
+        ("causal-lm", "zamba2"),
         ("masked-lm", "bert"),
         ("masked-lm", "squeezebert"),
         ("seq2seq", "t5"),
         ("seq2seq", "switch_transformers"),
         ("image-classification", "vit"),
-        ("image-classification", "mobilenet_v2"),
+        ("image-classification", "swin"),
     ],
 )
 def test_a_type_is_exact(zoo: Any, family: str, kind: str) -> None:
