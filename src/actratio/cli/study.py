@@ -83,6 +83,9 @@ def study_mlp(
         with training_bar(run.flops) as progress:
             run.execute(progress)
     except KeyboardInterrupt:
+        # An interrupt inside an exec (imports have some) leaves a mark by which Python ends with the signal although it
+        # was handled; the next exec takes the mark away, and the exit status is 1 as it should be.
+        exec("")
         done = f"{len(run.finished())} of {len(run.units)} trainings are done"
         err.print(
             f"stopped: {done} and kept in {escape(str(run.folder.path))}; run the same command again to go on",
