@@ -170,11 +170,12 @@ class Probe:
 
     def _passed(self, experts: list[Site]) -> None:
         tokens = self._tokens[self._side(experts[0])]
-        for site in experts if tokens is not None else ():
-            for tensor in self._tensors:
-                counted = self.counted.get((site.name, tensor))
-                if counted is not None and tokens is not None:
-                    counted.passed = (counted.passed or 0) + tokens.kept
+        if tokens is None:
+            return
+        kept, names = tokens.kept, {site.name for site in experts}
+        for (name, _), counted in self.counted.items():
+            if name in names:
+                counted.passed = (counted.passed or 0) + kept
 
     def _hook_directly(self, stack: ExitStack, site: Site) -> None:
         assert site.module is not None  # as a direct site has it
@@ -307,13 +308,8 @@ class Probe:
             part = (weight if site.expert is None else weight[site.expert]).detach().float()
             # A convolution in groups has, for each group of outputs, the columns of its group of neurons.
             groups = site.width // part.shape[site.hidden_axis]
-            norms = part.unflatten(0, (groups, -1)).movedim(site.hidden_axis + (site.hidden_axis > 0), -1)
-            norms = (
-                norms.flatten(1, -2).norm(dim=1).flatten()
-                if groups > 1
-                else part.movedim(site.hidden_axis, -1).flatten(0, -2).norm(dim=0)
-            )
-            known = self._norms[site.name] = (weight._version, norms)
+            columns = (each.movedim(site.hidden_axis, -1).flatten(0, -2) for each in part.chunk(groups))
+            known = self._norms[site.name] = (weight._version, torch.cat([each.norm(dim=0) for each in columns]))
         return known[1]
 
 

@@ -38,7 +38,6 @@ class Tokens:
     Attributes:
         batch, length: sequences, and tokens of each with padding.
         keep: bool, (batch, length), what is no padding; ``None`` where all is kept.
-        kept: how many are no padding.
         continued: the pass goes on with sequences whose first tokens came before (a decoding step).
         firsts: bool, (batch, length), on the CPU, the first tokens, of a part of the pass.
         others: the model reads something else too (images, sound), whose rows are no tokens.
@@ -47,7 +46,6 @@ class Tokens:
     batch: int
     length: int
     keep: Tensor | None
-    kept: int
     continued: bool = False
     firsts: Tensor | None = None
     others: bool = False
@@ -59,32 +57,33 @@ class Tokens:
         Args:
             prefix: ``"decoder_"`` for the decoder's.
         """
-        mask = arguments.get(f"{prefix}attention_mask")
-        masks = isinstance(mask, Tensor) and mask.ndim == 2
-        for name in ("input_ids", "inputs_embeds", "labels" if prefix else ""):
-            given = arguments.get(prefix + name if name != "labels" else name)
-            if isinstance(given, Tensor) and given.ndim >= 2:
-                batch, length = given.shape[:2]
-                break
-        else:
-            if not masks or prefix:
-                return None
-            batch, length = mask.shape  # type: ignore[union-attr]
-            name = ""
-        keep, kept = None, batch * length
-        if masks and len(mask) == batch and mask.shape[1] >= length:  # type: ignore[arg-type, union-attr]
-            keep = mask[:, -length:].bool()  # type: ignore[index]  # with a cache, the mask covers what came before too
-            kept = int(keep.sum())
-            keep = None if kept == batch * length else keep
+        given = arguments.get(f"{prefix}attention_mask")
+        mask = given if isinstance(given, Tensor) and given.ndim == 2 else None
+        names = (f"{prefix}input_ids", f"{prefix}inputs_embeds", *["labels"] * bool(prefix))
+        read = (arguments.get(name) for name in names)
+        ids = next((each for each in read if isinstance(each, Tensor) and each.ndim >= 2), None)
+        # Without text, a mask still says that something is padded.
+        like = ids if ids is not None or prefix else mask
+        if like is None:
+            return None
+        batch, length = like.shape[:2]
+        keep = None
+        if mask is not None and len(mask) == batch and mask.shape[1] >= length:
+            keep = mask[:, -length:].bool()  # with a cache, the mask covers what came before too
+            keep = None if bool(keep.all()) else keep
         continued = _cached(arguments.get("past_key_values")) > 0
-        others = name != "" and any(other in arguments for other in _OTHERS)
-        return cls(batch, length, keep, kept, continued, others=others)
+        others = ids is not None and any(name in arguments for name in _OTHERS)
+        return cls(batch, length, keep, continued, others=others)
+
+    @property
+    def kept(self) -> int:
+        """How many tokens are no padding."""
+        return self.batch * self.length if self.keep is None else int(self.keep.sum())
 
     def part(self, start: int, stop: int) -> Tokens:
         """Some successive tokens of each sequence."""
         keep = None if self.keep is None else self.keep[:, start:stop]
-        kept = self.batch * (stop - start) if keep is None else int(keep.sum())
-        return Tokens(self.batch, stop - start, keep, kept, self.continued, self.first()[:, start:stop], self.others)
+        return Tokens(self.batch, stop - start, keep, self.continued, self.first()[:, start:stop], self.others)
 
     def first(self) -> Tensor:
         """Bool, (batch, length), on the CPU: the first token of each sequence that is no padding."""
