@@ -112,6 +112,7 @@ def test_experts_count_the_tokens_that_are_routed_to_them(implementation: str) -
     for layer in range(2):
         for expert, h in by_hand(model, BATCH, layer).items():
             counts = found.counts(f"model.layers.{layer}.mlp.experts.{expert}", "hidden")
+            assert counts.passed == int(LEFT.sum())  # routed to it or not, without padding
             assert counts.tokens == len(h)
             assert torch.equal(counts.active, (h > 0).sum(0))
             tokens += len(h)
