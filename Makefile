@@ -6,10 +6,13 @@ BIN := .venv/bin
 
 setup: .venv/ready
 
+# timm stands beside the environment, for its tests alone: the torchvision that it needs does not load beside a CPU build of
+# torch, and transformers would import it everywhere.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --target .venv/timm timm torchvision
 	touch $@
 
 demo: setup

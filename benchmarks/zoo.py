@@ -8,7 +8,7 @@ else has. So for each model
 - the numbers of active neurons must be the same, as integers, call by call, and
 - nothing else may be counted.
 
-    python benchmarks/zoo.py [--family causal-lm] [--types llama,mixtral] [--json]
+    PYTHONPATH=.venv/timm python benchmarks/zoo.py [--family causal-lm] [--types llama,mixtral] [--json]
     python benchmarks/zoo.py --results causal.json masked.json … --write-docs
 """
 
@@ -33,7 +33,7 @@ from torch import nn
 from actratio import ActratioError, Measurement, measure
 from actratio.provenance import provenance
 from actratio.sites import MEASURED, Site
-from zoo_models import FAMILIES, PRIME, has_experts, inputs, kinds, override_of, tiny, wants_experts
+from zoo_models import FAMILIES, PRIME, has_experts, inputs, kinds, let_timm_load, override_of, tiny, wants_experts
 from zoo_oracle import Heard, Listening
 
 PAGE = Path(__file__).parents[1] / "docs" / "architectures.md"
@@ -46,18 +46,10 @@ activation function where PyTorch computes it, and knows MLPs by their widths, w
 *Exact* means that the numbers of active neurons are the same integers, call by call, with nothing missed and nothing
 counted twice. A type without an MLP is one where neither heard or found any.
 
-The page is written by `python benchmarks/zoo.py --write-docs`; how activations are found, see
+The page is written by `PYTHONPATH=.venv/timm python benchmarks/zoo.py --write-docs`; how activations are found, see
 [How activations are found](sites.md).
 """
 _REASONS = {
-    "efficientnet": "the squeeze-and-excitation of its first block, which has no expansion, multiplies what is no linear map; "
-    "so it is taken for a state space, and not counted",
-    "gemma4_assistant": "it reads the keys and values of another model's layers, which are not made up",
-    "gemma4_unified_assistant": "it reads the keys and values of another model's layers, which are not made up",
-    "qwen4_exp": "the small MLPs in `attn_hyper_connection`, which make coefficients, are taken for attention by their name",
-    "qwen4_exp_text": "the small MLPs in `attn_hyper_connection`, which make coefficients, are taken for attention by "
-    "their name",
-    "zamba": "the activation of its state space enters a weight with three axes, and is taken for experts beside the MLPs",
     "voxtral_realtime": "its time embedding has an MLP of 32, by the program, as wide as other parts of the tiny model: the "
     "oracle does not know it",
 }
@@ -129,31 +121,42 @@ def listen(model: nn.Module, family: str, kind: str) -> list[Heard]:
 
 
 def compare(heard: Iterable[Heard], found: Measurement) -> str:
-    """What differs, or nothing: each site's count must be one that was heard, and all that was heard must be a site's.
+    """What differs, or nothing: each site's counts must be some that were heard, and all that was heard must be a site's.
 
-    A site that runs several times, or experts that run in one call, have the sum of what was heard.
+    Compared are the active neurons and, as ``outputs``, the tokens: width times what was counted. A site that runs
+    several times, or experts that run in one call, have the sum of what was heard.
     """
     groups: dict[Any, list[Any]] = defaultdict(list)
     for row in found:
         groups[row.site.group].append(row)
-    theirs = Counter((each.width, each.active) for each in heard)
-    summed: Counter[int] = Counter()
+    theirs = Counter(heard)
+    summed: dict[int, list[int]] = defaultdict(lambda: [0, 0])
     for rows in groups.values():
-        width, counts = rows[0].site.width, [int(row.counts.active.sum()) for row in rows]
-        for parts in ([sum(counts)], [count for count in counts if count]):
-            if not Counter((width, part) for part in parts) - theirs:
-                theirs -= Counter((width, part) for part in parts)
+        counted = [_as_heard(row) for row in rows]
+        together = Heard(counted[0].width, sum(each.active for each in counted), sum(each.outputs for each in counted))
+        # Some run every expert on every token, and scale by zero what was not routed: that is never counted.
+        everywhere = together._replace(outputs=together.width * sum(row.counts.passed or 0 for row in rows))
+        for parts in ([together], [each for each in counted if each.outputs], [everywhere]):
+            if not Counter(parts) - theirs:
+                theirs -= Counter(parts)
                 break
         else:
             if rows[0].site.calls == 1 and len(rows) == 1:
-                return f"{rows[0].site.name} has {counts} active, and nobody heard that: {dict(theirs)}"
-            summed[width] += sum(counts)
-    left: Counter[int] = Counter()
-    for (width, active), times in theirs.items():
-        left[width] += active * times
-    if +left != +summed:
+                return f"{rows[0].site.name} has {together}, and nobody heard that: {dict(theirs)}"
+            summed[together.width][0] += together.active
+            summed[together.width][1] += together.outputs
+    left: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+    for each, times in theirs.items():
+        left[each.width][0] += each.active * times
+        left[each.width][1] += each.outputs * times
+    if left != summed:
         return f"heard and not counted: {dict(left)}; counted and not heard: {dict(summed)}"
     return ""
+
+
+def _as_heard(row: Any) -> Heard:
+    width = row.site.width
+    return Heard(width, int(row.counts.active.sum()), row.counts.tokens * width)
 
 
 def goal(family: str, outcomes: list[Outcome]) -> dict[str, Any]:
@@ -204,6 +207,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
+    let_timm_load()
     transformers.logging.set_verbosity_error()
     families = arguments.family or list(FAMILIES)
     outcomes, machine = [], provenance()

@@ -107,6 +107,7 @@ class Override(NamedTuple):
         inputs: what the model is called with, beside or instead of what is made up.
         hears: the only functions of ATen's that the oracle listens to, where a gate is written out with several.
         convolutions: MLPs are pointwise convolutions: known by what enters them.
+        afterwards: what is changed in the text's configuration once that has been checked.
     """
 
     why: str
@@ -115,11 +116,38 @@ class Override(NamedTuple):
     inputs: Mapping[str, Callable[[], Any]] = {}
     hears: frozenset[str] = frozenset()
     convolutions: bool = False
+    afterwards: Mapping[str, Any] = {}
 
 
 _FOUR_HIDDEN = Override("four times the hidden size, by the program", widths=frozenset({128}))
 _FOUR_LEVEL = Override("four times the level's width, by the program", widths=frozenset({64, 128, 256, 512}))
 _POINTWISE = Override("its MLPs are pointwise convolutions, as wide as others that are none", convolutions=True)
+_ASSISTANT = Override(
+    "it reads the states, the keys and the values of another model, and has no inputs for each layer; its configuration "
+    "demands that all layers share keys and values, and transformers 5.23 then fails to make the model: so none does",
+    {
+        "text_config.layer_types": ["sliding_attention", "full_attention"],
+        "text_config.num_hidden_layers": 2,
+        "text_config.vocab_size": 64,
+        "text_config.hidden_size": 32,
+        "text_config.intermediate_size": MLP,
+        "text_config.num_attention_heads": 4,
+        "text_config.num_key_value_heads": 2,
+        "text_config.head_dim": 8,
+        "text_config.global_head_dim": 8,
+        "text_config.hidden_size_per_layer_input": 0,
+        "text_config.vocab_size_per_layer_input": 0,
+        "text_config.num_kv_shared_layers": 2,
+    },
+    inputs={
+        "inputs_embeds": lambda: torch.randn(1, 8, 64),
+        "position_ids": lambda: torch.arange(8).view(1, 8),
+        "shared_kv_states": lambda: {
+            kind: (torch.randn(1, 2, 8, 8), torch.randn(1, 2, 8, 8)) for kind in ("full_attention", "sliding_attention")
+        },
+    },
+    afterwards={"num_kv_shared_layers": 0},
+)
 OVERRIDES: dict[str, Override] = {
     "bit": Override("channels in groups", {"num_groups": 8}),
     "bloom": _FOUR_HIDDEN,
@@ -135,15 +163,22 @@ OVERRIDES: dict[str, Override] = {
     "falcon_h1": Override("the state space is twice as wide as the hidden size", {"mamba_d_ssm": 64}),
     "falcon_mamba": Override("`intermediate_size` is the state space's", {"intermediate_size": 64}),
     "flaubert": _FOUR_HIDDEN,
+    "gemma3n": Override(
+        "a width for each layer; ReLU cuts what goes into GELU; images are seen by a model of timm's",
+        {
+            "text_config.intermediate_size": [MLP, MLP],
+            "text_config.activation_sparsity_pattern": [0.95, 0.0],
+            "vision_config.architecture": "mobilenetv3_small_050",
+        },
+        hears=frozenset({"gelu"}),
+    ),
     "gemma3n_text": Override(
         "a width for each layer; ReLU cuts what goes into GELU",
         {"intermediate_size": [MLP, MLP], "activation_sparsity_pattern": [0.95, 0.0]},
         hears=frozenset({"gelu"}),
     ),
-    "gemma4_assistant": Override(
-        "no inputs for each layer",
-        {"text_config.hidden_size_per_layer_input": 0, "text_config.vocab_size_per_layer_input": 0},
-    ),
+    "gemma4_assistant": _ASSISTANT,
+    "gemma4_unified_assistant": _ASSISTANT,
     "granite_speech": Override("`hidden_dim` is the encoder's", {"encoder_config.hidden_dim": 32}),
     "granite_speech_plus": Override("`hidden_dim` is the encoder's", {"encoder_config.hidden_dim": 32}),
     "hgnet_v2": Override(
@@ -194,6 +229,14 @@ OVERRIDES: dict[str, Override] = {
     ),
     "swiftformer": _POINTWISE,
     "textnet": Override("its levels' widths stand twice", {"hidden_sizes": [64, 64, 128, 256, 512]}),
+    "timm_wrapper": Override(
+        "any model of timm's",
+        {
+            "architecture": "vit_tiny_patch16_224",
+            "model_args": {"depth": 2, "embed_dim": 32, "num_heads": 2, "mlp_ratio": 2.75},
+        },
+        inputs={"pixel_values": lambda: torch.rand(1, 3, 224, 224)},
+    ),
     "voxtral_realtime": Override(
         "it reads text and sound", inputs={"input_features": lambda: torch.rand(1, 128, 64)}
     ),
@@ -221,6 +264,22 @@ OVERRIDES: dict[str, Override] = {
 def override_of(family: str, kind: str) -> Override:
     """What a type needs beyond the rules, in a family."""
     return OVERRIDES.get(f"{kind}/{family}") or OVERRIDES.get(kind) or Override("")
+
+
+def let_timm_load() -> None:
+    """Let the torchvision that timm imports load beside a CPU build of torch.
+
+    torchvision's own library is linked to CUDA's, is left out where that is missing, and then the import fails at two
+    operators, which no classifier uses: they are declared.
+    """
+    global _operators
+    if _operators is None and torch.version.cuda is None:
+        _operators = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            _operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+_operators: torch.library.Library | None = None
 
 
 def kinds(family: str) -> list[str]:
@@ -312,6 +371,8 @@ def _build(family: str, kind: str, settings: dict[str, Any]) -> nn.Module:
     made = mapping[CONFIG_MAPPING[kind]]
     made = made[0] if isinstance(made, tuple) else made
     config = _configuration(kind, settings, getattr(made, "config_class", None) if family == "causal-lm" else None)
+    for name, value in override_of(family, kind).afterwards.items():
+        setattr(config.get_text_config(), name, value)
     _refuse_large(made, config)
     torch.manual_seed(0)
     model: nn.Module = made(config).eval()

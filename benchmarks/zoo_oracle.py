@@ -33,7 +33,8 @@ class Listening(TorchDispatchMode):
     Args:
         hears: the only functions to listen to; all of them by default.
         convolutions: of images (batch, channels, height, width), what is written down is what enters a pointwise
-            convolution and came from one, with nothing between but depthwise ones and normalisation.
+            convolution and came from one, with nothing between but depthwise ones, normalisation and a factor for
+            each channel.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Listening(TorchDispatchMode):
             linear, active = pointwise or (depthwise and linear), active if depthwise else None
         elif name in _BY_OUTPUT:
             active = Heard(made.shape[1], int((made > 0).sum()), made.numel()) if linear else None
-        elif "batch_norm" not in name and name not in ("constant_pad_nd", "view", "detach"):
+        elif "batch_norm" not in name and name not in ("constant_pad_nd", "view", "detach", "mul"):
             return
         self._alive.append(made)
         self._active.pop(made.data_ptr(), None)

@@ -259,6 +259,65 @@ def test_the_gate_of_a_state_space_block_is_no_mlp() -> None:
     assert [site.role for site in find_sites(model, X, select="layers.0")] == ["state-space"]
 
 
+class Heads(nn.Module):
+    """A state-space block whose heads have weights of their own, and which is cut into them before its gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out = nn.Linear(D, 2 * W), nn.Linear(W, D)
+        self.step = nn.Parameter(torch.randn(2, 3, W // 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, z = self.inner(x).chunk(2, -1)
+        y, z = (F.silu(y).unflatten(-1, (2, -1)).movedim(-2, 0), z.unflatten(-1, (2, -1)).movedim(-2, 0))
+        steps = self.step[:, None] @ y.transpose(-1, -2)
+        heads = [torch.cumsum(y[i] * steps[i].mean(), dim=1) * F.silu(z[i]) for i in range(2)]
+        return self.out(torch.cat(heads, dim=-1))
+
+
+def test_the_heads_of_a_state_space_block_are_no_experts() -> None:
+    model = Blocks(Heads(), Plain(F.gelu))
+    assert [site.name for site in find_sites(model, X)] == ["layers.1"]
+    assert {site.role for site in find_sites(model, X, select="layers.0*")} <= {"state-space", "other"}
+
+
+class Mixing(nn.Module):
+    """A small MLP that makes a factor for each number that it read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small, self.large = nn.Linear(D, 4), nn.Linear(4, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.large(F.silu(self.small(x)))) * x.flip(1)
+
+
+def test_an_mlp_that_makes_a_gate_is_an_mlp() -> None:
+    site = only(Mixing())
+    assert (site.role, site.function, site.width) == ("mlp", "silu", 4)
+
+
+class Squeeze(nn.Module):
+    """An inverted bottleneck with squeeze-and-excitation; the wide part comes from a linear map, or from none."""
+
+    def __init__(self, wide: nn.Module) -> None:
+        super().__init__()
+        self.wide, self.narrow = wide, nn.Conv2d(8, 3, 1)
+        self.reduce, self.expand = nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = F.relu(self.wide(x))
+        factor = torch.sigmoid(self.expand(F.silu(self.reduce(a.mean((2, 3), keepdim=True)))))
+        return self.narrow(a * factor)
+
+
+def test_squeeze_and_excitation_is_an_mlp_and_its_factors_leave_another_one_what_it_is() -> None:
+    image = torch.rand(1, 3, 4, 4)
+    sites = find_sites(Squeeze(nn.Conv2d(3, 8, 1)), image)
+    assert [(site.function, site.width, site.gated) for site in sites] == [("silu", 2, False), ("relu", 8, True)]
+    assert [site.function for site in find_sites(Squeeze(nn.Conv2d(3, 8, 3, padding=1)), image)] == ["silu"]
+
+
 def test_a_model_without_an_mlp_is_refused_with_what_it_has() -> None:
     with pytest.raises(ActratioError, match="no activation function follows a linear layer"):
         find_sites(nn.Linear(D, W), X)
@@ -375,6 +434,21 @@ class Adapted(nn.Module):
 def test_a_projection_and_its_adapter_are_one_linear_map() -> None:
     site = only(Adapted())
     assert (site.role, site.gated, site.width) == ("mlp", True, W)
+
+
+def test_a_sum_with_what_an_mlp_made_is_no_linear_map() -> None:
+    """A residual stream is not a linear map and its adapter, though both come from one input in the end."""
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.mlp, self.last = nn.Linear(D, D), Plain(F.relu), nn.Linear(D, D)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return self.last(torch.tanh(x + self.mlp(x)))
+
+    assert [site.function for site in find_sites(Residual(), X, select="*") if site.down] == ["relu"]
 
 
 class Tied(nn.Module):

@@ -115,7 +115,7 @@ def _trace(model: nn.Module, inputs: Any) -> list[Site]:
             if identity not in used:
                 group = groups.setdefault((value.owner, value.module, None), _Group(value, None))
                 group.calls += 1
-        return _sites(groups, weights, Counter(value.module for value in flow.activations.values()), flow.ran)
+        return _sites(groups, weights, Counter(value.module for value in flow.activations.values()), flow)
 
 
 @contextmanager
@@ -138,8 +138,10 @@ def force_eager() -> AbstractContextManager[None]:
 
 def _count_experts(group: _Group, use: Use, weights: Mapping[str, nn.Parameter]) -> None:
     """Experts share a weight with three axes, of which each product takes one slice, or all at once."""
-    weight = weights[use.weight.name]
+    weight, up = weights[use.weight.name], weights[use.value.stream.weight]
     if weight.ndim != 3 or use.axis == 1:  # a convolution's third axis is its kernel
+        return
+    if up.ndim < 3:  # the heads of a state space, say, which one projection made
         return
     group.experts = len(weight)
     if isinstance(use.weight.expert, int):
@@ -152,16 +154,17 @@ def _sites(
     groups: Mapping[tuple[str, str | None, str | None], _Group],
     weights: Mapping[str, nn.Parameter],
     runs: Mapping[str | None, int],
-    ran: Set[str],
+    flow: Flow,
 ) -> list[Site]:
-    """``runs`` says how often each activation module ran, ``ran`` which modules did."""
+    """``runs`` says how often each activation module ran."""
     owners = [owner for owner, _, down in groups if down is not None]
-    foreign = {group.value.owner for group in groups.values() if group.value.foreign}
     blocks: dict[str, int] = {}
     repeated = any(_block(owner) for owner, _, down in groups if down is not None)
     found: list[Site] = []
     for (owner, module, down), group in groups.items():
-        role = _role(owner, down, group, owner in foreign, repeated)
+        # An MLP that makes such an activation, as the gate of what it read, is one all the same.
+        scanned = group.value.foreign or any(path == owner and weight != down for path, weight in flow.scans)
+        role = _role(owner, down, group, scanned, repeated)
         name = owner if owners.count(owner) == 1 and down is not None else module or f"{owner}.{group.value.function}"
         if not name:
             name = module or group.value.function
@@ -169,7 +172,7 @@ def _sites(
         site = Site(
             name=name, role=role, function=group.value.function, width=_width(group), gated=group.value.hidden is not None, down=down,
             expert=None, layer=blocks.setdefault(block, len(blocks)) if role in MEASURED else -1, calls=group.calls, owner=owner,
-            module=module, scope=_scope(owner, group, ran), hidden_axis=_hidden_axis(group, weights), direct=_is_direct(group, runs),
+            module=module, scope=_scope(owner, group, flow.ran), hidden_axis=_hidden_axis(group, weights), direct=_is_direct(group, runs),
         )  # fmt: skip
         if group.experts is None:
             found.append(site)
@@ -233,7 +236,7 @@ def _role(owner: str, down: str | None, group: _Group, foreign: bool, repeated: 
 def _in_attention(owner: str) -> bool:
     """Whether the nearest name that says what it is says attention: ``cross_attention.mlp`` is an MLP."""
     for part in reversed(owner.lower().split(".")):
-        if re.fullmatch(r"mlp|ffn|feed_?forward", part):
+        if re.fullmatch(r"mlp|ffn|feed_?forward|\w*hyper_?connection", part):
             return False
         if any(word.startswith(("attn", "attention", "selfattn", "selfattention")) for word in part.split("_")):
             return True

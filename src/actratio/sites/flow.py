@@ -41,6 +41,8 @@ class Flow(TorchFunctionMode):
     Attributes:
         activations: every value that came out of a nonlinear function of a linear map, by the identity
             of its tensor; for what never entered a product.
+        scans: where an activation was multiplied by data that is no linear map of the same input, whatever became of
+            the product: the path of the module, and the name of the weight that made the activation.
         ran: paths of the modules whose hooks were called: no list of modules, and none whose ``forward`` was
             called past them.
     """
@@ -51,6 +53,7 @@ class Flow(TorchFunctionMode):
         self._weights = {id(parameter): name for name, parameter in model.named_parameters()}
         self._on_use = on_use
         self.activations: dict[int, Value] = {}
+        self.scans: set[tuple[str, str]] = set()
         self.ran: set[str] = set()
         self._values: dict[int, Value] = {}
         self._parts: dict[int, Weight] = {}
@@ -243,7 +246,8 @@ class Flow(TorchFunctionMode):
             offsets = operands[2] if "grouped_mm" in name and len(operands) > 2 else None
             self._on_use(Use(value, data, self._owner(), weight, columns, axis, offsets))
         rows = self._rows.get(id(data)) if value is None else value.stream.rows
-        self._set(output, Value(Stream(data, rows, id(data) if value is None else value.stream, weight.name)))
+        source = id(data) if value is None else value.stream if value.activation is None else value.origin
+        self._set(output, Value(Stream(data, rows, source, weight.name)))
 
     def _pointwise(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         operands = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
@@ -271,7 +275,7 @@ class Flow(TorchFunctionMode):
         elif name == "add" and all(value.activation is None for _, value in known) and _one_root(streams):
             self._set(output, known[0][1])  # a linear map and its adapter
         elif len(streams) == 2 and name in functions.PRODUCT:
-            self._two_streams([value for _, value in known], output)
+            self._two_streams(known, output)
         else:
             self._values.pop(id(output), None)
 
@@ -279,9 +283,11 @@ class Flow(TorchFunctionMode):
         self, name: str, relu: bool, known: list[tuple[Tensor, Value]], strangers: list[Tensor], output: Tensor
     ) -> None:
         tensor, value = max(known, key=lambda each: each[1].activation is not None)
-        if strangers and name not in ("masked_fill", "where"):
+        if strangers and _is_factor(tensor, output):
+            self._values.pop(id(output), None)
+        elif strangers and name not in ("masked_fill", "where"):
             if name in functions.PRODUCT and value.activation is not None:
-                self._set(output, replace(value, hidden=output, foreign=True))
+                self._gated(value, output, foreign=True)
             else:
                 self._values.pop(id(output), None)
         elif name in functions.NONLINEAR or (name in functions.PRODUCT and len(known) > 1):
@@ -291,14 +297,22 @@ class Flow(TorchFunctionMode):
         else:
             self._set(output, value)
 
-    def _two_streams(self, values: list[Value], output: Tensor) -> None:
+    def _two_streams(self, known: list[tuple[Tensor, Value]], output: Tensor) -> None:
+        values = [value for tensor, value in known if not _is_factor(tensor, output)]
+        if len(values) == 1:  # squeeze-and-excitation: each channel of an example has a factor
+            self._set(output, replace(values[0], hidden=output if values[0].activation is not None else None))
+            return
         gate = next((value for value in values if value.activation is not None), None)
         if gate is None:
             self._values.pop(id(output), None)
             return
         up = next(value for value in values if value.stream is not gate.stream)
-        foreign = gate.foreign or gate.stream.source != up.stream.source
-        self._set(output, replace(gate, hidden=output, foreign=foreign))
+        self._gated(gate, output, foreign=gate.stream.source != up.stream.source)
+
+    def _gated(self, value: Value, output: Tensor, foreign: bool) -> None:
+        if foreign:
+            self.scans.add((value.owner, value.stream.weight))
+        self._set(output, replace(value, hidden=output, foreign=value.foreign or foreign))
 
     def _activated(self, value: Value, tensor: Tensor, output: Tensor, function: str, module: str | None) -> None:
         if value.activation is not None:  # one function written out in several steps
@@ -330,6 +344,13 @@ class Flow(TorchFunctionMode):
     def _keep(self, tensor: Tensor) -> None:
         """Hold the tensor: the identity of one that is gone may be given to another."""
         self._alive.append(tensor)
+
+
+def _is_factor(tensor: Tensor, output: Tensor) -> bool:
+    """Whether what enters a product is one number for a whole row, or for a channel of an image in all its places."""
+    if tensor.ndim == output.ndim == 4 and math.prod(tensor.shape[2:]) == 1 < math.prod(output.shape[2:]):
+        return True
+    return tensor.ndim > 0 and tensor.shape[-1] == 1 < output.shape[-1]
 
 
 def _one_root(streams: Iterable[Stream]) -> bool:
