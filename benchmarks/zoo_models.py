@@ -241,6 +241,7 @@ OVERRIDES: dict[str, Override] = {
         "it reads text and sound", inputs={"input_features": lambda: torch.rand(1, 128, 64)}
     ),
     "xlm": _FOUR_HIDDEN,
+    "xlstm": Override("its width is rounded up to a multiple of 64", widths=frozenset({128})),
     "xmod": Override(
         "it must know the language, whose adapters are MLPs of half the hidden size",
         {"default_language": "en_XX"},
@@ -377,6 +378,9 @@ def _build(family: str, kind: str, settings: dict[str, Any]) -> nn.Module:
     torch.manual_seed(0)
     model: nn.Module = made(config).eval()
     with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1 and not weight.any():  # a gate that begins at zero would have nothing to count
+                weight.normal_(std=0.1)
         model(**inputs(model, family, kind))
     return model
 

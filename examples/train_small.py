@@ -88,6 +88,10 @@ def main() -> None:
     tokenizer = tokenizer_of(text[: len(text) * 9 // 10], arguments.vocabulary)
     tokens = torch.tensor(tokenizer(text, verbose=False)["input_ids"])
     cut = len(tokens) * 9 // 10
+    if min(cut, len(tokens) - cut) <= arguments.length:
+        parser.error(
+            f"{arguments.text} has {len(tokens)} tokens; --length {arguments.length} needs more than {10 * arguments.length}"
+        )
     model = model_of(
         arguments.type, len(tokenizer), arguments.width, arguments.layers, arguments.length, arguments.activation
     )

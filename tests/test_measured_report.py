@@ -30,7 +30,24 @@ HOSTILE = "<img src=x onerror=alert(1)>$^{_</script>"
 
 def site(name: str, layer: int, width: int, expert: int | None = None) -> Site:
     role = "mlp" if expert is None else "expert"
-    return Site(name, role, "relu", width, False, f"{name}.down", expert, layer, 1, name, None, name, 1, False)  # type: ignore[arg-type]
+    return Site(
+        name,
+        role,
+        "relu",
+        width,
+        False,
+        f"{name}.up",
+        f"{name}.down",
+        expert,
+        layer,
+        1,
+        name,
+        None,
+        name,
+        1,
+        False,
+        False,
+    )  # type: ignore[arg-type]
 
 
 def row(where: Site, active: list[list[int]], passed: int | None = None, first: Tensor | None = None) -> Row:

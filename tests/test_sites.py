@@ -436,19 +436,21 @@ def test_a_projection_and_its_adapter_are_one_linear_map() -> None:
     assert (site.role, site.gated, site.width) == ("mlp", True, W)
 
 
-def test_a_sum_with_what_an_mlp_made_is_no_linear_map() -> None:
-    """A residual stream is not a linear map and its adapter, though both come from one input in the end."""
+class Summed(nn.Module):
+    """What goes into the activation is the sum of two linear maps of two things."""
 
-    class Residual(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.mlp, self.last = nn.Linear(D, D), Plain(F.relu), nn.Linear(D, D)
+    def __init__(self, map_: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.first, self.second, self.last = map_(), map_(), map_()
 
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.first(x)
-            return self.last(torch.tanh(x + self.mlp(x)))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(x) + self.second(x.sin())))
 
-    assert [site.function for site in find_sites(Residual(), X, select="*") if site.down] == ["relu"]
+
+def test_a_sum_of_two_linear_maps_is_one_but_not_the_residual_stream_of_images() -> None:
+    assert only(Summed(lambda: nn.Linear(D, D))).function == "tanh"
+    with pytest.raises(ActratioError, match="has no sites"):
+        find_sites(Summed(lambda: nn.Conv2d(3, 3, 1)), torch.rand(1, 3, 4, 4), select="*")
 
 
 class Tied(nn.Module):

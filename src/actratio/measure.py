@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from actratio.criteria import Criterion
 from actratio.errors import SiteError
 from actratio.measurement import Measurement
 from actratio.probe import TENSORS, Probe
-from actratio.sites import call, device_of, evaluating, find_sites
+from actratio.sites import Site, call, choose, device_of, evaluating, trace
 from actratio.sites.find import Select
 
 Progress = Callable[[int], None]
@@ -52,18 +53,22 @@ def measure(
     0.5
     """
     unknown = [tensor for tensor in tensors if tensor not in TENSORS]
-    if unknown:
-        raise SiteError(f"there is no tensor {unknown[0]!r}; write {' or '.join(TENSORS)}")
+    if unknown or not tensors:
+        raise SiteError(f"there is no tensor {unknown[0] if unknown else ''!r}; write {' or '.join(TENSORS)}")
+    if not criteria:
+        raise SiteError("there is no criterion to count by; write one, such as positive")
     wanted = [each if isinstance(each, Criterion) else Criterion.parse(each) for each in criteria]
     device = device_of(model)
     probe: Probe | None = None
+    every: list[Site] = []
     with evaluating(model), torch.no_grad():
         for batch in batches:
             inputs = _inputs(batch, device)
             if probe is None:
+                every = trace(model, inputs)
                 probe = Probe(
                     model,
-                    find_sites(model, inputs, select=sites),
+                    choose(every, sites),
                     tensors=tensors,
                     criteria=wanted,
                     counts_alone=counts_alone,
@@ -73,7 +78,13 @@ def measure(
             progress(probe.tokens)
     if probe is None:
         raise SiteError("there are no batches to measure; give at least one")
-    settings = {"tensors": list(tensors), "criteria": [str(each) for each in wanted], "counts_alone": counts_alone}
+    settings: dict[str, Any] = {
+        "tensors": list(tensors),
+        "criteria": [str(each) for each in wanted],
+        "counts_alone": counts_alone,
+    }
+    if sites is None:
+        settings["left_out"] = dict(Counter(site.role for site in every if site.down and site not in probe.sites))
     return Measurement.of(probe, name or getattr(model, "name_or_path", "") or type(model).__name__, settings)
 
 

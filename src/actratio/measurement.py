@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _DESCRIPTION = "measurement.json"
 _NEURONS = "neurons.safetensors"
 _TABLE = "sites.parquet"
-_FORMAT = 1
+_FORMAT = 2
 
 COLUMNS = (
     "model", "site", "role", "layer", "position", "width", "activation", "tensor", "criterion", "tokens", "active_mean",
@@ -104,8 +105,10 @@ class Measurement:
         """Both together, as if all had been measured at once; settings and provenance are the first one's.
 
         Raises:
-            RunError: other sites, tensors or criteria.
+            RunError: another model, or other sites, tensors or criteria.
         """
+        if self.model != other.model:
+            raise RunError(f"measurements of {self.model} and of {other.model} do not merge; they must be of one model")
         mine = [(row.site, row.tensor, row.criterion) for row in self.rows]
         theirs = [(row.site, row.tensor, row.criterion) for row in other.rows]
         if mine != theirs:
@@ -116,9 +119,13 @@ class Measurement:
             Row(a.site, a.tensor, a.criterion, _merged(a.counts, b.counts))
             for a, b in zip(self.rows, other.rows, strict=True)
         ]
-        magnitudes = dict(self.magnitudes)
-        for key, each in other.magnitudes.items():
-            magnitudes[key] = magnitudes[key].merge(each) if key in magnitudes else each
+        asleep = {row.site.name for row in (*self.rows, *other.rows) if not row.counts.tokens}
+        magnitudes = {
+            key: mine.merge(other.magnitudes[key]) for key, mine in self.magnitudes.items() if key in other.magnitudes
+        }
+        for key, each in (*self.magnitudes.items(), *other.magnitudes.items()):
+            if key not in magnitudes and key[0] in asleep:  # an expert that one part did not reach
+                magnitudes[key] = each
         return Measurement(self.model, rows, magnitudes, self.settings, self.provenance)
 
     def to_frame(self) -> pd.DataFrame:
@@ -158,16 +165,17 @@ class Measurement:
         """Write a folder: ``measurement.json`` describes it, ``neurons.safetensors`` holds all integers, and
         ``sites.parquet`` is the tidy table of both, for others to read.
 
+        A measurement of the same model that was there is replaced.
+
         Raises:
-            RunError: the folder holds something else.
+            RunError: the folder holds something else, or a measurement of another model.
         """
         from safetensors.torch import save_file
 
         folder = Path(path)
-        if folder.exists() and not (
-            folder.is_dir() and (not any(folder.iterdir()) or (folder / _DESCRIPTION).exists())
-        ):
-            raise RunError(f"{folder} holds something else; choose another place for the measurement")
+        check_place(folder, self.model)
+        for old in folder.glob("*.csv"):  # of the measurement that was here
+            old.unlink()
         arrays: dict[str, Tensor] = {}
         described = []
         for number, row in enumerate(self.rows):
@@ -181,12 +189,14 @@ class Measurement:
         for number, (key, magnitudes) in enumerate(self.magnitudes.items()):
             kept.append(list(key))
             arrays[f"magnitudes.{number}"] = magnitudes.counts
+        belongs = secrets.token_hex(8)  # says after a kill that both files are of one measurement
         with replacing(folder / _NEURONS) as temporary:
-            save_file(arrays, temporary)
+            save_file(arrays, temporary, {"belongs": belongs})
         write_json(
             folder / _DESCRIPTION,
             {
                 "format": _FORMAT,
+                "belongs": belongs,
                 "model": self.model,
                 "rows": described,
                 "magnitudes": kept,
@@ -208,6 +218,24 @@ class Measurement:
         return html
 
 
+def check_place(folder: Path, model: str) -> None:
+    """Refuse a folder in which a measurement of the model would cover something else.
+
+    Raises:
+        RunError: as said there.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not is_measurement(folder):
+        raise RunError(f"{folder} holds something else; choose another place for the measurement")
+    try:
+        there = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, KeyError, TypeError):  # damaged, so nothing is lost
+        return
+    if there != model:
+        raise RunError(f"{folder} holds a measurement of {there}; choose another place for that of {model}")
+
+
 def is_measurement(path: Path) -> bool:
     """Whether the folder holds what ``Measurement.save`` wrote."""
     return (path / _DESCRIPTION).is_file()
@@ -219,7 +247,7 @@ def load(path: str | Path) -> Measurement:
     Raises:
         RunError: no measurement there, or a damaged one.
     """
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     folder = Path(path)
@@ -228,8 +256,12 @@ def load(path: str | Path) -> Measurement:
     try:
         described = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
         arrays = load_file(folder / _NEURONS)
+        with safe_open(folder / _NEURONS, "pt") as opened:
+            belongs = (opened.metadata() or {}).get("belongs")
         if described["format"] != _FORMAT:
             raise ValueError(f"its format is {described['format']}, and this version reads {_FORMAT}")
+        if described["belongs"] != belongs:
+            raise ValueError("its files are of two measurements, of which one was not finished")
         rows = []
         for number, row in enumerate(described["rows"]):
             found = {each.name: arrays.get(f"{number}.{each.name}") for each in fields(SiteCounts)}

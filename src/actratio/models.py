@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from actratio.errors import ModelError
+from actratio.sites import device_of
 
 DTYPES = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Names of dtypes; ``auto`` is what the weights were saved in."""
@@ -40,21 +43,22 @@ def load_model(
         raise ModelError(f"there is no dtype {dtype!r}; write one of {', '.join(DTYPES)}")
     place = _device(device)
     transformers = _transformers()
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise ModelError(f"{name} is not a folder; give one that a model was saved to, or a hub id such as owner/name")
+    check_name(name)
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         kind = _class_of(transformers, config)
         if device_map is None:
             _check_memory(name, _empty(kind, config), DTYPES[dtype], place)
-        model = kind.from_pretrained(
+        model, loaded = kind.from_pretrained(
             name,
             config=config,
             dtype=DTYPES[dtype],
             device_map=device_map,
             trust_remote_code=trust_remote_code,
             use_safetensors=None if allow_pickle else True,
+            output_loading_info=True,
         )
+        _check_complete(name, loaded["missing_keys"])
     except ModelError:
         raise
     except Exception as error:  # transformers and the hub's client raise many kinds
@@ -65,6 +69,16 @@ def load_model(
     return found
 
 
+def check_name(name: str) -> None:
+    """Refuse the path of a folder that is not there, which nobody else would say so plainly.
+
+    Raises:
+        ModelError: no such folder.
+    """
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise ModelError(f"{name} is not a folder; give one that a model was saved to, or a hub id such as owner/name")
+
+
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer that a folder or a hub id holds.
 
@@ -72,13 +86,44 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
         ModelError: there is none, or transformers is not installed.
     """
     transformers = _transformers()
+    check_name(name)
     try:
         return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers and the hub's client raise many kinds
+        if _reads_no_text(transformers, name):
+            raise ModelError(
+                f"{name} reads images or sound, which this command has none of; in Python, actratio.measure takes them in batches"
+            ) from None
         reason = " ".join(str(error).split())[:160]
         raise ModelError(
             f"{name} has no tokenizer that can be loaded ({type(error).__name__}: {reason}); name one with --tokenizer"
         ) from None
+
+
+def _reads_no_text(transformers: Any, name: str) -> bool:
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+    except Exception:  # there is nothing to say about it
+        return False
+    kinds = [getattr(transformers, each, None) for each in config.architectures or ()]
+    return any(getattr(kind, "main_input_name", "input_ids") != "input_ids" for kind in kinds)
+
+
+def with_decoder_inputs(model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """Batches for an encoder-decoder: its decoder reads the text that its encoder reads, one token later, as in training.
+
+    Others read their batches as they are.
+    """
+    config: Any = getattr(model, "config", None)
+    shifted: Any = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    for batch in batches:
+        if not getattr(config, "is_encoder_decoder", False) or shifted is None:
+            yield batch
+            continue
+        more = {"decoder_input_ids": shifted(labels=batch["input_ids"].to(device_of(model)))}
+        if "attention_mask" in batch:
+            more["decoder_attention_mask"] = batch["attention_mask"]
+        yield {**batch, **more}
 
 
 def _transformers() -> Any:
@@ -110,6 +155,16 @@ def _empty(kind: Any, config: Any) -> nn.Module | None:
     except Exception:  # whatever is wrong with it, loading it says so better
         return None
     return made
+
+
+def _check_complete(name: str, missing: Iterable[str]) -> None:
+    """A head may be new; a layer whose weights are missing would hold random numbers."""
+    inside = sorted(key for key in missing if re.search(r"\.\d+\.|embed", key))
+    if inside:
+        more = f" and {len(inside) - 1} others" if len(inside) > 1 else ""
+        raise ModelError(
+            f"{name} holds no weights for {inside[0]}{more}, which would be random; give a model that is whole, saved by save_pretrained"
+        )
 
 
 def _check_memory(name: str, empty: nn.Module | None, dtype: Any, device: torch.device) -> None:

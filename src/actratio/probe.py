@@ -18,7 +18,7 @@ from actratio.criteria import Criterion
 from actratio.errors import SiteError
 from actratio.kernels import count
 from actratio.magnitudes import Magnitudes
-from actratio.sites import Site, force_eager
+from actratio.sites import Group, Site, force_eager
 from actratio.sites.flow import Flow
 from actratio.sites.values import Use
 from actratio.tokens import Rows, Tokens, arguments_of, routed_rows, rows_of
@@ -27,8 +27,6 @@ TENSORS = ("activation", "hidden")
 """``activation`` a = σ(x); ``hidden`` h = a ⊙ u, in gated MLPs alone."""
 
 _OTHER_TOWER = re.compile(r"(^|[._])(vision|visual|image|audio|speech)")  # whose rows are no tokens of the text
-
-_Group = tuple[str, str | None, str | None]
 
 
 @dataclass
@@ -52,7 +50,8 @@ class Probe:
     >>> probe.counted["layers.0.mlp", "activation"]              # doctest: +SKIP
 
     Padding (from ``attention_mask``) is not counted. Decoding steps of ``generate`` are counted apart too. Recomputed activations (gradient checkpointing) are not counted
-    twice, because only what runs inside the model's own forward pass is. Compiled models run uncompiled inside the block.
+    twice, because only what runs inside the model's own forward pass is (or, when an encoder-decoder generates, its encoder's).
+    A forward pass that fails counts nothing. Compiled models run uncompiled inside the block.
     With ``counts_alone`` there are no unions, overlaps, idle blocks and magnitudes.
 
     Attributes:
@@ -77,20 +76,27 @@ class Probe:
         self._counts_alone = counts_alone
         self._modules = dict(self._model.named_modules())
         self._weights = dict(self._model.named_parameters())
-        self._groups: dict[_Group, list[Site]] = defaultdict(list)
+        self._groups: dict[Group, list[Site]] = defaultdict(list)
         for site in self.sites:
             self._groups[site.group].append(site)
             for tensor in self._tensors:
                 if tensor == "activation" or site.gated:
                     self.counted[site.name, tensor] = Counted()
+        if self.sites and not self.counted:
+            raise SiteError(
+                "no site has a hidden tensor beside its activation, because no MLP is gated; measure the activation"
+            )
         self._norms: dict[str, tuple[int, Tensor]] = {}
-        self._calls: Counter[_Group] = Counter()
+        self._calls: Counter[Group] = Counter()
         self._tokens: dict[str, Tokens | None] = {}
-        self._rows: dict[tuple[str, torch.Size, int], Rows] = {}
+        self._rows: dict[tuple[str, torch.Size, int, bool], Rows] = {}
         self._seen: Counter[tuple[str, str]] = Counter()
-        self._depth = 0
+        self._passes: list[nn.Module] = []
+        self._encoder = _encoder_of(self._model)
+        self._expected: list[list[Site]] = []
+        self._pending: list[tuple[Counted, Criterion, SiteCounts, Magnitudes | None]] = []
         self._following = False
-        self._direct: set[_Group] = set()
+        self._direct: set[Group] = set()
         self._stack = ExitStack()
 
     @property
@@ -102,13 +108,13 @@ class Probe:
     def __enter__(self) -> Probe:
         with ExitStack() as stack:
             stack.enter_context(force_eager())
-            self._hook(stack, self._model.register_forward_pre_hook(self._begin, with_kwargs=True))
+            for root in self._roots():
+                self._hook(stack, root.register_forward_pre_hook(self._begin, with_kwargs=True))
             followed = []
             self._direct.clear()
             for group in self._groups.values():
                 site = group[0]
-                # Dropout comes between the product and the down projection only in training.
-                if site.direct and not (site.gated and self._model.training):
+                if site.direct and not (site.gated and self._trains(site)):
                     self._hook_directly(stack, site)
                     self._direct.add(site.group)
                 else:
@@ -116,7 +122,8 @@ class Probe:
             for scope in _outermost(followed):
                 self._hook_scope(stack, self._modules[scope])
             # Last, so that it runs after the others of the same module.
-            self._hook(stack, self._model.register_forward_hook(self._end, always_call=True))
+            for root in self._roots():
+                self._hook(stack, root.register_forward_hook(self._end, always_call=True))
             self._stack = stack.pop_all()
         return self
 
@@ -124,7 +131,8 @@ class Probe:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-        self._depth = 0
+        self._passes.clear()
+        self._pending.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Probe:
         return self  # the hooks of a copied model come with it, and must know that it is not theirs
@@ -132,32 +140,67 @@ class Probe:
     def _hook(self, stack: ExitStack, handle: Any) -> None:
         stack.callback(handle.remove)
 
+    def _roots(self) -> list[nn.Module]:
+        """Modules whose forward passes are counted: the model and, where ``generate`` calls it apart, its encoder."""
+        return [self._model] if self._encoder is None else [self._model, self._modules[self._encoder]]
+
+    def _trains(self, site: Site) -> bool:
+        """Whether dropout may come between the product and the down projection."""
+        return any(module.training for module in self._modules[site.scope].modules())
+
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if module is not self._model:
+        if module not in self._roots() or (module is not self._model and self._passes):
             return
-        self._depth += 1
+        for group in self._direct:
+            site = self._groups[group][0]
+            if site.gated and self._trains(site):
+                raise SiteError(
+                    f"{site.name} was set to training inside the block; leave the block, and enter it again"
+                )
+        self._passes.append(module)
         self._calls.clear()
         self._rows.clear()
         self._seen.clear()
         arguments = arguments_of(module, args, kwargs)
         self._tokens = {**{prefix: Tokens.of(arguments, prefix) for prefix in ("", "decoder_")}, "none": None}
+        encoded = arguments.get("encoder_outputs") is not None
+        self._expected = [
+            sites
+            for sites in self._groups.values()
+            if self._in_encoder(sites[0]) == (module is not self._model) or (module is self._model and not encoded)
+        ]
+
+    def _in_encoder(self, site: Site) -> bool:
+        return self._encoder is not None and f"{site.owner}.".startswith(f"{self._encoder}.")
 
     def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if module is not self._model:
+        if not self._passes or self._passes[-1] is not module:
             return
-        self._depth = max(0, self._depth - 1)
+        self._passes.pop()
+        pending, self._pending = self._pending, []
         if output is None:  # the forward pass failed, and its own error says more
             return
-        for group, sites in self._groups.items():
-            ran, site = self._calls[group], sites[0]
+        self._check_calls()
+        for counted, criterion, made, magnitudes in pending:
+            before, known = counted.counts.get(criterion), counted.magnitudes
+            counted.counts[criterion] = made if before is None else before.merge(made)
+            if magnitudes is not None:
+                counted.magnitudes = magnitudes if known is None else known.merge(magnitudes)
+        for sites in self._expected:
+            if sites[0].role == "expert":
+                self._passed(sites)
+
+    def _check_calls(self) -> None:
+        for sites in self._expected:
+            ran, site = self._calls[sites[0].group], sites[0]
+            if not ran and site.role == "expert" and site.expert is None:
+                continue  # one that no token was routed to
             if ran != site.calls and site.down is not None and not self._saw_all(site):
                 times = "was not called" if not ran else f"was called {ran} times"
                 raise SiteError(
                     f"{site.name} {times} in a forward pass, but {site.calls} times in the one that found it; "
                     "find the sites again with inputs such as these"
                 )
-            if site.expert is not None:
-                self._passed(sites)
 
     def _saw_all(self, site: Site) -> bool:
         """Whether each token was seen once, in however many pieces a sequence of another length was cut."""
@@ -182,12 +225,12 @@ class Probe:
         assert site.down is not None
 
         def activated(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            if self._depth:
+            if self._passes:
                 self._calls[site.group] += 1
                 self._record(site, "activation", output, None)
 
         def entered(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if self._depth:
+            if self._passes:
                 self._record(site, "hidden", args[0], None)
 
         self._hook(stack, self._modules[site.module].register_forward_hook(activated))
@@ -203,7 +246,7 @@ class Probe:
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
             # A module with two names may run inside another scope, whose flow sees all.
-            entered.append(self._depth > 0 and not self._following)
+            entered.append(bool(self._passes) and not self._following)
             if entered[-1]:
                 self._following = True
                 inside.enter_context(flow.modules(scope))
@@ -224,7 +267,7 @@ class Probe:
 
     def _used(self, use: Use) -> None:
         value = use.value
-        sites = self._groups.get((value.owner, value.module, use.weight.name))
+        sites = self._groups.get(use.group)
         if sites is None or sites[0].group in self._direct:  # another scope may hold what is hooked directly
             return
         group = sites[0].group
@@ -234,10 +277,11 @@ class Probe:
             if found is None or tensor not in self._tensors:
                 continue
             if sites[0].expert is None:
-                self._record(sites[0], tensor, _neurons_last(found, sites[0].width, use.axis), value.stream.rows)
+                self._record(sites[0], tensor, _neurons_last(found, use), value.stream.rows)
                 continue
             by_expert = {site.expert: site for site in sites}
-            for expert, x, rows in _by_expert(use, found):
+            tokens = self._tokens[self._side(sites[0])]
+            for expert, x, rows in _by_expert(use, found, None if tokens is None else tokens.batch * tokens.length):
                 if expert in by_expert and len(x):
                     self._record(by_expert[expert], tensor, x, rows)
 
@@ -265,11 +309,7 @@ class Probe:
             if tokens is not None:
                 decoded = made.active if tokens.continued else torch.zeros_like(made.active)
                 made = replace(made, decode_tokens=made.tokens * tokens.continued, decode_active=decoded)
-            before = counted.counts.get(criterion)
-            counted.counts[criterion] = made if before is None else before.merge(made)
-            if magnitudes is not None:
-                known = counted.magnitudes
-                counted.magnitudes = magnitudes if known is None else known.merge(magnitudes)
+            self._pending.append((counted, criterion, made, magnitudes))
 
     def _side(self, site: Site) -> str:
         """Whose tokens a site sees: the text's of the model or, in an encoder-decoder, its decoder's; or none."""
@@ -292,9 +332,9 @@ class Probe:
                 self._seen[site.name, tensor] // tokens.batch
             )  # a piece of each sequence, as in chunked feed-forward
             tokens = tokens.part(start, start + x.shape[1]) if start + x.shape[1] <= tokens.length else tokens
-        key = side, x.shape[:-1], start
+        key = side, x.shape[:-1], start, site.turned
         if key not in self._rows:
-            self._rows[key] = rows_of(x.shape, tokens, site.name)
+            self._rows[key] = rows_of(x.shape, tokens, site.name, site.turned)
         self._seen[site.name, tensor] += x.shape[:-1].numel()
         return self._rows[key]
 
@@ -322,20 +362,40 @@ def _outermost(scopes: Iterable[str]) -> list[str]:
     return found
 
 
-def _neurons_last(x: Tensor, width: int, axis: int) -> Tensor:
-    """An activation with the neurons on its last axis; a convolution has them on axis 1."""
-    if axis == 1 or x.shape[-1] != width:
-        at = 1 if axis == 1 else next((axis for axis, size in enumerate(x.shape) if size == width), -1)
-        return x.movedim(at, -1)
-    return x
+def _encoder_of(model: nn.Module) -> str | None:
+    """Where the encoder of an encoder-decoder of transformers' is."""
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return None
+    get: Any = getattr(model, "get_encoder", None)
+    encoder = None if get is None else get()
+    return next((name for name, module in model.named_modules() if module is encoder and name), None)
 
 
-def _by_expert(use: Use, x: Tensor) -> Iterable[tuple[int, Tensor, Tensor | None]]:
-    """Each expert's number, its rows of the activation, and which tokens these are."""
+def _neurons_last(x: Tensor, use: Use) -> Tensor:
+    """An activation with the neurons on its last axis, wherever they are as it enters the product."""
+    entered, width = use.entered, use.entered.shape[use.axis]
+    if use.axis == 1:  # a convolution
+        return x.movedim(1, -1)
+    if x.ndim == entered.ndim and x.stride() != entered.stride() and x.data_ptr() == entered.data_ptr():
+        at = next(
+            axis for axis in range(x.ndim) if x.stride(axis) == entered.stride(use.axis) and x.shape[axis] == width
+        )
+    elif x.shape == entered.shape:
+        at = use.axis
+    else:
+        at = -1 if x.shape[-1] == width else next((axis for axis, size in enumerate(x.shape) if size == width), -1)
+    return x.movedim(at, -1)
+
+
+def _by_expert(use: Use, x: Tensor, tokens: int | None) -> Iterable[tuple[int, Tensor, Tensor | None]]:
+    """Each expert's number, its rows of the activation, and which of so many tokens these are."""
     expert, rows = use.weight.expert, use.value.stream.rows
     if isinstance(expert, int):
         yield expert, x, rows
     elif isinstance(expert, Tensor):
+        if expert.ndim > 1 and rows is None:  # several experts a token, side by side
+            rows = torch.arange(len(expert), device=x.device).repeat_interleave(expert[0].numel())
+        expert = expert.flatten()
         flat = x.reshape(len(expert), -1)
         for number in torch.unique(expert).tolist():
             mine = (expert == number).nonzero().flatten()
@@ -346,6 +406,10 @@ def _by_expert(use: Use, x: Tensor) -> Iterable[tuple[int, Tensor, Tensor | None
             yield number, x[start:end], None if rows is None else rows[start:end]
             start = end
     else:  # (experts, tokens, width): all experts see all tokens, those that were not routed scaled by zero
-        for number, (mine, read) in enumerate(zip(x, use.value.stream.data.expand(len(x), -1, -1), strict=True)):
+        read_by_all = use.value.stream.data
+        if read_by_all.shape[-2] != x.shape[-2]:  # read otherwise: nothing says what was routed
+            read_by_all = torch.ones(1, x.shape[-2], 1, device=x.device)
+        for number, (mine, read) in enumerate(zip(x, read_by_all.expand(len(x), -1, -1), strict=True)):
             routed = (read != 0).any(-1).nonzero().flatten()
-            yield number, mine[routed], routed
+            # A buffer of so many places for each expert does not say which tokens lie in them.
+            yield number, mine[routed], routed if tokens in (None, len(mine)) else None

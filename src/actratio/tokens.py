@@ -58,7 +58,8 @@ class Tokens:
             prefix: ``"decoder_"`` for the decoder's.
         """
         given = arguments.get(f"{prefix}attention_mask")
-        mask = given if isinstance(given, Tensor) and given.ndim == 2 else None
+        past = _cached(arguments.get("past_key_values"))
+        mask = _checked(given, f"{prefix}attention_mask", past) if isinstance(given, Tensor) else None
         names = (f"{prefix}input_ids", f"{prefix}inputs_embeds", *["labels"] * bool(prefix))
         read = (arguments.get(name) for name in names)
         ids = next((each for each in read if isinstance(each, Tensor) and each.ndim >= 2), None)
@@ -71,9 +72,8 @@ class Tokens:
         if mask is not None and len(mask) == batch and mask.shape[1] >= length:
             keep = mask[:, -length:].bool()  # with a cache, the mask covers what came before too
             keep = None if bool(keep.all()) else keep
-        continued = _cached(arguments.get("past_key_values")) > 0
         others = ids is not None and any(name in arguments for name in _OTHERS)
-        return cls(batch, length, keep, continued, others=others)
+        return cls(batch, length, keep, past > 0, others=others)
 
     @property
     def kept(self) -> int:
@@ -96,8 +96,40 @@ class Tokens:
         return (self.keep & (self.keep.cumsum(1) == 1)).cpu()
 
 
-def rows_of(shape: torch.Size, tokens: Tokens | None, where: str) -> Rows:
+def is_turned(shape: torch.Size, tokens: Tokens | None) -> bool:
+    """Whether an activation is (tokens, sequences, width): it cannot be seen where there are as many of both."""
+    return (
+        tokens is not None and len(shape) > 2 and shape[0] == tokens.length != tokens.batch and shape[1] == tokens.batch
+    )
+
+
+def _checked(mask: Tensor, name: str, past: int) -> Tensor | None:
+    if mask.ndim > 2 and _pads_nothing(mask, past):
+        return None
+    if mask.ndim != 2 or (mask.is_floating_point() and bool(((mask != 0) & (mask != 1)).any())):
+        what = f"has the shape {tuple(mask.shape)}" if mask.ndim != 2 else "holds other numbers than 0 and 1"
+        raise SiteError(
+            f"{name} {what}, so it does not say which tokens are padding; give (batch, tokens) with 1 for a token and 0 "
+            "for padding"
+        )
+    return mask
+
+
+def _pads_nothing(mask: Tensor, past: int) -> bool:
+    """Whether the last query of each sequence attends to all that came before it and to itself.
+
+    Args:
+        mask: (batch, …, queries, keys), bool, or added to the scores.
+    """
+    attends = mask if mask.dtype == torch.bool else mask == 0
+    return bool((attends[..., -1, :].sum(-1) == past + mask.shape[-2]).all())
+
+
+def rows_of(shape: torch.Size, tokens: Tokens | None, where: str, turned: bool = False) -> Rows:
     """The rows of an activation of this shape, whose last axis is the neurons', read in order.
+
+    Args:
+        turned: whether it is (tokens, sequences, width) where that cannot be seen.
 
     Raises:
         SiteError: some tokens are padding, but the rows are not the tokens.
@@ -105,7 +137,7 @@ def rows_of(shape: torch.Size, tokens: Tokens | None, where: str) -> Rows:
     rows = shape[:-1].numel()
     if tokens is not None and rows == tokens.batch * tokens.length:
         first = tokens.first()
-        turned = len(shape) > 2 and shape[0] == tokens.length != tokens.batch and shape[1] == tokens.batch
+        turned = is_turned(shape, tokens) or (turned and shape[0] == tokens.length == tokens.batch)
         if tokens.keep is None and not turned:
             return Rows(None, [tokens.length] * tokens.batch, first.flatten())
         keep = tokens.keep if tokens.keep is not None else torch.ones_like(first)

@@ -63,12 +63,14 @@ def measure_model(
     from actratio.data.text import ARTICLE_PROMPTS, read_texts, token_batches
     from actratio.files import write_csv
     from actratio.measure import measure
-    from actratio.models import load_model, load_tokenizer
+    from actratio.measurement import check_place
+    from actratio.models import load_model, load_tokenizer, with_decoder_inputs
     from actratio.studies.mlp import specs
     from actratio.studies.transformer import article_table
 
     wanted = [Criterion.parse(each) for each in specs([criteria])]
     folder = out_dir or Path("runs") / ("measure-" + Path(model).resolve().name)
+    check_place(folder, model)
     prompts = prompt if prompt or text else list(ARTICLE_PROMPTS)
     words = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
     with err.status(f"loading {escape(model)}"):
@@ -85,7 +87,7 @@ def measure_model(
     with tokens_bar(limit_tokens) as progress:
         found = measure(
             loaded,
-            batches,
+            with_decoder_inputs(loaded, batches),
             sites=None if sites is None else specs([sites]),
             tensors=specs([tensors]),
             criteria=wanted,

@@ -78,6 +78,10 @@ def findings(found: Measurement) -> list[str]:
         )
     rows = rows_of(found, *kinds(found)[0])
     said += _of_silence(rows) + _of_sets(rows) + _of_experts(rows)
+    left_out = found.settings.get("left_out")
+    if left_out:
+        listed = ", ".join(f"{number} of the role {role}" for role, number in left_out.items())
+        said.append(f"Found and not measured: {listed}; `actratio sites MODEL --sites '*'` lists them.")
     return said
 
 

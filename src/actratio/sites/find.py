@@ -16,8 +16,9 @@ from torch import nn
 
 from actratio.errors import SiteError
 from actratio.sites.flow import Flow
-from actratio.sites.site import MEASURED, Role, Site
+from actratio.sites.site import MEASURED, Group, Role, Site
 from actratio.sites.values import Use, Value
+from actratio.tokens import Tokens, arguments_of, is_turned
 
 Select = str | Sequence[str] | Callable[[Site], bool] | None
 """Globs over names (all of these), a function of a site, or ``None`` for the MLPs and the experts."""
@@ -52,12 +53,17 @@ def find_sites(model: nn.Module, inputs: Any = None, *, select: Select = None) -
     Raises:
         SiteError: nothing is selected, or the forward pass fails.
     """
+    return choose(trace(model, inputs), select)
+
+
+def trace(model: nn.Module, inputs: Any = None) -> list[Site]:
+    """All sites of a model, whatever their role, as ``find_sites`` finds them."""
     if inputs is None:  # a table of what models of transformers' read, which others need not load
         from actratio.sites.inputs import made_up
 
         inputs = made_up(model)
     # A compiled module's original has the hooks' names, and runs the same Python.
-    return choose(_trace(getattr(model, "_orig_mod", model), inputs), select)
+    return _trace(getattr(model, "_orig_mod", model), inputs)
 
 
 def choose(sites: Sequence[Site], select: Select) -> list[Site]:
@@ -77,6 +83,8 @@ def choose(sites: Sequence[Site], select: Select) -> list[Site]:
             raise SiteError(f"the selection holds none of the model's {len(sites)} sites; {_others(sites)}")
         return chosen
     globs = [select] if isinstance(select, str) else list(select)
+    if not globs:
+        raise SiteError("no sites are asked for; give a glob over their names, such as '*'")
     for glob in globs:
         if not any(fnmatch.fnmatchcase(site.name, glob) for site in sites):
             raise SiteError(f"no site matches {glob!r}; {_nearest(glob, sites)}")
@@ -91,13 +99,47 @@ def call(model: nn.Module, inputs: Any) -> Any:
 
 
 def _trace(model: nn.Module, inputs: Any) -> list[Site]:
-    groups: dict[tuple[str, str | None, str | None], _Group] = {}
+    """Follow a small part of the batch: memory for all tensors of a large one is not to be had."""
+    part = _few(inputs)
+    if part is not None:
+        try:
+            return _follow(model, part)
+        except SiteError:  # a model that reads all or nothing
+            pass
+    return _follow(model, inputs)
+
+
+def _few(inputs: Any) -> Any:
+    """One or two examples of a batch of more, not as many as they have tokens; ``None`` where that cannot be cut out."""
+    named = (
+        inputs
+        if isinstance(inputs, Mapping)
+        else dict(enumerate(inputs if isinstance(inputs, tuple | list) else [inputs]))
+    )
+    tensors = [each for each in named.values() if isinstance(each, torch.Tensor) and each.ndim]
+    plain = all(each is None or isinstance(each, torch.Tensor | bool | int | float | str) for each in named.values())
+    if not tensors or not plain or len(tensors[0]) < 2:
+        return None
+    batch, second = len(tensors[0]), tensors[0].shape[1] if tensors[0].ndim > 1 else 0
+    few = 1 if batch == 2 or second == 2 else 2
+    if batch == 2 and second != 2:
+        return None
+    cut = {
+        key: each[:few] if isinstance(each, torch.Tensor) and each.ndim and len(each) == batch else each
+        for key, each in named.items()
+    }
+    if isinstance(inputs, Mapping):
+        return cut
+    return tuple(cut.values()) if isinstance(inputs, tuple | list) else cut[0]
+
+
+def _follow(model: nn.Module, inputs: Any) -> list[Site]:
+    groups: dict[Group, _Group] = {}
 
     def on_use(use: Use) -> None:
-        value, name = use.value, use.weight.name
-        group = groups.setdefault((value.owner, value.module, name), _Group(value, use))
+        group = groups.setdefault(use.group, _Group(use.value, use))
         group.calls += 1
-        used.add(value.origin)
+        used.add(use.value.origin)
         _count_experts(group, use, weights)
 
     used: set[int] = set()
@@ -113,9 +155,70 @@ def _trace(model: nn.Module, inputs: Any) -> list[Site]:
             ) from error
         for identity, value in flow.activations.items():
             if identity not in used:
-                group = groups.setdefault((value.owner, value.module, None), _Group(value, None))
+                group = groups.setdefault((value.owner, value.module, value.stream.weight, None), _Group(value, None))
                 group.calls += 1
-        return _sites(groups, weights, Counter(value.module for value in flow.activations.values()), flow)
+        runs = Counter(value.module for value in flow.activations.values())
+        sites = _sites(groups, weights, runs, flow, _tokens(model, inputs))
+        return _unique(_with_sleeping_experts(sites, dict(model.named_modules())))
+
+
+def _tokens(model: nn.Module, inputs: Any) -> Tokens | None:
+    if isinstance(inputs, Mapping):
+        return Tokens.of(arguments_of(model, (), inputs))
+    return Tokens.of(arguments_of(model, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,), {}))
+
+
+def _with_sleeping_experts(sites: list[Site], modules: Mapping[str, nn.Module]) -> list[Site]:
+    """Experts that are modules of a list, and of which no token reached some, are all as those that were reached."""
+    known = {site.owner for site in sites}
+    found: list[Site] = []
+    for site in sites:
+        found.append(site)
+        match = re.fullmatch(r"(.*experts\.)(\d+)((?:\..+)?)", site.owner)
+        if site.role != "expert" or site.expert is not None or match is None:
+            continue
+        before, number, after = match.groups()
+        following = int(number) + 1
+        while f"{before}{following}{after}" in modules and f"{before}{following}{after}" not in known:
+            found.append(_moved(site, f"{before}{number}", f"{before}{following}"))
+            following += 1
+        preceding = int(number) - 1
+        while (
+            preceding >= 0 and f"{before}{preceding}{after}" not in known and f"{before}{preceding}{after}" in modules
+        ):
+            found.insert(-1, _moved(site, f"{before}{number}", f"{before}{preceding}"))
+            known.add(f"{before}{preceding}{after}")
+            preceding -= 1
+        known |= {each.owner for each in found}
+    return found
+
+
+def _moved(site: Site, old: str, new: str) -> Site:
+    """The site with all its paths under another expert's."""
+
+    def moved(path: str) -> str:
+        return re.sub(rf"^{re.escape(old)}(?=\.|$)", new, path)
+
+    return replace(
+        site,
+        name=moved(site.name),
+        up=moved(site.up),
+        down=site.down and moved(site.down),
+        owner=moved(site.owner),
+        module=site.module and moved(site.module),
+        scope=moved(site.scope),
+    )
+
+
+def _unique(sites: list[Site]) -> list[Site]:
+    """A module may compute several activations of one kind: the second one's name ends with 2."""
+    seen: Counter[str] = Counter()
+    found = []
+    for site in sites:
+        seen[site.name] += 1
+        times = seen[site.name]
+        found.append(site if times == 1 else replace(site, name=f"{site.name}.{times}"))
+    return found
 
 
 @contextmanager
@@ -141,7 +244,7 @@ def _count_experts(group: _Group, use: Use, weights: Mapping[str, nn.Parameter])
     weight, up = weights[use.weight.name], weights[use.value.stream.weight]
     if weight.ndim != 3 or use.axis == 1:  # a convolution's third axis is its kernel
         return
-    if up.ndim < 3:  # the heads of a state space, say, which one projection made
+    if up.ndim < 3 < use.columns.ndim:  # the heads of a state space, say, which one projection made
         return
     group.experts = len(weight)
     if isinstance(use.weight.expert, int):
@@ -151,28 +254,30 @@ def _count_experts(group: _Group, use: Use, weights: Mapping[str, nn.Parameter])
 
 
 def _sites(
-    groups: Mapping[tuple[str, str | None, str | None], _Group],
+    groups: Mapping[Group, _Group],
     weights: Mapping[str, nn.Parameter],
     runs: Mapping[str | None, int],
     flow: Flow,
+    tokens: Tokens | None,
 ) -> list[Site]:
     """``runs`` says how often each activation module ran."""
-    owners = [owner for owner, _, down in groups if down is not None]
+    owners = [owner for owner, _, _, down in groups if down is not None]
     blocks: dict[str, int] = {}
-    repeated = any(_block(owner) for owner, _, down in groups if down is not None)
+    repeated = any(_block(owner) for owner, _, _, down in groups if down is not None)
     found: list[Site] = []
-    for (owner, module, down), group in groups.items():
-        # An MLP that makes such an activation, as the gate of what it read, is one all the same.
-        scanned = group.value.foreign or any(path == owner and weight != down for path, weight in flow.scans)
-        role = _role(owner, down, group, scanned, repeated)
+    for (owner, module, up, down), group in groups.items():
+        # An MLP is one all the same whose output is a gate, or is gated.
+        scanned = group.value.foreign or any(path == owner and down not in made for path, made in flow.scans)
+        role = _role(owner, module, down, group, scanned, repeated)
         name = owner if owners.count(owner) == 1 and down is not None else module or f"{owner}.{group.value.function}"
         if not name:
             name = module or group.value.function
         block = _block(owner) or _block(module or "")
         site = Site(
-            name=name, role=role, function=group.value.function, width=_width(group), gated=group.value.hidden is not None, down=down,
+            name=name, role=role, function=group.value.function, width=_width(group), gated=group.value.hidden is not None, up=up, down=down,
             expert=None, layer=blocks.setdefault(block, len(blocks)) if role in MEASURED else -1, calls=group.calls, owner=owner,
-            module=module, scope=_scope(owner, group, flow.ran), hidden_axis=_hidden_axis(group, weights), direct=_is_direct(group, runs),
+            module=module, scope=_scope(owner, group, flow.ran), hidden_axis=_hidden_axis(group, weights),
+            turned=group.value.activation is not None and is_turned(group.value.activation.shape, tokens), direct=_is_direct(group, runs),
         )  # fmt: skip
         if group.experts is None:
             found.append(site)
@@ -214,7 +319,7 @@ def _width(group: _Group) -> int:
     return group.use.columns.shape[-1] if group.use is not None else group.value.activation.shape[-1]
 
 
-def _role(owner: str, down: str | None, group: _Group, foreign: bool, repeated: bool) -> Role:
+def _role(owner: str, module: str | None, down: str | None, group: _Group, foreign: bool, repeated: bool) -> Role:
     words = set(re.split(r"[._]", owner.lower()))
     if down is None:
         return "router" if words & {"router", "gate", "gating"} else "other"
@@ -222,13 +327,13 @@ def _role(owner: str, down: str | None, group: _Group, foreign: bool, repeated: 
         return "attention"
     if foreign:
         return "state-space"
-    if words & {"router", "gating"}:
+    if words & {"router", "gating"} or owner.rpartition(".")[2] == "gate":
         return "router"
     if "shared" in words:
         return "shared expert"
     if group.experts is not None or words & {"experts", "expert"}:
         return "expert"
-    if repeated and not _block(owner):
+    if repeated and not _block(owner or module or ""):
         return "head"
     return "mlp"
 
@@ -236,9 +341,12 @@ def _role(owner: str, down: str | None, group: _Group, foreign: bool, repeated: 
 def _in_attention(owner: str) -> bool:
     """Whether the nearest name that says what it is says attention: ``cross_attention.mlp`` is an MLP."""
     for part in reversed(owner.lower().split(".")):
-        if re.fullmatch(r"mlp|ffn|feed_?forward|\w*hyper_?connection", part):
+        if re.fullmatch(r"mlp|ffn?|feed_?forward|\w*hyper_?connection", part):
             return False
-        if any(word.startswith(("attn", "attention", "selfattn", "selfattention")) for word in part.split("_")):
+        words = part.split("_")
+        if words[-1] in ("block", "blocks", "layer", "layers"):  # what holds attention, and more
+            continue
+        if any(word.startswith(("attn", "attention", "selfattn", "selfattention")) for word in words):
             return True
     return False
 

@@ -10,6 +10,7 @@ involved.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -42,7 +43,7 @@ class Flow(TorchFunctionMode):
         activations: every value that came out of a nonlinear function of a linear map, by the identity
             of its tensor; for what never entered a product.
         scans: where an activation was multiplied by data that is no linear map of the same input, whatever became of
-            the product: the path of the module, and the name of the weight that made the activation.
+            the product: the path of the module, and the names of the weights that made the two, as far as they are known.
         ran: paths of the modules whose hooks were called: no list of modules, and none whose ``forward`` was
             called past them.
     """
@@ -53,9 +54,12 @@ class Flow(TorchFunctionMode):
         self._weights = {id(parameter): name for name, parameter in model.named_parameters()}
         self._on_use = on_use
         self.activations: dict[int, Value] = {}
-        self.scans: set[tuple[str, str]] = set()
+        self.scans: set[tuple[str, frozenset[str]]] = set()
         self.ran: set[str] = set()
+        self._thread = threading.get_ident()
         self._values: dict[int, Value] = {}
+        self._sources: dict[int, int] = {}
+        self._first_use: dict[tuple[int, int], str] = {}
         self._parts: dict[int, Weight] = {}
         self._rows: dict[int, Tensor] = {}
         self._alive: list[Tensor] = []
@@ -81,10 +85,13 @@ class Flow(TorchFunctionMode):
 
     def forget(self) -> None:
         """Let go of all tensors, between forward passes."""
-        for each in (self.activations, self._values, self._parts, self._rows, self._alive, self._frames):
+        known: tuple[Any, ...] = (self.activations, self._values, self._sources, self._first_use, self._parts)
+        for each in (*known, self._rows, self._alive, self._frames):
             each.clear()
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if threading.get_ident() != self._thread:  # hooks of all modules hear other threads' too
+            return
         path = self._names.get(id(module), self._owner())
         self.ran.add(path)
         inside = bool(self._frames) and self._frames[-1].atomic
@@ -93,7 +100,7 @@ class Flow(TorchFunctionMode):
         )
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if not self._frames:
+        if threading.get_ident() != self._thread or not self._frames:
             return
         frame = self._frames.pop()
         if (
@@ -127,10 +134,13 @@ class Flow(TorchFunctionMode):
         if self._atomic():  # what an activation module does inside is its own business
             return func(*args, **kwargs)
         name, in_place = functions.canonical_name(func)
+        in_place = in_place or functions.writes(name, args, kwargs)
         if in_place and args and isinstance(args[0], Tensor):
             self._keep_before_writing(args[0])
         output = func(*args, **kwargs)
-        if name in functions.ALIAS:
+        if name == "__setitem__":
+            self._written(args[0])
+        elif name in functions.ALIAS:
             self._alias(func, name, args, kwargs, output)
         elif name in functions.LINEAR:
             self._linear(name, args, kwargs, output)
@@ -147,6 +157,11 @@ class Flow(TorchFunctionMode):
             kept = self.activations[value.origin] = replace(value, activation=target.clone())
             self._set(target, kept)
 
+    def _written(self, target: Any) -> None:
+        value = self._values.get(id(target))
+        if value is not None and value.activation is not None:
+            self._activated(value, value.activation, target, value.function, value.module)
+
     def _alias(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
@@ -161,15 +176,18 @@ class Flow(TorchFunctionMode):
         if weight is not None:
             for number, each in enumerate(outputs):
                 self._keep(each)
-                self._parts[id(each)] = select(
-                    weight, number if name == "unbind" else functions.index_of(name, args, kwargs)
-                )
+                index = number if name == "unbind" else functions.index_of(name, args, kwargs)
+                self._parts[id(each)] = select(weight, index, len(source) if source.ndim else 1)
             return
         for each in outputs:
             if each is not source:
                 self._select_rows(name, source, args, kwargs, each)
         value = self._values.get(id(source))
         if value is None:
+            self._keep(source)
+            for each in outputs:
+                self._keep(each)
+                self._sources[id(each)] = self._sources.get(id(source), id(source))
             return
         for number, each in enumerate(outputs):
             if name not in functions.SPLITS and name != "index_select":
@@ -204,6 +222,14 @@ class Flow(TorchFunctionMode):
         index = functions.index_of(name, args, kwargs)
         if (
             isinstance(index, Tensor)
+            and index.dtype == torch.bool
+            and index.ndim == source.ndim - 1
+            and index.shape == source.shape[:-1]
+        ):  # a mask of tokens
+            places = index.flatten().nonzero().flatten()
+            rows = places if before is None else before[places]
+        elif (
+            isinstance(index, Tensor)
             and index.ndim == 1
             and source.ndim == 2
             and index.dtype in (torch.int64, torch.int32)
@@ -232,7 +258,12 @@ class Flow(TorchFunctionMode):
                 return
         else:
             axis = 1 if name in functions.CONVOLUTION else -1
-            if name not in functions.CONVOLUTION and name != "linear" and columns.ndim > 1:
+            if name == "einsum":
+                turned = functions.contracted_last(args)
+                if turned is None:
+                    return
+                columns = columns if turned else columns.transpose(-1, -2)
+            elif name not in functions.CONVOLUTION and name != "linear" and columns.ndim > 1:
                 columns = columns.transpose(-1, -2)
         value = self._values.get(id(data))
         if name in functions.CONVOLUTION:
@@ -244,15 +275,24 @@ class Flow(TorchFunctionMode):
                 return
         if value is not None and value.activation is not None:
             offsets = operands[2] if "grouped_mm" in name and len(operands) > 2 else None
-            self._on_use(Use(value, data, self._owner(), weight, columns, axis, offsets))
+            # What enters several products is one activation: that of the first (a projection before its adapter).
+            first = self._first_use.setdefault((value.origin, id(value.activation)), weight.name)
+            if first == weight.name:
+                self._on_use(Use(value, data, self._owner(), weight, columns, axis, offsets))
         rows = self._rows.get(id(data)) if value is None else value.stream.rows
-        source = id(data) if value is None else value.stream if value.activation is None else value.origin
+        source: object = self._sources.get(id(data), id(data))
+        if value is not None:
+            source = value.stream if value.activation is None else value.origin
         self._set(output, Value(Stream(data, rows, source, weight.name)))
 
     def _pointwise(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         operands = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
         known = [(each, value) for each in operands if (value := self._values.get(id(each))) is not None]
         if not known:
+            weight = next((made for each in operands if (made := self._weight(each)) is not None), None)
+            if weight is not None and any(self._weight(each) and each.shape == output.shape for each in operands):
+                self._keep(output)
+                self._parts[id(output)] = weight  # a weight that is scaled or masked on its way
             for each in operands:
                 if id(each) in self._rows and len(output) == len(self._rows[id(each)]):
                     self._keep(output)
@@ -268,12 +308,16 @@ class Flow(TorchFunctionMode):
             and self._weight(each) is None
             and each.numel() > width
             and each.shape[-1] > 1
+            and not _is_factor(each, output)
         ]
         streams = {value.stream for _, value in known}
         if len(streams) == 1:
             self._one_stream(name, functions.is_relu(name, args, kwargs), known, strangers, output)
-        elif name == "add" and all(value.activation is None for _, value in known) and _one_root(streams):
-            self._set(output, known[0][1])  # a linear map and its adapter
+        elif name in functions.SUMS and output.ndim < 4 and all(value.activation is None for _, value in known):
+            # A linear map and its adapter, or a linear map of two things.
+            stream = known[0][1].stream
+            source = stream.source if _one_root(streams) else object()
+            self._set(output, Value(Stream(stream.data, stream.rows, source, stream.weight)))
         elif len(streams) == 2 and name in functions.PRODUCT:
             self._two_streams(known, output)
         else:
@@ -287,13 +331,15 @@ class Flow(TorchFunctionMode):
             self._values.pop(id(output), None)
         elif strangers and name not in ("masked_fill", "where"):
             if name in functions.PRODUCT and value.activation is not None:
-                self._gated(value, output, foreign=True)
+                self._gated(value, output, foreign=True, other=None)
             else:
                 self._values.pop(id(output), None)
-        elif name in functions.NONLINEAR or (name in functions.PRODUCT and len(known) > 1):
+        elif name in functions.NONLINEAR or len(known) > 1:
             self._activated(value, tensor, output, f"{value.function}·{name}" if value.function else name, None)
-        elif relu:
+        elif relu and value.activation is None:
             self._activated(value, tensor, output, "relu", None)
+        elif name in functions.MOVES and value.activation is not None:
+            self._activated(value, tensor, output, value.function, value.module)
         else:
             self._set(output, value)
 
@@ -307,11 +353,11 @@ class Flow(TorchFunctionMode):
             self._values.pop(id(output), None)
             return
         up = next(value for value in values if value.stream is not gate.stream)
-        self._gated(gate, output, foreign=gate.stream.source != up.stream.source)
+        self._gated(gate, output, foreign=gate.stream.source != up.stream.source, other=up.stream.weight)
 
-    def _gated(self, value: Value, output: Tensor, foreign: bool) -> None:
+    def _gated(self, value: Value, output: Tensor, foreign: bool, other: str | None) -> None:
         if foreign:
-            self.scans.add((value.owner, value.stream.weight))
+            self.scans.add((value.owner, frozenset({value.stream.weight, other or ""})))
         self._set(output, replace(value, hidden=output, foreign=value.foreign or foreign))
 
     def _activated(self, value: Value, tensor: Tensor, output: Tensor, function: str, module: str | None) -> None:
@@ -347,9 +393,11 @@ class Flow(TorchFunctionMode):
 
 
 def _is_factor(tensor: Tensor, output: Tensor) -> bool:
-    """Whether what enters a product is one number for a whole row, or for a channel of an image in all its places."""
-    if tensor.ndim == output.ndim == 4 and math.prod(tensor.shape[2:]) == 1 < math.prod(output.shape[2:]):
-        return True
+    """Whether what enters a product is one number for a whole row, or for a neuron of an example in all its places."""
+    if tensor.ndim == output.ndim > 2:
+        for places in (slice(1, -1), slice(2, None)):  # (example, …, neuron) and (example, neuron, …)
+            if math.prod(tensor.shape[places]) == 1 < math.prod(output.shape[places]):
+                return tensor.ndim == 4 or places == slice(1, -1)
     return tensor.ndim > 0 and tensor.shape[-1] == 1 < output.shape[-1]
 
 

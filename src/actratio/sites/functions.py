@@ -19,15 +19,20 @@ def _names(names: str) -> frozenset[str]:
 NONLINEAR = _names(
     "relu relu6 gelu silu mish elu selu celu leaky_relu prelu rrelu hardswish hardtanh hardsigmoid hardshrink softshrink "
     "tanhshrink threshold softplus softsign logsigmoid log_sigmoid sigmoid expit tanh erf exp log square pow abs sqrt rsqrt sin cos "
-    "maximum minimum where special_expit"
+    "maximum minimum where special_expit atan arctan sinh cosh erfc gt ge lt le greater greater_equal less less_equal"
 )
 """Functions of single neurons that are not affine: what comes out is an activation."""
 
 PRODUCT = _names("mul multiply")
 """A gate, a scale, or a function of one neuron written out, such as x · σ(x)."""
 
-AFFINE = _names("add sub rsub subtract div true_divide divide neg negative clamp clip masked_fill")
-"""What leaves an activation the activation that it was."""
+AFFINE = _names(
+    "add sub rsub subtract div true_divide divide neg negative clamp clip masked_fill round nan_to_num floor ceil trunc"
+)
+"""What leaves the output of a linear map one."""
+
+MOVES = AFFINE - _names("div true_divide divide masked_fill")
+"""Of these, what moves the numbers of an activation, so that what comes out is the activation; others scale it."""
 
 LINEAR = _names(
     "linear matmul mm bmm addmm baddbmm einsum conv1d conv2d conv3d grouped_mm _grouped_mm grouped_mm_fallback"
@@ -48,13 +53,16 @@ ALIAS = _names(
 SPLITS = _names("chunk split split_with_sizes tensor_split unbind narrow select __getitem__")
 """Of these, what can cut a fused projection into its gate and its up half."""
 
+SUMS = _names("add sub rsub subtract")
+
 KNOWN = NONLINEAR | PRODUCT | AFFINE | LINEAR | ALIAS
 
 _OPERATORS = {
     "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul", "__add__": "add", "__radd__": "add", "__iadd__": "add",
     "__sub__": "sub", "__rsub__": "sub", "__isub__": "sub", "__truediv__": "div", "__rtruediv__": "div",
     "__itruediv__": "div", "__pow__": "pow", "__ipow__": "pow", "__neg__": "neg", "__matmul__": "matmul",
-    "__rmatmul__": "matmul", "clamp_min": "clamp", "clamp_max": "clamp",
+    "__rmatmul__": "matmul", "clamp_min": "clamp", "clamp_max": "clamp", "__gt__": "gt", "__ge__": "ge", "__lt__": "lt",
+    "__le__": "le",
 }  # fmt: skip
 _IN_PLACE_OPERATORS = _names("__imul__ __iadd__ __isub__ __itruediv__ __ipow__")
 
@@ -69,6 +77,15 @@ def canonical_name(func: Callable[..., Any]) -> tuple[str, bool]:
     in_place = name in _IN_PLACE_OPERATORS or (name.endswith("_") and not name.endswith("__"))
     name = name.rstrip("_") if in_place and name not in _OPERATORS else name
     return _OPERATORS.get(name, name), in_place
+
+
+def writes(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a function is told to write into its first argument, or does so by its nature."""
+    if kwargs.get("inplace") is True or name == "__setitem__":
+        return True
+    if "dropout" in name:
+        return len(args) > 3 and args[3] is True
+    return name in NONLINEAR and len(args) > 1 and args[-1] is True
 
 
 def is_activation(module: nn.Module) -> bool:
@@ -91,6 +108,22 @@ def is_relu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """A clamp at zero is ReLU; at other bounds it is what keeps numbers small."""
     lowest = args[1] if len(args) > 1 else kwargs.get("min")
     return name in ("clamp", "clip") and not isinstance(lowest, Tensor) and lowest == 0
+
+
+def contracted_last(args: tuple[Any, ...]) -> bool | None:
+    """Whether an ``einsum`` of data and a weight sums over the weight's last axis (or its last but one).
+
+    ``None`` where it sums over others, or not over the data's last axis.
+    """
+    left, arrow, right = str(args[0]).replace(" ", "").replace("...", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != 2 or not arrow:
+        return None
+    data, weight = terms
+    summed = [letter for letter in weight if letter in data and letter not in right]
+    if len(summed) != 1 or not data.endswith(summed[0]) or summed[0] not in weight[-2:]:
+        return None
+    return weight.endswith(summed[0])
 
 
 def index_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -7,6 +7,9 @@ from typing import Literal
 
 Role = Literal["mlp", "expert", "shared expert", "router", "attention", "state-space", "head", "other"]
 
+Group = tuple[str, str | None, str, str | None]
+"""Owner, module, up and down projection."""
+
 MEASURED: frozenset[Role] = frozenset({"mlp", "expert", "shared expert"})
 """Roles that are measured unless others are asked for."""
 
@@ -22,6 +25,7 @@ class Site:
         function: the activation function, such as ``silu``; steps that were written out are joined by ``·``.
         width: number of neurons.
         gated: whether the activation is multiplied by an up projection.
+        up: name of the weight of the linear map that the activation function reads.
         down: name of the down projection's weight, or ``None`` if there is none.
         expert: which slice of that weight, of experts that share one.
         layer: which block of the model, from 0, in the order of execution.
@@ -30,6 +34,7 @@ class Site:
         module: path of the activation module, or ``None`` for a function.
         scope: path of the smallest module that holds all of it, from the projections to the product.
         hidden_axis: which axis of the down projection's weight (of an expert's slice of it) is the neurons'.
+        turned: whether its rows are (tokens, sequences), not (sequences, tokens).
         direct: whether the outputs of ``module`` and the inputs of the down projection's module are all that
             there is to see, so that hooks on these two suffice.
     """
@@ -39,6 +44,7 @@ class Site:
     function: str
     width: int
     gated: bool
+    up: str
     down: str | None
     expert: int | None
     layer: int
@@ -47,9 +53,10 @@ class Site:
     module: str | None
     scope: str
     hidden_axis: int
+    turned: bool
     direct: bool
 
     @property
-    def group(self) -> tuple[str, str | None, str | None]:
+    def group(self) -> Group:
         """What the experts that are computed together share."""
-        return self.owner, self.module, self.down
+        return self.owner, self.module, self.up, self.down

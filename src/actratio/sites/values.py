@@ -89,6 +89,11 @@ class Use:
     axis: int
     offsets: Tensor | None = None
 
+    @property
+    def group(self) -> tuple[str, str | None, str, str]:
+        """As ``Site.group``."""
+        return self.value.owner, self.value.module, self.value.stream.weight, self.weight.name
+
 
 def cut(value: Value, source: Tensor, take: Callable[[Tensor], Tensor]) -> Value:
     """The value of a part of ``source``: its tensors of the same shape are cut alike, and so are its rows."""
@@ -111,12 +116,12 @@ def cut(value: Value, source: Tensor, take: Callable[[Tensor], Tensor]) -> Value
     )
 
 
-def select(weight: Weight, index: Any) -> Weight:
-    """The weight of one expert, or of one a row; a slice or a mask leaves it as it was."""
+def select(weight: Weight, index: Any, experts: int) -> Weight:
+    """The weight of one of so many experts, or of one a row; a slice or a mask leaves it as it was."""
     if isinstance(index, tuple):
         index = index[0] if index else None
     if weight.expert is not None or isinstance(index, bool):
         return weight
     if isinstance(index, Tensor) and index.dtype in (torch.int64, torch.int32):
-        return replace(weight, expert=int(index) if index.numel() == 1 and index.ndim == 0 else index)
-    return replace(weight, expert=index) if isinstance(index, int) else weight
+        return replace(weight, expert=int(index) % experts if index.ndim == 0 else index % experts)
+    return replace(weight, expert=index % experts) if isinstance(index, int) else weight
