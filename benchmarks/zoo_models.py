@@ -412,7 +412,15 @@ def inputs(model: nn.Module, family: str, kind: str) -> dict[str, Any]:
     from actratio.sites.inputs import made_up
 
     own = {name: make() for name, make in override_of(family, kind).inputs.items()}
-    return own if getattr(model, "main_input_name", "") in own else {**made_up(model), **own}
+    return own if getattr(model, "main_input_name", "") in own else {**_two(made_up(model)), **own}
+
+
+def _two(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch of two: one example, and the same backwards."""
+    return {
+        name: torch.cat([value, value.flip(-1)]) if isinstance(value, torch.Tensor) else value
+        for name, value in one.items()
+    }
 
 
 def has_experts(model: nn.Module) -> bool:

@@ -269,7 +269,11 @@ def _sites(
         # An MLP is one all the same whose output is a gate, or is gated.
         scanned = group.value.foreign or any(path == owner and down not in made for path, made in flow.scans)
         role = _role(owner, module, down, group, scanned, repeated)
-        name = owner if owners.count(owner) == 1 and down is not None else module or f"{owner}.{group.value.function}"
+        name = (
+            owner
+            if owners.count(owner) == 1 and down is not None
+            else module or f"{owner}.{group.value.function}".removeprefix(".")
+        )
         if not name:
             name = module or group.value.function
         block = _block(owner) or _block(module or "")

@@ -312,7 +312,9 @@ class Flow(TorchFunctionMode):
         ]
         streams = {value.stream for _, value in known}
         if len(streams) == 1:
-            self._one_stream(name, functions.is_relu(name, args, kwargs), known, strangers, output)
+            scaled = name in functions.PRODUCT and known[0][1].activation is not None
+            scaled = scaled and any(_scales_neurons(each, output) for each in operands if each is not known[0][0])
+            self._one_stream(name, functions.is_relu(name, args, kwargs), known, strangers, scaled, output)
         elif name in functions.SUMS and output.ndim < 4 and all(value.activation is None for _, value in known):
             # A linear map and its adapter, or a linear map of two things.
             stream = known[0][1].stream
@@ -324,9 +326,15 @@ class Flow(TorchFunctionMode):
             self._values.pop(id(output), None)
 
     def _one_stream(
-        self, name: str, relu: bool, known: list[tuple[Tensor, Value]], strangers: list[Tensor], output: Tensor
+        self,
+        name: str,
+        relu: bool,
+        known: list[tuple[Tensor, Value]],
+        strangers: list[Tensor],
+        scaled: bool,
+        output: Tensor,
     ) -> None:
-        tensor, value = max(known, key=lambda each: each[1].activation is not None)
+        tensor, value = max(known, key=lambda each: (each[1].activation is not None, each[1].hidden is not None))
         if strangers and _is_factor(tensor, output):
             self._values.pop(id(output), None)
         elif strangers and name not in ("masked_fill", "where"):
@@ -334,12 +342,14 @@ class Flow(TorchFunctionMode):
                 self._gated(value, output, foreign=True, other=None)
             else:
                 self._values.pop(id(output), None)
-        elif name in functions.NONLINEAR or len(known) > 1:
+        elif name in functions.NONLINEAR or (len(known) > 1 and _bends(name, [each for _, each in known])):
             self._activated(value, tensor, output, f"{value.function}·{name}" if value.function else name, None)
         elif relu and value.activation is None:
             self._activated(value, tensor, output, "relu", None)
-        elif name in functions.MOVES and value.activation is not None:
+        elif name in functions.MOVES and value.activation is not None and value.hidden is None:
             self._activated(value, tensor, output, value.function, value.module)
+        elif value.hidden is not None or scaled:
+            self._set(output, replace(value, hidden=output))
         else:
             self._set(output, value)
 
@@ -394,11 +404,24 @@ class Flow(TorchFunctionMode):
 
 def _is_factor(tensor: Tensor, output: Tensor) -> bool:
     """Whether what enters a product is one number for a whole row, or for a neuron of an example in all its places."""
-    if tensor.ndim == output.ndim > 2:
-        for places in (slice(1, -1), slice(2, None)):  # (example, …, neuron) and (example, neuron, …)
-            if math.prod(tensor.shape[places]) == 1 < math.prod(output.shape[places]):
-                return tensor.ndim == 4 or places == slice(1, -1)
-    return tensor.ndim > 0 and tensor.shape[-1] == 1 < output.shape[-1]
+    return _scales_neurons(tensor, output) or (tensor.ndim > 0 and tensor.shape[-1] == 1 < output.shape[-1])
+
+
+def _scales_neurons(tensor: Tensor, output: Tensor) -> bool:
+    """(example, …, neuron) or, of images, (example, neuron, …), with one place instead of the output's many."""
+    if tensor.ndim != output.ndim or tensor.ndim < 3:
+        return False
+    places = (slice(1, -1), slice(2, None)) if tensor.ndim == 4 else (slice(1, -1),)
+    return any(math.prod(tensor.shape[each]) == 1 < math.prod(output.shape[each]) for each in places)
+
+
+def _bends(name: str, values: list[Value]) -> bool:
+    """Whether a product, a sum or a quotient of functions of one linear map is no linear function of it.
+
+    A sum of an activation and of what a scale made of it (global response normalisation) is that activation still.
+    """
+    origins = {value.origin for value in values}
+    return name in functions.PRODUCT or (len(origins) > 1 and origins != {0})
 
 
 def _one_root(streams: Iterable[Stream]) -> bool:

@@ -1,0 +1,370 @@
+"""Ways of writing MLPs in which a count goes wrong without a word; each is counted here beside plain torch."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from actratio import ActratioError, Measurement, Probe, find_sites, measure
+
+D, W, T = 8, 16, 5
+
+
+def rand(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+X = rand(T, D)
+
+
+class Model(nn.Module):
+    """A model from a function of itself, with the layers that it needs."""
+
+    def __init__(self, forward: Callable[..., Any], **layers: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        for name, make in layers.items():
+            made = make()
+            setattr(self, name, nn.Parameter(made) if isinstance(made, Tensor) else made)
+        self._forward = forward
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._forward(self, *args, **kwargs)
+
+
+def up() -> nn.Module:
+    return nn.Linear(D, W)
+
+
+def down() -> nn.Module:
+    return nn.Linear(W, D)
+
+
+def counted(found: Measurement, tensor: str = "activation") -> list[tuple[int, int]]:
+    return [(row.counts.tokens, int(row.counts.active.sum())) for row in found if row.tensor == tensor]
+
+
+def active(x: Tensor) -> int:
+    return int((x > 0).sum())
+
+
+def test_one_activation_that_enters_two_products_is_counted_once() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = F.relu(m.f(x))
+        return m.mean(h) + m.spread(h)  # type: ignore[no-any-return]
+
+    model = Model(forward, f=up, mean=down, spread=down)
+    assert counted(measure(model, [X])) == [(T, active(model.f(X)))]
+
+
+def test_two_activations_of_one_module_are_two_sites() -> None:
+    model = Model(lambda m, x: m.c(F.relu(m.b(F.relu(m.a(x))))), a=up, b=lambda: nn.Linear(W, W), c=down)
+    found = measure(model, [X])
+    first = F.relu(model.a(X))
+    assert [row.site.name for row in found] == ["relu", "relu.2"]
+    assert counted(found) == [(T, active(first)), (T, active(model.b(first)))]
+
+
+def test_an_adapter_beside_the_down_projection_counts_nothing_twice() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = F.relu(m.f(x))
+        return m.base(h) + m.large(m.small(F.dropout(h, 0.5, m.training)))  # type: ignore[no-any-return]
+
+    model = Model(forward, f=up, base=down, small=lambda: nn.Linear(W, 2), large=lambda: nn.Linear(2, D))
+    found = measure(model, [X])
+    assert [row.site.down for row in found] == ["base.weight"]
+    assert counted(found) == [(T, active(model.f(X)))]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda v: (v + v.abs()) / 2,
+        lambda v: F.softplus(v) - math.log(2),
+        lambda v: v + torch.sin(v) ** 2,
+        lambda v: v / (1 + torch.exp(-v)),
+        lambda v: v / (1 + v.abs()),
+        lambda v: -F.relu(v),
+        lambda v: F.gelu(v).clamp(0.0001, 0.05),
+        lambda v: v * (v > 0),
+        lambda v: v.masked_fill(v < 0, 0.0),
+        lambda v: torch.where(v > 0, v, 0.0),
+        torch.atan,
+        lambda v: F.relu(v).round(),
+    ],
+)  # fmt: skip
+def test_what_is_counted_is_what_enters_the_product(function: Callable[[Tensor], Tensor]) -> None:
+    model = Model(lambda m, x: m.g(function(m.f(x))), f=up, g=down)
+    assert counted(measure(model, [X])) == [(T, active(function(model.f(X))))]
+
+
+def test_what_is_written_into_an_activation_is_counted() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = F.relu(m.f(x))
+        h[..., W // 2 :] = 0
+        return m.g(h)  # type: ignore[no-any-return]
+
+    model = Model(forward, f=up, g=down)
+    assert counted(measure(model, [X])) == [(T, active(model.f(X)[:, : W // 2]))]
+
+
+def test_dropout_that_writes_in_place_is_not_counted() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = F.relu(m.f(x))
+        return m.g(F.dropout(h, 0.5, m.training, inplace=True))  # type: ignore[no-any-return]
+
+    model = Model(forward, f=up, g=down)
+    sites = find_sites(model, X)
+    model.train()
+    with torch.no_grad(), Probe(model, sites) as probe:
+        model(X)
+    (site,) = sites
+    (counts,) = probe.counted[site.name, "activation"].counts.values()
+    assert int(counts.active.sum()) == active(model.f(X))
+
+
+class GatedWithDropout(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.up, self.down = nn.Linear(D, W), nn.Linear(D, W), nn.Linear(W, D)
+        self.act, self.drop = nn.SiLU(), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down(self.drop(self.act(self.gate(x)) * self.up(x)))
+        return out
+
+
+def test_dropout_that_is_trained_alone_is_not_counted_in_the_hidden_state() -> None:
+    model = GatedWithDropout().eval()
+    sites = find_sites(model, X)
+    model.drop.train()
+    with torch.no_grad(), Probe(model, sites) as probe:
+        model(X)
+    (counts,) = probe.counted[sites[0].name, "hidden"].counts.values()
+    assert int(counts.active.sum()) == active(F.silu(model.gate(X)) * model.up(X))
+
+
+def test_training_that_begins_inside_the_block_is_an_error() -> None:
+    model = GatedWithDropout().eval()
+    with torch.no_grad(), Probe(model, find_sites(model, X)):
+        model.train()
+        with pytest.raises(ActratioError, match="set to training"):
+            model(X)
+
+
+def test_a_forward_pass_that_fails_counts_nothing() -> None:
+    class Fails(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = (nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D)) for _ in range(2))
+            self.fail = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            if self.fail:
+                raise ValueError("half way")
+            out: Tensor = self.second(x)
+            return out
+
+    model = Fails()
+    with torch.no_grad(), Probe(model, find_sites(model, X)) as probe:
+        model.fail = True
+        with pytest.raises(ValueError, match="half way"):
+            model(X)
+        model.fail = False
+        model(X)
+    assert [counts.tokens for each in probe.counted.values() for counts in each.counts.values()] == [T, T]
+
+
+def test_views_and_casts_of_one_input_make_one_gated_mlp() -> None:
+    x = rand(2, T, D).double()
+    model = Model(lambda m, x: m.d(F.silu(m.g(x.view(-1, D).float())) * m.u(x.view(-1, D).float())), g=up, u=up, d=down)
+    (site,) = find_sites(model, x)
+    assert (site.role, site.gated) == ("mlp", True)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_scale_for_each_example_leaves_an_mlp_an_mlp(batch: int) -> None:
+    model = Model(lambda m, x, scale: m.d(F.relu(m.f(x)) * scale), f=up, d=down)
+    (site,) = find_sites(model, (rand(batch, T, D), rand(batch, 1, W)))
+    assert site.role == "mlp"
+
+
+@pytest.mark.parametrize("equation", ["bti,oi->bto", "bti,io->bto"])
+def test_the_hidden_axis_of_an_einsum_is_the_one_it_sums_over(equation: str) -> None:
+    shape = (D, W) if equation.split(",")[1].startswith("oi") else (W, D)
+    model = Model(lambda m, x: torch.einsum(equation, F.relu(m.f(x)), m.w), f=up, w=lambda: rand(*shape))
+    found = measure(model, [X[None]], criteria=["positive", "contribution(0.5)"])
+    norms = model.w.norm(dim=0 if shape[0] == D else 1)
+    h = F.relu(model.f(X))
+    assert found.rows[0].site.width == W
+    assert counted(found) == [(T, active(h)), (T, int((h * norms >= 0.5).sum()))]
+
+
+def test_the_hidden_axis_is_found_where_there_are_as_many_tokens_as_neurons() -> None:
+    x = rand(W, D)
+    model = Model(lambda m, x: m.d @ F.relu(m.u @ x.T), u=lambda: rand(W, D), d=lambda: rand(D, W))
+    (row,) = measure(model, [x])
+    assert row.counts.active.tolist() == (x @ model.u.T > 0).sum(0).tolist()
+
+
+# ---- Experts.
+
+
+def choices() -> Tensor:
+    return torch.tensor([[0, 1], [1, 2], [2, 0], [2, 1], [0, 2]])
+
+
+def test_several_experts_a_token_side_by_side() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        i = choices()
+        h = F.relu(x[:, None, None, :] @ m.up[i])
+        return (h @ m.down[i]).sum(1)  # type: ignore[no-any-return]
+
+    model = Model(forward, up=lambda: rand(3, D, W), down=lambda: rand(3, W, D))
+    expected = []
+    for expert in range(3):
+        routed = X[(choices() == expert).any(1)]
+        expected.append((len(routed), active(routed @ model.up[expert])))
+    assert counted(measure(model, [X])) == expected
+
+
+def test_experts_that_are_counted_from_the_end() -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return sum(F.relu(x @ m.up[i]) @ m.down[i] for i in (-1, 0, 1))  # type: ignore[return-value]
+
+    model = Model(forward, up=lambda: rand(3, D, W), down=lambda: rand(3, W, D))
+    assert counted(measure(model, [X])) == [(T, active(X @ model.up[i])) for i in range(3)]
+
+
+class Listed(nn.Module):
+    """Experts in a list; one that no token is routed to does not run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D)) for _ in range(3))
+
+    def forward(self, x: Tensor, which: Tensor) -> Tensor:
+        out = torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            mine = (which == number).nonzero().flatten()
+            if len(mine):
+                out[mine] = expert(x[mine])
+        return out
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_experts_that_sleep_in_the_first_batch_are_counted_in_the_second(order: tuple[int, ...]) -> None:
+    batches = [
+        {"x": X, "which": torch.tensor([0, 1, 0, 1, 0])},
+        {"x": X, "which": torch.tensor([2, 2, 1, 2, 1])},
+    ]
+    found = measure(Listed(), [batches[number] for number in order])
+    assert {row.site.name.split(".")[1]: row.counts.tokens for row in found} == {"0": 3, "1": 4, "2": 3}
+
+
+# ---- Masks and orders.
+
+
+class Embedded(nn.Module):
+    def __init__(self, tokens_first: bool = False) -> None:
+        super().__init__()
+        self.embed, self.mlp = nn.Embedding(20, D), nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D))
+        self.tokens_first = tokens_first
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        x = self.embed(input_ids)
+        out: Tensor = self.mlp(x.transpose(0, 1)) if self.tokens_first else self.mlp(x)
+        return out
+
+
+@pytest.mark.parametrize("batch", [2, 3, 4, 5])
+def test_models_whose_tokens_come_first(batch: int) -> None:
+    model = Embedded(tokens_first=True)
+    ids = torch.arange(4 * batch).view(batch, 4) % 20
+    mask = torch.ones(batch, 4, dtype=torch.long)
+    mask[-1, 2:] = 0
+    (row,) = measure(model, [{"input_ids": ids, "attention_mask": mask}])
+    h = F.relu(model.mlp[0](model.embed(ids)))
+    assert row.counts.active.tolist() == (h[mask.bool()] > 0).sum(0).tolist()
+    assert row.counts.first_active is not None
+    assert row.counts.first_active.tolist() == (h[:, 0] > 0).sum(0).tolist()
+
+
+@pytest.mark.parametrize(
+    "mask", [torch.tensor([[0.0, 0.0, -1e9, 0.0]] * 2), torch.tensor([[True, True, False, True]] * 2)[:, None]]
+)
+def test_a_mask_that_does_not_say_what_is_padding_is_refused(mask: Tensor) -> None:
+    with pytest.raises(ActratioError, match="does not say which tokens are padding"):
+        measure(Embedded(), [{"input_ids": torch.ones(2, 4, dtype=torch.long), "attention_mask": mask}])
+
+
+def test_a_mask_of_queries_and_keys_that_hides_no_token_is_taken() -> None:
+    mask = torch.ones(4, 4).tril().bool().expand(2, 1, 4, 4)
+    (row,) = measure(Embedded(), [{"input_ids": torch.ones(2, 4, dtype=torch.long), "attention_mask": mask}])
+    assert row.counts.tokens == 8
+
+
+# ---- Others.
+
+
+def test_other_threads_are_not_heard() -> None:
+    other = nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D), nn.ReLU())
+    model = Model(lambda m, x: m.d(F.relu(m.f(x))), f=up, d=down)
+    stop = threading.Event()
+
+    def run() -> None:
+        with torch.no_grad():
+            while not stop.is_set():
+                other(X)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        for _ in range(20):
+            assert counted(measure(model, [X])) == [(T, active(model.f(X)))]
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_what_one_part_did_not_count_is_unknown_of_both_histograms_too() -> None:
+    model = nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D))
+    assert (measure(model, [X]) | measure(model, [X], counts_alone=True)).magnitudes == {}
+
+
+def test_measurements_of_other_models_do_not_merge() -> None:
+    model = nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D))
+    with pytest.raises(ActratioError, match="of A and of B do not merge"):
+        measure(model, [X], name="A").merge(measure(model, [X], name="B"))
+
+
+def test_what_was_found_and_not_measured_is_said() -> None:
+    from actratio.report.measured import findings
+
+    class Headed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D)) for _ in range(2))
+            self.head = nn.Sequential(nn.Linear(D, W), nn.Tanh(), nn.Linear(W, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = block(x)
+            out: Tensor = self.head(x)
+            return out
+
+    assert any("Found and not measured: 1 of the role head" in said for said in findings(measure(Headed(), [X])))
+
+
+def test_a_hidden_tensor_that_no_mlp_has_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D))
+    with pytest.raises(ActratioError, match="no MLP is gated"):
+        measure(model, [X], tensors=["hidden"])
