@@ -43,8 +43,8 @@ Sites are found by following the data, not by a list of architectures; so this p
 language model, masked language model, encoder-decoder and image classifier of the installed transformers is built tiny
 with random weights, measured, and compared with an oracle that shares nothing with the measurement: it hears every
 activation function where PyTorch computes it, and knows MLPs by their widths, which nothing else in the tiny model has.
-*Exact* means that the numbers of active neurons are the same integers, call by call, with nothing missed and nothing
-counted twice. A type without an MLP is one where neither heard or found any.
+*Exact* means that the numbers of active neurons and of tokens are the same integers, call by call, over a batch of two, with
+nothing missed and nothing counted twice. A type without an MLP is one where neither heard or found any.
 
 The page is written by `PYTHONPATH=.venv/timm python benchmarks/zoo.py --write-docs`; how activations are found, see
 [How activations are found](sites.md).
