@@ -7,6 +7,7 @@ from actratio.measure import measure
 from actratio.measurement import Measurement, load
 from actratio.probe import Probe
 from actratio.sites import Site, find_sites
+from actratio.sparse import densify, sparsify
 
 __version__ = "0.1.0"
 
@@ -18,8 +19,10 @@ __all__ = [
     "Site",
     "SiteCounts",
     "__version__",
+    "densify",
     "find_sites",
     "fit",
     "load",
     "measure",
+    "sparsify",
 ]

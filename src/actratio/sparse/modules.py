@@ -1,0 +1,327 @@
+"""Putting the sparse products into a model, and taking them out again.
+
+A module that is replaced keeps its place, its parameters and their names: it only gets another class, a subclass of its own,
+whose ``forward`` multiplies sparsely. The down projection's weight keeps its shape and is laid out by neurons in memory, in
+place of the original, so nothing is stored twice.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from actratio.errors import SiteError
+from actratio.measurement import Measurement
+from actratio.sites import MEASURED, Site, trace
+from actratio.sparse import products
+from actratio.sparse.crossover import ALWAYS, NEVER, Crossover, measure_crossover
+
+_ZEROS = ("relu", "threshold", "hardshrink", "softshrink")
+"""Activation functions, or the first step of one, whose outputs are zero over a whole range."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of one MLP.
+
+    Attributes:
+        site: where it is.
+        kind: ``gated`` where inactive neurons are skipped in the up and the down projection, ``down`` where they are in the
+            down projection alone, ``dense`` where nothing is.
+        ratio: of neurons that the sparse products compute, as measured; NaN where it was not.
+        why: in words.
+        crossover: from which ratio on the dense product is taken.
+    """
+
+    site: Site
+    kind: str
+    ratio: float
+    why: str
+    crossover: Crossover = NEVER
+
+
+def sparsify(
+    model: nn.Module,
+    measurement: Measurement | None = None,
+    *,
+    thresholds: Mapping[str, Tensor] | None = None,
+    crossover: bool = True,
+) -> nn.Module:
+    """Let a model skip the neurons whose activations are zero; its outputs are the same up to the order of summation.
+
+    The model itself is changed and returned: same parameters, same ``state_dict``, same ``generate``. In training, and
+    wherever gradients are wanted, it computes as before. ``densify`` undoes it, ``plans`` says what became of each MLP.
+
+    Args:
+        measurement: of this model: its sites, and how many neurons fire. Without, sites are found, and every one whose
+            function has true zeros is taken.
+        thresholds: (width,) for a site's name: neurons whose |h| is at or below are taken for zero, everywhere.
+        crossover: measure from which ratio on the dense product is faster, some seconds; without, every product is sparse.
+
+    Raises:
+        SiteError: the model has no MLP, or the measurement is of another model.
+    """
+    densify(model)
+    sites = trace(model) if measurement is None else [row.site for row in measurement]
+    sites = list(dict.fromkeys(site for site in sites if site.role in MEASURED))
+    if not sites:
+        raise SiteError(f"{type(model).__name__} has no MLP to make sparse")
+    unknown = set(thresholds or ()) - {site.name for site in sites}
+    if unknown:
+        raise SiteError(f"there is no site {sorted(unknown)[0]!r} to give a threshold to")
+    modules = dict(model.named_modules())
+    missing = [site.name for site in sites if site.owner not in modules]
+    if missing:
+        raise SiteError(f"the model has no site {missing[0]}; give a measurement of this model")
+    found = [_plan(modules, site, measurement, (thresholds or {}).get(site.name)) for site in sites]
+    for plan in found:
+        if plan.kind != "dense":
+            _install(modules, plan, (thresholds or {}).get(plan.site.name))
+    if crossover:
+        _measure(modules, found)
+    _remember(modules, found)
+    return model
+
+
+def densify(model: nn.Module) -> nn.Module:
+    """Undo ``sparsify``: every module has its class and its layout in memory again."""
+    for module in model.modules():
+        module.__dict__.pop(_PLANS, None)
+        if isinstance(module, _Sparse):
+            module._leave()
+    return model
+
+
+def plans(model: nn.Module) -> list[Plan]:
+    """What ``sparsify`` made of each MLP of a model, in the order of execution; empty if nothing."""
+    found = [plan for module in model.modules() for plan in module.__dict__.get(_PLANS, ())]
+    return sorted(found, key=lambda plan: plan.site.layer)
+
+
+_PLANS = "_actratio_plans"
+
+
+def _plan(
+    modules: Mapping[str, nn.Module], site: Site, measurement: Measurement | None, thresholds: Tensor | None
+) -> Plan:
+    down = modules.get(site.down.rpartition(".")[0]) if site.down else None
+    if site.expert is not None:
+        return Plan(site, "dense", float("nan"), "experts that share one weight are left as they are")
+    if down is None or not _is_linear(down) or _rows(down).shape[0] != site.width:
+        return Plan(site, "dense", float("nan"), "its down projection is no linear layer")
+    if not products.has_kernel(_neuron_major(_rows(down)[:2])):
+        return Plan(
+            site, "dense", float("nan"), f"there is no kernel for {down.weight.dtype} on {down.weight.device.type}"
+        )
+    ratio = float("nan") if measurement is None else _ratio(measurement, site)
+    if thresholds is not None:
+        return Plan(site, "down", ratio, "neurons below their threshold are skipped", ALWAYS)
+    if ratio != ratio and not site.function.startswith(_ZEROS):
+        return Plan(site, "dense", ratio, f"{site.function} has no true zeros")
+    if site.gated and _up_of(modules, site) is not None:
+        return Plan(
+            site, "gated", ratio, "neurons whose gate is zero are skipped in the up and the down projection", ALWAYS
+        )
+    return Plan(site, "down", ratio, "neurons that are zero are skipped in the down projection", ALWAYS)
+
+
+def _ratio(measurement: Measurement, site: Site) -> float:
+    """Share of neurons that are not zero, as far as the measurement says."""
+    known = {(row.tensor, row.criterion): row.counts for row in measurement if row.site.name == site.name}
+    tensors = ("hidden", "activation") if site.gated else ("activation",)
+    for tensor in tensors:
+        if (tensor, "nonzero") in known:
+            return float(known[tensor, "nonzero"].activation_ratio)
+    if ("activation", "positive") in known and site.function.startswith("relu"):
+        return float(known["activation", "positive"].activation_ratio)
+    return float("nan")
+
+
+def _is_linear(module: nn.Module) -> bool:
+    kind = type(module)
+    return kind is nn.Linear or (kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils")
+
+
+def _rows(module: Any) -> Tensor:
+    """A linear layer's weight by its inputs: (inputs, outputs)."""
+    weight: Tensor = module.weight
+    return weight.t() if isinstance(module, nn.Linear) else weight
+
+
+def _neuron_major(rows: Tensor) -> Tensor:
+    """The same numbers with each neuron's in one piece."""
+    if rows.is_contiguous():
+        return rows
+    if rows.device.type != "cpu" or rows.dtype not in (torch.float32, torch.bfloat16):
+        return rows.contiguous()
+    # NumPy asks for large pages, with which far apart rows are found faster.
+    kind = np.float32 if rows.dtype == torch.float32 else np.int16
+    room = torch.from_numpy(np.empty(tuple(rows.shape), kind)).view(rows.dtype)
+    return room.copy_(rows)
+
+
+def _up_of(modules: Mapping[str, nn.Module], site: Site) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module] | None:
+    """Gate, activation, up and down projection of an MLP that computes ``down(act(gate(x)) * up(x))`` and nothing else."""
+    owner, gate = modules[site.owner], modules.get(site.up.rpartition(".")[0])
+    act, down = modules.get(site.module or ""), modules[(site.down or "").rpartition(".")[0]]
+    ups = [
+        each
+        for each in owner.children()
+        if type(each) is nn.Linear and each is not gate and each is not down and each.out_features == site.width
+    ]
+    if type(gate) is not nn.Linear or gate.out_features != site.width or act is None or len(ups) != 1:
+        return None
+    x = torch.randn(3, gate.in_features, dtype=gate.weight.dtype, device=gate.weight.device)
+    try:
+        with torch.no_grad():
+            theirs, ours = owner(x), down(act(gate(x)) * ups[0](x))
+    except Exception:  # a forward pass that wants more than one input
+        return None
+    return (gate, act, ups[0], down) if isinstance(theirs, Tensor) and torch.equal(theirs, ours) else None
+
+
+class _Sparse(nn.Module):
+    """What the sparse classes share: how to leave them again, and how to be copied and saved."""
+
+    def _leave(self) -> None:
+        raise NotImplementedError
+
+    def _dense_class(self) -> type[nn.Module]:
+        found: type[nn.Module] = type(self).__bases__[1]
+        return found
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _empty, (type(self).__bases__[0], self._dense_class()), self.__dict__
+
+
+class SparseDown(_Sparse):
+    """A linear layer that reads only the weights of inputs that are not zero."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        state: Any = self
+        return products.down(hidden, _rows(self), state.bias, state._thresholds, state._crossover)
+
+    def _leave(self) -> None:
+        module: Any = self
+        module.weight.data = module.weight.data.contiguous()
+        _forget(self, "_thresholds", "_crossover")
+
+
+class SparseGated(_Sparse):
+    """An MLP, down(act(gate(x)) ⊙ up(x)), that computes only the neurons whose gate is not zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        module: Any = self
+        gate, act, up, down = (module.get_submodule(name) for name in module._parts)
+        if self.training or products._wants_gradients(x, gate.weight, up.weight, down.weight):
+            out: Tensor = self._dense_class().forward(self, x)
+            return out
+        return products.gated(act(gate(x)), x, up.weight, up.bias, _rows(down), down.bias, module._crossover)
+
+    def _leave(self) -> None:
+        _forget(self, "_parts", "_crossover")
+
+
+def _forget(module: _Sparse, *names: str) -> None:
+    for name in names:
+        module.__dict__.pop(name, None)
+        module._buffers.pop(name, None)
+        module._non_persistent_buffers_set.discard(name)
+    module.__class__ = module._dense_class()  # type: ignore[assignment]
+
+
+def _sparse_class(sparse: type[_Sparse], dense: type[nn.Module]) -> type[nn.Module]:
+    if (sparse, dense) not in _classes:
+        _classes[sparse, dense] = _new_class(sparse, dense)
+    return _classes[sparse, dense]
+
+
+_classes: dict[tuple[type, type], type[nn.Module]] = {}
+
+
+def _new_class(sparse: type[_Sparse], dense: type[nn.Module]) -> type[nn.Module]:
+    return type(f"Sparse{dense.__name__}", (sparse, dense), {"__doc__": sparse.__doc__, "__module__": __name__})
+
+
+def _empty(sparse: type[_Sparse], dense: type[nn.Module]) -> nn.Module:
+    kind = _sparse_class(sparse, dense)
+    return kind.__new__(kind)
+
+
+def _install(modules: Mapping[str, nn.Module], plan: Plan, thresholds: Tensor | None) -> None:
+    site = plan.site
+    assert site.down is not None  # or its plan would be dense
+    down: Any = modules[site.down.rpartition(".")[0]]
+    parts = _up_of(modules, site) if plan.kind == "gated" else None
+    if not isinstance(down, _Sparse):
+        rows = _neuron_major(_rows(down).detach())
+        down.weight.data = rows.t() if isinstance(down, nn.Linear) else rows
+        down.__class__ = _sparse_class(SparseDown, type(down))
+    device = down.weight.device
+    down.register_buffer("_thresholds", None if thresholds is None else thresholds.float().to(device), persistent=False)
+    down._crossover = plan.crossover
+    if parts is not None:
+        owner: Any = modules[site.owner]
+        names = {id(module): name for name, module in owner.named_modules()}
+        owner.__class__ = _sparse_class(SparseGated, type(owner))
+        owner._parts = tuple(names[id(part)] for part in parts)
+        owner._crossover = plan.crossover
+
+
+def _measure(modules: Mapping[str, nn.Module], found: list[Plan]) -> None:
+    """Replace the crossovers of the plans, measured once for all layers of a shape."""
+    alike: dict[Any, list[int]] = defaultdict(list)
+    for number, plan in enumerate(found):
+        if plan.kind != "dense":
+            down: Any = modules[(plan.site.down or "").rpartition(".")[0]]
+            alike[plan.kind, tuple(_rows(down).shape), down.weight.dtype, down.weight.device].append(number)
+    for (kind, (width, _), dtype, _), numbers in alike.items():
+        downs = [modules[(found[number].site.down or "").rpartition(".")[0]] for number in numbers]
+        sparse, dense = _contestants(kind, downs, [modules[found[number].site.owner] for number in numbers])
+        with torch.no_grad():
+            crossover = measure_crossover(width, dtype, sparse, dense)
+        for number in numbers:
+            found[number] = replace(found[number], crossover=crossover)
+
+
+def _contestants(
+    kind: str, downs: list[Any], owners: list[Any]
+) -> tuple[Callable[[Tensor], object], Callable[[Tensor], object]]:
+    """The sparse and the dense product of one layer after another."""
+    if kind == "gated":
+        ups = [owner.get_submodule(owner._parts[2]) for owner in owners]
+        layers: Iterator[Any] = cycle(
+            [(up.weight, up.bias, _rows(down), down.bias) for up, down in zip(ups, downs, strict=True)]
+        )
+        inputs = ups[0].in_features
+
+        def run(product: Callable[..., Tensor], gate: Tensor) -> Tensor:
+            x = torch.ones(len(gate), inputs, dtype=gate.dtype, device=gate.device)
+            return product(gate, x, *next(layers))
+
+        return partial(run, partial(products.gated, crossover=ALWAYS)), partial(run, products.dense_gated)
+    layers = cycle([(_rows(down), down.bias, down._thresholds) for down in downs])
+
+    def run_down(product: Callable[..., Tensor], hidden: Tensor) -> Tensor:
+        return product(hidden, *next(layers))
+
+    return partial(run_down, partial(products.down, crossover=ALWAYS)), partial(run_down, products.dense_down)
+
+
+def _remember(modules: Mapping[str, nn.Module], found: list[Plan]) -> None:
+    for plan in found:
+        owner: Any = modules[plan.site.owner]
+        owner.__dict__.setdefault(_PLANS, []).append(plan)
+        if plan.kind != "dense":
+            down: Any = modules[(plan.site.down or "").rpartition(".")[0]]
+            down._crossover = plan.crossover
+            if plan.kind == "gated":
+                owner._crossover = plan.crossover

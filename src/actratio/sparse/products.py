@@ -1,0 +1,108 @@
+"""The two products of a sparse MLP, on any device: by a kernel where it pays, else dense.
+
+Both are exact up to the order of summation: what is skipped is zero (or below a threshold, where there are thresholds, in
+every path alike). Gradients are those of the dense product, which is taken whenever one is wanted.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from actratio.sparse.crossover import Crossover
+
+
+def down(hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Tensor | None, crossover: Crossover) -> Tensor:
+    """Σᵢ hᵢ · rowsᵢ + bias.
+
+    Args:
+        hidden: (…, width).
+        rows: (width, features), the down projection by neurons.
+        thresholds: (width,) float32, below or at which |h| is taken for zero.
+        crossover: from which ratio on the dense product is taken.
+    """
+    kernel = _kernel(hidden, rows, None) if not _wants_gradients(hidden, rows, bias) else None
+    if kernel is not None:
+        width, features = rows.shape
+        flat = hidden.reshape(-1, width).contiguous()
+        most = crossover.most(len(flat), width)
+        out: Tensor | None = kernel.down(flat, rows, bias, thresholds, most) if most else None
+        if out is not None:
+            return out.view(*hidden.shape[:-1], features)
+    return dense_down(hidden, rows, bias, thresholds)
+
+
+def dense_down(hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Tensor | None) -> Tensor:
+    """The specification of ``down``."""
+    if thresholds is not None:
+        hidden = torch.where(hidden.abs() <= thresholds, 0, hidden)
+    columns = rows.t()
+    if rows.device.type == "cpu" and rows.dtype == torch.bfloat16:
+        columns = columns.contiguous()  # dense products of turned bfloat16 take fifty times as long on many CPUs
+    return F.linear(hidden, columns, bias)
+
+
+def gated(
+    gate: Tensor,
+    x: Tensor,
+    up: Tensor,
+    up_bias: Tensor | None,
+    rows: Tensor,
+    bias: Tensor | None,
+    crossover: Crossover,
+) -> Tensor:
+    """Σᵢ gᵢ · (upᵢ · x + biasᵢ) · rowsᵢ + bias.
+
+    Args:
+        gate: (…, width), after its activation function.
+        x: (…, inputs).
+        up: (width, inputs), the up projection.
+        rows, bias, crossover: as for ``down``.
+    """
+    kernel = _kernel(gate, rows, up) if not _wants_gradients(gate, x, up, up_bias, rows, bias) else None
+    if kernel is not None:
+        width, features = rows.shape
+        flat, read = gate.reshape(-1, width).contiguous(), x.reshape(-1, x.shape[-1]).contiguous()
+        most = crossover.most(len(flat), width)
+        out: Tensor | None = kernel.gated(flat, read, up, up_bias, rows, bias, most) if most else None
+        if out is not None:
+            return out.view(*x.shape[:-1], features)
+    return dense_gated(gate, x, up, up_bias, rows, bias)
+
+
+def dense_gated(
+    gate: Tensor, x: Tensor, up: Tensor, up_bias: Tensor | None, rows: Tensor, bias: Tensor | None
+) -> Tensor:
+    """The specification of ``gated``."""
+    return dense_down(gate * F.linear(x, up, up_bias), rows, bias, None)
+
+
+def has_kernel(rows: Tensor) -> bool:
+    """Whether some kernel multiplies by such weights (width, features)."""
+    return any(kernel.takes(rows) for kernel in _kernels())
+
+
+def _wants_gradients(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
+
+
+def _kernel(x: Tensor, rows: Tensor, up: Tensor | None) -> ModuleType | None:
+    if x.dtype != rows.dtype or x.device != rows.device or not x.numel():
+        return None
+    return next((kernel for kernel in _kernels() if kernel.takes(rows, up)), None)
+
+
+@cache
+def _kernels() -> list[ModuleType]:
+    """Those whose compilers are installed (the extra ``fast``); imported at the first product."""
+    found = []
+    for name, needs in (("cpu", "numba"),):
+        if find_spec(needs) is not None:
+            found.append(import_module(f"actratio.sparse.{name}"))
+    return found

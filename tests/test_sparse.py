@@ -1,0 +1,363 @@
+"""Sparse MLPs: equal to dense ones, whatever is asked of them, and undone without a trace."""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+import actratio
+from actratio import ActratioError, measure
+from actratio.sparse import cpu, densify, plans, sparsify
+from actratio.sparse.crossover import ALWAYS, NEVER
+
+EPSILON = {torch.float32: 2.0**-22, torch.bfloat16: 2.0**-7}
+
+
+def sparse(*shape: int, ratio: float, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator) * (torch.rand(*shape, generator=generator) < ratio)
+
+
+def rand(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_close(found: Tensor, exact: Tensor, scale: Tensor) -> None:
+    """Within rounding: of the largest sums that the result is made of."""
+    bound = EPSILON[found.dtype] * (scale + exact.abs()) + 1e-30
+    assert ((found.double() - exact).abs() <= bound).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    batch=st.integers(1, 35),
+    width=st.sampled_from([1, 7, 64, 65, 200]),
+    features=st.sampled_from([2, 6, 30, 2050]),
+    ratio=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    biased=st.booleans(),
+    cut=st.booleans(),
+)
+def test_down_is_the_dense_product(
+    batch: int, width: int, features: int, ratio: float, dtype: torch.dtype, biased: bool, cut: bool
+) -> None:
+    hidden, rows = sparse(batch, width, ratio=ratio).to(dtype), rand(width, features).to(dtype)
+    bias = rand(features, seed=2).to(dtype) if biased else None
+    thresholds = rand(width, seed=3).abs() if cut else None
+    found = cpu.down(hidden, rows, bias, thresholds, batch * width)
+    assert found is not None
+    kept = hidden.double()
+    if thresholds is not None:
+        kept = torch.where(hidden.float().abs() <= thresholds, 0.0, kept)
+    added = 0 if bias is None else bias.double()
+    exact = kept @ rows.double() + added
+    assert_close(found, exact, kept.abs() @ rows.double().abs() + abs(added))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    batch=st.integers(1, 20),
+    width=st.sampled_from([1, 63, 130]),
+    inputs=st.sampled_from([2, 34, 1030]),
+    ratio=st.sampled_from([0.0, 0.1, 1.0]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    biased=st.booleans(),
+)
+def test_gated_is_the_dense_product(
+    batch: int, width: int, inputs: int, ratio: float, dtype: torch.dtype, biased: bool
+) -> None:
+    gate, x = sparse(batch, width, ratio=ratio).to(dtype), rand(batch, inputs).to(dtype)
+    up, rows = rand(width, inputs, seed=2).to(dtype), rand(width, 10, seed=3).to(dtype)
+    up_bias, bias = (rand(width, seed=4).to(dtype), rand(10, seed=5).to(dtype)) if biased else (None, None)
+    found = cpu.gated(gate, x, up, up_bias, rows, bias, batch * width)
+    assert found is not None
+    zero = torch.zeros(())
+    u = x.double() @ up.double().T + (zero if up_bias is None else up_bias.double())
+    scale = x.double().abs() @ up.double().abs().T + (zero if up_bias is None else up_bias.double().abs())
+    added = zero if bias is None else bias.double()
+    exact = (gate.double() * u) @ rows.double() + added
+    assert_close(found, exact, 4 * (gate.double().abs() * scale) @ rows.double().abs() + added.abs())
+
+
+def test_more_active_neurons_than_are_worth_it_are_left_to_the_dense_product() -> None:
+    hidden, rows = torch.ones(1, 4), torch.ones(4, 2)
+    assert cpu.down(hidden, rows, None, None, 3) is None
+    found = cpu.down(hidden, rows, None, None, 4)
+    assert found is not None
+    assert found.tolist() == [[4.0, 4.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("cut", [False, True])
+def test_nan_and_infinity_go_through(dtype: torch.dtype, odd: float, cut: bool) -> None:
+    hidden = torch.zeros(2, 70, dtype=dtype)
+    hidden[1, 69] = odd
+    rows = torch.ones(70, 4, dtype=dtype)
+    found = cpu.down(hidden, rows, None, torch.ones(70) if cut else None, 140)
+    assert found is not None
+    assert found[0].tolist() == [0.0] * 4
+    assert torch.equal(found[1], torch.full((4,), odd, dtype=dtype)) or (math.isnan(odd) and found[1].isnan().all())
+
+
+def test_threads_may_change_and_several_may_call_at_once() -> None:
+    before = torch.get_num_threads()
+    rows, inputs = rand(512, 64), [sparse(4, 512, ratio=0.3, seed=seed) for seed in range(8)]
+    expected = [x @ rows for x in inputs]
+    try:
+        for threads in (1, 2, 1):
+            torch.set_num_threads(threads)
+            found = cpu.down(inputs[0], rows, None, None, 1 << 20)
+            torch.testing.assert_close(found, expected[0], rtol=1e-4, atol=1e-4)
+        wrong: list[int] = []
+
+        def work(number: int) -> None:
+            for _ in range(50):
+                found = cpu.down(inputs[number], rows, None, None, 1 << 20)
+                if found is None or not torch.allclose(found, expected[number], rtol=1e-4, atol=1e-4):
+                    wrong.append(number)
+
+        workers = [threading.Thread(target=work, args=(number,)) for number in range(len(inputs))]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert wrong == []
+    finally:
+        torch.set_num_threads(before)
+
+
+# ---- Models.
+
+
+class Plain(nn.Module):
+    def __init__(self, act: nn.Module | None = None, width: int = 96) -> None:
+        super().__init__()
+        self.up, self.act, self.down = nn.Linear(16, width), act or nn.ReLU(), nn.Linear(width, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down(self.act(self.up(x)))
+        return out
+
+
+class Gated(nn.Module):
+    def __init__(self, width: int = 96) -> None:
+        super().__init__()
+        self.gate, self.up, self.act = nn.Linear(16, width), nn.Linear(16, width), nn.ReLU()
+        self.down = nn.Linear(width, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down(self.act(self.gate(x)) * self.up(x))
+        return out
+
+
+class Residual(nn.Module):
+    def __init__(self, *blocks: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
+def model_of(kind: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    return Residual(kind(), kind()).eval()
+
+
+X = rand(2, 5, 16)
+KINDS = [Plain, Gated, lambda: Plain(nn.ReLU6())]
+
+
+def made_sparse(model: nn.Module, **options: Any) -> nn.Module:
+    return sparsify(model, measure(model, [X], criteria=["nonzero"]), **{"crossover": False, **options})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("x", [X, X[0, 0], X[:, :1], X.transpose(0, 1), X[..., ::2].repeat(1, 1, 2), X[:0]])
+def test_a_sparse_model_computes_the_same(kind: Callable[[], nn.Module], x: Tensor) -> None:
+    model = model_of(kind)
+    with torch.no_grad():
+        expected = model(x)
+        fast = made_sparse(model)
+        assert fast is model
+        torch.testing.assert_close(fast(x), expected, rtol=1e-5, atol=1e-5)
+    assert {plan.kind for plan in plans(model)} == {"gated" if kind is Gated else "down"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_weights_keep_their_names_shapes_and_numbers_and_are_stored_once(kind: Callable[[], nn.Module]) -> None:
+    model = model_of(kind)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    made_sparse(model)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in after.values()}
+    assert sum(storages.values()) == sum(value.nbytes for value in before.values())
+    other = model_of(kind)
+    made_sparse(other).load_state_dict(before)
+    torch.testing.assert_close(other(X), model(X))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_can_be_undone(kind: Callable[[], nn.Module]) -> None:
+    model, untouched = model_of(kind), model_of(kind)
+    densify(made_sparse(model))
+    assert plans(model) == []
+    assert torch.equal(model(X), untouched(X))
+    for mine, theirs in zip(model.modules(), untouched.modules(), strict=True):
+        assert type(mine) is type(theirs)
+        assert set(vars(mine)) == set(vars(theirs))
+    for mine_, theirs_ in zip(model.parameters(), untouched.parameters(), strict=True):
+        assert mine_.stride() == theirs_.stride()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_the_dense_model_s(kind: Callable[[], nn.Module]) -> None:
+    model, dense = made_sparse(model_of(kind)), model_of(kind)
+    for each in (model.train(), dense.train()):
+        each(X).square().sum().backward()
+    for mine, theirs in zip(model.parameters(), dense.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trained_sparse_model_is_still_the_dense_one(kind: Callable[[], nn.Module]) -> None:
+    model, dense = made_sparse(model_of(kind)), model_of(kind)
+    for each in (model, dense):
+        optimizer = torch.optim.SGD(each.parameters(), lr=0.01)
+        each.train()(X).square().mean().backward()
+        optimizer.step()
+        each.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(X), dense(X), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Plain, Gated])
+def test_copies_and_saved_models_are_sparse_too(kind: Callable[[], nn.Module], tmp_path: Path) -> None:
+    model = made_sparse(model_of(kind))
+    torch.save(model, tmp_path / "model.pt")
+    for other in (copy.deepcopy(model), torch.load(tmp_path / "model.pt", weights_only=False)):
+        with torch.no_grad():
+            assert torch.equal(other(X), model(X))
+        assert [plan.kind for plan in plans(other)] == [plan.kind for plan in plans(model)]
+        assert plans(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_types_are_computed_too(dtype: torch.dtype) -> None:
+    model, dense = made_sparse(model_of(Gated)).to(dtype), model_of(Gated).to(dtype)
+    with torch.no_grad():
+        torch.testing.assert_close(model(X.to(dtype)), dense(X.to(dtype)), rtol=0.05, atol=0.05)
+
+
+def test_a_wrong_type_fails_as_a_dense_layer_does() -> None:
+    with torch.no_grad(), pytest.raises(RuntimeError, match="same dtype"):
+        made_sparse(model_of(Plain))(X.double())
+
+
+def test_an_mlp_without_true_zeros_is_left_dense_and_says_why() -> None:
+    model = sparsify(
+        model_of(lambda: Plain(nn.GELU())), measure(model_of(lambda: Plain(nn.GELU())), [X]), crossover=False
+    )
+    assert {(plan.kind, plan.why) for plan in plans(model)} == {("dense", "gelu has no true zeros")}
+
+
+def test_thresholds_hold_on_every_path() -> None:
+    model = model_of(lambda: Plain(nn.GELU()))
+    found = measure(model, [X])
+    cut = {row.site.name: torch.full((96,), 0.1) for row in found}
+
+    def expected(x: Tensor) -> Tensor:
+        for block in model.blocks:  # type: ignore[union-attr]
+            h = block.act(block.up(x))
+            x = x + F.linear(torch.where(h.abs() <= 0.1, 0, h), block.down.weight, block.down.bias)
+        return x
+
+    with torch.no_grad():
+        wanted = expected(X)
+        sparsify(model, found, thresholds=cut, crossover=False)
+        torch.testing.assert_close(model(X), wanted, rtol=1e-5, atol=1e-5)
+        for module in model.modules():
+            if hasattr(module, "_crossover"):
+                module._crossover = NEVER
+        torch.testing.assert_close(model(X), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(X), wanted, rtol=1e-5, atol=1e-5)  # with gradients
+
+
+def test_what_does_not_fit_is_one_sentence() -> None:
+    model = model_of(Plain)
+    with pytest.raises(ActratioError, match="no site 'nowhere'"):
+        sparsify(model, measure(model, [X]), thresholds={"nowhere": torch.zeros(96)})
+    with pytest.raises(ActratioError, match="does not say what it reads"):
+        sparsify(nn.Linear(2, 2))
+    other = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with pytest.raises(ActratioError, match="a measurement of this model"):
+        sparsify(other, measure(model, [X]))
+
+
+def test_the_crossover_is_measured() -> None:
+    model = sparsify(model_of(Plain), measure(model_of(Plain), [X]))
+    (first, second) = plans(model)
+    assert first.crossover == second.crossover != ALWAYS or first.crossover.ratios
+    with torch.no_grad():
+        torch.testing.assert_close(model(X), model_of(Plain)(X), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["opt", "gpt2", "llama"])
+def test_transformers_generate_the_same_tokens(kind: str) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    size = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    configs = {
+        "opt": lambda: transformers.OPTConfig(**size, ffn_dim=64, word_embed_proj_dim=32, activation_function="relu"),
+        "gpt2": lambda: transformers.GPT2Config(
+            vocab_size=64, n_embd=32, n_layer=2, n_head=4, activation_function="relu"
+        ),
+        "llama": lambda: transformers.LlamaConfig(**size, intermediate_size=64, hidden_act="relu"),
+    }
+    model = transformers.AutoModelForCausalLM.from_config(configs[kind]()).eval()
+    ids = torch.arange(3, 9).view(1, 6)
+    options: Any = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+    with torch.no_grad():
+        logits, tokens = model(ids).logits, model.generate(ids, **options)
+        actratio.sparsify(model, measure(model, [{"input_ids": ids}]), crossover=False)
+        torch.testing.assert_close(model(ids).logits, logits, rtol=1e-4, atol=1e-5)
+        assert torch.equal(model.generate(ids, **options), tokens)
+    assert {plan.kind for plan in plans(model)} == {"gated" if kind == "llama" else "down"}
+    densify(model)
+
+
+def test_a_sparse_model_is_saved_as_any_other(tmp_path: Path) -> None:
+    import transformers
+
+    config = transformers.LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        hidden_act="relu",
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    ids = torch.arange(3, 9).view(1, 6)
+    sparsify(model, measure(model, [{"input_ids": ids}]), crossover=False)
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+        torch.testing.assert_close(again(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-5)
