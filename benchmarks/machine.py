@@ -27,6 +27,19 @@ def matmul_rate(device: torch.device, size: int = 2048) -> float:
     return 2 * size**3 / median(once() for _ in range(5))
 
 
+def bandwidth(size: int = 400_000_000) -> float:
+    """Bytes a second that torch reads from memory now: the sum of an array much larger than the cache."""
+    array = torch.ones(size // 4)
+
+    def once() -> float:
+        start = time.perf_counter()
+        array.sum()
+        return time.perf_counter() - start
+
+    once()
+    return size / min(once() for _ in range(7))
+
+
 def machine(device: torch.device, rate: float) -> dict[str, Any]:
     """For the ``machine`` entry of a benchmark's JSON."""
     return {**provenance(), "device": device.type, "matmul_gflops": round(rate / 1e9, 1)}

@@ -55,7 +55,7 @@ def test_down_is_the_dense_product(
     hidden, rows = sparse(batch, width, ratio=ratio).to(dtype), rand(width, features).to(dtype)
     bias = rand(features, seed=2).to(dtype) if biased else None
     thresholds = rand(width, seed=3).abs() if cut else None
-    found = cpu.down(hidden, rows, bias, thresholds, batch * width)
+    found = cpu.Product(rows, bias, thresholds)(hidden, batch * width)
     assert found is not None
     kept = hidden.double()
     if thresholds is not None:
@@ -80,7 +80,7 @@ def test_gated_is_the_dense_product(
     gate, x = sparse(batch, width, ratio=ratio).to(dtype), rand(batch, inputs).to(dtype)
     up, rows = rand(width, inputs, seed=2).to(dtype), rand(width, 10, seed=3).to(dtype)
     up_bias, bias = (rand(width, seed=4).to(dtype), rand(10, seed=5).to(dtype)) if biased else (None, None)
-    found = cpu.gated(gate, x, up, up_bias, rows, bias, batch * width)
+    found = cpu.Product(rows, bias, None, up, up_bias)(gate, batch * width, x)
     assert found is not None
     zero = torch.zeros(())
     u = x.double() @ up.double().T + (zero if up_bias is None else up_bias.double())
@@ -92,8 +92,8 @@ def test_gated_is_the_dense_product(
 
 def test_more_active_neurons_than_are_worth_it_are_left_to_the_dense_product() -> None:
     hidden, rows = torch.ones(1, 4), torch.ones(4, 2)
-    assert cpu.down(hidden, rows, None, None, 3) is None
-    found = cpu.down(hidden, rows, None, None, 4)
+    assert cpu.Product(rows)(hidden, 3) is None
+    found = cpu.Product(rows)(hidden, 4)
     assert found is not None
     assert found.tolist() == [[4.0, 4.0]]
 
@@ -105,7 +105,7 @@ def test_nan_and_infinity_go_through(dtype: torch.dtype, odd: float, cut: bool) 
     hidden = torch.zeros(2, 70, dtype=dtype)
     hidden[1, 69] = odd
     rows = torch.ones(70, 4, dtype=dtype)
-    found = cpu.down(hidden, rows, None, torch.ones(70) if cut else None, 140)
+    found = cpu.Product(rows, None, torch.ones(70) if cut else None)(hidden, 140)
     assert found is not None
     assert found[0].tolist() == [0.0] * 4
     assert torch.equal(found[1], torch.full((4,), odd, dtype=dtype)) or (math.isnan(odd) and found[1].isnan().all())
@@ -113,18 +113,18 @@ def test_nan_and_infinity_go_through(dtype: torch.dtype, odd: float, cut: bool) 
 
 def test_threads_may_change_and_several_may_call_at_once() -> None:
     before = torch.get_num_threads()
-    rows, inputs = rand(512, 64), [sparse(4, 512, ratio=0.3, seed=seed) for seed in range(8)]
-    expected = [x @ rows for x in inputs]
+    product, inputs = cpu.Product(rand(512, 64)), [sparse(4, 512, ratio=0.3, seed=seed) for seed in range(8)]
+    expected = [x @ rand(512, 64) for x in inputs]
     try:
         for threads in (1, 2, 1):
             torch.set_num_threads(threads)
-            found = cpu.down(inputs[0], rows, None, None, 1 << 20)
+            found = product(inputs[0], 1 << 20)
             torch.testing.assert_close(found, expected[0], rtol=1e-4, atol=1e-4)
         wrong: list[int] = []
 
         def work(number: int) -> None:
             for _ in range(50):
-                found = cpu.down(inputs[number], rows, None, None, 1 << 20)
+                found = product(inputs[number], 1 << 20)
                 if found is None or not torch.allclose(found, expected[number], rtol=1e-4, atol=1e-4):
                     wrong.append(number)
 
@@ -183,7 +183,7 @@ KINDS = [Plain, Gated, lambda: Plain(nn.ReLU6())]
 
 
 def made_sparse(model: nn.Module, **options: Any) -> nn.Module:
-    return sparsify(model, measure(model, [X], criteria=["nonzero"]), **{"crossover": False, **options})
+    return sparsify(model, measure(model, [X], criteria=["nonzero"]), **{"crossover": ALWAYS, **options})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -272,7 +272,7 @@ def test_a_wrong_type_fails_as_a_dense_layer_does() -> None:
 
 def test_an_mlp_without_true_zeros_is_left_dense_and_says_why() -> None:
     model = sparsify(
-        model_of(lambda: Plain(nn.GELU())), measure(model_of(lambda: Plain(nn.GELU())), [X]), crossover=False
+        model_of(lambda: Plain(nn.GELU())), measure(model_of(lambda: Plain(nn.GELU())), [X]), crossover=ALWAYS
     )
     assert {(plan.kind, plan.why) for plan in plans(model)} == {("dense", "gelu has no true zeros")}
 
@@ -290,7 +290,7 @@ def test_thresholds_hold_on_every_path() -> None:
 
     with torch.no_grad():
         wanted = expected(X)
-        sparsify(model, found, thresholds=cut, crossover=False)
+        sparsify(model, found, thresholds=cut, crossover=ALWAYS)
         torch.testing.assert_close(model(X), wanted, rtol=1e-5, atol=1e-5)
         for module in model.modules():
             if hasattr(module, "_crossover"):
@@ -336,7 +336,7 @@ def test_transformers_generate_the_same_tokens(kind: str) -> None:
     options: Any = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
     with torch.no_grad():
         logits, tokens = model(ids).logits, model.generate(ids, **options)
-        actratio.sparsify(model, measure(model, [{"input_ids": ids}]), crossover=False)
+        actratio.sparsify(model, measure(model, [{"input_ids": ids}]), crossover=ALWAYS)
         torch.testing.assert_close(model(ids).logits, logits, rtol=1e-4, atol=1e-5)
         assert torch.equal(model.generate(ids, **options), tokens)
     assert {plan.kind for plan in plans(model)} == {"gated" if kind == "llama" else "down"}
@@ -356,7 +356,7 @@ def test_a_sparse_model_is_saved_as_any_other(tmp_path: Path) -> None:
     )
     model = transformers.LlamaForCausalLM(config).eval()
     ids = torch.arange(3, 9).view(1, 6)
-    sparsify(model, measure(model, [{"input_ids": ids}]), crossover=False)
+    sparsify(model, measure(model, [{"input_ids": ids}]), crossover=ALWAYS)
     model.save_pretrained(tmp_path)
     with torch.no_grad():
         again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)

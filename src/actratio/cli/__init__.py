@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from actratio import __version__
 from actratio.cli.models import list_sites, measure_model
+from actratio.cli.speed import predict_speed, sparsify_model
 from actratio.cli.study import study_app
 from actratio.cli.tables import fit_table, list_datasets, report_run
 from actratio.errors import ActratioError
@@ -31,6 +32,8 @@ app.command("fit")(fit_table)
 app.command("report")(report_run)
 app.command("measure")(measure_model)
 app.command("sites")(list_sites)
+app.command("speed")(predict_speed)
+app.command("sparsify")(sparsify_model)
 app.command("datasets")(list_datasets)
 
 _INTERRUPTED = 130  # typer's exit status after Ctrl-C

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, prange, types
+from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic, overload
 
 CHUNK = 64
 """Neurons, of which the active ones' tiles stay in the second-level cache."""
 
-_ROWS = 4  # added at a time
-_PIECE = 256  # columns whose next rows are prefetched together
 _TILE = 1024  # columns of float32, or pairs of columns of bfloat16
 _FAST = {"contract", "reassoc", "nsz"}  # sums in any order; NaN and infinity stay what they are
+
+
+# What a call is made of, in the order of an int64 array: addresses (0 for none), sizes, and how threads are had.
+(
+    HIDDEN, INPUT, UP, UP_BIAS, ROWS, BIAS, THRESHOLDS, OUT, PLACES, VALUES, STARTS, SUMS, SPLIT,
+    BATCH, WIDTH, FEATURES, INPUTS, MOST, THREADS, PER, RUN, UP_BODY, DOWN_BODY, TURN,
+) = range(24)  # fmt: skip
 
 
 @intrinsic
@@ -48,23 +53,6 @@ def _pointer(context, address, like):
         return builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(like)))
 
     return types.CPointer(like)(types.int64, like), code
-
-
-@intrinsic
-def _prefetch(context, address):
-    """Ask for a line of memory before it is read: the processor's own foresight ends with each page."""
-
-    def code(context, builder, signature, arguments):
-        pointer, number = ir.PointerType(ir.IntType(8)), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-        function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
-            builder.module, kind, "llvm.prefetch.p0"
-        )
-        line = builder.inttoptr(arguments[0], pointer)
-        builder.call(function, [line, number(0), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(types.uint64), code
 
 
 _small = njit(cache=True, nogil=True, inline="always")
@@ -128,6 +116,18 @@ def _array(address, shape, like):
     return carray(_pointer(address, like), shape)
 
 
+@_small
+def _views(call):
+    """The workspace's arrays at their addresses."""
+    batch, width = call[BATCH], call[WIDTH]
+    return (
+        _array(call[PLACES], (batch, width + 1), np.int32(0)),
+        _array(call[VALUES], (batch, width + 1), np.float32(0)),
+        _array(call[STARTS], (batch, -(-width // CHUNK) + 1), np.int32(0)),
+        _array(call[SUMS], (call[THREADS], batch, call[FEATURES]), np.float32(0)),
+    )
+
+
 @njit(cache=True, nogil=True)
 def _select(h, thresholds, idx, val, ptr):
     """Active neurons of each example in their order, their values, and where each chunk of neurons begins; how many."""
@@ -159,57 +159,64 @@ def _add(sums, words, idx, val, begin, end, first, last):
 
 @overload(_add, jit_options={"fastmath": _FAST, "nogil": True})
 def _add_compiled(sums, words, idx, val, begin, end, first, last):
-    """Add to ``sums`` the rows of the active neurons from ``begin`` to ``end``, columns from ``first`` to ``last``.
-
-    While a piece of some rows is added, the same piece of the next ones is on its way.
-    """
+    """Add to ``sums`` the rows of the active neurons from ``begin`` to ``end``, columns from ``first`` to ``last``."""
     if words.dtype == types.float32:
 
         def of_floats(sums, words, idx, val, begin, end, first, last):
+            y = sums[first:last]
             n = begin
-            while n + _ROWS <= end:
+            while n + 8 <= end:
                 a0, a1, a2, a3 = val[n], val[n + 1], val[n + 2], val[n + 3]
-                w0, w1, w2, w3 = words[idx[n]], words[idx[n + 1]], words[idx[n + 2]], words[idx[n + 3]]
-                for start in range(first, last, _PIECE):
-                    stop = min(start + _PIECE, last)
-                    _fetch(words, idx, n + _ROWS, end, start, stop)
-                    for j in range(start, stop):
-                        s = sums[j] + a0 * w0[j]
-                        s += a1 * w1[j]
-                        s += a2 * w2[j]
-                        sums[j] = s + a3 * w3[j]
-                n += _ROWS
+                a4, a5, a6, a7 = val[n + 4], val[n + 5], val[n + 6], val[n + 7]
+                w0, w1 = words[idx[n], first:last], words[idx[n + 1], first:last]
+                w2, w3 = words[idx[n + 2], first:last], words[idx[n + 3], first:last]
+                w4, w5 = words[idx[n + 4], first:last], words[idx[n + 5], first:last]
+                w6, w7 = words[idx[n + 6], first:last], words[idx[n + 7], first:last]
+                for j in range(last - first):
+                    s = y[j] + a0 * w0[j]
+                    s += a1 * w1[j]
+                    s += a2 * w2[j]
+                    s += a3 * w3[j]
+                    s += a4 * w4[j]
+                    s += a5 * w5[j]
+                    s += a6 * w6[j]
+                    y[j] = s + a7 * w7[j]
+                n += 8
+            while n + 2 <= end:
+                a0, a1 = val[n], val[n + 1]
+                w0, w1 = words[idx[n], first:last], words[idx[n + 1], first:last]
+                for j in range(last - first):
+                    y[j] += a0 * w0[j] + a1 * w1[j]
+                n += 2
             while n < end:
-                a0, w0 = val[n], words[idx[n]]
-                for j in range(first, last):
-                    sums[j] += a0 * w0[j]
+                a0, w0 = val[n], words[idx[n], first:last]
+                for j in range(last - first):
+                    y[j] += a0 * w0[j]
                 n += 1
 
         return of_floats
 
     def of_pairs(sums, words, idx, val, begin, end, first, last):
         half = sums.size // 2
-        even, odd = sums[:half], sums[half:]
+        even, odd = sums[first:last], sums[half + first : half + last]
         n = begin
-        while n + _ROWS <= end:
+        while n + 4 <= end:
             a0, a1, a2, a3 = val[n], val[n + 1], val[n + 2], val[n + 3]
-            w0, w1, w2, w3 = words[idx[n]], words[idx[n + 1]], words[idx[n + 2]], words[idx[n + 3]]
-            for start in range(first, last, _PIECE):
-                stop = min(start + _PIECE, last)
-                _fetch(words, idx, n + _ROWS, end, start, stop)
-                for j in range(start, stop):
-                    s = even[j] + a0 * _even(w0[j])
-                    t = odd[j] + a0 * _odd(w0[j])
-                    s += a1 * _even(w1[j])
-                    t += a1 * _odd(w1[j])
-                    s += a2 * _even(w2[j])
-                    t += a2 * _odd(w2[j])
-                    even[j] = s + a3 * _even(w3[j])
-                    odd[j] = t + a3 * _odd(w3[j])
-            n += _ROWS
+            w0, w1 = words[idx[n], first:last], words[idx[n + 1], first:last]
+            w2, w3 = words[idx[n + 2], first:last], words[idx[n + 3], first:last]
+            for j in range(last - first):
+                s = even[j] + a0 * _even(w0[j])
+                t = odd[j] + a0 * _odd(w0[j])
+                s += a1 * _even(w1[j])
+                t += a1 * _odd(w1[j])
+                s += a2 * _even(w2[j])
+                t += a2 * _odd(w2[j])
+                even[j] = s + a3 * _even(w3[j])
+                odd[j] = t + a3 * _odd(w3[j])
+            n += 4
         while n < end:
-            a0, w0 = val[n], words[idx[n]]
-            for j in range(first, last):
+            a0, w0 = val[n], words[idx[n], first:last]
+            for j in range(last - first):
                 even[j] += a0 * _even(w0[j])
                 odd[j] += a0 * _odd(w0[j])
             n += 1
@@ -217,34 +224,34 @@ def _add_compiled(sums, words, idx, val, begin, end, first, last):
     return of_pairs
 
 
-@_small
-def _fetch(words, idx, begin, end, start, stop):
-    """Prefetch a piece of the next rows."""
-    for n in range(begin, min(begin + _ROWS, end)):
-        place = words.ctypes.data + (np.uint64(idx[n]) * np.uint64(words.shape[1]) + np.uint64(start)) * np.uint64(4)
-        for line in range((stop - start + 15) // 16):
-            _prefetch(np.uint64(place) + np.uint64(64 * line))
+@njit(cache=True, nogil=True)
+def _down_part(call, thread, like):
+    """One thread's sums over its share of the active neurons."""
+    idx, val, ptr, acc = _views(call)
+    threads, batch, features = acc.shape
+    words = _array(call[ROWS], (call[WIDTH], features // call[PER]), _word(like))
+    columns, chunks = words.shape[1], ptr.shape[1] - 1
+    acc[thread] = 0
+    if batch == 1:
+        active = ptr[0, chunks]
+        begin, end = active * thread // threads, active * (thread + 1) // threads
+        _add(acc[thread, 0], words, idx[0], val[0], begin, end, 0, columns)
+        return
+    for first in range(0, columns, _TILE):
+        last = min(first + _TILE, columns)
+        for chunk in range(chunks * thread // threads, chunks * (thread + 1) // threads):
+            for row in range(batch):
+                begin, end = ptr[row, chunk], ptr[row, chunk + 1]
+                _add(acc[thread, row], words, idx[row], val[row], begin, end, first, last)
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _down(idx, val, ptr, words, bias, acc, out):
-    """``acc`` (threads, batch, features) takes each thread's sums; ``out`` (batch, features) all of them together."""
-    threads, batch, _ = acc.shape
-    columns = words.shape[1]
-    chunks = ptr.shape[1] - 1
-    for thread in prange(threads):
-        acc[thread] = 0
-        if batch == 1:
-            active = ptr[0, chunks]
-            begin, end = active * thread // threads, active * (thread + 1) // threads
-            _add(acc[thread, 0], words, idx[0], val[0], begin, end, 0, columns)
-        else:
-            for first in range(0, columns, _TILE):
-                last = min(first + _TILE, columns)
-                for chunk in range(chunks * thread // threads, chunks * (thread + 1) // threads):
-                    for row in range(batch):
-                        begin, end = ptr[row, chunk], ptr[row, chunk + 1]
-                        _add(acc[thread, row], words, idx[row], val[row], begin, end, first, last)
+@njit(cache=True, nogil=True)
+def _finish(call, like):
+    """All threads' sums together, and the bias, in the order and the type of the output."""
+    acc = _views(call)[3]
+    threads, batch, features = acc.shape
+    out = _array(call[OUT], (batch, features), like)
+    bias = _array(call[BIAS], (features if call[BIAS] else 0,), like)
     for row in range(batch):
         for thread in range(1, threads):
             acc[0, row] += acc[thread, row]
@@ -325,115 +332,121 @@ def _dot_compiled(xs, row):
     return of_pairs
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def _up(idx, val, ptr, x, words, bias, xs, threads):
-    """Multiply each active gate in ``val`` by its neuron's up projection, rounded as a dense product would be."""
-    batch = len(x)
+@njit(cache=True, nogil=True)
+def _up_part(call, thread, like):
+    """Multiply one thread's share of the active gates by their neurons' up projections, rounded as dense products are."""
+    idx, val, ptr, acc = _views(call)
+    threads, batch, _ = acc.shape
+    inputs, width = call[INPUTS], call[WIDTH]
+    xs = _array(call[SPLIT], (batch, inputs), np.float32(0))
+    words = _array(call[UP], (width, inputs // call[PER]), _word(like))
+    bias = _array(call[UP_BIAS], (width if call[UP_BIAS] else 0,), like)
     chunks = ptr.shape[1] - 1
-    for row in range(batch):
-        _split(x[row], xs[row])
-    for thread in prange(threads):
-        if batch == 1:
-            active = ptr[0, chunks]
-            for n in range(active * thread // threads, active * (thread + 1) // threads):
-                i = idx[0, n]
-                u = _dot(xs[0], words[i]) + (_widen(bias[i]) if bias.size else np.float32(0))
-                val[0, n] = _widen(_narrow(val[0, n] * _widen(_narrow(u, x[0, 0])), x[0, 0]))
+    for chunk in range(chunks if batch > 1 else 1):
+        if batch > 1 and not chunks * thread // threads <= chunk < chunks * (thread + 1) // threads:
+            continue
+        for row in range(batch):
+            begin, end = ptr[row, chunk], ptr[row, chunk + 1]
+            if batch == 1:
+                active = ptr[0, chunks]
+                begin, end = active * thread // threads, active * (thread + 1) // threads
+            for n in range(begin, end):
+                i = idx[row, n]
+                u = _dot(xs[row], words[i]) + (_widen(bias[i]) if bias.size else np.float32(0))
+                val[row, n] = _widen(_narrow(val[row, n] * _widen(_narrow(u, like)), like))
+
+
+@intrinsic
+def _next_turn(context, address):
+    """Add one to the int64 at an address, as no other thread does at the same time; what it was."""
+
+    def code(context, builder, signature, arguments):
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "seq_cst")
+
+    return types.int64(types.int64), code
+
+
+@intrinsic
+def _call_parallel(context, run, body, argument, threads):
+    """``GOMP_parallel(body, argument, threads, 0)`` at the address ``run``."""
+
+    def code(context, builder, signature, arguments):
+        word, number = ir.IntType(64), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [word, word, number, number])
+        function = builder.inttoptr(arguments[0], kind.as_pointer())
+        threads = builder.trunc(arguments[3], number)
+        builder.call(function, [arguments[1], arguments[2], threads, ir.Constant(number, 0)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64), code
+
+
+_F32, _BF16 = np.float32(0), np.uint16(0)
+
+
+@cfunc(types.void(types.int64), cache=True)
+def down_f32(address):
+    """The part of the thread that calls it."""
+    _down_part(_array(address, (TURN + 1,), np.int64(0)), _next_turn(address + 8 * TURN), _F32)
+
+
+@cfunc(types.void(types.int64), cache=True)
+def down_bf16(address):
+    """As ``down_f32``."""
+    _down_part(_array(address, (TURN + 1,), np.int64(0)), _next_turn(address + 8 * TURN), _BF16)
+
+
+@cfunc(types.void(types.int64), cache=True)
+def up_f32(address):
+    """As ``down_f32``."""
+    _up_part(_array(address, (TURN + 1,), np.int64(0)), _next_turn(address + 8 * TURN), _F32)
+
+
+@cfunc(types.void(types.int64), cache=True)
+def up_bf16(address):
+    """As ``down_f32``."""
+    _up_part(_array(address, (TURN + 1,), np.int64(0)), _next_turn(address + 8 * TURN), _BF16)
+
+
+@njit(cache=True, nogil=True)
+def _multiply(address, like):
+    """A call; whether so few neurons are active that it was done.
+
+    Threads are those of the OpenMP library whose ``GOMP_parallel`` is at ``RUN``; where that is 0, there is one.
+    """
+    call = _array(address, (TURN + 1,), np.int64(0))
+    batch, width = call[BATCH], call[WIDTH]
+    idx, val, ptr, _ = _views(call)
+    limits = _array(call[THRESHOLDS], (width if call[THRESHOLDS] else 0,), np.float32(0))
+    if _select(_array(call[HIDDEN], (batch, width), like), limits, idx, val, ptr) > call[MOST]:
+        return False
+    if call[UP]:
+        given = _array(call[INPUT], (batch, call[INPUTS]), like)
+        split = _array(call[SPLIT], (batch, call[INPUTS]), np.float32(0))
+        for row in range(batch):
+            _split(given[row], split[row])
+        if call[RUN]:
+            call[TURN] = 0
+            _call_parallel(call[RUN], call[UP_BODY], address, call[THREADS])
         else:
-            for chunk in range(chunks * thread // threads, chunks * (thread + 1) // threads):
-                for row in range(batch):
-                    for n in range(ptr[row, chunk], ptr[row, chunk + 1]):
-                        i = idx[row, n]
-                        u = _dot(xs[row], words[i]) + (_widen(bias[i]) if bias.size else np.float32(0))
-                        val[row, n] = _widen(_narrow(val[row, n] * _widen(_narrow(u, x[0, 0])), x[0, 0]))
-
-
-@njit(cache=True, nogil=True)
-def _views(places, values, starts, sums, threads, batch, width, features):
-    """The workspace's arrays at their addresses."""
-    return (
-        _array(places, (batch, width + 1), np.int32(0)),
-        _array(values, (batch, width + 1), np.float32(0)),
-        _array(starts, (batch, -(-width // CHUNK) + 1), np.int32(0)),
-        _array(sums, (threads, batch, features), np.float32(0)),
-    )
-
-
-@njit(cache=True, nogil=True)
-def sparse_down(
-    hidden,
-    rows,
-    bias,
-    thresholds,
-    out,
-    places,
-    values,
-    starts,
-    sums,
-    _inputs,
-    batch,
-    width,
-    features,
-    most,
-    threads,
-    per,
-    like,
-):
-    """``down`` on addresses, ``per`` numbers a word; whether so few neurons are active that it was done. A bias or thresholds at 0 are none."""
-    idx, val, ptr, acc = _views(places, values, starts, sums, threads, batch, width, features)
-    limits = _array(thresholds, (width if thresholds else 0,), np.float32(0))
-    if _select(_array(hidden, (batch, width), like), limits, idx, val, ptr) > most:
-        return False
-    word = _word(like)
-    words = _array(rows, (width, features // per), word)
-    _down(
-        idx, val, ptr, words, _array(bias, (features if bias else 0,), like), acc, _array(out, (batch, features), like)
-    )
+            _up_part(call, 0, like)
+    if call[RUN]:
+        call[TURN] = 0
+        _call_parallel(call[RUN], call[DOWN_BODY], address, call[THREADS])
+    else:
+        _down_part(call, 0, like)
+    _finish(call, like)
     return True
 
 
-@njit(cache=True, nogil=True)
-def sparse_gated(
-    gate,
-    x,
-    up,
-    up_bias,
-    rows,
-    bias,
-    out,
-    places,
-    values,
-    starts,
-    sums,
-    inputs_,
-    batch,
-    width,
-    features,
-    inputs,
-    most,
-    threads,
-    per,
-    like,
-):
-    """``gated`` on addresses."""
-    idx, val, ptr, acc = _views(places, values, starts, sums, threads, batch, width, features)
-    if _select(_array(gate, (batch, width), like), _array(0, (0,), np.float32(0)), idx, val, ptr) > most:
-        return False
-    word = _word(like)
-    xs = _array(inputs_, (batch, inputs), np.float32(0))
-    given = _array(x, (batch, inputs), like)
-    _up(
-        idx,
-        val,
-        ptr,
-        given,
-        _array(up, (width, inputs // per), word),
-        _array(up_bias, (width if up_bias else 0,), like),
-        xs,
-        threads,
-    )
-    words = _array(rows, (width, features // per), word)
-    _down(
-        idx, val, ptr, words, _array(bias, (features if bias else 0,), like), acc, _array(out, (batch, features), like)
-    )
-    return True
+@cfunc(types.int64(types.int64), cache=True)
+def multiply_f32(address):
+    """The call at an address: 1 if it was done, 0 if too many neurons are active."""
+    return np.int64(_multiply(address, _F32))
+
+
+@cfunc(types.int64(types.int64), cache=True)
+def multiply_bf16(address):
+    """As ``multiply_f32``."""
+    return np.int64(_multiply(address, _BF16))

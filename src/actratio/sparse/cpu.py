@@ -13,30 +13,39 @@ traffic, so everything here is about reading rows at the speed of the memory:
 Everything but the output lies in a workspace of the calling thread, as large as the largest call so far. The list of
 active neurons has a place for every neuron, so it cannot overflow.
 
+A product is prepared once and then called with as little Python as can be: after a dense layer has streamed its weights through
+the caches, every object that Python touches comes from memory too.
+
 Numba compiles it on first use and keeps the result on disk.
 """
 
 from __future__ import annotations
 
+import ctypes
+import re
 import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from actratio.sparse import compiled
-from actratio.sparse.compiled import CHUNK
-
-_sparse_down: Any = compiled.sparse_down
-_sparse_gated: Any = compiled.sparse_gated
+from actratio.sparse.compiled import BATCH, CHUNK, HIDDEN, INPUT, MOST, OUT, PLACES, THREADS, TURN
 
 GROUP = 16
 """Examples that are multiplied together; a larger batch is taken in groups."""
 
-_KINDS: dict[torch.dtype, tuple[int, Any]] = {torch.float32: (1, np.float32(0)), torch.bfloat16: (2, np.uint16(0))}
-"""Of each type: how many numbers are read as one word, and a number of the type that its bits are taken for."""
+_KINDS: dict[torch.dtype, tuple[int, Any, Any, Any]] = {
+    torch.float32: (1, compiled.multiply_f32, compiled.up_f32, compiled.down_f32),
+    torch.bfloat16: (2, compiled.multiply_bf16, compiled.up_bf16, compiled.down_bf16),
+}
+"""Of each type: how many numbers are read as one word, the call, and what its threads do."""
+
+_Call = ctypes.c_int64 * (TURN + 1)
 
 
 def takes(rows: Tensor, up: Tensor | None = None) -> bool:
@@ -51,115 +60,155 @@ def takes(rows: Tensor, up: Tensor | None = None) -> bool:
     )
 
 
-def down(hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Tensor | None, most: int) -> Tensor | None:
-    """Σᵢ hᵢ · rowsᵢ over the active neurons, plus the bias.
+class Product:
+    """Σᵢ hᵢ · rowsᵢ over the active neurons, plus the bias; where there is an up projection, hᵢ is gᵢ · (upᵢ · x + biasᵢ).
 
     Args:
-        hidden: (batch, width), contiguous.
-        rows: (width, features), contiguous, of the same type.
+        rows: (width, features), weights that ``takes`` takes.
         bias: (features,).
         thresholds: (width,) float32: a neuron is active where |h| is larger, or h is NaN; without, where h ≠ 0.
-        most: how many active neurons, of all examples of a group together, are worth it.
-
-    Returns:
-        (batch, features) in the type of ``hidden``, or ``None`` where more neurons are active.
-    """
-    batch, width = hidden.shape
-    features = rows.shape[1]
-    out = torch.empty(batch, features, dtype=hidden.dtype)
-    threads = _threads()
-    read, written = hidden.data_ptr(), out.data_ptr()
-    step = width * hidden.element_size(), features * hidden.element_size()
-    weights = (
-        rows.data_ptr(),
-        0 if bias is None else bias.data_ptr(),
-        0 if thresholds is None else thresholds.data_ptr(),
-    )
-    for start in range(0, batch, GROUP):
-        size = min(GROUP, batch - start)
-        space = _space(threads, size, width, features, 0)
-        done = _sparse_down(
-            read, *weights, written, *space, size, width, features, most, threads, *_KINDS[hidden.dtype]
-        )
-        if not done:
-            return None
-        read, written = read + size * step[0], written + size * step[1]
-    return out
-
-
-def gated(
-    gate: Tensor, x: Tensor, up: Tensor, up_bias: Tensor | None, rows: Tensor, bias: Tensor | None, most: int
-) -> Tensor | None:
-    """Σᵢ gᵢ · (upᵢ · x) · rowsᵢ over the neurons whose gate is not zero, plus the bias.
-
-    Args:
-        gate: (batch, width), contiguous, after its activation function.
-        x: (batch, inputs), contiguous: what the up projection reads.
-        up: (width, inputs), contiguous.
+        up: (width, inputs).
         up_bias: (width,).
-        rows, bias, most: as for ``down``.
+
+    Attributes:
+        pointer: where the weights are; a product is of use as long as they stay there.
     """
-    batch, width = gate.shape
-    features, inputs, size_of = rows.shape[1], x.shape[1], gate.element_size()
-    out = torch.empty(batch, features, dtype=x.dtype)
-    threads = _threads()
-    for start in range(0, batch, GROUP):
-        size = min(GROUP, batch - start)
-        space = _space(threads, size, width, features, inputs)
-        done = _sparse_gated(
-            gate.data_ptr() + start * width * size_of,
-            x.data_ptr() + start * inputs * size_of,
-            up.data_ptr(),
-            0 if up_bias is None else up_bias.data_ptr(),
-            rows.data_ptr(),
-            0 if bias is None else bias.data_ptr(),
-            out.data_ptr() + start * features * size_of,
-            *space, size, width, features, inputs, most, threads, *_KINDS[x.dtype],
+
+    __slots__ = (
+        "_address",
+        "_dtype",
+        "_function",
+        "_kept",
+        "_local",
+        "_size",
+        "_template",
+        "features",
+        "inputs",
+        "pointer",
+        "width",
+    )
+
+    def __init__(
+        self,
+        rows: Tensor,
+        bias: Tensor | None = None,
+        thresholds: Tensor | None = None,
+        up: Tensor | None = None,
+        up_bias: Tensor | None = None,
+    ) -> None:
+        self.width, self.features = rows.shape
+        self.inputs = 0 if up is None else up.shape[1]
+        self.pointer = rows.data_ptr()
+        self._dtype, self._size = rows.dtype, rows.element_size()
+        self._kept = rows, bias, thresholds, up, up_bias
+        per, call, up_body, down_body = _KINDS[rows.dtype]
+        self._function: Callable[[int], int] = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(call.address)
+        self._template = (
+            0, 0, _address(up), _address(up_bias), self.pointer, _address(bias), _address(thresholds), 0, 0, 0, 0, 0, 0,
+            0, self.width, self.features, self.inputs, 0, 0, per, _openmp(), up_body.address, down_body.address, 0,
         )  # fmt: skip
-        if not done:
-            return None
-    return out
+        self._local = threading.local()
+
+    def __reduce__(self) -> Any:
+        return type(None), ()  # addresses are of no use to a copy
+
+    def __call__(self, hidden: Tensor, most: int, x: Tensor | None = None) -> Tensor | None:
+        """Multiply.
+
+        Args:
+            hidden: (batch, width), contiguous, of the weights' type; with an up projection, the gate after its activation function.
+            most: how many active neurons, of all examples together, are worth it.
+            x: (batch, inputs), contiguous: what the up projection reads.
+
+        Returns:
+            (batch, features), or ``None`` where more neurons are active.
+        """
+        batch = len(hidden)
+        out = torch.empty((batch, self.features), dtype=self._dtype)
+        if batch > GROUP:
+            return self._in_groups(hidden, most, x, out)
+        return (
+            out if self._run(hidden.data_ptr(), out.data_ptr(), batch, most, 0 if x is None else x.data_ptr()) else None
+        )
+
+    def _in_groups(self, hidden: Tensor, most: int, x: Tensor | None, out: Tensor) -> Tensor | None:
+        batch, size = len(hidden), self._size
+        for start in range(0, batch, GROUP):
+            some = min(GROUP, batch - start)
+            read = hidden.data_ptr() + start * self.width * size
+            given = 0 if x is None else x.data_ptr() + start * self.inputs * size
+            if not self._run(read, out.data_ptr() + start * self.features * size, some, most * some // batch, given):
+                return None
+        return out
+
+    def _run(self, hidden: int, out: int, batch: int, most: int, x: int) -> int:
+        local: dict[Any, Any] = self._local.__dict__
+        threads = torch.get_num_threads() if _openmp() else 1
+        call = local.get((batch, threads))
+        if call is None or call[-1] != _workspace.grown:
+            call = local[batch, threads] = self._prepare(batch, threads)
+        numbers, address, _ = call
+        numbers[HIDDEN], numbers[OUT], numbers[INPUT], numbers[MOST] = hidden, out, x, most
+        return self._function(address)
+
+    def _prepare(self, batch: int, threads: int) -> tuple[Any, int, int]:
+        """A call's numbers with all that does not change, their address, and the age of the workspace that they speak of."""
+        numbers = _Call(*self._template)
+        numbers[BATCH], numbers[THREADS] = batch, threads
+        _workspace.fit(threads, batch, self.width, self.features, self.inputs)
+        for place, array in enumerate(_workspace.arrays):
+            numbers[PLACES + place] = array.ctypes.data
+        return numbers, ctypes.addressof(numbers), _workspace.grown
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+@cache
+def _openmp() -> int:
+    """Address of ``GOMP_parallel`` in the OpenMP library that torch loaded, or 0: then there is one thread.
+
+    Its threads are those that torch's own products run in. Numba's, of a library of its own, would wait for a core while
+    torch's still look out for work, which costs more than a small product takes.
+    """
+    try:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8")
+        folder = str(Path(torch.__file__).parent)
+        loaded = {line.split()[-1] for line in maps.splitlines() if re.search(r"/lib(g|i|)omp\d?[^/]*$", line)}
+        mine = sorted(path for path in loaded if path.startswith(folder)) or (
+            sorted(loaded) if len(loaded) == 1 else []
+        )
+        function = getattr(ctypes.CDLL(mine[0]), "GOMP_parallel")  # noqa: B009 (mypy knows no attributes of libraries)
+        return ctypes.cast(function, ctypes.c_void_p).value or 0
+    except (OSError, AttributeError, IndexError):
+        return 0
 
 
 class _Workspace(threading.local):
-    """What a thread's calls write into: arrays that grow when they must, and their addresses."""
+    """What a thread's calls write into: room for the active neurons' places and values, the chunks, the threads' sums, and the
+    inputs.
+
+    Attributes:
+        arrays: they grow when they must.
+        grown: how often one has.
+    """
 
     def __init__(self) -> None:
         self.arrays: list[Any] = [
             np.empty(0, kind) for kind in (np.int32, np.float32, np.int32, np.float32, np.float32)
         ]
-        self.fits: set[tuple[int, ...]] = set()
-        self.addresses: tuple[int, ...] = ()
+        self.grown = 0
 
-
-_workspace = _Workspace()
-
-
-def _space(threads: int, batch: int, width: int, features: int, inputs: int) -> tuple[int, ...]:
-    """Addresses of room for the active neurons' places and values, the chunks, the threads' sums, and the inputs."""
-    key = (threads, batch, width, features, inputs)
-    if key not in _workspace.fits:
+    def fit(self, threads: int, batch: int, width: int, features: int, inputs: int) -> None:
+        """Make room for a call."""
         sizes = (
             batch * (width + 1), batch * (width + 1), batch * (-(-width // CHUNK) + 1), threads * batch * features, batch * inputs,
         )  # fmt: skip
-        arrays = _workspace.arrays
         for place, size in enumerate(sizes):
-            if arrays[place].size < size:
-                arrays[place] = np.empty(size, arrays[place].dtype)
-        _workspace.addresses = tuple(each.ctypes.data for each in arrays)
-        _workspace.fits.add(key)
-    return _workspace.addresses
+            if self.arrays[place].size < size:
+                self.arrays[place] = np.empty(size, self.arrays[place].dtype)
+                self.grown += 1
 
 
-def _threads() -> int:
-    """As many as torch uses now; the loop runs in them, or one after another where Numba has fewer."""
-    global _asked
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    threads = max(1, min(torch.get_num_threads(), most))
-    if threads != _asked:
-        numba.set_num_threads(threads)
-        _asked = threads
-    return threads
-
-
-_asked = 0
+_workspace = _Workspace()

@@ -8,9 +8,8 @@ place of the original, so nothing is stored twice.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from actratio.counts import SiteCounts
 from actratio.errors import SiteError
 from actratio.measurement import Measurement
 from actratio.sites import MEASURED, Site, trace
@@ -26,6 +26,9 @@ from actratio.sparse.crossover import ALWAYS, NEVER, Crossover, measure_crossove
 
 _ZEROS = ("relu", "threshold", "hardshrink", "softshrink")
 """Activation functions, or the first step of one, whose outputs are zero over a whole range."""
+
+
+_NO_ZEROS = 0.99  # outputs of a smooth function round to zero now and then
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def sparsify(
     measurement: Measurement | None = None,
     *,
     thresholds: Mapping[str, Tensor] | None = None,
-    crossover: bool = True,
+    crossover: Crossover | None = None,
 ) -> nn.Module:
     """Let a model skip the neurons whose activations are zero; its outputs are the same up to the order of summation.
 
@@ -64,12 +67,33 @@ def sparsify(
         measurement: of this model: its sites, and how many neurons fire. Without, sites are found, and every one whose
             function has true zeros is taken.
         thresholds: (width,) for a site's name: neurons whose |h| is at or below are taken for zero, everywhere.
-        crossover: measure from which ratio on the dense product is faster, some seconds; without, every product is sparse.
+        crossover: from which ratio on the dense product is taken; by default measured here, which takes some seconds.
 
     Raises:
         SiteError: the model has no MLP, or the measurement is of another model.
     """
     densify(model)
+    found = plan(model, measurement, thresholds)
+    modules = dict(model.named_modules())
+    for each in found:
+        if each.kind != "dense":
+            _install(modules, each, (thresholds or {}).get(each.site.name))
+    if crossover is None:
+        _measure(modules, found)
+    else:
+        found = [each if each.kind == "dense" else replace(each, crossover=crossover) for each in found]
+    _remember(modules, found)
+    return model
+
+
+def plan(
+    model: nn.Module, measurement: Measurement | None = None, thresholds: Mapping[str, Tensor] | None = None
+) -> list[Plan]:
+    """What ``sparsify`` would make of each MLP, without doing it.
+
+    Raises:
+        SiteError: as for ``sparsify``.
+    """
     sites = trace(model) if measurement is None else [row.site for row in measurement]
     sites = list(dict.fromkeys(site for site in sites if site.role in MEASURED))
     if not sites:
@@ -81,14 +105,7 @@ def sparsify(
     missing = [site.name for site in sites if site.owner not in modules]
     if missing:
         raise SiteError(f"the model has no site {missing[0]}; give a measurement of this model")
-    found = [_plan(modules, site, measurement, (thresholds or {}).get(site.name)) for site in sites]
-    for plan in found:
-        if plan.kind != "dense":
-            _install(modules, plan, (thresholds or {}).get(plan.site.name))
-    if crossover:
-        _measure(modules, found)
-    _remember(modules, found)
-    return model
+    return [_plan(modules, site, measurement, (thresholds or {}).get(site.name)) for site in sites]
 
 
 def densify(model: nn.Module) -> nn.Module:
@@ -102,8 +119,8 @@ def densify(model: nn.Module) -> nn.Module:
 
 def plans(model: nn.Module) -> list[Plan]:
     """What ``sparsify`` made of each MLP of a model, in the order of execution; empty if nothing."""
-    found = [plan for module in model.modules() for plan in module.__dict__.get(_PLANS, ())]
-    return sorted(found, key=lambda plan: plan.site.layer)
+    found = [each for module in model.modules() for each in module.__dict__.get(_PLANS, ())]
+    return sorted(found, key=lambda each: each.site.layer)
 
 
 _PLANS = "_actratio_plans"
@@ -115,16 +132,16 @@ def _plan(
     down = modules.get(site.down.rpartition(".")[0]) if site.down else None
     if site.expert is not None:
         return Plan(site, "dense", float("nan"), "experts that share one weight are left as they are")
-    if down is None or not _is_linear(down) or _rows(down).shape[0] != site.width:
+    if down is None or not _is_linear(down) or rows_of(down).shape[0] != site.width:
         return Plan(site, "dense", float("nan"), "its down projection is no linear layer")
-    if not products.has_kernel(_neuron_major(_rows(down)[:2])):
+    if not products.has_kernel(neuron_major(rows_of(down)[:2])):
         return Plan(
             site, "dense", float("nan"), f"there is no kernel for {down.weight.dtype} on {down.weight.device.type}"
         )
     ratio = float("nan") if measurement is None else _ratio(measurement, site)
     if thresholds is not None:
         return Plan(site, "down", ratio, "neurons below their threshold are skipped", ALWAYS)
-    if ratio != ratio and not site.function.startswith(_ZEROS):
+    if (ratio != ratio or ratio > _NO_ZEROS) and not site.function.startswith(_ZEROS):
         return Plan(site, "dense", ratio, f"{site.function} has no true zeros")
     if site.gated and _up_of(modules, site) is not None:
         return Plan(
@@ -133,16 +150,21 @@ def _plan(
     return Plan(site, "down", ratio, "neurons that are zero are skipped in the down projection", ALWAYS)
 
 
-def _ratio(measurement: Measurement, site: Site) -> float:
-    """Share of neurons that are not zero, as far as the measurement says."""
+def counts_of_nonzero(measurement: Measurement, site: Site) -> SiteCounts | None:
+    """Counts of neurons that are not zero, as far as the measurement says."""
     known = {(row.tensor, row.criterion): row.counts for row in measurement if row.site.name == site.name}
     tensors = ("hidden", "activation") if site.gated else ("activation",)
     for tensor in tensors:
         if (tensor, "nonzero") in known:
-            return float(known[tensor, "nonzero"].activation_ratio)
+            return known[tensor, "nonzero"]
     if ("activation", "positive") in known and site.function.startswith("relu"):
-        return float(known["activation", "positive"].activation_ratio)
-    return float("nan")
+        return known["activation", "positive"]
+    return None
+
+
+def _ratio(measurement: Measurement, site: Site) -> float:
+    counts = counts_of_nonzero(measurement, site)
+    return float("nan") if counts is None else float(counts.activation_ratio)
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -150,13 +172,13 @@ def _is_linear(module: nn.Module) -> bool:
     return kind is nn.Linear or (kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils")
 
 
-def _rows(module: Any) -> Tensor:
+def rows_of(module: Any) -> Tensor:
     """A linear layer's weight by its inputs: (inputs, outputs)."""
     weight: Tensor = module.weight
     return weight.t() if isinstance(module, nn.Linear) else weight
 
 
-def _neuron_major(rows: Tensor) -> Tensor:
+def neuron_major(rows: Tensor) -> Tensor:
     """The same numbers with each neuron's in one piece."""
     if rows.is_contiguous():
         return rows
@@ -206,13 +228,33 @@ class SparseDown(_Sparse):
     """A linear layer that reads only the weights of inputs that are not zero."""
 
     def forward(self, hidden: Tensor) -> Tensor:
+        known = self.__dict__  # a module's own look-up of parameters is slow
+        product, weight = known["_product"], known["_parameters"]["weight"]
+        if (
+            torch.is_grad_enabled()
+            or product is None
+            or product.pointer != weight.data_ptr()
+            or hidden.dtype != weight.dtype
+            or not hidden.is_contiguous()
+            or not hidden.numel()
+        ):
+            return self._carefully(hidden)
+        flat = hidden.view(-1, hidden.shape[-1])
+        most = known["_crossover"].most(*flat.shape)
+        out: Tensor | None = product(flat, most) if most else None
+        return self._carefully(hidden) if out is None else out.view(*hidden.shape[:-1], out.shape[-1])
+
+    def _carefully(self, hidden: Tensor) -> Tensor:
         state: Any = self
-        return products.down(hidden, _rows(self), state.bias, state._thresholds, state._crossover)
+        rows = rows_of(self)
+        if state._product is None or state._product.pointer != rows.data_ptr():  # moved, converted, copied
+            state._product = products.prepare(rows, state.bias, state._thresholds)
+        return products.down(state._product, hidden, rows, state.bias, state._thresholds, state._crossover)
 
     def _leave(self) -> None:
         module: Any = self
         module.weight.data = module.weight.data.contiguous()
-        _forget(self, "_thresholds", "_crossover")
+        _forget(self, "_thresholds", "_crossover", "_product")
 
 
 class SparseGated(_Sparse):
@@ -224,10 +266,13 @@ class SparseGated(_Sparse):
         if self.training or products._wants_gradients(x, gate.weight, up.weight, down.weight):
             out: Tensor = self._dense_class().forward(self, x)
             return out
-        return products.gated(act(gate(x)), x, up.weight, up.bias, _rows(down), down.bias, module._crossover)
+        rows = rows_of(down)
+        if module._product is None or module._product.pointer != rows.data_ptr():
+            module._product = products.prepare(rows, down.bias, None, up.weight, up.bias)
+        return products.gated(module._product, act(gate(x)), x, up.weight, up.bias, rows, down.bias, module._crossover)
 
     def _leave(self) -> None:
-        _forget(self, "_parts", "_crossover")
+        _forget(self, "_parts", "_crossover", "_product")
 
 
 def _forget(module: _Sparse, *names: str) -> None:
@@ -256,33 +301,33 @@ def _empty(sparse: type[_Sparse], dense: type[nn.Module]) -> nn.Module:
     return kind.__new__(kind)
 
 
-def _install(modules: Mapping[str, nn.Module], plan: Plan, thresholds: Tensor | None) -> None:
-    site = plan.site
-    assert site.down is not None  # or its plan would be dense
+def _install(modules: Mapping[str, nn.Module], each: Plan, thresholds: Tensor | None) -> None:
+    site = each.site
+    assert site.down is not None  # or its each would be dense
     down: Any = modules[site.down.rpartition(".")[0]]
-    parts = _up_of(modules, site) if plan.kind == "gated" else None
+    parts = _up_of(modules, site) if each.kind == "gated" else None
     if not isinstance(down, _Sparse):
-        rows = _neuron_major(_rows(down).detach())
+        rows = neuron_major(rows_of(down).detach())
         down.weight.data = rows.t() if isinstance(down, nn.Linear) else rows
         down.__class__ = _sparse_class(SparseDown, type(down))
     device = down.weight.device
     down.register_buffer("_thresholds", None if thresholds is None else thresholds.float().to(device), persistent=False)
-    down._crossover = plan.crossover
+    down._crossover, down._product = each.crossover, None
     if parts is not None:
         owner: Any = modules[site.owner]
         names = {id(module): name for name, module in owner.named_modules()}
         owner.__class__ = _sparse_class(SparseGated, type(owner))
         owner._parts = tuple(names[id(part)] for part in parts)
-        owner._crossover = plan.crossover
+        owner._crossover, owner._product = each.crossover, None
 
 
 def _measure(modules: Mapping[str, nn.Module], found: list[Plan]) -> None:
     """Replace the crossovers of the plans, measured once for all layers of a shape."""
     alike: dict[Any, list[int]] = defaultdict(list)
-    for number, plan in enumerate(found):
-        if plan.kind != "dense":
-            down: Any = modules[(plan.site.down or "").rpartition(".")[0]]
-            alike[plan.kind, tuple(_rows(down).shape), down.weight.dtype, down.weight.device].append(number)
+    for number, each in enumerate(found):
+        if each.kind != "dense":
+            down: Any = modules[(each.site.down or "").rpartition(".")[0]]
+            alike[each.kind, tuple(rows_of(down).shape), down.weight.dtype, down.weight.device].append(number)
     for (kind, (width, _), dtype, _), numbers in alike.items():
         downs = [modules[(found[number].site.down or "").rpartition(".")[0]] for number in numbers]
         sparse, dense = _contestants(kind, downs, [modules[found[number].site.owner] for number in numbers])
@@ -296,32 +341,41 @@ def _contestants(
     kind: str, downs: list[Any], owners: list[Any]
 ) -> tuple[Callable[[Tensor], object], Callable[[Tensor], object]]:
     """The sparse and the dense product of one layer after another."""
-    if kind == "gated":
-        ups = [owner.get_submodule(owner._parts[2]) for owner in owners]
-        layers: Iterator[Any] = cycle(
-            [(up.weight, up.bias, _rows(down), down.bias) for up, down in zip(ups, downs, strict=True)]
-        )
-        inputs = ups[0].in_features
+    ups: list[Any] = [owner.get_submodule(owner._parts[2]) if kind == "gated" else None for owner in owners]
+    layers = [_Layer(down, up) for down, up in zip(downs, ups, strict=True)]
+    turn = cycle(layers)
+    return lambda hidden: next(turn).sparse(hidden), lambda hidden: next(turn).dense(hidden)
 
-        def run(product: Callable[..., Tensor], gate: Tensor) -> Tensor:
-            x = torch.ones(len(gate), inputs, dtype=gate.dtype, device=gate.device)
-            return product(gate, x, *next(layers))
 
-        return partial(run, partial(products.gated, crossover=ALWAYS)), partial(run, products.dense_gated)
-    layers = cycle([(_rows(down), down.bias, down._thresholds) for down in downs])
+class _Layer:
+    """One layer's products, by the weights that it has."""
 
-    def run_down(product: Callable[..., Tensor], hidden: Tensor) -> Tensor:
-        return product(hidden, *next(layers))
+    def __init__(self, down: Any, up: Any) -> None:
+        self.rows, self.bias, self.thresholds, self.up = rows_of(down), down.bias, down._thresholds, up
+        bias = None if up is None else up.bias
+        self.product = products.prepare(self.rows, self.bias, self.thresholds, None if up is None else up.weight, bias)
 
-    return partial(run_down, partial(products.down, crossover=ALWAYS)), partial(run_down, products.dense_down)
+    def _input(self, gate: Tensor) -> Tensor:
+        return torch.ones(len(gate), self.up.in_features, dtype=gate.dtype, device=gate.device)
+
+    def sparse(self, hidden: Tensor) -> Tensor:
+        if self.up is None:
+            return products.down(self.product, hidden, self.rows, self.bias, self.thresholds, ALWAYS)
+        x = self._input(hidden)
+        return products.gated(self.product, hidden, x, self.up.weight, self.up.bias, self.rows, self.bias, ALWAYS)
+
+    def dense(self, hidden: Tensor) -> Tensor:
+        if self.up is None:
+            return products.dense_down(hidden, self.rows, self.bias, self.thresholds)
+        return products.dense_gated(hidden, self._input(hidden), self.up.weight, self.up.bias, self.rows, self.bias)
 
 
 def _remember(modules: Mapping[str, nn.Module], found: list[Plan]) -> None:
-    for plan in found:
-        owner: Any = modules[plan.site.owner]
-        owner.__dict__.setdefault(_PLANS, []).append(plan)
-        if plan.kind != "dense":
-            down: Any = modules[(plan.site.down or "").rpartition(".")[0]]
-            down._crossover = plan.crossover
-            if plan.kind == "gated":
-                owner._crossover = plan.crossover
+    for each in found:
+        owner: Any = modules[each.site.owner]
+        owner.__dict__.setdefault(_PLANS, []).append(each)
+        if each.kind != "dense":
+            down: Any = modules[(each.site.down or "").rpartition(".")[0]]
+            down._crossover = each.crossover
+            if each.kind == "gated":
+                owner._crossover = each.crossover

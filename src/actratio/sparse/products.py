@@ -10,6 +10,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,21 +19,59 @@ from torch.nn import functional as F  # noqa: N812
 from actratio.sparse.crossover import Crossover
 
 
-def down(hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Tensor | None, crossover: Crossover) -> Tensor:
+class Product(Protocol):
+    """Weights that a kernel multiplies by; see ``cpu.Product``."""
+
+    @property
+    def pointer(self) -> int:
+        """Where the weights are."""
+
+    def __call__(self, hidden: Tensor, most: int, x: Tensor | None = None) -> Tensor | None:
+        """The product, or ``None`` where too many neurons are active."""
+
+
+def prepare(
+    rows: Tensor,
+    bias: Tensor | None = None,
+    thresholds: Tensor | None = None,
+    up: Tensor | None = None,
+    up_bias: Tensor | None = None,
+) -> Product | None:
+    """A product with weights that some kernel takes, or ``None``.
+
+    Args:
+        rows: (width, features), the down projection by neurons.
+        thresholds: (width,) float32, at or below which |h| is taken for zero.
+        up: (width, inputs), the up projection of a gated MLP.
+    """
+    rows, up = rows.detach(), None if up is None else up.detach()
+    kernel = next((kernel for kernel in _kernels() if kernel.takes(rows, up)), None)
+    if kernel is None or any(each is not None and each.dtype != rows.dtype for each in (bias, up, up_bias)):
+        return None
+    made: Product = kernel.Product(rows, bias, thresholds, up, up_bias)
+    return made
+
+
+def down(
+    product: Product | None,
+    hidden: Tensor,
+    rows: Tensor,
+    bias: Tensor | None,
+    thresholds: Tensor | None,
+    crossover: Crossover,
+) -> Tensor:
     """Σᵢ hᵢ · rowsᵢ + bias.
 
     Args:
+        product: what ``prepare`` made of the weights.
         hidden: (…, width).
-        rows: (width, features), the down projection by neurons.
-        thresholds: (width,) float32, below or at which |h| is taken for zero.
         crossover: from which ratio on the dense product is taken.
     """
-    kernel = _kernel(hidden, rows, None) if not _wants_gradients(hidden, rows, bias) else None
-    if kernel is not None:
-        width, features = rows.shape
+    width, features = rows.shape
+    if product is not None and not _wants_gradients(hidden, rows, bias) and _suits(hidden, rows):
         flat = hidden.reshape(-1, width).contiguous()
         most = crossover.most(len(flat), width)
-        out: Tensor | None = kernel.down(flat, rows, bias, thresholds, most) if most else None
+        out = product(flat, most) if most else None
         if out is not None:
             return out.view(*hidden.shape[:-1], features)
     return dense_down(hidden, rows, bias, thresholds)
@@ -49,6 +88,7 @@ def dense_down(hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Te
 
 
 def gated(
+    product: Product | None,
     gate: Tensor,
     x: Tensor,
     up: Tensor,
@@ -60,17 +100,17 @@ def gated(
     """Σᵢ gᵢ · (upᵢ · x + biasᵢ) · rowsᵢ + bias.
 
     Args:
+        product: what ``prepare`` made of the weights.
         gate: (…, width), after its activation function.
         x: (…, inputs).
-        up: (width, inputs), the up projection.
-        rows, bias, crossover: as for ``down``.
+        crossover: as for ``down``.
     """
-    kernel = _kernel(gate, rows, up) if not _wants_gradients(gate, x, up, up_bias, rows, bias) else None
-    if kernel is not None:
-        width, features = rows.shape
+    width, features = rows.shape
+    wanted = _wants_gradients(gate, x, up, up_bias, rows, bias)
+    if product is not None and not wanted and _suits(gate, rows) and x.dtype == gate.dtype:
         flat, read = gate.reshape(-1, width).contiguous(), x.reshape(-1, x.shape[-1]).contiguous()
         most = crossover.most(len(flat), width)
-        out: Tensor | None = kernel.gated(flat, read, up, up_bias, rows, bias, most) if most else None
+        out = product(flat, most, read) if most else None
         if out is not None:
             return out.view(*x.shape[:-1], features)
     return dense_gated(gate, x, up, up_bias, rows, bias)
@@ -92,10 +132,8 @@ def _wants_gradients(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
 
 
-def _kernel(x: Tensor, rows: Tensor, up: Tensor | None) -> ModuleType | None:
-    if x.dtype != rows.dtype or x.device != rows.device or not x.numel():
-        return None
-    return next((kernel for kernel in _kernels() if kernel.takes(rows, up)), None)
+def _suits(x: Tensor, rows: Tensor) -> bool:
+    return x.dtype == rows.dtype and x.device == rows.device and x.numel() > 0
 
 
 @cache

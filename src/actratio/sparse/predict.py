@@ -1,0 +1,312 @@
+"""Will it be faster? From measured ratios, what this machine reads and multiplies, and how close the kernels come."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import cycle
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from actratio.counts import WINDOWS, SiteCounts
+from actratio.criteria import Criterion
+from actratio.errors import SiteError
+from actratio.kernels import count
+from actratio.measurement import Measurement, Row
+from actratio.sites.inputs import device_of
+from actratio.sparse import products
+from actratio.sparse.crossover import ALWAYS
+from actratio.sparse.modules import Plan, counts_of_nonzero, neuron_major, plan
+
+_WEIGHTS = 200e6  # bytes of a shape's weights that are timed in turn: more than caches hold, unless the model has less
+_ROUNDS = 11
+_WORTH = 1.1
+
+
+@dataclass(frozen=True)
+class LayerSpeed:
+    """What an MLP's products need for one batch, and take.
+
+    Attributes:
+        plan: what would become of it.
+        needed: share of neurons that some example of the batch needs.
+        dense_bytes, sparse_bytes: of weights that are read.
+        dense_flops, sparse_flops: multiplications and additions, two each.
+        dense_seconds, sparse_seconds: of the products that sparsity changes (equal where it changes none), timed here on
+            random numbers with as many active neurons.
+    """
+
+    plan: Plan
+    needed: float
+    dense_bytes: float
+    sparse_bytes: float
+    dense_flops: float
+    sparse_flops: float
+    dense_seconds: float
+    sparse_seconds: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What is to be expected of a model for one batch size, a token for each sequence.
+
+    Attributes:
+        dense_seconds: one forward pass of a token a sequence, timed here.
+        ideal: speed-up by bytes, if nothing but weights were read, and everything at the same rate (Amdahl's law over the MLPs' share).
+        ideal_mlp: the same of the MLPs alone.
+        expected: speed-up from the times of the products that change.
+        verdict: in words.
+    """
+
+    batch: int
+    layers: list[LayerSpeed]
+    dense_seconds: float
+    ideal: float
+    ideal_mlp: float
+    expected: float
+    verdict: str
+
+    @property
+    def faster(self) -> bool:
+        """Whether it is worth it."""
+        return self.expected >= _WORTH
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the model's device does now: bytes a second that are read from memory, and FLOP/s of a matrix product."""
+
+    bandwidth: float
+    matmul: float
+
+
+def predict(
+    model: nn.Module,
+    measurement: Measurement,
+    batches: Sequence[int] = (1,),
+    thresholds: Mapping[str, Tensor] | None = None,
+) -> tuple[Machine, list[Speed]]:
+    """Predict how much faster ``sparsify`` makes a model's decoding, before doing it.
+
+    Args:
+        model: a causal language model of transformers'.
+        measurement: of this model.
+        batches: sequences that are decoded together.
+        thresholds: as for ``sparsify``, where the measurement is of what is above them.
+
+    Raises:
+        SiteError: no MLP, a measurement of another model, or a model that does not decode.
+    """
+    found = plan(model, measurement, thresholds)
+    timed: dict[Any, tuple[float, float]] = {}
+    speeds = []
+    with torch.no_grad():
+        machine = _machine(device_of(model))
+        for batch in batches:
+            layers = [_layer(model, each, measurement, batch, found, timed) for each in found]
+            speeds.append(_speed(model, batch, layers))
+    return machine, speeds
+
+
+def _machine(device: torch.device) -> Machine:
+    array, square = torch.ones(50_000_000, device=device), torch.ones(1536, 1536, device=device)
+    read = min(_timed(lambda: array.sum(), device) for _ in range(5))
+    multiplied = min(_timed(lambda: square @ square, device) for _ in range(3))
+    return Machine(array.numel() * 4 / read, 2 * len(square) ** 3 / multiplied)
+
+
+def _timed(run: Any, device: torch.device) -> float:
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def needed_of(counts: SiteCounts | None, batch: int) -> float:
+    """Share of neurons that some of so many successive tokens need; by independence where unions were not counted."""
+    if counts is None or not counts.tokens:
+        return 1.0
+    window = next((place for place, size in enumerate(WINDOWS) if size >= batch), None)
+    if counts.union_ratio is not None and window is not None and not math.isnan(float(counts.union_ratio[window])):
+        return float(counts.union_ratio[window])
+    return float((1 - (1 - counts.active.double() / counts.tokens) ** batch).mean())
+
+
+def measured_above(
+    model: nn.Module, batches: Iterable[Mapping[str, Tensor]], thresholds: Mapping[str, Tensor]
+) -> Measurement:
+    """Which neurons are above their thresholds, as a measurement of what is not zero in a model with thresholds.
+
+    Args:
+        model: the dense model.
+        batches: as for ``measure``, without padding.
+    """
+    sites = {each.site.name: each.site for each in plan(model, thresholds=thresholds) if each.site.name in thresholds}
+    counted: dict[str, SiteCounts] = {}
+
+    def take(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            above = ~(args[0].abs() <= thresholds[name].to(args[0].device))
+            lengths = [above.shape[-2]] * (above.shape[:-1].numel() // above.shape[-2])
+            made = count(above.flatten(0, -2), Criterion("nonzero"), lengths)[0]
+            counted[name] = counted[name].merge(made) if name in counted else made
+
+        return hook
+
+    with ExitStack() as stack, torch.no_grad():
+        for name, site in sites.items():
+            down = model.get_submodule((site.down or "").rpartition(".")[0])
+            stack.callback(down.register_forward_pre_hook(take(name)).remove)
+        for batch in batches:
+            model(**{key: value.to(device_of(model)) for key, value in batch.items()})
+    rows = [
+        Row(site, "hidden" if site.gated else "activation", "nonzero", counted[name]) for name, site in sites.items()
+    ]
+    return Measurement(type(model).__name__, rows, {}, {}, {})
+
+
+def _layer(
+    model: nn.Module,
+    each: Plan,
+    measurement: Measurement,
+    batch: int,
+    every: Sequence[Plan],
+    timed: dict[Any, tuple[float, float]],
+) -> LayerSpeed:
+    weight = model.get_parameter(each.site.down or "")
+    features, width = weight.numel() // each.site.width, each.site.width
+    counts = counts_of_nonzero(measurement, each.site)
+    sparse = each.kind != "dense"
+    needed = needed_of(counts, batch) if sparse else 1.0
+    ratio = float(counts.activation_ratio) if sparse and counts is not None else 1.0
+    matrices = 3 if each.site.gated else 2
+    changed = 2 if each.kind == "gated" else 1 if sparse else 0
+    one = features * width
+    times = 0.0, 0.0
+    if sparse:
+        key = each.kind, features, width, weight.dtype, batch, round(needed, 3), round(ratio, 3)
+        if key not in timed:
+            alike = sum(1 for other in every if other.kind == each.kind and other.site.width == width)
+            timed[key] = _race(each.kind, features, width, weight, batch, ratio, needed, alike)
+        times = timed[key]
+    return LayerSpeed(
+        each,
+        needed,
+        one * matrices * weight.dtype.itemsize,
+        one * (matrices - changed + changed * needed) * weight.dtype.itemsize,
+        2.0 * batch * one * matrices,
+        2.0 * batch * one * (matrices - changed + changed * ratio),
+        *times,
+    )
+
+
+def _race(
+    kind: str, features: int, width: int, like: Tensor, batch: int, ratio: float, needed: float, layers: int
+) -> tuple[float, float]:
+    """Seconds of the dense and of the sparse product of weights of this shape, of so many layers in turn."""
+    device, dtype = like.device, like.dtype
+    count = max(1, min(layers, int(_WEIGHTS / (features * width * dtype.itemsize)) or 1))
+    dense = [torch.randn(features, width, device=device).to(dtype) for _ in range(count)]
+    rows = [neuron_major(each.t()) for each in dense]
+    ups = [torch.randn(width, features, device=device).to(dtype) for _ in range(count)] if kind == "gated" else []
+    draws = []
+    for _ in range(8):  # examples that share neurons as much as they were seen to
+        shared = torch.rand(width) < needed
+        mine = torch.rand(batch, width) < min(1.0, ratio / max(needed, 1e-9))
+        draws.append((torch.randn(batch, width) * shared * mine).to(device, dtype))
+    x = torch.randn(batch, features, device=device).to(dtype)
+
+    made = [products.prepare(each, up=ups[place] if ups else None) for place, each in enumerate(rows)]
+
+    def run_dense(hidden: Tensor, place: int) -> Tensor:
+        if kind == "gated":
+            hidden = hidden * F.linear(x, ups[place])
+        return F.linear(hidden, dense[place])
+
+    def run_sparse(hidden: Tensor, place: int) -> Tensor:
+        if kind == "gated":
+            return products.gated(made[place], hidden, x, ups[place], None, rows[place], None, ALWAYS)
+        return products.down(made[place], hidden, rows[place], None, None, ALWAYS)
+
+    layer, draw = cycle(range(count)), cycle(draws)
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_ROUNDS):
+        for run, seconds in zip((run_dense, run_sparse), times, strict=True):
+            hidden, place = next(draw), next(layer)
+            seconds.append(_timed(lambda run=run, hidden=hidden, place=place: run(hidden, place), device))
+    dense_seconds, sparse_seconds = (median(seconds[1:]) for seconds in times)
+    return dense_seconds, min(dense_seconds, sparse_seconds)  # dense where that is faster
+
+
+def _speed(model: nn.Module, batch: int, layers: list[LayerSpeed]) -> Speed:
+    seconds = decoding_step(model, batch)
+    saved = sum(each.dense_seconds - each.sparse_seconds for each in layers)
+    expected = seconds / max(seconds - saved, seconds / 1000)
+    weights = sum(parameter.numel() * parameter.dtype.itemsize for parameter in _read_weights(model))
+    dense = sum(each.dense_bytes for each in layers)
+    sparse = sum(each.sparse_bytes for each in layers)
+    ideal, ideal_mlp = weights / (weights - dense + sparse), dense / sparse
+    return Speed(
+        batch, layers, seconds, ideal, ideal_mlp, expected, _verdict(batch, layers, ideal, expected, dense / weights)
+    )
+
+
+def _read_weights(model: nn.Module) -> list[nn.Parameter]:
+    """Weights of which a token reads all: not an embedding's, unless the head shares them."""
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    shared = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    return [each for each in model.parameters() if id(each) not in looked_up or id(each) in shared]
+
+
+def decoding_step(model: nn.Module, batch: int, context: int = 8, rounds: int = 9) -> float:
+    """Seconds of a forward pass of one token for each of so many sequences, after a short context.
+
+    Raises:
+        SiteError: a model that does not go on with a cache.
+    """
+    config: Any = getattr(model, "config", None)
+    device = device_of(model)
+    try:
+        size = config.get_text_config().vocab_size
+        ids = torch.randint(size, (batch, context), generator=torch.Generator().manual_seed(0)).to(device)
+        out = model(input_ids=ids, use_cache=True)
+        times = []
+        for _ in range(rounds):
+            token = torch.randint(size, (batch, 1)).to(device)
+            past = out.past_key_values
+            times.append(
+                _timed(
+                    lambda token=token, past=past: model(input_ids=token, past_key_values=past, use_cache=True), device
+                )
+            )
+    except Exception as error:  # whatever a model that reads something else raises
+        raise SiteError(
+            f"{type(model).__name__} cannot be timed while it decodes ({type(error).__name__}: {' '.join(str(error).split())[:120]}); "
+            "give a causal language model of transformers'"
+        ) from error
+    return median(times[1:])
+
+
+def _verdict(batch: int, layers: list[LayerSpeed], ideal: float, expected: float, share: float) -> str:
+    sparse = [each for each in layers if each.plan.kind != "dense"]
+    if not sparse:
+        return f"no: {layers[0].plan.why}; thresholds make some, which `actratio sparsify` chooses"
+    if expected >= _WORTH:
+        return f"yes: about {expected:.2f} times as fast"
+    needed = sum(each.needed for each in sparse) / len(sparse)
+    if needed > 0.6:
+        together = f"{batch} sequences together need" if batch > 1 else "a token needs"
+        return f"no: {together} {needed:.0%} of the neurons"
+    if ideal < _WORTH:
+        return f"no: the MLPs are {share:.0%} of the weights that a token reads, and with their zeros skipped it is {ideal:.2f} times as fast at best"
+    if all(each.dense_seconds < 2 * each.sparse_seconds for each in sparse):
+        return "no: reading fewer weights saves little time here, as where they fit the cache"
+    return f"no: all but the MLPs takes most of the time, so it is {expected:.2f} times as fast"

@@ -1,0 +1,70 @@
+"""A folder that holds a model with thresholds: transformers loads the model, and this file what makes it sparse."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from actratio.errors import ModelError, RunError
+from actratio.files import write_json
+from actratio.sparse.calibrate import Chosen, thresholds_of
+from actratio.sparse.crossover import Crossover
+from actratio.sparse.modules import densify, sparsify
+
+NAME = "thresholds.json"
+_FORMAT = 1
+
+
+def save_sparse(folder: Path, model: Any, tokenizer: Any, chosen: Chosen, settings: dict[str, Any]) -> None:
+    """Write the dense model as ``save_pretrained`` does, and ``thresholds.json`` beside it, last.
+
+    Raises:
+        RunError: the folder holds something else.
+    """
+    check_folder(folder)
+    (folder / NAME).unlink(missing_ok=True)  # what lies here belongs together, or is not finished
+    densify(model)
+    model.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    write_json(folder / NAME, {"format": _FORMAT, **asdict(chosen), "settings": settings})
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else than such a model.
+
+    Raises:
+        RunError: it does.
+    """
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / NAME).is_file())):
+        raise RunError(f"{folder} holds something else; choose another place for the model")
+
+
+def load_sparse(folder: str | Path, *, crossover: Crossover | None = None, **options: Any) -> nn.Module:
+    """Load such a folder as a sparse model.
+
+    Args:
+        crossover: as for ``sparsify``.
+        options: as for ``actratio.models.load_model``.
+
+    Raises:
+        ModelError: no such folder, or a damaged one.
+    """
+    from actratio.models import load_model
+
+    path = Path(folder)
+    try:
+        held = json.loads((path / NAME).read_text(encoding="utf-8"))
+        if held["format"] != _FORMAT:
+            raise ValueError(f"its format is {held['format']}, and this version reads {_FORMAT}")
+        chosen = Chosen(held["by"], held["tau"], held["cett"], held["dropped"])
+    except FileNotFoundError:
+        raise ModelError(f"{path} has no {NAME}; give a folder that 'actratio sparsify' wrote") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path / NAME} is damaged ({error}); run 'actratio sparsify' again") from None
+    model = load_model(str(path), **options)
+    return sparsify(model, thresholds=thresholds_of(model, chosen), crossover=crossover)
