@@ -299,6 +299,40 @@ def test_thresholds_hold_on_every_path() -> None:
     torch.testing.assert_close(model(X), wanted, rtol=1e-5, atol=1e-5)  # with gradients
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_models_compute_the_same(kind: Callable[[], nn.Module]) -> None:
+    model = made_sparse(model_of(kind))
+    with torch.no_grad():
+        expected = model_of(kind)(X)
+        fast = torch.compile(model, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(fast(X), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(fast(X), expected, rtol=1e-5, atol=1e-5)
+    torch._dynamo.reset()
+
+
+def test_other_layers_that_read_zeros_are_sparse_too() -> None:
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    x = sparse(6, 16, ratio=0.2)
+    with torch.no_grad():
+        expected = model(x)
+        sparsify(model, measure(model, [x]), crossover=ALWAYS, also=["0"])
+        torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+    assert [type(layer).__name__ for layer in model] == ["SparseLinear", "ReLU", "SparseLinear"]
+    densify(model)
+    assert type(model[0]) is nn.Linear
+    with pytest.raises(ActratioError, match="1 is no linear layer"):
+        sparsify(model, measure(model, [x]), crossover=ALWAYS, also=["1"])
+
+
+def test_an_mlp_that_is_never_faster_is_left_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actratio.sparse.modules.measure_crossover", lambda *_: NEVER)
+    model = sparsify(model_of(Gated), measure(model_of(Gated), [X]))
+    assert {(plan.kind, plan.why) for plan in plans(model)} == {
+        ("dense", "its dense products are faster here, with any batch")
+    }
+    assert {type(module) for module in model.modules()} == {type(module) for module in model_of(Gated).modules()}
+
+
 def test_what_does_not_fit_is_one_sentence() -> None:
     model = model_of(Plain)
     with pytest.raises(ActratioError, match="no site 'nowhere'"):
@@ -313,7 +347,8 @@ def test_what_does_not_fit_is_one_sentence() -> None:
 def test_the_crossover_is_measured() -> None:
     model = sparsify(model_of(Plain), measure(model_of(Plain), [X]))
     (first, second) = plans(model)
-    assert first.crossover == second.crossover != ALWAYS or first.crossover.ratios
+    assert first.crossover == second.crossover
+    assert all(0 <= ratio <= 1 for ratio in first.crossover.ratios)
     with torch.no_grad():
         torch.testing.assert_close(model(X), model_of(Plain)(X), rtol=1e-5, atol=1e-5)
 

@@ -8,7 +8,7 @@ place of the original, so nothing is stored twice.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any
@@ -57,6 +57,7 @@ def sparsify(
     *,
     thresholds: Mapping[str, Tensor] | None = None,
     crossover: Crossover | None = None,
+    also: Iterable[str] = (),
 ) -> nn.Module:
     """Let a model skip the neurons whose activations are zero; its outputs are the same up to the order of summation.
 
@@ -68,9 +69,11 @@ def sparsify(
             function has true zeros is taken.
         thresholds: (width,) for a site's name: neurons whose |h| is at or below are taken for zero, everywhere.
         crossover: from which ratio on the dense product is taken; by default measured here, which takes some seconds.
+            An MLP that is never faster is left dense.
+        also: names of other linear layers that read many zeros, such as the first one of a classifier of images.
 
     Raises:
-        SiteError: the model has no MLP, or the measurement is of another model.
+        SiteError: the model has no MLP, no such layer, or the measurement is of another model.
     """
     densify(model)
     found = plan(model, measurement, thresholds)
@@ -78,8 +81,11 @@ def sparsify(
     for each in found:
         if each.kind != "dense":
             _install(modules, each, (thresholds or {}).get(each.site.name))
+    for name in also:
+        _install_also(modules, name, crossover)
     if crossover is None:
         _measure(modules, found)
+        found = [_unless_slower(modules, each) for each in found]
     else:
         found = [each if each.kind == "dense" else replace(each, crossover=crossover) for each in found]
     _remember(modules, found)
@@ -132,7 +138,7 @@ def _plan(
     down = modules.get(site.down.rpartition(".")[0]) if site.down else None
     if site.expert is not None:
         return Plan(site, "dense", float("nan"), "experts that share one weight are left as they are")
-    if down is None or not _is_linear(down) or rows_of(down).shape[0] != site.width:
+    if down is None or not is_linear(down) or rows_of(down).shape[0] != site.width:
         return Plan(site, "dense", float("nan"), "its down projection is no linear layer")
     if not products.has_kernel(neuron_major(rows_of(down)[:2])):
         return Plan(
@@ -143,7 +149,7 @@ def _plan(
         return Plan(site, "down", ratio, "neurons below their threshold are skipped", ALWAYS)
     if (ratio != ratio or ratio > _NO_ZEROS) and not site.function.startswith(_ZEROS):
         return Plan(site, "dense", ratio, f"{site.function} has no true zeros")
-    if site.gated and _up_of(modules, site) is not None:
+    if site.gated and parts_of(modules, site) is not None:
         return Plan(
             site, "gated", ratio, "neurons whose gate is zero are skipped in the up and the down projection", ALWAYS
         )
@@ -167,7 +173,8 @@ def _ratio(measurement: Measurement, site: Site) -> float:
     return float("nan") if counts is None else float(counts.activation_ratio)
 
 
-def _is_linear(module: nn.Module) -> bool:
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer of torch's, or a ``Conv1D`` of transformers'."""
     kind = type(module)
     return kind is nn.Linear or (kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils")
 
@@ -190,7 +197,7 @@ def neuron_major(rows: Tensor) -> Tensor:
     return room.copy_(rows)
 
 
-def _up_of(modules: Mapping[str, nn.Module], site: Site) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module] | None:
+def parts_of(modules: Mapping[str, nn.Module], site: Site) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module] | None:
     """Gate, activation, up and down projection of an MLP that computes ``down(act(gate(x)) * up(x))`` and nothing else."""
     owner, gate = modules[site.owner], modules.get(site.up.rpartition(".")[0])
     act, down = modules.get(site.module or ""), modules[(site.down or "").rpartition(".")[0]]
@@ -228,6 +235,8 @@ class SparseDown(_Sparse):
     """A linear layer that reads only the weights of inputs that are not zero."""
 
     def forward(self, hidden: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self._compiled(hidden)
         known = self.__dict__  # a module's own look-up of parameters is slow
         product, weight = known["_product"], known["_parameters"]["weight"]
         if (
@@ -243,6 +252,15 @@ class SparseDown(_Sparse):
         most = known["_crossover"].most(*flat.shape)
         out: Tensor | None = product(flat, most) if most else None
         return self._carefully(hidden) if out is None else out.view(*hidden.shape[:-1], out.shape[-1])
+
+    def _compiled(self, hidden: Tensor) -> Tensor:
+        """One operator; or, where gradients may be wanted, the dense product, which the compiler knows."""
+        state: Any = self
+        if torch.is_grad_enabled():
+            return products.dense_down(hidden, rows_of(self), state.bias, state._thresholds)
+        arguments = hidden, rows_of(self), state.bias, state._thresholds, list(state._crossover.ratios)
+        out: Tensor = torch.ops.actratio.sparse_down(*arguments)
+        return out
 
     def _carefully(self, hidden: Tensor) -> Tensor:
         state: Any = self
@@ -262,6 +280,9 @@ class SparseGated(_Sparse):
 
     def forward(self, x: Tensor) -> Tensor:
         module: Any = self
+        if torch.compiler.is_compiling():  # the down projection is sparse by itself
+            whole: Tensor = self._dense_class().forward(self, x)
+            return whole
         gate, act, up, down = (module.get_submodule(name) for name in module._parts)
         if self.training or products._wants_gradients(x, gate.weight, up.weight, down.weight):
             out: Tensor = self._dense_class().forward(self, x)
@@ -303,22 +324,48 @@ def _empty(sparse: type[_Sparse], dense: type[nn.Module]) -> nn.Module:
 
 def _install(modules: Mapping[str, nn.Module], each: Plan, thresholds: Tensor | None) -> None:
     site = each.site
-    assert site.down is not None  # or its each would be dense
+    assert site.down is not None  # or its plan would be dense
     down: Any = modules[site.down.rpartition(".")[0]]
-    parts = _up_of(modules, site) if each.kind == "gated" else None
-    if not isinstance(down, _Sparse):
-        rows = neuron_major(rows_of(down).detach())
-        down.weight.data = rows.t() if isinstance(down, nn.Linear) else rows
-        down.__class__ = _sparse_class(SparseDown, type(down))
-    device = down.weight.device
-    down.register_buffer("_thresholds", None if thresholds is None else thresholds.float().to(device), persistent=False)
-    down._crossover, down._product = each.crossover, None
+    parts = parts_of(modules, site) if each.kind == "gated" else None
+    _install_down(down, thresholds, each.crossover)
     if parts is not None:
         owner: Any = modules[site.owner]
         names = {id(module): name for name, module in owner.named_modules()}
         owner.__class__ = _sparse_class(SparseGated, type(owner))
         owner._parts = tuple(names[id(part)] for part in parts)
         owner._crossover, owner._product = each.crossover, None
+
+
+def _install_down(down: Any, thresholds: Tensor | None, crossover: Crossover) -> None:
+    if not isinstance(down, _Sparse):
+        rows = neuron_major(rows_of(down).detach())
+        down.weight.data = rows.t() if isinstance(down, nn.Linear) else rows
+        down.__class__ = _sparse_class(SparseDown, type(down))
+    device = down.weight.device
+    down.register_buffer("_thresholds", None if thresholds is None else thresholds.float().to(device), persistent=False)
+    down._crossover, down._product = crossover, None
+
+
+def _install_also(modules: Mapping[str, nn.Module], name: str, crossover: Crossover | None) -> None:
+    layer: Any = modules.get(name)
+    if layer is None or not is_linear(layer) or not products.has_kernel(neuron_major(rows_of(layer)[:2])):
+        raise SiteError(f"{name} is no linear layer that can skip zeros of its input")
+    _install_down(layer, None, crossover or ALWAYS)
+    if crossover is None:
+        timed = _Layer(layer, None)
+        with torch.no_grad():
+            layer._crossover = measure_crossover(timed.rows.shape[0], layer.weight.dtype, timed.sparse, timed.dense)
+
+
+def _unless_slower(modules: Mapping[str, nn.Module], each: Plan) -> Plan:
+    """Take an MLP out again that no batch makes faster; thresholds stay, for they are what the model computes."""
+    down: Any = modules.get((each.site.down or "").rpartition(".")[0])
+    if each.kind == "dense" or any(each.crossover.ratios) or down._thresholds is not None:
+        return each
+    for module in (down, modules[each.site.owner]):
+        if isinstance(module, _Sparse):
+            module._leave()
+    return replace(each, kind="dense", why="its dense products are faster here, with any batch")
 
 
 def _measure(modules: Mapping[str, nn.Module], found: list[Plan]) -> None:

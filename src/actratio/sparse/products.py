@@ -10,7 +10,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -134,6 +134,32 @@ def _wants_gradients(*tensors: Tensor | None) -> bool:
 
 def _suits(x: Tensor, rows: Tensor) -> bool:
     return x.dtype == rows.dtype and x.device == rows.device and x.numel() > 0
+
+
+_torch_library: Any = torch.library
+_library = _torch_library.Library("actratio", "DEF")
+_library.define("sparse_down(Tensor hidden, Tensor rows, Tensor? bias, Tensor? thresholds, float[] ratios) -> Tensor")
+_prepared: dict[tuple[int, torch.dtype], Product | None] = {}
+
+
+def _compiled_down(
+    hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Tensor | None, ratios: list[float]
+) -> Tensor:
+    """``down`` as an operator, which compiled code calls without looking into it; products are prepared once."""
+    key = rows.data_ptr(), rows.dtype
+    if key not in _prepared:
+        _prepared[key] = prepare(rows, bias, thresholds)
+    return down(_prepared[key], hidden, rows, bias, thresholds, Crossover(tuple(ratios)))
+
+
+def _shape_of_down(
+    hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Tensor | None, ratios: list[float]
+) -> Tensor:
+    return hidden.new_empty(*hidden.shape[:-1], rows.shape[1])
+
+
+_library.impl("sparse_down", _compiled_down, "CompositeExplicitAutograd")
+_torch_library.register_fake("actratio::sparse_down", _shape_of_down, lib=_library)
 
 
 @cache

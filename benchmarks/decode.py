@@ -1,0 +1,176 @@
+"""Tokens a second of `generate`: dense, sparse, and as predicted before.
+
+Two models: an OPT-type ReLU transformer with random weights, large enough that decoding is bound by the memory, whose sparsity is
+planted (the biases of the up projections are shifted, so that a known share of neurons fires); and a small ReLU model that
+`examples/train_small.py` trained, whose tokens must stay the same. Dense and sparse take turns; medians.
+
+    python benchmarks/decode.py [--ratios 0.05,0.1,0.3] [--model FOLDER --text FILE] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from actratio import Measurement, measure, sparsify
+from actratio.sparse.predict import predict
+from machine import bandwidth, machine, matmul_rate
+
+_NEW = 24  # tokens that are generated
+_PROMPT = 8
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def planted(dtype: torch.dtype, hidden: int, layers: int) -> Any:
+    """An OPT of this size with random weights, in which half of the neurons fire."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=8192, hidden_size=hidden, ffn_dim=4 * hidden, num_hidden_layers=layers, num_attention_heads=hidden // 64,
+        word_embed_proj_dim=hidden, max_position_embeddings=256, activation_function="relu",
+    )  # fmt: skip
+    return OPTForCausalLM(config).to(dtype).eval()
+
+
+def plant(model: Any, ratio: float) -> None:
+    """Shift each up projection's bias so that this share of its neurons' inputs is above zero, on random tokens."""
+    ids = torch.randint(8192, (1, 64), generator=torch.Generator().manual_seed(1))
+    for layer in model.model.decoder.layers:
+        seen: list[torch.Tensor] = []
+        layer.fc1.bias.data.zero_()
+        handle = layer.fc1.register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out.float()))
+        with torch.no_grad():
+            model(ids)
+        handle.remove()
+        cut = (
+            seen[0].flatten().quantile(1 - ratio)
+            if seen[0].numel() < 1 << 24
+            else seen[0].flatten()[::16].quantile(1 - ratio)
+        )
+        layer.fc1.bias.data.fill_(-float(cut))
+
+
+def generate(model: Any, ids: torch.Tensor) -> tuple[float, torch.Tensor]:
+    """Tokens a second for each sequence, of all but the first step, and the tokens."""
+    options: Any = {"do_sample": False, "min_new_tokens": _NEW, "max_new_tokens": _NEW, "pad_token_id": 0}
+    with torch.no_grad():
+        start = time.perf_counter()
+        model.generate(ids, **{**options, "min_new_tokens": 1, "max_new_tokens": 1})
+        first = time.perf_counter() - start
+        start = time.perf_counter()
+        tokens = model.generate(ids, **options)
+        seconds = time.perf_counter() - start - first
+    return (_NEW - 1) / seconds, tokens
+
+
+def race(name: str, model: nn.Module, found: Measurement, ids: torch.Tensor, rounds: int) -> dict[str, Any]:
+    """One row: what was predicted, then what was measured."""
+    speed = predict(model, found, [len(ids)])[1][0]
+    fast = sparsify(copy.deepcopy(model), found)
+    rates: dict[str, list[float]] = {"dense": [], "sparse": []}
+    tokens: dict[str, torch.Tensor] = {}
+    for number in range(rounds + 1):
+        for kind, runner in (("dense", model), ("sparse", fast)):
+            rate, tokens[kind] = generate(runner, ids)
+            if number:  # the first round only warms up
+                rates[kind].append(rate)
+    middle = {kind: median(each) for kind, each in rates.items()}
+    measured = median(sparse / dense for sparse, dense in zip(rates["sparse"], rates["dense"], strict=True))
+    return {
+        "model": name,
+        "batch": len(ids),
+        "ratio": speed.layers[0].needed,
+        "dense": middle["dense"],
+        "sparse": middle["sparse"],
+        "ideal": speed.ideal,
+        "predicted": speed.expected,
+        "measured": measured,
+        "off": measured / speed.expected - 1,
+        "same_tokens": bool(torch.equal(tokens["dense"], tokens["sparse"])),
+        "verdict": speed.verdict,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ratios", default="0.05,0.1,0.3")
+    parser.add_argument("--batches", default="1,4")
+    parser.add_argument("--types", default="fp32,bf16")
+    parser.add_argument("--hidden", type=int, default=1536, help="of the planted model")
+    parser.add_argument("--layers", type=int, default=12, help="of the planted model")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--model", type=Path, help="folder of a trained ReLU model")
+    parser.add_argument("--text", type=Path, help="text to measure that one on")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for name in arguments.types.split(","):
+        model = planted(TYPES[name], arguments.hidden, arguments.layers)
+        size = sum(parameter.numel() for parameter in model.parameters())
+        for ratio in (float(each) for each in arguments.ratios.split(",")):
+            plant(model, ratio)
+            ids = torch.randint(8192, (4, 64), generator=torch.Generator().manual_seed(2))
+            found = measure(model, [{"input_ids": ids}])
+            for batch in (int(each) for each in arguments.batches.split(",")):
+                title = f"planted {ratio:.0%}, {size / 1e6:.0f} M, {name}"
+                rows.append(race(title, model, found, ids[:batch, :_PROMPT], arguments.rounds))
+                print(rows[-1], file=sys.stderr, flush=True)
+    if arguments.model is not None:
+        rows += trained(arguments.model, arguments.text, arguments.batches, arguments.rounds)
+    goals = [
+        {
+            "goal": "at least 85 % of the predicted speed-up, in every row that is predicted to be faster",
+            "measured": min((row["measured"] / row["predicted"] for row in rows if row["predicted"] >= 1.1), default=1.0),
+        },
+        {"goal": "the prediction within 15 % of what was measured, in every row", "measured": max(abs(row["off"]) for row in rows)},
+        {"goal": "identical tokens in fp32", "measured": min(row["same_tokens"] for row in rows if "bf16" not in row["model"])},
+    ]  # fmt: skip
+    goals[0]["met"], goals[1]["met"], goals[2]["met"] = (
+        goals[0]["measured"] >= 0.85,
+        goals[1]["measured"] <= 0.15,
+        goals[2]["measured"],
+    )
+    made = {
+        **machine(torch.device("cpu"), matmul_rate(torch.device("cpu"))),
+        "bandwidth_gbs": round(bandwidth() / 1e9, 1),
+    }
+    if arguments.json:
+        print(json.dumps({"machine": made, "rows": rows, "goals": goals}))
+        return
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    console = Console(width=220)
+    console.print(table)
+    for goal in goals:
+        console.print(f"{'met    ' if goal['met'] else 'NOT met'}  {goal['goal']}: {goal['measured']:.3g}")
+
+
+def trained(folder: Path, text: Path, batches: str, rounds: int) -> list[dict[str, Any]]:
+    """Rows of a model that was trained, measured on its text."""
+    from actratio.data.text import read_texts, token_batches
+    from actratio.models import load_model, load_tokenizer
+
+    model, words = load_model(str(folder), device="cpu"), load_tokenizer(str(folder))
+    given = list(token_batches(words, read_texts(str(text)), length=64, batch_size=4, limit=1024))
+    found = measure(model, given)
+    return [
+        race(f"trained {folder.name}", model, found, given[0]["input_ids"][: int(batch), :_PROMPT], rounds)
+        for batch in batches.split(",")
+    ]
+
+
+if __name__ == "__main__":
+    main()
