@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
@@ -16,7 +15,8 @@ from torch import nn
 
 from actratio.errors import SiteError
 from actratio.sites.flow import Flow
-from actratio.sites.site import MEASURED, Group, Role, Site
+from actratio.sites.roles import block_of, role_of, unique, with_sleeping_experts
+from actratio.sites.site import MEASURED, Group, Site
 from actratio.sites.values import Use, Value
 from actratio.tokens import Tokens, arguments_of, is_turned
 
@@ -159,66 +159,13 @@ def _follow(model: nn.Module, inputs: Any) -> list[Site]:
                 group.calls += 1
         runs = Counter(value.module for value in flow.activations.values())
         sites = _sites(groups, weights, runs, flow, _tokens(model, inputs))
-        return _unique(_with_sleeping_experts(sites, dict(model.named_modules())))
+        return unique(with_sleeping_experts(sites, dict(model.named_modules())))
 
 
 def _tokens(model: nn.Module, inputs: Any) -> Tokens | None:
     if isinstance(inputs, Mapping):
         return Tokens.of(arguments_of(model, (), inputs))
     return Tokens.of(arguments_of(model, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,), {}))
-
-
-def _with_sleeping_experts(sites: list[Site], modules: Mapping[str, nn.Module]) -> list[Site]:
-    """Experts that are modules of a list, and of which no token reached some, are all as those that were reached."""
-    known = {site.owner for site in sites}
-    found: list[Site] = []
-    for site in sites:
-        found.append(site)
-        match = re.fullmatch(r"(.*experts\.)(\d+)((?:\..+)?)", site.owner)
-        if site.role != "expert" or site.expert is not None or match is None:
-            continue
-        before, number, after = match.groups()
-        following = int(number) + 1
-        while f"{before}{following}{after}" in modules and f"{before}{following}{after}" not in known:
-            found.append(_moved(site, f"{before}{number}", f"{before}{following}"))
-            following += 1
-        preceding = int(number) - 1
-        while (
-            preceding >= 0 and f"{before}{preceding}{after}" not in known and f"{before}{preceding}{after}" in modules
-        ):
-            found.insert(-1, _moved(site, f"{before}{number}", f"{before}{preceding}"))
-            known.add(f"{before}{preceding}{after}")
-            preceding -= 1
-        known |= {each.owner for each in found}
-    return found
-
-
-def _moved(site: Site, old: str, new: str) -> Site:
-    """The site with all its paths under another expert's."""
-
-    def moved(path: str) -> str:
-        return re.sub(rf"^{re.escape(old)}(?=\.|$)", new, path)
-
-    return replace(
-        site,
-        name=moved(site.name),
-        up=moved(site.up),
-        down=site.down and moved(site.down),
-        owner=moved(site.owner),
-        module=site.module and moved(site.module),
-        scope=moved(site.scope),
-    )
-
-
-def _unique(sites: list[Site]) -> list[Site]:
-    """A module may compute several activations of one kind: the second one's name ends with 2."""
-    seen: Counter[str] = Counter()
-    found = []
-    for site in sites:
-        seen[site.name] += 1
-        times = seen[site.name]
-        found.append(site if times == 1 else replace(site, name=f"{site.name}.{times}"))
-    return found
 
 
 @contextmanager
@@ -263,12 +210,12 @@ def _sites(
     """``runs`` says how often each activation module ran."""
     owners = [owner for owner, _, _, down in groups if down is not None]
     blocks: dict[str, int] = {}
-    repeated = any(_block(owner) for owner, _, _, down in groups if down is not None)
+    repeated = any(block_of(owner) for owner, _, _, down in groups if down is not None)
     found: list[Site] = []
     for (owner, module, up, down), group in groups.items():
         # An MLP is one all the same whose output is a gate, or is gated.
         scanned = group.value.foreign or any(path == owner and down not in made for path, made in flow.scans)
-        role = _role(owner, module, down, group, scanned, repeated)
+        role = role_of(owner, module, down, experts=group.experts is not None, foreign=scanned, repeated=repeated)
         name = (
             owner
             if owners.count(owner) == 1 and down is not None
@@ -276,7 +223,7 @@ def _sites(
         )
         if not name:
             name = module or group.value.function
-        block = _block(owner) or _block(module or "")
+        block = block_of(owner) or block_of(module or "")
         site = Site(
             name=name, role=role, function=group.value.function, width=_width(group), gated=group.value.hidden is not None, up=up, down=down,
             expert=None, layer=blocks.setdefault(block, len(blocks)) if role in MEASURED else -1, calls=group.calls, owner=owner,
@@ -321,44 +268,6 @@ def _width(group: _Group) -> int:
     if group.use is not None and group.use.axis == 1:  # in groups, a weight has the channels of one group alone
         return group.use.entered.shape[1]
     return group.use.columns.shape[-1] if group.use is not None else group.value.activation.shape[-1]
-
-
-def _role(owner: str, module: str | None, down: str | None, group: _Group, foreign: bool, repeated: bool) -> Role:
-    words = set(re.split(r"[._]", owner.lower()))
-    if down is None:
-        return "router" if words & {"router", "gate", "gating"} else "other"
-    if _in_attention(owner):
-        return "attention"
-    if foreign:
-        return "state-space"
-    if words & {"router", "gating"} or owner.rpartition(".")[2] == "gate":
-        return "router"
-    if "shared" in words:
-        return "shared expert"
-    if group.experts is not None or words & {"experts", "expert"}:
-        return "expert"
-    if repeated and not _block(owner or module or ""):
-        return "head"
-    return "mlp"
-
-
-def _in_attention(owner: str) -> bool:
-    """Whether the nearest name that says what it is says attention: ``cross_attention.mlp`` is an MLP."""
-    for part in reversed(owner.lower().split(".")):
-        if re.fullmatch(r"mlp|ffn?|feed_?forward|\w*hyper_?connection", part):
-            return False
-        words = part.split("_")
-        if words[-1] in ("block", "blocks", "layer", "layers"):  # what holds attention, and more
-            continue
-        if any(word.startswith(("attn", "attention", "selfattn", "selfattention")) for word in words):
-            return True
-    return False
-
-
-def _block(path: str) -> str:
-    """The path up to and including its first number: ``model.layers.3`` of ``model.layers.3.mlp``."""
-    match = re.match(r"(?:.*?\.)?\d+(?=\.|$)", path)
-    return match[0] if match else ""
 
 
 def _scope(owner: str, group: _Group, ran: Set[str]) -> str:

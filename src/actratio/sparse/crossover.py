@@ -14,7 +14,8 @@ BATCHES = (1, 2, 4, 8, 16, 64)
 """Batches that are measured; others are taken for the next larger one, and larger ones for the last."""
 
 _RATIOS = (1.0, 0.5, 0.25, 0.1, 0.03)
-_ROUNDS = 5
+_DRAWS = 5
+_LEAST_ROUNDS, _MOST_ROUNDS, _SECONDS = 3, 40, 0.02
 _MARGIN = 0.97  # what is not faster by more than noise is not faster
 
 
@@ -52,26 +53,30 @@ def measure_crossover(
     generator = torch.Generator().manual_seed(0)
     for batch in batches:
         x = torch.randn(batch, width, generator=generator)
-        often = _ROUNDS if batch <= 16 else 2
-        limit = _time(dense, [x.to(dtype)], often)
         best = 0.0
         for ratio in _RATIOS:
-            some = [
+            draws = [
                 (x * (torch.rand(batch, width, generator=generator) < ratio)).to(dtype)
-                for _ in range(often if ratio < 1 else 1)
+                for _ in range(_DRAWS if ratio < 1 else 1)
             ]
-            if _time(sparse, some, often) <= limit / (_MARGIN if ratio == 1 else 1.0) * (1 if ratio == 1 else _MARGIN):
+            if _is_faster(sparse, dense, draws):
                 best = ratio
                 break
         found.append(best)
     return Crossover(tuple(found))
 
 
-def _time(function: Callable[[Tensor], object], inputs: Sequence[Tensor], often: int) -> float:
-    function(inputs[0])
-    times = []
-    for number in range(often):
-        start = time.perf_counter()
-        function(inputs[number % len(inputs)])
-        times.append(time.perf_counter() - start)
-    return median(times)
+def _is_faster(sparse: Callable[[Tensor], object], dense: Callable[[Tensor], object], draws: Sequence[Tensor]) -> bool:
+    """Whether ``sparse`` takes less time, in turns, by more than noise."""
+    times: tuple[list[float], list[float]] = ([], [])
+    spent = 0.0
+    for number in range(_MOST_ROUNDS):
+        for function, seconds in zip((sparse, dense), times, strict=True):
+            start = time.perf_counter()
+            function(draws[number % len(draws)])
+            seconds.append(time.perf_counter() - start)
+            spent += seconds[-1]
+        if number >= _LEAST_ROUNDS and spent > _SECONDS:
+            break
+    ours, theirs = (median(seconds[1:]) for seconds in times)
+    return ours <= _MARGIN * theirs

@@ -251,7 +251,10 @@ class SparseDown(_Sparse):
         flat = hidden.view(-1, hidden.shape[-1])
         most = known["_crossover"].most(*flat.shape)
         out: Tensor | None = product(flat, most) if most else None
-        return self._carefully(hidden) if out is None else out.view(*hidden.shape[:-1], out.shape[-1])
+        if out is not None:
+            return out.view(*hidden.shape[:-1], out.shape[-1])
+        rows = weight.t() if isinstance(self, nn.Linear) else weight
+        return products.dense_down(hidden, rows, known["_parameters"]["bias"], known["_buffers"]["_thresholds"])
 
     def _compiled(self, hidden: Tensor) -> Tensor:
         """One operator; or, where gradients may be wanted, the dense product, which the compiler knows."""
@@ -354,7 +357,11 @@ def _install_also(modules: Mapping[str, nn.Module], name: str, crossover: Crosso
     if crossover is None:
         timed = _Layer(layer, None)
         with torch.no_grad():
-            layer._crossover = measure_crossover(timed.rows.shape[0], layer.weight.dtype, timed.sparse, timed.dense)
+            measured = measure_crossover(timed.rows.shape[0], layer.weight.dtype, timed.sparse, timed.dense)
+        if any(measured.ratios):
+            layer._crossover = measured
+        else:
+            layer._leave()
 
 
 def _unless_slower(modules: Mapping[str, nn.Module], each: Plan) -> Plan:
@@ -398,7 +405,8 @@ class _Layer:
     """One layer's products, by the weights that it has."""
 
     def __init__(self, down: Any, up: Any) -> None:
-        self.rows, self.bias, self.thresholds, self.up = rows_of(down), down.bias, down._thresholds, up
+        self.down, self.up = down, up
+        self.rows, self.bias, self.thresholds = rows_of(down), down.bias, down._thresholds
         bias = None if up is None else up.bias
         self.product = products.prepare(self.rows, self.bias, self.thresholds, None if up is None else up.weight, bias)
 
@@ -407,13 +415,16 @@ class _Layer:
 
     def sparse(self, hidden: Tensor) -> Tensor:
         if self.up is None:
-            return products.down(self.product, hidden, self.rows, self.bias, self.thresholds, ALWAYS)
+            out: Tensor = self.down(hidden)  # as the model calls it, sparse with any batch while nothing is measured
+            return out
         x = self._input(hidden)
         return products.gated(self.product, hidden, x, self.up.weight, self.up.bias, self.rows, self.bias, ALWAYS)
 
     def dense(self, hidden: Tensor) -> Tensor:
-        if self.up is None:
+        if self.up is None and (self.thresholds is not None or self.rows.dtype == torch.bfloat16):
             return products.dense_down(hidden, self.rows, self.bias, self.thresholds)
+        if self.up is None:
+            return nn.functional.linear(hidden, self.rows.t(), self.bias)
         return products.dense_gated(hidden, self._input(hidden), self.up.weight, self.up.bias, self.rows, self.bias)
 
 
