@@ -40,7 +40,7 @@ def measure_crossover(
     dtype: torch.dtype,
     sparse: Callable[[Tensor], object],
     dense: Callable[[Tensor], object],
-    batches: Sequence[int] = BATCHES,
+    device: torch.device,
 ) -> Crossover:
     """Time both on random activations of falling ratio until the sparse one is faster.
 
@@ -51,12 +51,12 @@ def measure_crossover(
     """
     found = []
     generator = torch.Generator().manual_seed(0)
-    for batch in batches:
+    for batch in BATCHES:
         x = torch.randn(batch, width, generator=generator)
         best = 0.0
         for ratio in _RATIOS:
             draws = [
-                (x * (torch.rand(batch, width, generator=generator) < ratio)).to(dtype)
+                (x * (torch.rand(batch, width, generator=generator) < ratio)).to(device, dtype)
                 for _ in range(_DRAWS if ratio < 1 else 1)
             ]
             if _is_faster(sparse, dense, draws):
@@ -74,6 +74,8 @@ def _is_faster(sparse: Callable[[Tensor], object], dense: Callable[[Tensor], obj
         for function, seconds in zip((sparse, dense), times, strict=True):
             start = time.perf_counter()
             function(draws[number % len(draws)])
+            if draws[0].device.type == "cuda":
+                torch.cuda.synchronize(draws[0].device)
             seconds.append(time.perf_counter() - start)
             spent += seconds[-1]
         if number >= _LEAST_ROUNDS and spent > _SECONDS:

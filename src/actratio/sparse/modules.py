@@ -357,7 +357,9 @@ def _install_also(modules: Mapping[str, nn.Module], name: str, crossover: Crosso
     if crossover is None:
         timed = _Layer(layer, None)
         with torch.no_grad():
-            measured = measure_crossover(timed.rows.shape[0], layer.weight.dtype, timed.sparse, timed.dense)
+            measured = measure_crossover(
+                timed.rows.shape[0], layer.weight.dtype, timed.sparse, timed.dense, layer.weight.device
+            )
         if any(measured.ratios):
             layer._crossover = measured
         else:
@@ -382,11 +384,11 @@ def _measure(modules: Mapping[str, nn.Module], found: list[Plan]) -> None:
         if each.kind != "dense":
             down: Any = modules[(each.site.down or "").rpartition(".")[0]]
             alike[each.kind, tuple(rows_of(down).shape), down.weight.dtype, down.weight.device].append(number)
-    for (kind, (width, _), dtype, _), numbers in alike.items():
+    for (kind, (width, _), dtype, device), numbers in alike.items():
         downs = [modules[(found[number].site.down or "").rpartition(".")[0]] for number in numbers]
         sparse, dense = _contestants(kind, downs, [modules[found[number].site.owner] for number in numbers])
         with torch.no_grad():
-            crossover = measure_crossover(width, dtype, sparse, dense)
+            crossover = measure_crossover(width, dtype, sparse, dense, device)
         for number in numbers:
             found[number] = replace(found[number], crossover=crossover)
 

@@ -166,7 +166,7 @@ _torch_library.register_fake("actratio::sparse_down", _shape_of_down, lib=_libra
 def _kernels() -> list[ModuleType]:
     """Those whose compilers are installed (the extra ``fast``); imported at the first product."""
     found = []
-    for name, needs in (("cpu", "numba"),):
+    for name, needs in (("cpu", "numba"), ("cuda", "triton")):
         if find_spec(needs) is not None:
             found.append(import_module(f"actratio.sparse.{name}"))
     return found
