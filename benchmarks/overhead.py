@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import re
 import tempfile
 import time
@@ -175,7 +176,12 @@ def grown(name: str, batches: int) -> float:
 
 
 def memory(names: list[str]) -> list[dict[str, Any]]:
-    """A row a contestant: peak memory for 1, 4 and 16 batches."""
+    """A row a contestant: peak memory for 1, 4 and 16 batches.
+
+    The C library gives freed blocks back at once, for all contestants: else a peak holds what lies about in the heap too, which
+    changes by a hundred megabytes from process to process.
+    """
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "1000000"
     context = multiprocessing.get_context("spawn")
     rows = []
     for name in names:
