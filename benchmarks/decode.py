@@ -19,13 +19,11 @@ from statistics import median
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from actratio import Measurement, measure, sparsify
 from actratio.sparse.predict import predict
-from machine import bandwidth, machine, matmul_rate
+from machine import bandwidth, machine, matmul_rate, show
 
 _NEW = 24  # tokens that are generated
 _PROMPT = 8
@@ -149,13 +147,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"machine": made, "rows": rows, "goals": goals}))
         return
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    console = Console(width=220)
-    console.print(table)
-    for goal in goals:
-        console.print(f"{'met    ' if goal['met'] else 'NOT met'}  {goal['goal']}: {goal['measured']:.3g}")
+    show(rows, goals, 220)
 
 
 def trained(folder: Path, text: Path, batches: str, rounds: int) -> list[dict[str, Any]]:

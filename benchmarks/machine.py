@@ -7,6 +7,8 @@ from statistics import median
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.table import Table
 
 from actratio.provenance import provenance
 
@@ -38,6 +40,17 @@ def bandwidth(size: int = 400_000_000) -> float:
 
     once()
     return size / min(once() for _ in range(7))
+
+
+def show(rows: list[dict[str, Any]], goals: list[dict[str, Any]], width: int) -> None:
+    """A benchmark's rows as a table, and whether its goals are met."""
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    console = Console(width=width)
+    console.print(table)
+    for goal in goals:
+        console.print(f"{'met    ' if goal['met'] else 'NOT met'}  {goal['goal']}: {goal['measured']:.3g}")
 
 
 def machine(device: torch.device, rate: float) -> dict[str, Any]:

@@ -20,14 +20,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from actratio import measure, sparsify
 from actratio.data import load_dataset
 from actratio.sparse.crossover import ALWAYS
-from machine import machine, matmul_rate
+from machine import machine, matmul_rate, show
 
 NETWORKS = ("784-64-10", "784-256-10", "784-1024-10", "784-512-256-128-64-10", "784-1024-256-64-10", "784-8192-10")
 """Some of the article's, and one that is wider."""
@@ -84,10 +82,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"machine": made, "rows": rows, "goals": [goal]}))
         return
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console(width=160).print(table)
+    show(rows, [goal], 160)
 
 
 def race(models: dict[str, nn.Module], test: Tensor, batch: int, rounds: int) -> dict[str, float]:

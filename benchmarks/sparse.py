@@ -22,14 +22,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from actratio.sparse import products
 from actratio.sparse.modules import neuron_major
-from machine import bandwidth, machine, matmul_rate
+from machine import bandwidth, machine, matmul_rate, show
 
 SHAPES = ((1024, 4096), (4096, 11008), (4096, 16384))
 RATIOS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -65,13 +63,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"machine": made, "rows": rows, "goals": goals}))
         return
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    console = Console(width=180)
-    console.print(table)
-    for goal in goals:
-        console.print(f"{'met    ' if goal['met'] else 'NOT met'}  {goal['goal']}: {goal['measured']:.3g}")
+    show(rows, goals, 180)
 
 
 class Layers:

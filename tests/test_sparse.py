@@ -333,12 +333,37 @@ def test_an_mlp_that_is_never_faster_is_left_dense(monkeypatch: pytest.MonkeyPat
     assert {type(module) for module in model.modules()} == {type(module) for module in model_of(Gated).modules()}
 
 
+def test_a_converted_model_keeps_its_thresholds() -> None:
+    model = model_of(lambda: Plain(nn.GELU()))
+    cut = {f"blocks.{number}": torch.full((96,), 0.25) for number in range(2)}  # exact in bfloat16
+    made_sparse(model, thresholds=cut).to(torch.bfloat16)
+    dense = model_of(lambda: Plain(nn.GELU())).to(torch.bfloat16)
+    x = X.to(torch.bfloat16)
+    with torch.no_grad():
+        found, expected = model(x), x
+        for block in dense.blocks:  # type: ignore[union-attr]
+            h = block.act(block.up(expected))
+            expected = expected + block.down(torch.where(h.abs() <= 0.25, 0, h))
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("shape", [(4, 48), (2, 192), (96, 1)])
+def test_an_input_of_another_width_fails_as_in_a_dense_layer(shape: tuple[int, int]) -> None:
+    layer = made_sparse(model_of(Plain)).get_submodule("blocks.0.down")
+    with torch.no_grad():
+        layer(torch.rand(1, 96))
+        with pytest.raises(RuntimeError, match="cannot be multiplied"):
+            layer(torch.rand(*shape))
+
+
 def test_what_does_not_fit_is_one_sentence() -> None:
     model = model_of(Plain)
     with pytest.raises(ActratioError, match="no site 'nowhere'"):
         sparsify(model, measure(model, [X]), thresholds={"nowhere": torch.zeros(96)})
     with pytest.raises(ActratioError, match="does not say what it reads"):
         sparsify(nn.Linear(2, 2))
+    with pytest.raises(ActratioError, match=r"has 96 neurons, and thresholds of the shape \(5,\)"):
+        sparsify(model, measure(model, [X]), thresholds={"blocks.0": torch.zeros(5)})
     other = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     with pytest.raises(ActratioError, match="a measurement of this model"):
         sparsify(other, measure(model, [X]))

@@ -85,7 +85,7 @@ def curves(model: nn.Module, batches: Sequence[Batch], by: str = "contribution")
     found = []
     for each in eligible:
         rows = rows_of(_down(model, each)).detach().float()
-        norms = rows.norm(dim=1) if by == "contribution" else torch.ones(len(rows), device=rows.device)
+        norms = _norms(rows, by)
         h = hidden[each.site.name]
         weighed = h.abs() * norms
         some = weighed.flatten()
@@ -204,10 +204,14 @@ def thresholds_of(model: nn.Module, chosen: Chosen) -> dict[str, Tensor]:
     for each in plan(model):
         name = each.site.name
         if name in chosen.tau:
-            rows = rows_of(_down(model, each)).detach().float()
-            norms = rows.norm(dim=1) if chosen.by == "contribution" else torch.ones(len(rows), device=rows.device)
+            norms = _norms(rows_of(_down(model, each)).detach().float(), chosen.by)
             found[name] = chosen.tau[name] / norms.clamp_min(1e-30)
     return found
+
+
+def _norms(rows: Tensor, by: str) -> Tensor:
+    """What |h| of each neuron is weighed with."""
+    return rows.norm(dim=1) if by == "contribution" else torch.ones(len(rows), device=rows.device)
 
 
 def loss(model: nn.Module, batches: Sequence[Batch]) -> float:
@@ -262,7 +266,7 @@ def compare_sign(model: nn.Module, found: Sequence[Curve], batches: Sequence[Bat
         found: curves by contribution.
         batches: text to take the losses on.
     """
-    dropped, outputs = dict.fromkeys((curve.plan.site.name for curve in found), 0), 0
+    dropped = dict.fromkeys((curve.plan.site.name for curve in found), 0)
 
     def cut(curve: Curve) -> tuple[Callable[..., Any], nn.Module, Callable[..., Any], nn.Module]:
         site = curve.plan.site

@@ -387,26 +387,42 @@ _F32, _BF16 = np.float32(0), np.uint16(0)
 
 @cfunc(types.void(types.int64), cache=True)
 def down_f32(address):
-    """The part of the thread that calls it."""
-    _down_part(_array(address, (TURN + 1,), np.int64(0)), _next_turn(address + 8 * TURN), _F32)
+    """Parts, until all are taken: OpenMP may give fewer threads than were asked for."""
+    call = _array(address, (TURN + 1,), np.int64(0))
+    turn = _next_turn(address + 8 * TURN)
+    while turn < call[THREADS]:
+        _down_part(call, turn, _F32)
+        turn = _next_turn(address + 8 * TURN)
 
 
 @cfunc(types.void(types.int64), cache=True)
 def down_bf16(address):
     """As ``down_f32``."""
-    _down_part(_array(address, (TURN + 1,), np.int64(0)), _next_turn(address + 8 * TURN), _BF16)
+    call = _array(address, (TURN + 1,), np.int64(0))
+    turn = _next_turn(address + 8 * TURN)
+    while turn < call[THREADS]:
+        _down_part(call, turn, _BF16)
+        turn = _next_turn(address + 8 * TURN)
 
 
 @cfunc(types.void(types.int64), cache=True)
 def up_f32(address):
     """As ``down_f32``."""
-    _up_part(_array(address, (TURN + 1,), np.int64(0)), _next_turn(address + 8 * TURN), _F32)
+    call = _array(address, (TURN + 1,), np.int64(0))
+    turn = _next_turn(address + 8 * TURN)
+    while turn < call[THREADS]:
+        _up_part(call, turn, _F32)
+        turn = _next_turn(address + 8 * TURN)
 
 
 @cfunc(types.void(types.int64), cache=True)
 def up_bf16(address):
     """As ``down_f32``."""
-    _up_part(_array(address, (TURN + 1,), np.int64(0)), _next_turn(address + 8 * TURN), _BF16)
+    call = _array(address, (TURN + 1,), np.int64(0))
+    turn = _next_turn(address + 8 * TURN)
+    while turn < call[THREADS]:
+        _up_part(call, turn, _BF16)
+        turn = _next_turn(address + 8 * TURN)
 
 
 @njit(cache=True, nogil=True)

@@ -42,7 +42,7 @@ class Product:
         up: Tensor | None = None,
         up_bias: Tensor | None = None,
     ) -> None:
-        self.pointer = rows.data_ptr()
+        self.pointer, self.width = rows.data_ptr(), rows.shape[0]
         self._rows, self._bias, self._thresholds, self._up, self._up_bias = rows, bias, thresholds, up, up_bias
 
     def __reduce__(self) -> Any:

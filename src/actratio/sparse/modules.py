@@ -145,6 +145,8 @@ def _plan(
             site, "dense", float("nan"), f"there is no kernel for {down.weight.dtype} on {down.weight.device.type}"
         )
     ratio = float("nan") if measurement is None else _ratio(measurement, site)
+    if thresholds is not None and thresholds.shape != (site.width,):
+        raise SiteError(f"{site.name} has {site.width} neurons, and thresholds of the shape {tuple(thresholds.shape)}")
     if thresholds is not None:
         return Plan(site, "down", ratio, "neurons below their threshold are skipped", ALWAYS)
     if (ratio != ratio or ratio > _NO_ZEROS) and not site.function.startswith(_ZEROS):
@@ -244,6 +246,9 @@ class SparseDown(_Sparse):
             or product is None
             or product.pointer != weight.data_ptr()
             or hidden.dtype != weight.dtype
+            or hidden.device != weight.device
+            or hidden.ndim == 0
+            or hidden.shape[-1] != product.width
             or not hidden.is_contiguous()
             or not hidden.numel()
         ):

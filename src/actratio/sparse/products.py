@@ -26,6 +26,10 @@ class Product(Protocol):
     def pointer(self) -> int:
         """Where the weights are."""
 
+    @property
+    def width(self) -> int:
+        """Number of neurons."""
+
     def __call__(self, hidden: Tensor, most: int, x: Tensor | None = None) -> Tensor | None:
         """The product, or ``None`` where too many neurons are active."""
 
@@ -48,7 +52,9 @@ def prepare(
     kernel = next((kernel for kernel in _kernels() if kernel.takes(rows, up)), None)
     if kernel is None or any(each is not None and each.dtype != rows.dtype for each in (bias, up, up_bias)):
         return None
-    made: Product = kernel.Product(rows, bias, thresholds, up, up_bias)
+    # A model that is converted takes its thresholds along, which kernels read as float32.
+    limits = None if thresholds is None else thresholds.float().contiguous()
+    made: Product = kernel.Product(rows, bias, limits, up, up_bias)
     return made
 
 
@@ -133,20 +139,20 @@ def _wants_gradients(*tensors: Tensor | None) -> bool:
 
 
 def _suits(x: Tensor, rows: Tensor) -> bool:
-    return x.dtype == rows.dtype and x.device == rows.device and x.numel() > 0
+    return x.dtype == rows.dtype and x.device == rows.device and x.numel() > 0 and x.shape[-1] == len(rows)
 
 
 _torch_library: Any = torch.library
 _library = _torch_library.Library("actratio", "DEF")
 _library.define("sparse_down(Tensor hidden, Tensor rows, Tensor? bias, Tensor? thresholds, float[] ratios) -> Tensor")
-_prepared: dict[tuple[int, torch.dtype], Product | None] = {}
+_prepared: dict[tuple[Any, ...], Product | None] = {}
 
 
 def _compiled_down(
     hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Tensor | None, ratios: list[float]
 ) -> Tensor:
     """``down`` as an operator, which compiled code calls without looking into it; products are prepared once."""
-    key = rows.data_ptr(), rows.dtype
+    key = rows.dtype, rows.shape, *(None if each is None else each.data_ptr() for each in (rows, bias, thresholds))
     if key not in _prepared:
         _prepared[key] = prepare(rows, bias, thresholds)
     return down(_prepared[key], hidden, rows, bias, thresholds, Crossover(tuple(ratios)))
