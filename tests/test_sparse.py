@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +139,16 @@ def test_threads_may_change_and_several_may_call_at_once() -> None:
         assert wrong == []
     finally:
         torch.set_num_threads(before)
+
+
+def test_fewer_threads_than_were_asked_for_do_all_of_the_work() -> None:
+    code = (
+        "import torch; torch.set_num_threads(4); from actratio.sparse import cpu; x, w = torch.ones(2, 300), torch.ones(300, 8);"
+        "print(cpu.Product(w)(x, 600).unique().tolist(), cpu.Product(w)(x[:1], 600).unique().tolist())"
+    )
+    environment = {**os.environ, "OMP_THREAD_LIMIT": "2"}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert ran.stdout.strip() == "[300.0] [300.0]", ran.stderr
 
 
 # ---- Models.
