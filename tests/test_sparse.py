@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from torch.nn import functional as F  # noqa: N812
 import actratio
 from actratio import ActratioError, measure
 from actratio.sparse import cpu, densify, plans, sparsify
+from actratio.sparse.contest import Contest, measure_crossover
 from actratio.sparse.crossover import ALWAYS, NEVER
 
 EPSILON = {torch.float32: 2.0**-22, torch.bfloat16: 2.0**-7}
@@ -338,7 +341,7 @@ def test_other_layers_that_read_zeros_are_sparse_too() -> None:
 
 
 def test_an_mlp_that_is_never_faster_is_left_dense(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actratio.sparse.modules.measure_crossover", lambda *_: NEVER)
+    monkeypatch.setattr("actratio.sparse.convert.measure_crossover", lambda *_: NEVER)
     model = sparsify(model_of(Gated), measure(model_of(Gated), [X]))
     assert {(plan.kind, plan.why) for plan in plans(model)} == {
         ("dense", "its dense products are faster here, with any batch")
@@ -434,3 +437,152 @@ def test_a_sparse_model_is_saved_as_any_other(tmp_path: Path) -> None:
     with torch.no_grad():
         again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
         torch.testing.assert_close(again(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-5)
+
+
+# ---- What people do to a sparse model.
+
+
+@torch.no_grad()
+def test_hooks_on_what_a_gated_mlp_skips_are_called() -> None:
+    model = made_sparse(model_of(Gated))
+    seen: list[str] = []
+    for name in ("blocks.0.up", "blocks.1.down"):
+        module = model.get_submodule(name)
+        module.register_forward_hook(lambda _m, _a, out, name=name: seen.append(name) or 2 * out)  # type: ignore[func-returns-value, misc]
+    first, second = model.blocks  # type: ignore[misc]
+    x = X + first.down(first.act(first.gate(X)) * 2 * F.linear(X, first.up.weight, first.up.bias))
+    y = second.act(second.gate(x)) * second.up(x)
+    expected = x + 2 * F.linear(y, second.down.weight, second.down.bias)
+    seen.clear()
+    torch.testing.assert_close(model(X), expected, rtol=1e-4, atol=1e-5)
+    assert seen == ["blocks.0.up", "blocks.1.down"]
+
+
+@torch.no_grad()
+def test_a_sparse_model_is_measured_like_a_dense_one() -> None:
+    for kind in KINDS:
+        dense, fast = measure(model_of(kind), [X]), measure(made_sparse(model_of(kind)), [X])
+        assert [row.counts.active.tolist() for row in fast] == [row.counts.active.tolist() for row in dense]
+
+
+class Adapted(nn.Module):
+    """What libraries of adapters put in a layer's place: a module of another class, with the weights of the layer."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+
+    @property
+    def weight(self) -> Tensor:
+        return self.base.weight
+
+    @property
+    def bias(self) -> Tensor:
+        return self.base.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.base(x) + 1
+        return out
+
+
+@pytest.mark.parametrize("name", ["up", "down"])
+@torch.no_grad()
+def test_layers_that_are_replaced_afterwards_are_called(name: str) -> None:
+    model, dense = made_sparse(model_of(Gated)), model_of(Gated)
+    for each in (model, dense):
+        block = each.get_submodule("blocks.0")
+        setattr(block, name, Adapted(block.get_submodule(name)))  # type: ignore[arg-type]
+    torch.testing.assert_close(model(X), dense(X), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_weights_that_are_replaced_one_by_one_are_used(kind: Callable[[], nn.Module]) -> None:
+    model, dense = made_sparse(model_of(kind)), model_of(kind)
+    model(X)
+    for name, _ in dense.named_parameters():
+        for each in (model, dense):
+            owner, _, last = name.rpartition(".")
+            module = each.get_submodule(owner)
+            setattr(module, last, nn.Parameter(2 * getattr(module, last).detach()))
+        torch.testing.assert_close(model(X), dense(X), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_under_autocast_results_have_the_dense_model_s_type(kind: Callable[[], nn.Module]) -> None:
+    layer = made_sparse(model_of(kind)).get_submodule("blocks.0.down")
+    dense = model_of(kind).get_submodule("blocks.0.down")
+    hidden = sparse(3, 96, ratio=0.2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(hidden).dtype == dense(hidden).dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_a_weight_may_be_computed_afterwards() -> None:
+    model, dense = made_sparse(model_of(Plain)), model_of(Plain)
+    for each in (model, dense):
+        nn.utils.parametrizations.weight_norm(each.get_submodule("blocks.0.down"))
+        each.get_submodule("blocks.0.down").parametrizations.weight.original0.mul_(3)  # type: ignore[union-attr, operator]
+    torch.testing.assert_close(model(X), dense(X), rtol=1e-5, atol=1e-5)
+
+
+def test_compiled_code_does_not_keep_weights_alive() -> None:
+    rows = torch.randn(64, 32)
+    alive = weakref.ref(rows)
+    with torch.no_grad():
+        torch.ops.actratio.sparse_down(torch.ones(1, 64), rows, None, None, list(ALWAYS.ratios))
+    del rows
+    gc.collect()
+    assert alive() is None
+
+
+# ---- Which is faster.
+
+
+class Timed:
+    """A contest of two layers, whose times are made up."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, faster: Callable[[int, float], bool], slower: Callable[[float], bool]) -> None:
+        self.faster, self.slower, self.sparse = faster, slower, [nn.Module()]
+        vars(self.sparse[0])["_crossover"] = None
+
+    def is_faster(self, draws: list[Tensor]) -> bool:
+        return self.faster(len(draws[0]), float((torch.stack(draws) != 0).float().mean()))
+
+    def is_slower(self, draws: list[Tensor]) -> bool:
+        crossover: Any = vars(self.sparse[0])["_crossover"]
+        return self.slower(crossover.most(len(draws[0]), 1000) / (1000 * len(draws[0])))
+
+
+def crossover_of(faster: Callable[[int, float], bool], slower: Callable[[float], bool]) -> tuple[float, ...]:
+    contest: Any = Timed(faster, slower)
+    return measure_crossover(contest, 1000).ratios
+
+
+def test_the_crossover_is_the_largest_ratio_that_is_faster() -> None:
+    assert crossover_of(lambda _, ratio: ratio < 0.3, lambda _: False) == (0.25,) * 6
+    assert crossover_of(lambda *_: True, lambda _: True) == (1.0,) * 6  # nothing is ever left to the dense product
+    assert crossover_of(lambda batch, ratio: ratio < 0.7 / batch, lambda _: False) == (0.5, 0.25, 0.1, 0.03, 0.03, 0.0)
+
+
+def test_a_layer_that_is_slower_where_it_is_dense_is_left_alone() -> None:
+    # Looking what is active costs too much: it is not looked.
+    assert crossover_of(lambda batch, ratio: batch == 1 or ratio < 0.3, lambda most: most > 0) == (1.0,) + (0.0,) * 5
+    # Being dense in another class costs too much: it stays what it was.
+    assert crossover_of(lambda batch, ratio: batch == 1, lambda _: True) == NEVER.ratios
+
+
+@pytest.mark.parametrize("kind", ["down", "gated", "cut"])
+def test_dense_and_sparse_layers_are_timed(kind: str) -> None:
+    torch.manual_seed(0)
+    up = nn.Linear(6, 40) if kind == "gated" else None
+    contest = Contest(nn.Linear(40, 6), up, kind == "cut", 2)
+    with torch.no_grad():
+        dense, fast = contest.times([sparse(3, 40, ratio=0.2)], 3, cold=True)
+        assert dense > 0
+        assert fast > 0
+        hidden = sparse(3, 40, ratio=0.5)
+        torch.testing.assert_close(next(contest._sparse)(hidden), next(contest._dense)(hidden))

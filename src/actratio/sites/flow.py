@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from actratio.sites import functions
+from actratio.sites.followed import follow
 from actratio.sites.values import Stream, Use, Value, Weight, cut, select
 
 
@@ -76,9 +77,11 @@ class Flow(TorchFunctionMode):
             self._frames.append(_Frame(self._names[id(inside)], inside, atomic=False))
         enter = nn.modules.module.register_module_forward_pre_hook(self._enter)
         leave = nn.modules.module.register_module_forward_hook(self._leave, always_call=True)
+        follow(1)
         try:
             yield
         finally:
+            follow(-1)
             enter.remove()
             leave.remove()
             self.forget()

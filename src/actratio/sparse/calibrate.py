@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from actratio.errors import SiteError
 from actratio.sites.inputs import device_of
+from actratio.sparse.convert import densify, sparsify
 from actratio.sparse.crossover import NEVER
-from actratio.sparse.modules import Plan, densify, plan, rows_of, sparsify
+from actratio.sparse.layers import rows_of
+from actratio.sparse.plans import Plan, plan
 
 BY = ("contribution", "magnitude")
 _SHARES = tuple(place / 100 for place in (*range(0, 95, 5), 95, 96, 97, 98, 99))

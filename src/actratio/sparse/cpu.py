@@ -33,8 +33,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actratio.sparse import compiled
+from actratio.sparse import compiled, product
 from actratio.sparse.compiled import BATCH, CHUNK, HIDDEN, INPUT, MOST, OUT, PLACES, THREADS, TURN
+from actratio.sparse.product import address
 
 GROUP = 16
 """Examples that are multiplied together; a larger batch is taken in groups."""
@@ -46,6 +47,7 @@ _KINDS: dict[torch.dtype, tuple[int, Any, Any, Any]] = {
 """Of each type: how many numbers are read as one word, the call, and what its threads do."""
 
 _Call = ctypes.c_int64 * (TURN + 1)
+_Function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
 
 
 def takes(rows: Tensor, up: Tensor | None = None) -> bool:
@@ -60,33 +62,8 @@ def takes(rows: Tensor, up: Tensor | None = None) -> bool:
     )
 
 
-class Product:
-    """Σᵢ hᵢ · rowsᵢ over the active neurons, plus the bias; where there is an up projection, hᵢ is gᵢ · (upᵢ · x + biasᵢ).
-
-    Args:
-        rows: (width, features), weights that ``takes`` takes.
-        bias: (features,).
-        thresholds: (width,) float32: a neuron is active where |h| is larger, or h is NaN; without, where h ≠ 0.
-        up: (width, inputs).
-        up_bias: (width,).
-
-    Attributes:
-        pointer: where the weights are; a product is of use as long as they stay there.
-    """
-
-    __slots__ = (
-        "_address",
-        "_dtype",
-        "_function",
-        "_kept",
-        "_local",
-        "_size",
-        "_template",
-        "features",
-        "inputs",
-        "pointer",
-        "width",
-    )
+class Product(product.Product):
+    """On a CPU."""
 
     def __init__(
         self,
@@ -96,47 +73,30 @@ class Product:
         up: Tensor | None = None,
         up_bias: Tensor | None = None,
     ) -> None:
-        self.width, self.features = rows.shape
-        self.inputs = 0 if up is None else up.shape[1]
-        self.pointer = rows.data_ptr()
+        super().__init__(rows, bias, thresholds, up, up_bias)
         self._dtype, self._size = rows.dtype, rows.element_size()
-        self._kept = rows, bias, thresholds, up, up_bias
         per, call, up_body, down_body = _KINDS[rows.dtype]
-        self._function: Callable[[int], int] = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(call.address)
+        self._function: Callable[[int], int] = _Function(call.address)
         self._template = (
-            0, 0, _address(up), _address(up_bias), self.pointer, _address(bias), _address(thresholds), 0, 0, 0, 0, 0, 0,
+            0, 0, address(up), address(up_bias), rows.data_ptr(), address(bias), address(thresholds), 0, 0, 0, 0, 0, 0,
             0, self.width, self.features, self.inputs, 0, 0, per, _openmp(), up_body.address, down_body.address, 0,
         )  # fmt: skip
         self._local = threading.local()
 
-    def __reduce__(self) -> Any:
-        return type(None), ()  # addresses are of no use to a copy
-
     def __call__(self, hidden: Tensor, most: int, x: Tensor | None = None) -> Tensor | None:
-        """Multiply.
-
-        Args:
-            hidden: (batch, width), contiguous, of the weights' type; with an up projection, the gate after its activation function.
-            most: how many active neurons, of all examples together, are worth it.
-            x: (batch, inputs), contiguous: what the up projection reads.
-
-        Returns:
-            (batch, features), or ``None`` where more neurons are active.
-        """
+        """As ``product.Product`` says."""
         batch = len(hidden)
         out = torch.empty((batch, self.features), dtype=self._dtype)
         if batch > GROUP:
             return self._in_groups(hidden, most, x, out)
-        return (
-            out if self._run(hidden.data_ptr(), out.data_ptr(), batch, most, 0 if x is None else x.data_ptr()) else None
-        )
+        return out if self._run(hidden.data_ptr(), out.data_ptr(), batch, most, address(x)) else None
 
     def _in_groups(self, hidden: Tensor, most: int, x: Tensor | None, out: Tensor) -> Tensor | None:
         batch, size = len(hidden), self._size
         for start in range(0, batch, GROUP):
             some = min(GROUP, batch - start)
             read = hidden.data_ptr() + start * self.width * size
-            given = 0 if x is None else x.data_ptr() + start * self.inputs * size
+            given = address(x) + start * self.inputs * size
             if not self._run(read, out.data_ptr() + start * self.features * size, some, most * some // batch, given):
                 return None
         return out
@@ -147,9 +107,9 @@ class Product:
         call = local.get((batch, threads))
         if call is None or call[-1] != _workspace.grown:
             call = local[batch, threads] = self._prepare(batch, threads)
-        numbers, address, _ = call
+        numbers, place, _ = call
         numbers[HIDDEN], numbers[OUT], numbers[INPUT], numbers[MOST] = hidden, out, x, most
-        return self._function(address)
+        return self._function(place)
 
     def _prepare(self, batch: int, threads: int) -> tuple[Any, int, int]:
         """A call's numbers with all that does not change, their address, and the age of the workspace that they speak of."""
@@ -159,10 +119,6 @@ class Product:
         for place, array in enumerate(_workspace.arrays):
             numbers[PLACES + place] = array.ctypes.data
         return numbers, ctypes.addressof(numbers), _workspace.grown
-
-
-def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
 
 
 @cache

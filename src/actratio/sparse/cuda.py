@@ -10,12 +10,12 @@ Tested in Triton's interpreter, and compiled for one; never timed on a GPU.
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from actratio.sparse import product
 
 LARGEST_BATCH = 16
 _DOT = 16  # the least that a matrix product of Triton's takes
@@ -31,46 +31,34 @@ def takes(rows: Tensor, up: Tensor | None = None) -> bool:
     )
 
 
-class Product:
-    """As ``cpu.Product``; how many neurons are worth it is not counted, for the host would have to wait for it."""
-
-    def __init__(
-        self,
-        rows: Tensor,
-        bias: Tensor | None = None,
-        thresholds: Tensor | None = None,
-        up: Tensor | None = None,
-        up_bias: Tensor | None = None,
-    ) -> None:
-        self.pointer, self.width = rows.data_ptr(), rows.shape[0]
-        self._rows, self._bias, self._thresholds, self._up, self._up_bias = rows, bias, thresholds, up, up_bias
-
-    def __reduce__(self) -> Any:
-        return type(None), ()
+class Product(product.Product):
+    """On a GPU; how many neurons are worth it is not counted, for the host would have to wait for it."""
 
     def __call__(self, hidden: Tensor, most: int, x: Tensor | None = None) -> Tensor | None:
-        """The product, or ``None`` for a batch that dense products suit better."""
+        """As ``product.Product`` says."""
+        rows, bias, up, up_bias = self.weights
+        assert rows is not None
         batch, width = hidden.shape
         if batch > LARGEST_BATCH:
             return None
         size = 1 if batch == 1 else _DOT
-        if self._up is not None and x is not None:
+        if up is not None and x is not None:
             made = torch.empty_like(hidden)
             _up_kernel[(triton.cdiv(width, _NEURONS),)](
-                hidden, x, self._up, self._up if self._up_bias is None else self._up_bias, made, batch, width, x.shape[1],
-                BIASED=self._up_bias is not None, BATCH=size, NEURONS=_NEURONS, INPUTS=64,
+                hidden, x, up, up if up_bias is None else up_bias, made, batch, width, x.shape[1],
+                BIASED=up_bias is not None, BATCH=size, NEURONS=_NEURONS, INPUTS=64,
             )  # fmt: skip
             hidden = made
-        features = self._rows.shape[1]
+        features = self.features
         splits = triton.cdiv(width, _SPAN)
         sums = torch.empty(splits, batch, features, dtype=torch.float32, device=hidden.device)
-        cut = self._thresholds is not None
+        cut = self.thresholds is not None
         _down_kernel[(triton.cdiv(features, _COLUMNS), splits)](
-            hidden, self._rows, self._thresholds if cut else hidden, sums, batch, width, features,
+            hidden, rows, self.thresholds if cut else hidden, sums, batch, width, features,
             CUT=cut, BATCH=size, NEURONS=_NEURONS, COLUMNS=_COLUMNS, SPAN=_SPAN,
         )  # fmt: skip
         out = sums.sum(0)
-        return (out if self._bias is None else out + self._bias).to(hidden.dtype)
+        return (out if bias is None else out + bias).to(hidden.dtype)
 
 
 @triton.jit

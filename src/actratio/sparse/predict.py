@@ -7,13 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import cycle
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from actratio.counts import WINDOWS, SiteCounts
 from actratio.criteria import Criterion
@@ -21,12 +19,10 @@ from actratio.errors import SiteError
 from actratio.kernels import count
 from actratio.measurement import Measurement, Row
 from actratio.sites.inputs import device_of
-from actratio.sparse import products
-from actratio.sparse.crossover import ALWAYS
-from actratio.sparse.modules import Plan, counts_of_nonzero, neuron_major, plan
+from actratio.sparse.contest import Contest
+from actratio.sparse.plans import Plan, counts_of_nonzero, parts_of, plan
 
-_WEIGHTS = 200e6  # bytes of a shape's weights that are timed in turn: more than caches hold, unless the model has less
-_ROUNDS = 11
+_ROUNDS = 10
 _WORTH = 1.1
 
 
@@ -110,7 +106,10 @@ def predict(
     with torch.no_grad():
         machine = _machine(device_of(model))
         for batch in batches:
-            layers = [_layer(model, each, measurement, batch, found, timed) for each in found]
+            layers = [
+                _layer(model, each, measurement, batch, found, timed, each.site.name in (thresholds or {}))
+                for each in found
+            ]
             speeds.append(_speed(model, batch, layers))
     return machine, speeds
 
@@ -180,6 +179,7 @@ def _layer(
     batch: int,
     every: Sequence[Plan],
     timed: dict[Any, tuple[float, float]],
+    cut: bool,
 ) -> LayerSpeed:
     weight = model.get_parameter(each.site.down or "")
     features, width = weight.numel() // each.site.width, each.site.width
@@ -192,10 +192,14 @@ def _layer(
     one = features * width
     times = 0.0, 0.0
     if sparse:
-        key = each.kind, features, width, weight.dtype, batch, round(needed, 3), round(ratio, 3)
+        key = each.kind, features, width, weight.dtype, batch, round(needed, 3), round(ratio, 3), cut
         if key not in timed:
+            modules = dict(model.named_modules())
+            parts = parts_of(modules, each.site) if each.kind == "gated" else None
             alike = sum(1 for other in every if other.kind == each.kind and other.site.width == width)
-            timed[key] = _race(each.kind, features, width, weight, batch, ratio, needed, alike)
+            down = modules[(each.site.down or "").rpartition(".")[0]]
+            contest = Contest(down, None if parts is None else parts[2], cut, alike)
+            timed[key] = _race(contest, width, batch, ratio, needed)
         times = timed[key]
     return LayerSpeed(
         each,
@@ -208,42 +212,15 @@ def _layer(
     )
 
 
-def _race(
-    kind: str, features: int, width: int, like: Tensor, batch: int, ratio: float, needed: float, layers: int
-) -> tuple[float, float]:
-    """Seconds of the dense and of the sparse product of weights of this shape, of so many layers in turn."""
-    device, dtype = like.device, like.dtype
-    count = max(1, min(layers, int(_WEIGHTS / (features * width * dtype.itemsize)) or 1))
-    dense = [torch.randn(features, width, device=device).to(dtype) for _ in range(count)]
-    rows = [neuron_major(each.t()) for each in dense]
-    ups = [torch.randn(width, features, device=device).to(dtype) for _ in range(count)] if kind == "gated" else []
+def _race(contest: Contest, width: int, batch: int, ratio: float, needed: float) -> tuple[float, float]:
+    """Seconds of a dense and of a sparse layer, dense where that is faster, on examples that share neurons as much as they were seen to."""
     draws = []
-    for _ in range(8):  # examples that share neurons as much as they were seen to
+    for _ in range(8):
         shared = torch.rand(width) < needed
         mine = torch.rand(batch, width) < min(1.0, ratio / max(needed, 1e-9))
-        draws.append((torch.randn(batch, width) * shared * mine).to(device, dtype))
-    x = torch.randn(batch, features, device=device).to(dtype)
-
-    made = [products.prepare(each, up=ups[place] if ups else None) for place, each in enumerate(rows)]
-
-    def run_dense(hidden: Tensor, place: int) -> Tensor:
-        if kind == "gated":
-            hidden = hidden * F.linear(x, ups[place])
-        return F.linear(hidden, dense[place])
-
-    def run_sparse(hidden: Tensor, place: int) -> Tensor:
-        if kind == "gated":
-            return products.gated(made[place], hidden, x, ups[place], None, rows[place], None, ALWAYS)
-        return products.down(made[place], hidden, rows[place], None, None, ALWAYS)
-
-    layer, draw = cycle(range(count)), cycle(draws)
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(_ROUNDS):
-        for run, seconds in zip((run_dense, run_sparse), times, strict=True):
-            hidden, place = next(draw), next(layer)
-            seconds.append(_timed(lambda run=run, hidden=hidden, place=place: run(hidden, place), device))
-    dense_seconds, sparse_seconds = (median(seconds[1:]) for seconds in times)
-    return dense_seconds, min(dense_seconds, sparse_seconds)  # dense where that is faster
+        draws.append((torch.randn(batch, width) * shared * mine).to(contest.device, contest.dtype))
+    dense, sparse = contest.times(draws, _ROUNDS)
+    return dense, min(dense, sparse)
 
 
 def _speed(model: nn.Module, batch: int, layers: list[LayerSpeed]) -> Speed:

@@ -10,28 +10,15 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from actratio.sites.followed import is_followed
 from actratio.sparse.crossover import Crossover
-
-
-class Product(Protocol):
-    """Weights that a kernel multiplies by; see ``cpu.Product``."""
-
-    @property
-    def pointer(self) -> int:
-        """Where the weights are."""
-
-    @property
-    def width(self) -> int:
-        """Number of neurons."""
-
-    def __call__(self, hidden: Tensor, most: int, x: Tensor | None = None) -> Tensor | None:
-        """The product, or ``None`` where too many neurons are active."""
+from actratio.sparse.product import Product, address
 
 
 def prepare(
@@ -50,7 +37,8 @@ def prepare(
     """
     rows, up = rows.detach(), None if up is None else up.detach()
     kernel = next((kernel for kernel in _kernels() if kernel.takes(rows, up)), None)
-    if kernel is None or any(each is not None and each.dtype != rows.dtype for each in (bias, up, up_bias)):
+    others = [each for each in (bias, up, up_bias) if each is not None]
+    if kernel is None or any((each.dtype, each.device) != (rows.dtype, rows.device) for each in others):
         return None
     # A model that is converted takes its thresholds along, which kernels read as float32.
     limits = None if thresholds is None else thresholds.float().contiguous()
@@ -74,7 +62,12 @@ def down(
         crossover: from which ratio on the dense product is taken.
     """
     width, features = rows.shape
-    if product is not None and not _wants_gradients(hidden, rows, bias) and _suits(hidden, rows):
+    if (
+        product is not None
+        and not wants_gradients(hidden, rows, bias)
+        and suits(hidden, rows)
+        and hidden.shape[-1] == width
+    ):
         flat = hidden.reshape(-1, width).contiguous()
         most = crossover.most(len(flat), width)
         out = product(flat, most) if most else None
@@ -112,8 +105,14 @@ def gated(
         crossover: as for ``down``.
     """
     width, features = rows.shape
-    wanted = _wants_gradients(gate, x, up, up_bias, rows, bias)
-    if product is not None and not wanted and _suits(gate, rows) and x.dtype == gate.dtype:
+    wanted = wants_gradients(gate, x, up, up_bias, rows, bias)
+    if (
+        product is not None
+        and not wanted
+        and suits(gate, rows)
+        and suits(x, up)
+        and (gate.shape[-1], x.shape[-1]) == up.shape
+    ):
         flat, read = gate.reshape(-1, width).contiguous(), x.reshape(-1, x.shape[-1]).contiguous()
         most = crossover.most(len(flat), width)
         out = product(flat, most, read) if most else None
@@ -134,28 +133,40 @@ def has_kernel(rows: Tensor) -> bool:
     return any(kernel.takes(rows) for kernel in _kernels())
 
 
-def _wants_gradients(*tensors: Tensor | None) -> bool:
+def wants_gradients(*tensors: Tensor | None) -> bool:
+    """Whether autograd would follow an operation on these."""
     return torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
 
 
-def _suits(x: Tensor, rows: Tensor) -> bool:
-    return x.dtype == rows.dtype and x.device == rows.device and x.numel() > 0 and x.shape[-1] == len(rows)
+def suits(x: Tensor, weight: Tensor) -> bool:
+    """Whether a product of the two, as they are, is what a dense layer would compute."""
+    return (
+        x.dtype == weight.dtype
+        and x.device == weight.device
+        and x.numel() > 0
+        and not torch.is_autocast_enabled(x.device.type)
+        and not is_followed()
+    )
 
 
 _torch_library: Any = torch.library
 _library = _torch_library.Library("actratio", "DEF")
 _library.define("sparse_down(Tensor hidden, Tensor rows, Tensor? bias, Tensor? thresholds, float[] ratios) -> Tensor")
-_prepared: dict[tuple[Any, ...], Product | None] = {}
+_prepared: dict[tuple[Any, ...], Product] = {}
 
 
 def _compiled_down(
     hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Tensor | None, ratios: list[float]
 ) -> Tensor:
     """``down`` as an operator, which compiled code calls without looking into it; products are prepared once."""
-    key = rows.dtype, rows.shape, *(None if each is None else each.data_ptr() for each in (rows, bias, thresholds))
-    if key not in _prepared:
-        _prepared[key] = prepare(rows, bias, thresholds)
-    return down(_prepared[key], hidden, rows, bias, thresholds, Crossover(tuple(ratios)))
+    key = rows.dtype, rows.shape, *map(address, (rows, bias, thresholds))
+    product = _prepared.get(key)
+    if product is None:
+        product = prepare(rows, bias, thresholds)
+        if product is not None and rows.device.type == "cpu" and (product.thresholds is thresholds):
+            product.weights = ()  # the key says where they are, so that it is right as long as they are there
+            _prepared[key] = product
+    return down(product, hidden, rows, bias, thresholds, Crossover(tuple(ratios)))
 
 
 def _shape_of_down(

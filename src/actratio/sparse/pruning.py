@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from actratio.errors import SiteError
 from actratio.measurement import Measurement
 from actratio.sites import Site, call
-from actratio.sparse.modules import counts_of_nonzero, densify, is_linear, parts_of, plan
+from actratio.sparse.convert import densify
+from actratio.sparse.layers import is_linear
+from actratio.sparse.plans import counts_of_nonzero, parts_of, plan
 
 _WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "d_ff", "ffn_hidden_size", "hidden_dim", "decoder_ffn_dim")
 """What configurations of transformers' call an MLP's width."""

@@ -12,8 +12,8 @@ from torch import nn
 from actratio.errors import ModelError, RunError
 from actratio.files import write_json
 from actratio.sparse.calibrate import Chosen, thresholds_of
+from actratio.sparse.convert import densify, sparsify
 from actratio.sparse.crossover import Crossover
-from actratio.sparse.modules import densify, sparsify
 
 NAME = "thresholds.json"
 _FORMAT = 1

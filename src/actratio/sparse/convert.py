@@ -1,0 +1,132 @@
+"""Putting the sparse products into a model, and taking them out again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from actratio.errors import SiteError
+from actratio.measurement import Measurement
+from actratio.sparse import products
+from actratio.sparse.contest import Contest, measure_crossover
+from actratio.sparse.crossover import Crossover
+from actratio.sparse.layers import is_linear, neuron_major, rows_of
+from actratio.sparse.modules import Sparse, install_down, install_gated
+from actratio.sparse.plans import Plan, parts_of, plan
+
+_PLANS = "_actratio_plans"
+
+
+def sparsify(
+    model: nn.Module,
+    measurement: Measurement | None = None,
+    *,
+    thresholds: Mapping[str, Tensor] | None = None,
+    crossover: Crossover | None = None,
+    also: Iterable[str] = (),
+) -> nn.Module:
+    """Let a model skip the neurons whose activations are zero; its outputs are the same up to the order of summation.
+
+    The model itself is changed and returned: same parameters, same ``state_dict``, same ``generate``. In training, and
+    wherever gradients are wanted, it computes as before. ``densify`` undoes it, ``plans`` says what became of each MLP.
+
+    Args:
+        measurement: of this model: its sites, and how many neurons fire. Without, sites are found, and every one whose
+            function has true zeros is taken.
+        thresholds: (width,) for a site's name: neurons whose |h| is at or below are taken for zero, everywhere.
+        crossover: from which ratio on the dense product is taken; by default measured here, which takes some seconds.
+            An MLP that is never faster is left dense.
+        also: names of other linear layers that read many zeros, such as the first one of a classifier of images.
+
+    Raises:
+        SiteError: the model has no MLP, no such layer, or the measurement is of another model.
+    """
+    densify(model)
+    found = plan(model, measurement, thresholds)
+    modules = dict(model.named_modules())
+    others = {name: _other(modules, name) for name in also}
+    if crossover is None:
+        found = _measured(modules, found, thresholds or {})
+        crossovers = _measured_alone(others)
+    else:
+        found = [each if each.kind == "dense" else replace(each, crossover=crossover) for each in found]
+        crossovers = dict.fromkeys(others, crossover)
+    for each in found:
+        if each.kind != "dense":
+            _install(modules, each, (thresholds or {}).get(each.site.name))
+        modules[each.site.owner].__dict__.setdefault(_PLANS, []).append(each)
+    for name, layer in others.items():
+        if any(crossovers[name].ratios):
+            install_down(layer, None, crossovers[name])
+    return model
+
+
+def densify(model: nn.Module) -> nn.Module:
+    """Undo ``sparsify``: every module has its class and its layout in memory again."""
+    for module in model.modules():
+        module.__dict__.pop(_PLANS, None)
+        if isinstance(module, Sparse):
+            module.leave()
+    return model
+
+
+def plans(model: nn.Module) -> list[Plan]:
+    """What ``sparsify`` made of each MLP of a model, in the order of execution; empty if nothing."""
+    found = [each for module in model.modules() for each in module.__dict__.get(_PLANS, ())]
+    return sorted(found, key=lambda each: each.site.layer)
+
+
+def _down(modules: Mapping[str, nn.Module], each: Plan) -> Any:
+    return modules[(each.site.down or "").rpartition(".")[0]]
+
+
+def _install(modules: Mapping[str, nn.Module], each: Plan, thresholds: Tensor | None) -> None:
+    parts = parts_of(modules, each.site) if each.kind == "gated" else None
+    install_down(_down(modules, each), thresholds, each.crossover)
+    if parts is not None and not isinstance(modules[each.site.owner], Sparse):
+        install_gated(modules[each.site.owner], parts, each.crossover)
+
+
+def _other(modules: Mapping[str, nn.Module], name: str) -> nn.Module:
+    layer = modules.get(name)
+    if layer is None or not is_linear(layer) or not products.has_kernel(neuron_major(rows_of(layer)[:2])):
+        raise SiteError(f"{name} is no linear layer that can skip zeros of its input")
+    return layer
+
+
+def _measured(modules: Mapping[str, nn.Module], found: list[Plan], thresholds: Mapping[str, Tensor]) -> list[Plan]:
+    """The plans with their crossovers, measured once for all layers of a shape; MLPs that no batch makes faster stay dense."""
+    alike: dict[Any, list[Plan]] = defaultdict(list)
+    for each in found:
+        if each.kind != "dense":
+            down = _down(modules, each)
+            key = each.kind, type(down), down.weight.shape, down.weight.dtype, down.weight.device, down.bias is None
+            alike[(*key, each.site.name in thresholds)].append(each)
+    measured: dict[str, Crossover] = {}
+    for (kind, *_, cut), group in alike.items():
+        parts = parts_of(modules, group[0].site) if kind == "gated" else None
+        contest = Contest(_down(modules, group[0]), None if parts is None else parts[2], cut, len(group))
+        crossover = measure_crossover(contest, group[0].site.width)
+        measured.update((each.site.name, crossover) for each in group)
+    return [
+        each if each.kind == "dense" else _decided(each, measured[each.site.name], each.site.name in thresholds)
+        for each in found
+    ]
+
+
+def _decided(each: Plan, crossover: Crossover, cut: bool) -> Plan:
+    """Dense where no batch is faster; thresholds stay, for they are what the model computes."""
+    if any(crossover.ratios) or cut:
+        return replace(each, crossover=crossover)
+    return replace(each, kind="dense", why="its dense products are faster here, with any batch", crossover=crossover)
+
+
+def _measured_alone(layers: Mapping[str, nn.Module]) -> dict[str, Crossover]:
+    return {
+        name: measure_crossover(Contest(layer, None, False, 1), rows_of(layer).shape[0])
+        for name, layer in layers.items()
+    }

@@ -1,0 +1,33 @@
+"""Linear layers and the order of their weights in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer of torch's, or a ``Conv1D`` of transformers'."""
+    kind = type(module)
+    return kind is nn.Linear or (kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils")
+
+
+def rows_of(module: Any) -> Tensor:
+    """A linear layer's weight by its inputs: (inputs, outputs)."""
+    weight: Tensor = module.weight
+    return weight.t() if isinstance(module, nn.Linear) else weight
+
+
+def neuron_major(rows: Tensor) -> Tensor:
+    """The same numbers with each neuron's in one piece."""
+    if rows.is_contiguous():
+        return rows
+    if rows.device.type != "cpu" or rows.dtype not in (torch.float32, torch.bfloat16):
+        return rows.contiguous()
+    # NumPy asks for large pages, with which far apart rows are found faster.
+    kind = np.float32 if rows.dtype == torch.float32 else np.int16
+    room = torch.from_numpy(np.empty(tuple(rows.shape), kind)).view(rows.dtype)
+    return room.copy_(rows)

@@ -1,0 +1,128 @@
+"""What would become of each MLP of a model, and why: the choice, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from actratio.counts import SiteCounts
+from actratio.errors import SiteError
+from actratio.measurement import Measurement
+from actratio.sites import MEASURED, Site, trace
+from actratio.sparse import products
+from actratio.sparse.crossover import ALWAYS, NEVER, Crossover
+from actratio.sparse.layers import is_linear, neuron_major, rows_of
+
+_ZEROS = ("relu", "threshold", "hardshrink", "softshrink")
+"""Activation functions, or the first step of one, whose outputs are zero over a whole range."""
+
+
+_NO_ZEROS = 0.99  # outputs of a smooth function round to zero now and then
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of one MLP.
+
+    Attributes:
+        site: where it is.
+        kind: ``gated`` where inactive neurons are skipped in the up and the down projection, ``down`` where they are in the
+            down projection alone, ``dense`` where nothing is.
+        ratio: of neurons that the sparse products compute, as measured; NaN where it was not.
+        why: in words.
+        crossover: from which ratio on the dense product is taken.
+    """
+
+    site: Site
+    kind: str
+    ratio: float
+    why: str
+    crossover: Crossover = NEVER
+
+
+def plan(
+    model: nn.Module, measurement: Measurement | None = None, thresholds: Mapping[str, Tensor] | None = None
+) -> list[Plan]:
+    """What ``sparsify`` would make of each MLP, without doing it.
+
+    Raises:
+        SiteError: as for ``sparsify``.
+    """
+    sites = trace(model) if measurement is None else [row.site for row in measurement]
+    sites = list(dict.fromkeys(site for site in sites if site.role in MEASURED))
+    if not sites:
+        raise SiteError(f"{type(model).__name__} has no MLP to make sparse")
+    unknown = set(thresholds or ()) - {site.name for site in sites}
+    if unknown:
+        raise SiteError(f"there is no site {sorted(unknown)[0]!r} to give a threshold to")
+    modules = dict(model.named_modules())
+    missing = [site.name for site in sites if site.owner not in modules]
+    if missing:
+        raise SiteError(f"the model has no site {missing[0]}; give a measurement of this model")
+    return [_plan(modules, site, measurement, (thresholds or {}).get(site.name)) for site in sites]
+
+
+def _plan(
+    modules: Mapping[str, nn.Module], site: Site, measurement: Measurement | None, thresholds: Tensor | None
+) -> Plan:
+    down = modules.get(site.down.rpartition(".")[0]) if site.down else None
+    if site.expert is not None:
+        return Plan(site, "dense", float("nan"), "experts that share one weight are left as they are")
+    if down is None or not is_linear(down) or rows_of(down).shape[0] != site.width:
+        return Plan(site, "dense", float("nan"), "its down projection is no linear layer")
+    if not products.has_kernel(neuron_major(rows_of(down)[:2])):
+        return Plan(
+            site, "dense", float("nan"), f"there is no kernel for {down.weight.dtype} on {down.weight.device.type}"
+        )
+    ratio = float("nan") if measurement is None else _ratio(measurement, site)
+    if thresholds is not None and thresholds.shape != (site.width,):
+        raise SiteError(f"{site.name} has {site.width} neurons, and thresholds of the shape {tuple(thresholds.shape)}")
+    if thresholds is not None:
+        return Plan(site, "down", ratio, "neurons below their threshold are skipped", ALWAYS)
+    if (ratio != ratio or ratio > _NO_ZEROS) and not site.function.startswith(_ZEROS):
+        return Plan(site, "dense", ratio, f"{site.function} has no true zeros")
+    if site.gated and parts_of(modules, site) is not None:
+        return Plan(
+            site, "gated", ratio, "neurons whose gate is zero are skipped in the up and the down projection", ALWAYS
+        )
+    return Plan(site, "down", ratio, "neurons that are zero are skipped in the down projection", ALWAYS)
+
+
+def counts_of_nonzero(measurement: Measurement, site: Site) -> SiteCounts | None:
+    """Counts of neurons that are not zero, as far as the measurement says."""
+    known = {(row.tensor, row.criterion): row.counts for row in measurement if row.site.name == site.name}
+    tensors = ("hidden", "activation") if site.gated else ("activation",)
+    for tensor in tensors:
+        if (tensor, "nonzero") in known:
+            return known[tensor, "nonzero"]
+    if ("activation", "positive") in known and site.function.startswith("relu"):
+        return known["activation", "positive"]
+    return None
+
+
+def _ratio(measurement: Measurement, site: Site) -> float:
+    counts = counts_of_nonzero(measurement, site)
+    return float("nan") if counts is None else float(counts.activation_ratio)
+
+
+def parts_of(modules: Mapping[str, nn.Module], site: Site) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module] | None:
+    """Gate, activation, up and down projection of an MLP that computes ``down(act(gate(x)) * up(x))`` and nothing else."""
+    owner, gate = modules[site.owner], modules.get(site.up.rpartition(".")[0])
+    act, down = modules.get(site.module or ""), modules[(site.down or "").rpartition(".")[0]]
+    ups = [
+        each
+        for each in owner.children()
+        if type(each) is nn.Linear and each is not gate and each is not down and each.out_features == site.width
+    ]
+    if type(gate) is not nn.Linear or gate.out_features != site.width or act is None or len(ups) != 1:
+        return None
+    x = torch.randn(3, gate.in_features, dtype=gate.weight.dtype, device=gate.weight.device)
+    try:
+        with torch.no_grad():
+            theirs, ours = owner(x), down(act(gate(x)) * ups[0](x))
+    except Exception:  # a forward pass that wants more than one input
+        return None
+    return (gate, act, ups[0], down) if isinstance(theirs, Tensor) and torch.equal(theirs, ours) else None
