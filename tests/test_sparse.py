@@ -351,16 +351,18 @@ def test_an_mlp_that_is_never_faster_is_left_dense(monkeypatch: pytest.MonkeyPat
 
 def test_a_converted_model_keeps_its_thresholds() -> None:
     model = model_of(lambda: Plain(nn.GELU()))
-    cut = {f"blocks.{number}": torch.full((96,), 0.25) for number in range(2)}  # exact in bfloat16
-    made_sparse(model, thresholds=cut).to(torch.bfloat16)
-    dense = model_of(lambda: Plain(nn.GELU())).to(torch.bfloat16)
+    cut = {f"blocks.{number}": torch.rand(96) for number in range(2)}
+    made_sparse(model, thresholds=cut).half().to(torch.bfloat16)
+    dense = model_of(lambda: Plain(nn.GELU())).half().to(torch.bfloat16)
     x = X.to(torch.bfloat16)
     with torch.no_grad():
         found, expected = model(x), x
-        for block in dense.blocks:  # type: ignore[union-attr]
+        for number, block in enumerate(dense.blocks):  # type: ignore[arg-type]
             h = block.act(block.up(expected))
-            expected = expected + block.down(torch.where(h.abs() <= 0.25, 0, h))
+            expected = expected + block.down(torch.where(h.abs() <= cut[f"blocks.{number}"], 0, h))
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
+    with pytest.raises(ActratioError, match="thresholds that are not numbers"):
+        made_sparse(model_of(Plain), thresholds={"blocks.0": torch.full((96,), math.nan)})
 
 
 @pytest.mark.parametrize("shape", [(4, 48), (2, 192), (96, 1)])
@@ -525,6 +527,88 @@ def test_a_weight_may_be_computed_afterwards() -> None:
         nn.utils.parametrizations.weight_norm(each.get_submodule("blocks.0.down"))
         each.get_submodule("blocks.0.down").parametrizations.weight.original0.mul_(3)  # type: ignore[union-attr, operator]
     torch.testing.assert_close(model(X), dense(X), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ActratioError, match="remove its parametrization"):
+        densify(model)
+    nn.utils.parametrize.remove_parametrizations(model.get_submodule("blocks.0.down"), "weight")
+    densify(model)
+    torch.testing.assert_close(model(X), dense(X), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_weights_that_are_not_a_layer_s_own_are_left_alone() -> None:
+    model = model_of(Plain)
+    nn.utils.spectral_norm(model.get_submodule("blocks.0.down"))
+    tied = model.get_submodule("blocks.1")
+    tied.down.weight = nn.Parameter(tied.up.weight.t())  # type: ignore[operator, union-attr]
+    expected = model.eval()(X)
+    made_sparse(model)
+    assert [plan.why for plan in plans(model)] == ["its weights are computed, or lie in another parameter's memory"] * 2
+    torch.testing.assert_close(model(X), expected)
+    assert tied.down.weight.data_ptr() == tied.up.weight.data_ptr()  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_weights_that_are_loaded_in_the_place_of_others_are_laid_out_anew(kind: Callable[[], nn.Module]) -> None:
+    model, dense = made_sparse(model_of(kind)), model_of(kind)
+    dense.blocks[0].down.weight.mul_(2)  # type: ignore[index, union-attr, operator]
+    model.load_state_dict({name: each.clone() for name, each in dense.state_dict().items()}, assign=True)
+    torch.testing.assert_close(model(X), dense(X), rtol=1e-5, atol=1e-5)
+    assert model.get_submodule("blocks.0.down").weight.t().is_contiguous()  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_traced_and_transformed_models_compute_the_same(kind: Callable[[], nn.Module]) -> None:
+    model, dense = made_sparse(model_of(kind)).requires_grad_(False), model_of(kind).requires_grad_(False)
+    with torch.no_grad():
+        model(X)
+        traced = torch.jit.trace(model, X)  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(traced(2 * X), dense(2 * X), rtol=1e-4, atol=1e-5)
+    gradient = torch.func.grad(lambda x: model(x).sum())(X)
+    torch.testing.assert_close(gradient, torch.func.grad(lambda x: dense(x).sum())(X), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.vmap(model)(X), dense(X), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_models_under_autocast_compute_the_same(kind: Callable[[], nn.Module]) -> None:
+    model, dense = made_sparse(model_of(kind)), model_of(kind)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        fast = torch.compile(model, backend="aot_eager")
+        torch.testing.assert_close(fast(X), dense(X), rtol=0.02, atol=0.02)
+    torch._dynamo.reset()
+
+
+def test_models_of_inference_mode_can_be_trained_and_random_numbers_stay() -> None:
+    model = model_of(Gated)
+    found = measure(model, [X])
+    torch.manual_seed(5)
+    with torch.inference_mode():
+        sparsify(model, found)
+        sparsify(model, found, crossover=ALWAYS)
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(5)))
+    model(X).sum().backward()
+    with torch.inference_mode():
+        densify(model)
+    model(X).sum().backward()
+    with torch.inference_mode():
+        sparsify(model, found, crossover=ALWAYS)
+    model(X).sum().backward()  # to the gradients that are there
+
+
+def test_a_model_that_is_moved_away_lets_its_weights_go() -> None:
+    model = made_sparse(model_of(Gated))
+    with torch.no_grad():
+        model(X)
+    model.to("meta")
+    assert all(vars(module)["_product"] is None for module in model.modules() if "_product" in vars(module))
+
+
+def test_what_sparsify_refuses_is_left_dense() -> None:
+    model = model_of(Gated)
+    with pytest.raises(ActratioError, match="nope is no linear layer"):
+        made_sparse(model, also=["nope"])
+    assert {type(module) for module in model.modules()} == {type(module) for module in model_of(Gated).modules()}
 
 
 def test_compiled_code_does_not_keep_weights_alive() -> None:

@@ -133,7 +133,7 @@ def _select(h, thresholds, idx, val, ptr):
     """Active neurons of each example in their order, their values, and where each chunk of neurons begins; how many."""
     total = 0
     for row in range(len(h)):
-        count = 0
+        count = np.uint64(0)  # an index that may be negative is looked at twice
         line, places, values = h[row], idx[row], val[row]
         for start in range(0, line.size, CHUNK):
             ptr[row, start // CHUNK] = count
@@ -142,14 +142,14 @@ def _select(h, thresholds, idx, val, ptr):
                 for i in range(start, end):
                     value = _widen(line[i])
                     places[count], values[count] = i, value
-                    count += not (abs(value) <= thresholds[i])
+                    count += np.uint64(not (abs(value) <= thresholds[i]))
             else:
                 for i in range(start, end):
                     value = _widen(line[i])
                     places[count], values[count] = i, value
-                    count += value != np.float32(0)
+                    count += np.uint64(value != np.float32(0))
         ptr[row, -1] = count
-        total += count
+        total += np.int64(count)
     return total
 
 

@@ -7,20 +7,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from actratio.errors import SiteError
 from actratio.measurement import Measurement
-from actratio.sparse import products
 from actratio.sparse.contest import Contest, measure_crossover
 from actratio.sparse.crossover import Crossover
-from actratio.sparse.layers import is_linear, neuron_major, rows_of
+from actratio.sparse.layers import is_linear, rows_of
 from actratio.sparse.modules import Sparse, install_down, install_gated
-from actratio.sparse.plans import Plan, parts_of, plan
+from actratio.sparse.plans import Plan, hindrance, overlapping, parts_of, plan
 
 _PLANS = "_actratio_plans"
 
 
+@torch.inference_mode(False)  # or weights that are laid out anew could never be trained
 def sparsify(
     model: nn.Module,
     measurement: Measurement | None = None,
@@ -37,18 +38,20 @@ def sparsify(
     Args:
         measurement: of this model: its sites, and how many neurons fire. Without, sites are found, and every one whose
             function has true zeros is taken.
-        thresholds: (width,) for a site's name: neurons whose |h| is at or below are taken for zero, everywhere.
+        thresholds: (width,) for a site's name: neurons whose |h| is at or below are taken for zero, everywhere. They stay
+            float32, whatever the model is converted to.
         crossover: from which ratio on the dense product is taken; by default measured here, which takes some seconds.
             An MLP that is never faster is left dense.
         also: names of other linear layers that read many zeros, such as the first one of a classifier of images.
 
     Raises:
-        SiteError: the model has no MLP, no such layer, or the measurement is of another model.
+        SiteError: the model has no MLP, no such layer, or the measurement is of another model; it is then dense.
     """
     densify(model)
     found = plan(model, measurement, thresholds)
     modules = dict(model.named_modules())
-    others = {name: _other(modules, name) for name in also}
+    shared = overlapping(model)
+    others = {name: _other(modules, name, shared) for name in also}
     if crossover is None:
         found = _measured(modules, found, thresholds or {})
         crossovers = _measured_alone(others)
@@ -65,6 +68,7 @@ def sparsify(
     return model
 
 
+@torch.inference_mode(False)
 def densify(model: nn.Module) -> nn.Module:
     """Undo ``sparsify``: every module has its class and its layout in memory again."""
     for module in model.modules():
@@ -91,9 +95,9 @@ def _install(modules: Mapping[str, nn.Module], each: Plan, thresholds: Tensor | 
         install_gated(modules[each.site.owner], parts, each.crossover)
 
 
-def _other(modules: Mapping[str, nn.Module], name: str) -> nn.Module:
+def _other(modules: Mapping[str, nn.Module], name: str, shared: set[int]) -> nn.Module:
     layer = modules.get(name)
-    if layer is None or not is_linear(layer) or not products.has_kernel(neuron_major(rows_of(layer)[:2])):
+    if layer is None or not is_linear(layer) or hindrance(layer, shared):
         raise SiteError(f"{name} is no linear layer that can skip zeros of its input")
     return layer
 

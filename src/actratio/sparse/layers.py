@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+_PAGE = 1 << 21
+
 
 def is_linear(module: nn.Module) -> bool:
     """Whether a module is a linear layer of torch's, or a ``Conv1D`` of transformers'."""
@@ -27,7 +29,9 @@ def neuron_major(rows: Tensor) -> Tensor:
         return rows
     if rows.device.type != "cpu" or rows.dtype not in (torch.float32, torch.bfloat16):
         return rows.contiguous()
-    # NumPy asks for large pages, with which far apart rows are found faster.
-    kind = np.float32 if rows.dtype == torch.float32 else np.int16
-    room = torch.from_numpy(np.empty(tuple(rows.shape), kind)).view(rows.dtype)
-    return room.copy_(rows)
+    # NumPy asks for large pages, with which far apart rows are found faster, and which begin at multiples of their size.
+    kind = np.dtype(np.float32 if rows.dtype == torch.float32 else np.int16)
+    room = np.empty(rows.numel() + _PAGE // kind.itemsize, kind)
+    first = -room.ctypes.data % _PAGE // kind.itemsize
+    place = torch.from_numpy(room[first : first + rows.numel()]).view(rows.dtype).view(rows.shape)
+    return place.copy_(rows)

@@ -13,24 +13,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from actratio.errors import SiteError
 from actratio.sparse import products
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.layers import neuron_major, rows_of
 
 
 class Sparse(nn.Module):
-    """What the sparse classes share: how to leave them again, and how to be copied and saved."""
+    """What the sparse classes share: how to leave them again, and how to be copied and saved.
+
+    Attributes:
+        kind: the sparse class.
+        dense: the class that it was made of.
+    """
+
+    kind: type[Sparse]
+    dense: type[nn.Module]
 
     def leave(self) -> None:
         """Be dense again."""
         raise NotImplementedError
 
-    def _dense_class(self) -> type[nn.Module]:
-        found: type[nn.Module] = type(self).__bases__[1]
-        return found
+    def _apply(self, *arguments: Any, **options: Any) -> Any:
+        module: Any = super()
+        made = module._apply(*arguments, **options)
+        self.__dict__["_product"] = None  # it would keep weights alive that are no longer of use
+        return made
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _empty, (type(self).__bases__[0], self._dense_class()), self.__dict__
+        return _empty, (self.kind, self.dense), self.__dict__
 
 
 class SparseDown(Sparse):
@@ -40,17 +51,17 @@ class SparseDown(Sparse):
         if torch.compiler.is_compiling():
             return self._compiled(hidden)
         known = self.__dict__  # a module's own look-up of parameters is slow
-        product, crossover, thresholds = known["_product"], known["_crossover"], known["_buffers"]["_thresholds"]
+        product, crossover, thresholds = known["_product"], known["_crossover"], known["_thresholds"]
         weight, bias = known["_parameters"].get("weight"), known["_parameters"].get("bias")
         if (
             product is None
             or weight is None  # computed by a parametrization
-            or not product.is_of(weight, bias)
             or torch.is_grad_enabled()
+            or not products.suits(hidden, weight)
+            or not product.is_of(weight, bias)
             or not hidden.is_contiguous()
             or hidden.ndim == 0
             or hidden.shape[-1] != product.width
-            or not products.suits(hidden, weight)
         ):
             return self._carefully(hidden)
         flat = hidden.view(-1, hidden.shape[-1])
@@ -64,7 +75,7 @@ class SparseDown(Sparse):
     def _compiled(self, hidden: Tensor) -> Tensor:
         """One operator; or, where gradients may be wanted, the dense product, which the compiler knows."""
         state: Any = self
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.is_autocast_enabled(hidden.device.type):
             return products.dense_down(hidden, rows_of(self), state.bias, state._thresholds)
         arguments = hidden, rows_of(self), state.bias, state._thresholds, list(state._crossover.ratios)
         out: Tensor = torch.ops.actratio.sparse_down(*arguments)
@@ -73,14 +84,29 @@ class SparseDown(Sparse):
     def _carefully(self, hidden: Tensor) -> Tensor:
         state: Any = self
         rows, bias = rows_of(self), state.bias
+        if not products.suits(hidden, rows):
+            return products.dense_down(hidden, rows, bias, state._thresholds)
+        if state._thresholds is not None and state._thresholds.device != rows.device:
+            state._thresholds = state._thresholds.to(rows.device)
+        rows = self.rows_by_neurons()
         if state._product is None or not state._product.is_of(rows, bias):  # moved, converted, copied, or another one
             state._product = products.prepare(rows, bias, state._thresholds)
         return products.down(state._product, hidden, rows, bias, state._thresholds, state._crossover)
 
+    def rows_by_neurons(self) -> Tensor:
+        """The weight by its inputs, laid out anew where another one was loaded in the place of ours."""
+        rows = rows_of(self)
+        if not rows.is_contiguous() and "weight" in self._parameters and products.has_kernel(neuron_major(rows[:2])):
+            _lay_by_neurons(self)
+            rows = rows_of(self)
+        return rows
+
     def leave(self) -> None:
+        _forget(self, "_thresholds", "_crossover", "_product")
         module: Any = self
         module.weight.data = module.weight.data.contiguous()
-        _forget(self, "_thresholds", "_crossover", "_product")
+        if module.weight.grad is not None:
+            module.weight.grad = module.weight.grad.contiguous()
 
 
 class SparseGated(Sparse):
@@ -93,12 +119,12 @@ class SparseGated(Sparse):
         if (
             torch.compiler.is_compiling()  # the down projection is sparse by itself
             or self.training
-            or not (_is_alone(up, nn.Linear) and _is_alone(down, SparseDown))
+            or not (_is_alone(up, nn.Linear) and _is_alone(down, _sparse_class(SparseDown, nn.Linear)))
             or products.wants_gradients(x, gate.weight, up.weight, down.weight)
         ):
-            whole: Tensor = self._dense_class().forward(self, x)
+            whole: Tensor = self.dense.forward(self, x)
             return whole
-        rows = rows_of(down)
+        rows = down.rows_by_neurons()
         if known["_product"] is None or not known["_product"].is_of(rows, down.bias, up.weight, up.bias):
             known["_product"] = products.prepare(rows, down.bias, None, up.weight, up.bias)
         return products.gated(
@@ -114,9 +140,9 @@ def _child(module: Any, name: str) -> Any:
 
 
 def _is_alone(module: Any, kind: type[nn.Module]) -> bool:
-    """Whether a module may be computed without being called: what it was when it was replaced, and nothing hooks on it."""
+    """Whether a module may be computed without being called: it is what it was, and nothing hooks on it."""
     return (
-        (type(module) is kind or type(module).__bases__[0] is kind)
+        type(module) is kind
         and not module._forward_hooks
         and not module._forward_pre_hooks
         and not nn.modules.module._global_forward_hooks
@@ -127,14 +153,19 @@ def _is_alone(module: Any, kind: type[nn.Module]) -> bool:
 def install_down(layer: Any, thresholds: Tensor | None, crossover: Crossover) -> None:
     """Make a linear layer sparse, or give one that is so other thresholds and another crossover."""
     if not isinstance(layer, Sparse):
-        rows = neuron_major(rows_of(layer).detach())
-        layer.weight.data = rows.t() if isinstance(layer, nn.Linear) else rows
+        _lay_by_neurons(layer)
         layer.__class__ = _sparse_class(SparseDown, type(layer))
-    device = layer.weight.device
-    layer.register_buffer(
-        "_thresholds", None if thresholds is None else thresholds.float().to(device), persistent=False
-    )
+    # No buffer: a model that is converted to another type and back must not round them.
+    layer._thresholds = None if thresholds is None else thresholds.detach().float().to(layer.weight.device)
     layer._crossover, layer._product = crossover, None
+
+
+def _lay_by_neurons(layer: Any) -> None:
+    turned = isinstance(layer, nn.Linear)
+    rows = neuron_major(rows_of(layer).detach())
+    layer.weight.data = rows.t() if turned else rows
+    if layer.weight.grad is not None:  # autograd wants it to lie as its weight does
+        layer.weight.grad = layer.weight.grad.t().contiguous().t() if turned else layer.weight.grad.contiguous()
 
 
 def install_gated(owner: Any, parts: tuple[nn.Module, nn.Module, nn.Module, nn.Module], crossover: Crossover) -> None:
@@ -146,11 +177,13 @@ def install_gated(owner: Any, parts: tuple[nn.Module, nn.Module, nn.Module, nn.M
 
 
 def _forget(module: Sparse, *names: str) -> None:
+    if type(module) is not _sparse_class(module.kind, module.dense):
+        raise SiteError(
+            f"a {type(module).__name__} was put on a sparse layer; remove its parametrization before it is dense again"
+        )
     for name in names:
         module.__dict__.pop(name, None)
-        module._buffers.pop(name, None)
-        module._non_persistent_buffers_set.discard(name)
-    module.__class__ = module._dense_class()  # type: ignore[assignment]
+    module.__class__ = module.dense  # type: ignore[assignment]
 
 
 def _sparse_class(sparse: type[Sparse], dense: type[nn.Module]) -> type[nn.Module]:
@@ -163,7 +196,8 @@ _classes: dict[tuple[type, type], type[nn.Module]] = {}
 
 
 def _new_class(sparse: type[Sparse], dense: type[nn.Module]) -> type[nn.Module]:
-    return type(f"Sparse{dense.__name__}", (sparse, dense), {"__doc__": sparse.__doc__, "__module__": __name__})
+    members = {"__doc__": sparse.__doc__, "__module__": __name__, "kind": sparse, "dense": dense}
+    return type(f"Sparse{dense.__name__}", (sparse, dense), members)
 
 
 def _empty(sparse: type[Sparse], dense: type[nn.Module]) -> nn.Module:

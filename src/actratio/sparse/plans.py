@@ -62,24 +62,30 @@ def plan(
     missing = [site.name for site in sites if site.owner not in modules]
     if missing:
         raise SiteError(f"the model has no site {missing[0]}; give a measurement of this model")
-    return [_plan(modules, site, measurement, (thresholds or {}).get(site.name)) for site in sites]
+    shared = overlapping(model)
+    return [_plan(modules, site, measurement, (thresholds or {}).get(site.name), shared) for site in sites]
 
 
 def _plan(
-    modules: Mapping[str, nn.Module], site: Site, measurement: Measurement | None, thresholds: Tensor | None
+    modules: Mapping[str, nn.Module],
+    site: Site,
+    measurement: Measurement | None,
+    thresholds: Tensor | None,
+    shared: set[int],
 ) -> Plan:
     down = modules.get(site.down.rpartition(".")[0]) if site.down else None
     if site.expert is not None:
         return Plan(site, "dense", float("nan"), "experts that share one weight are left as they are")
     if down is None or not is_linear(down) or rows_of(down).shape[0] != site.width:
         return Plan(site, "dense", float("nan"), "its down projection is no linear layer")
-    if not products.has_kernel(neuron_major(rows_of(down)[:2])):
-        return Plan(
-            site, "dense", float("nan"), f"there is no kernel for {down.weight.dtype} on {down.weight.device.type}"
-        )
+    hindered = hindrance(down, shared)
+    if hindered:
+        return Plan(site, "dense", float("nan"), hindered)
     ratio = float("nan") if measurement is None else _ratio(measurement, site)
     if thresholds is not None and thresholds.shape != (site.width,):
         raise SiteError(f"{site.name} has {site.width} neurons, and thresholds of the shape {tuple(thresholds.shape)}")
+    if thresholds is not None and bool(thresholds.isnan().any()):
+        raise SiteError(f"{site.name} has thresholds that are not numbers")
     if thresholds is not None:
         return Plan(site, "down", ratio, "neurons below their threshold are skipped", ALWAYS)
     if (ratio != ratio or ratio > _NO_ZEROS) and not site.function.startswith(_ZEROS):
@@ -89,6 +95,32 @@ def _plan(
             site, "gated", ratio, "neurons whose gate is zero are skipped in the up and the down projection", ALWAYS
         )
     return Plan(site, "down", ratio, "neurons that are zero are skipped in the down projection", ALWAYS)
+
+
+def hindrance(layer: nn.Module, shared: set[int]) -> str | None:
+    """Why a linear layer cannot skip inputs that are zero, or ``None``.
+
+    Args:
+        shared: what ``overlapping`` found.
+    """
+    weight = layer._parameters.get("weight")
+    if weight is None or id(weight) in shared:
+        return "its weights are computed, or lie in another parameter's memory"
+    if not products.has_kernel(neuron_major(rows_of(layer)[:2])):
+        return f"there is no kernel for {weight.dtype} on {weight.device.type}"
+    return None
+
+
+def overlapping(model: nn.Module) -> set[int]:
+    """The identities of parameters that lie, at least partly, in another one's memory."""
+    found: set[int] = set()
+    reached, last = 0, 0
+    for each in sorted(model.parameters(), key=lambda each: each.data_ptr()):
+        if each.data_ptr() and each.data_ptr() < reached:
+            found |= {id(each), last}
+        if each.data_ptr() + each.nbytes > reached:
+            reached, last = each.data_ptr() + each.nbytes, id(each)
+    return found
 
 
 def counts_of_nonzero(measurement: Measurement, site: Site) -> SiteCounts | None:
@@ -119,7 +151,8 @@ def parts_of(modules: Mapping[str, nn.Module], site: Site) -> tuple[nn.Module, n
     ]
     if type(gate) is not nn.Linear or gate.out_features != site.width or act is None or len(ups) != 1:
         return None
-    x = torch.randn(3, gate.in_features, dtype=gate.weight.dtype, device=gate.weight.device)
+    some = torch.randn(3, gate.in_features, generator=torch.Generator().manual_seed(0))
+    x = some.to(gate.weight.device, gate.weight.dtype)
     try:
         with torch.no_grad():
             theirs, ours = owner(x), down(act(gate(x)) * ups[0](x))

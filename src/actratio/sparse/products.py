@@ -32,18 +32,20 @@ def prepare(
 
     Args:
         rows: (width, features), the down projection by neurons.
-        thresholds: (width,) float32, at or below which |h| is taken for zero.
+        thresholds: (width,) float32, contiguous, at or below which |h| is taken for zero.
         up: (width, inputs), the up projection of a gated MLP.
     """
-    rows, up = rows.detach(), None if up is None else up.detach()
+    rows = rows.detach()
     kernel = next((kernel for kernel in _kernels() if kernel.takes(rows, up)), None)
     others = [each for each in (bias, up, up_bias) if each is not None]
     if kernel is None or any((each.dtype, each.device) != (rows.dtype, rows.device) for each in others):
         return None
-    # A model that is converted takes its thresholds along, which kernels read as float32.
-    limits = None if thresholds is None else thresholds.float().contiguous()
-    made: Product = kernel.Product(rows, bias, limits, up, up_bias)
+    made: Product = kernel.Product(rows, _detached(bias), thresholds, _detached(up), _detached(up_bias))
     return made
+
+
+def _detached(weight: Tensor | None) -> Tensor | None:
+    return None if weight is None else weight.detach()
 
 
 def down(
@@ -141,12 +143,23 @@ def wants_gradients(*tensors: Tensor | None) -> bool:
 def suits(x: Tensor, weight: Tensor) -> bool:
     """Whether a product of the two, as they are, is what a dense layer would compute."""
     return (
-        x.dtype == weight.dtype
+        type(x) is Tensor  # others have ways of their own, or no numbers at all
+        and x.dtype == weight.dtype
         and x.device == weight.device
         and x.numel() > 0
         and not torch.is_autocast_enabled(x.device.type)
         and not is_followed()
+        and not _is_transformed()
     )
+
+
+_torch: Any = torch
+
+
+def _is_transformed() -> bool:
+    """Whether operations are written down, or transformed, and not just computed: by ``torch.jit.trace``, ``torch.func``."""
+    found: bool = _torch.jit.is_tracing() or _torch._C._functorch.peek_interpreter_stack() is not None
+    return found
 
 
 _torch_library: Any = torch.library
@@ -163,7 +176,7 @@ def _compiled_down(
     product = _prepared.get(key)
     if product is None:
         product = prepare(rows, bias, thresholds)
-        if product is not None and rows.device.type == "cpu" and (product.thresholds is thresholds):
+        if product is not None and rows.device.type == "cpu":
             product.weights = ()  # the key says where they are, so that it is right as long as they are there
             _prepared[key] = product
     return down(product, hidden, rows, bias, thresholds, Crossover(tuple(ratios)))
