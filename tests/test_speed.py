@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from actratio import ActratioError, cli, measure
+from actratio.counts import SiteCounts
 from actratio.sparse import calibrate, plans
 from actratio.sparse.crossover import ALWAYS
-from actratio.sparse.predict import measured_above, needed_of, predict
+from actratio.sparse.plans import Plan
+from actratio.sparse.predict import LayerSpeed, _verdict, drawn, measured_above, needed_of, predict
 from actratio.sparse.saved import load_sparse
 
 from .test_measure_command import words
@@ -145,7 +147,7 @@ def test_neurons_above_a_threshold_are_counted_with_their_unions() -> None:
         above = h.abs() > limits[row.site.name]
         assert row.counts.active.tolist() == above.sum(0).tolist()
         pairs = above.view(2, 6, 2, -1).any(2)
-        assert needed_of(row.counts, 2) == pytest.approx(float(pairs.float().mean()))
+        assert float(row.counts.union_ratio[1]) == pytest.approx(float(pairs.float().mean()))
 
 
 # ---- Prediction.
@@ -170,7 +172,74 @@ def test_several_sequences_need_the_union() -> None:
     _, (one, four) = predict(model, found, [1, 4])
     for row, single, several in zip(found, one.layers, four.layers, strict=True):
         assert single.needed == pytest.approx(float(row.counts.activation_ratio))
-        assert several.needed == pytest.approx(float(row.counts.union_ratio[2]))
+        idle = 1 - row.counts.active.double() / row.counts.tokens
+        assert several.needed == pytest.approx(float((1 - idle**4).mean()))
+
+
+def test_tokens_of_sequences_of_their_own_need_what_was_predicted() -> None:
+    """Neurons that fire for whole sequences: successive tokens are alike, and four sequences are not."""
+    torch.manual_seed(0)
+    fires = (torch.rand(200, 1, 32) < 0.2).expand(200, 8, 32)
+    counts = SiteCounts(1600, fires.flatten(0, 1).sum(0))
+    real = fires[:, 0].reshape(50, 4, 32).any(1).float().mean()
+    assert needed_of(counts, 4) == pytest.approx(float(real), abs=0.02)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 16])
+@pytest.mark.parametrize(("ratio", "share"), [(0.1, 0.15), (0.1, 0.9), (0.3, 0.3), (1.0, 1.0)])
+def test_what_is_timed_has_the_ratio_and_the_union(batch: int, ratio: float, share: float) -> None:
+    needed = share * (1 - (1 - ratio / share) ** batch)
+    draws = torch.stack(drawn(20000, batch, ratio, needed)) != 0
+    assert float(draws.float().mean()) == pytest.approx(ratio, abs=0.01)
+    assert float(draws.any(1).float().mean()) == pytest.approx(needed, abs=0.01)
+
+
+def test_experts_are_read_where_tokens_are_routed_to_them() -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, num_local_experts=4,
+        num_key_value_heads=4,
+    )  # fmt: skip
+    model = transformers.MixtralForCausalLM(config).eval()
+    found = measure(model, [{"input_ids": torch.arange(16).view(1, 16)}])
+    _, (one, many) = predict(model, found, [1, 1000])
+    expert = 3 * 32 * 64 * 4
+    assert {each.held_bytes for each in one.layers} == {expert}
+    assert sum(each.dense_bytes for each in one.layers) == pytest.approx(2 * 2 * expert)  # two of four, in two layers
+    assert sum(each.dense_flops for each in one.layers) == pytest.approx(2 * 2 * 2 * expert / 4)
+    reached = sum(1 for row in {row.site.name: row for row in found}.values() if row.counts.tokens)
+    assert sum(each.dense_bytes for each in many.layers) == pytest.approx(reached * expert)
+    assert one.verdict == "no: experts that share one weight are left as they are"
+
+
+def test_a_measurement_that_does_not_say_is_refused() -> None:
+    model = made("relu")
+    with pytest.raises(ActratioError, match=r"does not say how many neurons of transformer\.h\.0\.mlp are zero"):
+        predict(model, measure(model, batches(), criteria=["above(0.1)"]), [1])
+
+
+def layer(kind: str, needed: float, dense: float, sparse: float) -> LayerSpeed:
+    site: Any = None
+    return LayerSpeed(Plan(site, kind, needed, "it has no true zeros"), needed, 1.0, 8, 8, 8, 8, 8, dense, sparse)
+
+
+@pytest.mark.parametrize(
+    ("batch", "layers", "ideal", "expected", "words"),
+    [
+        (1, [layer("down", 0.1, 2.0, 1.0)], 1.5, 1.3, "yes: about 1.30 times as fast"),
+        (1, [layer("dense", 1.0, 0.0, 0.0)], 1.0, 1.0, "no: it has no true zeros"),
+        (1, [layer("down", 0.9, 1.0, 1.0)], 1.1, 1.0, "no: a token needs 90% of the neurons"),
+        (8, [layer("down", 0.9, 1.0, 1.0)], 1.1, 1.0, "no: 8 sequences together need 90% of the neurons"),
+        (1, [layer("down", 0.1, 1.0, 1.2)], 1.5, 0.9, "no: it would be slower, about 0.90 times as fast"),
+        (1, [layer("down", 0.1, 1.0, 0.5)], 1.05, 1.04, "no: the MLPs are 50% of the weights"),
+        (1, [layer("down", 0.1, 1.0, 0.8)], 1.5, 1.02, "no: reading fewer weights saves little time here"),
+        (1, [layer("down", 0.1, 1.0, 0.2)], 1.5, 1.02, "no: all but the MLPs takes most of the time"),
+    ],
+)
+def test_verdicts(batch: int, layers: list[LayerSpeed], ideal: float, expected: float, words: str) -> None:
+    assert _verdict(batch, layers, ideal, expected, 0.5).startswith(words)
 
 
 def test_a_model_without_zeros_is_told_no() -> None:

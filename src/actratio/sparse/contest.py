@@ -31,7 +31,7 @@ class Contest:
     Args:
         down: a linear layer, as is.
         up: the up projection of a gated MLP, if that is to be skipped too; its gates are then what the layers are given.
-        thresholds: whether neurons below a threshold are skipped; then what is dense has thresholds too.
+        thresholds: whether neurons below a threshold are skipped.
         layers: how many of them a model has, if fewer than what caches hold.
     """
 
@@ -40,12 +40,20 @@ class Contest:
         self.device, self.dtype = weights[0].device, weights[0].dtype
         count = max(1, min(layers, int(_WEIGHTS / sum(each.nbytes for each in weights))))
         self.sparse = [_made(down, up, thresholds, ALWAYS) for _ in range(count)]
-        self._dense = cycle([_made(down, up, thresholds, NEVER if thresholds else None) for _ in range(count)])
+        self._dense = cycle([_made(down, up, False, None) for _ in range(count)])
+        # Where there are thresholds, a layer is not as it was, even if it is dense.
+        self._fallback = cycle([_made(down, up, True, NEVER) for _ in range(count)]) if thresholds else self._dense
         self._sparse = cycle(self.sparse)
         self._between = torch.ones(_BETWEEN // 4, device=self.device)
 
     def times(
-        self, draws: Sequence[Tensor], rounds: int, *, cold: bool = False, enough: float = float("inf")
+        self,
+        draws: Sequence[Tensor],
+        rounds: int,
+        *,
+        cold: bool = False,
+        fallback: bool = False,
+        enough: float = float("inf"),
     ) -> tuple[float, float]:
         """Medians of the seconds that a dense and a sparse layer take, in turns.
 
@@ -53,11 +61,13 @@ class Contest:
             draws: activations, (batch, width), that go round.
             rounds: at most; the first one only warms up.
             cold: read something else before each.
+            fallback: time what a sparse layer does where it is dense, in the place of a layer as it is.
             enough: seconds in all, after which it ends.
         """
         times: tuple[list[float], list[float]] = ([], [])
         for number in range(rounds + 1):
-            for layers, seconds in zip((self._dense, self._sparse), times, strict=True):
+            rivals = self._fallback if fallback else self._dense, self._sparse
+            for layers, seconds in zip(rivals, times, strict=True):
                 if cold:
                     self._between.sum()
                 seconds.append(_seconds(next(layers), draws[number % len(draws)]))
@@ -65,6 +75,10 @@ class Contest:
                 break
         dense, sparse = (median(seconds[1:]) for seconds in times)
         return dense, sparse
+
+    def fallback_seconds(self, draws: Sequence[Tensor], rounds: int) -> float:
+        """The median of the seconds that a sparse layer takes where it is dense."""
+        return self.times(draws, rounds, fallback=True)[0]
 
     def is_faster(self, draws: Sequence[Tensor]) -> bool:
         """Whether sparse layers take less time by more than noise, with warm caches and with cold ones."""
@@ -83,7 +97,7 @@ class Contest:
         return True
 
     def _short(self, draws: Sequence[Tensor], *, cold: bool) -> tuple[float, float]:
-        return self.times(draws, _MOST_ROUNDS, cold=cold, enough=_SECONDS)
+        return self.times(draws, _MOST_ROUNDS, cold=cold, fallback=True, enough=_SECONDS)
 
 
 def measure_crossover(contest: Contest, width: int) -> Crossover:

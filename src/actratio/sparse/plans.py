@@ -20,7 +20,8 @@ _ZEROS = ("relu", "threshold", "hardshrink", "softshrink")
 """Activation functions, or the first step of one, whose outputs are zero over a whole range."""
 
 
-_NO_ZEROS = 0.99  # outputs of a smooth function round to zero now and then
+NO_ZEROS = "has no true zeros"
+_ALL = 0.99  # outputs of a smooth function round to zero now and then
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def _plan(
         raise SiteError(f"{site.name} has thresholds that are not numbers")
     if thresholds is not None:
         return Plan(site, "down", ratio, "neurons below their threshold are skipped", ALWAYS)
-    if (ratio != ratio or ratio > _NO_ZEROS) and not site.function.startswith(_ZEROS):
-        return Plan(site, "dense", ratio, f"{site.function} has no true zeros")
+    if (ratio != ratio or ratio > _ALL) and not site.function.startswith(_ZEROS):
+        return Plan(site, "dense", ratio, f"{site.function} {NO_ZEROS}")
     if site.gated and parts_of(modules, site) is not None:
         return Plan(
             site, "gated", ratio, "neurons whose gate is zero are skipped in the up and the down projection", ALWAYS

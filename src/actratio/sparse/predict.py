@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,17 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actratio.counts import WINDOWS, SiteCounts
+from actratio.counts import SiteCounts
 from actratio.criteria import Criterion
 from actratio.errors import SiteError
 from actratio.kernels import count
 from actratio.measurement import Measurement, Row
 from actratio.sites.inputs import device_of
 from actratio.sparse.contest import Contest
-from actratio.sparse.plans import Plan, counts_of_nonzero, parts_of, plan
+from actratio.sparse.plans import NO_ZEROS, Plan, counts_of_nonzero, parts_of, plan
 
 _ROUNDS = 10
 _WORTH = 1.1
+_MARGIN = 1.03  # what is within noise is neither faster nor slower
+_DRAWS = 8
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class LayerSpeed:
     Attributes:
         plan: what would become of it.
         needed: share of neurons that some example of the batch needs.
+        used: how probable it is that some example needs the MLP at all: 1, but of an expert.
+        held_bytes: of its weights.
         dense_bytes, sparse_bytes: of weights that are read.
         dense_flops, sparse_flops: multiplications and additions, two each.
         dense_seconds, sparse_seconds: of the products that sparsity changes (equal where it changes none), timed here on
@@ -41,6 +44,8 @@ class LayerSpeed:
 
     plan: Plan
     needed: float
+    used: float
+    held_bytes: float
     dense_bytes: float
     sparse_bytes: float
     dense_flops: float
@@ -101,15 +106,13 @@ def predict(
         SiteError: no MLP, a measurement of another model, or a model that does not decode.
     """
     found = plan(model, measurement, thresholds)
-    timed: dict[Any, tuple[float, float]] = {}
+    stopwatch = _Stopwatch(model, found)
+    cut = thresholds or {}
     speeds = []
     with torch.no_grad():
         machine = _machine(device_of(model))
         for batch in batches:
-            layers = [
-                _layer(model, each, measurement, batch, found, timed, each.site.name in (thresholds or {}))
-                for each in found
-            ]
+            layers = [_layer(model, each, measurement, batch, each.site.name in cut, stopwatch) for each in found]
             speeds.append(_speed(model, batch, layers))
     return machine, speeds
 
@@ -129,13 +132,14 @@ def _timed(run: Any, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def needed_of(counts: SiteCounts | None, batch: int) -> float:
-    """Share of neurons that some of so many successive tokens need; by independence where unions were not counted."""
-    if counts is None or not counts.tokens:
+def needed_of(counts: SiteCounts, batch: int) -> float:
+    """Share of neurons that some of so many tokens need: of sequences that have nothing to do with each other.
+
+    Each neuron fires on its own share p of the tokens, so that some of B need it with probability 1 − (1 − p)^B. Successive tokens of
+    one sequence (``union_ratio``) are more alike, and need fewer.
+    """
+    if not counts.tokens:
         return 1.0
-    window = next((place for place, size in enumerate(WINDOWS) if size >= batch), None)
-    if counts.union_ratio is not None and window is not None and not math.isnan(float(counts.union_ratio[window])):
-        return float(counts.union_ratio[window])
     return float((1 - (1 - counts.active.double() / counts.tokens) ** batch).mean())
 
 
@@ -173,61 +177,96 @@ def measured_above(
 
 
 def _layer(
-    model: nn.Module,
-    each: Plan,
-    measurement: Measurement,
-    batch: int,
-    every: Sequence[Plan],
-    timed: dict[Any, tuple[float, float]],
-    cut: bool,
+    model: nn.Module, each: Plan, measurement: Measurement, batch: int, cut: bool, stopwatch: _Stopwatch
 ) -> LayerSpeed:
     weight = model.get_parameter(each.site.down or "")
-    features, width = weight.numel() // each.site.width, each.site.width
-    counts = counts_of_nonzero(measurement, each.site)
-    sparse = each.kind != "dense"
-    needed = needed_of(counts, batch) if sparse else 1.0
-    ratio = float(counts.activation_ratio) if sparse and counts is not None else 1.0
+    width = each.site.width
+    features = (weight if each.site.expert is None else weight[0]).numel() // width
+    routed = _routed(measurement, each)
+    used = 1 - (1 - routed) ** batch
     matrices = 3 if each.site.gated else 2
-    changed = 2 if each.kind == "gated" else 1 if sparse else 0
     one = features * width
-    times = 0.0, 0.0
-    if sparse:
-        key = each.kind, features, width, weight.dtype, batch, round(needed, 3), round(ratio, 3), cut
-        if key not in timed:
-            modules = dict(model.named_modules())
-            parts = parts_of(modules, each.site) if each.kind == "gated" else None
-            alike = sum(1 for other in every if other.kind == each.kind and other.site.width == width)
-            down = modules[(each.site.down or "").rpartition(".")[0]]
-            contest = Contest(down, None if parts is None else parts[2], cut, alike)
-            timed[key] = _race(contest, width, batch, ratio, needed)
-        times = timed[key]
+    needed, ratio, changed, times = 1.0, 1.0, 0, (0.0, 0.0)
+    if each.kind != "dense":
+        counts = counts_of_nonzero(measurement, each.site)
+        if counts is None:
+            raise SiteError(
+                f"the measurement does not say how many neurons of {each.site.name} are zero; measure with --criteria nonzero"
+            )
+        needed, ratio, changed = (
+            needed_of(counts, batch),
+            float(counts.activation_ratio),
+            2 if each.kind == "gated" else 1,
+        )
+        times = stopwatch.race(each, batch, ratio, needed, cut)
     return LayerSpeed(
         each,
         needed,
+        used,
         one * matrices * weight.dtype.itemsize,
-        one * (matrices - changed + changed * needed) * weight.dtype.itemsize,
-        2.0 * batch * one * matrices,
-        2.0 * batch * one * (matrices - changed + changed * ratio),
+        one * matrices * weight.dtype.itemsize * used,
+        one * (matrices - changed + changed * needed) * weight.dtype.itemsize * used,
+        2.0 * batch * one * matrices * routed,
+        2.0 * batch * one * (matrices - changed + changed * ratio) * routed,
         *times,
     )
 
 
-def _race(contest: Contest, width: int, batch: int, ratio: float, needed: float) -> tuple[float, float]:
-    """Seconds of a dense and of a sparse layer, dense where that is faster, on examples that share neurons as much as they were seen to."""
+def _routed(measurement: Measurement, each: Plan) -> float:
+    """Share of tokens that reach an MLP: all, but of an expert."""
+    counts = next(row.counts for row in measurement if row.site.name == each.site.name)
+    return counts.tokens / counts.passed if counts.passed else 1.0
+
+
+class _Stopwatch:
+    """Times layers of a model's shapes, each once."""
+
+    def __init__(self, model: nn.Module, plans: Sequence[Plan]) -> None:
+        self._modules, self._plans = dict(model.named_modules()), plans
+        self._timed: dict[Any, tuple[float, float]] = {}
+
+    def race(self, each: Plan, batch: int, ratio: float, needed: float, cut: bool) -> tuple[float, float]:
+        """Seconds of the layer as it is, and of the sparse one, which is dense where that is faster."""
+        down: Any = self._modules[(each.site.down or "").rpartition(".")[0]]
+        shape = each.kind, tuple(down.weight.shape), down.weight.dtype
+        key = *shape, batch, round(needed, 3), round(ratio, 3), cut
+        if key not in self._timed:
+            parts = parts_of(self._modules, each.site) if each.kind == "gated" else None
+            alike = sum(other.kind == each.kind and other.site.width == each.site.width for other in self._plans)
+            contest = Contest(down, None if parts is None else parts[2], cut, alike)
+            draws = drawn(each.site.width, batch, ratio, needed)
+            some = [draw.to(contest.device, contest.dtype) for draw in draws]
+            dense, sparse = contest.times(some, _ROUNDS)
+            # What falls back compares with thresholds too.
+            back = contest.fallback_seconds(some, _ROUNDS) if cut else dense
+            self._timed[key] = dense, min(back, sparse)
+        return self._timed[key]
+
+
+def drawn(width: int, batch: int, ratio: float, needed: float) -> list[Tensor]:
+    """Random activations, (batch, width), of which so many are active, and so many neurons needed by some example.
+
+    Examples share neurons: each activates a part of a set of share s, where s·(1 − (1 − ratio/s)^batch) = needed.
+    """
+    low, high = max(ratio, 1e-9), 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if middle * (1 - (1 - ratio / middle) ** batch) > needed else (middle, high)
+    generator = torch.Generator().manual_seed(0)
     draws = []
-    for _ in range(8):
-        shared = torch.rand(width) < needed
-        mine = torch.rand(batch, width) < min(1.0, ratio / max(needed, 1e-9))
-        draws.append((torch.randn(batch, width) * shared * mine).to(contest.device, contest.dtype))
-    dense, sparse = contest.times(draws, _ROUNDS)
-    return dense, min(dense, sparse)
+    for _ in range(_DRAWS):
+        shared = torch.rand(width, generator=generator) < high
+        mine = torch.rand(batch, width, generator=generator) < ratio / high
+        draws.append(torch.randn(batch, width, generator=generator) * shared * mine)
+    return draws
 
 
 def _speed(model: nn.Module, batch: int, layers: list[LayerSpeed]) -> Speed:
     seconds = decoding_step(model, batch)
     saved = sum(each.dense_seconds - each.sparse_seconds for each in layers)
     expected = seconds / max(seconds - saved, seconds / 1000)
-    weights = sum(parameter.numel() * parameter.dtype.itemsize for parameter in _read_weights(model))
+    weights = float(sum(parameter.nbytes for parameter in _read_weights(model)))
+    weights -= sum(each.held_bytes - each.dense_bytes for each in layers)
     dense = sum(each.dense_bytes for each in layers)
     sparse = sum(each.sparse_bytes for each in layers)
     ideal, ideal_mlp = weights / (weights - dense + sparse), dense / sparse
@@ -253,11 +292,14 @@ def decoding_step(model: nn.Module, batch: int, context: int = 8, rounds: int = 
     device = device_of(model)
     try:
         size = config.get_text_config().vocab_size
-        ids = torch.randint(size, (batch, context), generator=torch.Generator().manual_seed(0)).to(device)
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(size, (batch, context), generator=generator).to(device)
         out = model(input_ids=ids, use_cache=True)
+        if out.past_key_values is None:
+            raise TypeError("it keeps no cache")
         times = []
         for _ in range(rounds):
-            token = torch.randint(size, (batch, 1)).to(device)
+            token = torch.randint(size, (batch, 1), generator=generator).to(device)
             past = out.past_key_values
             times.append(
                 _timed(
@@ -275,9 +317,14 @@ def decoding_step(model: nn.Module, batch: int, context: int = 8, rounds: int = 
 def _verdict(batch: int, layers: list[LayerSpeed], ideal: float, expected: float, share: float) -> str:
     sparse = [each for each in layers if each.plan.kind != "dense"]
     if not sparse:
-        return f"no: {layers[0].plan.why}; thresholds make some, which `actratio sparsify` chooses"
+        why = layers[0].plan.why
+        return f"no: {why}" + (
+            "; thresholds make some, which `actratio sparsify` chooses" if why.endswith(NO_ZEROS) else ""
+        )
     if expected >= _WORTH:
         return f"yes: about {expected:.2f} times as fast"
+    if expected < 1 / _MARGIN:
+        return f"no: it would be slower, about {expected:.2f} times as fast"
     needed = sum(each.needed for each in sparse) / len(sparse)
     if needed > 0.6:
         together = f"{batch} sequences together need" if batch > 1 else "a token needs"
