@@ -101,7 +101,21 @@ def test_a_bound_on_the_error_is_kept_in_every_layer() -> None:
 
 def test_a_ratio_is_what_is_left() -> None:
     chosen = calibrate.at_ratio(calibrate.curves(made(), batches()), 0.3, "magnitude")
-    assert set(chosen.dropped.values()) == {0.7}
+    assert list(chosen.dropped.values()) == pytest.approx([0.7, 0.7], abs=0.001)
+
+
+def test_what_is_dropped_is_all_that_is_zero() -> None:
+    model, given = made("relu"), batches(1)
+    chosen = calibrate.at_ratio(calibrate.curves(model, given), 0.9, "contribution")
+    zeros = [float((h == 0).float().mean()) for h in hidden_of(model, given[0])]
+    assert list(chosen.tau.values()) == [0, 0]
+    assert list(chosen.dropped.values()) == pytest.approx(zeros)
+
+
+def test_a_threshold_drops_the_share_that_is_asked_for() -> None:
+    (curve, _) = calibrate.curves(made(), batches(1))
+    for share in (0.0, 0.123, 1.0):
+        assert float((curve.ordered <= curve.threshold_at(share)).float().mean()) == pytest.approx(share, abs=0.001)
 
 
 def test_the_loss_is_that_of_transformers() -> None:
@@ -131,11 +145,21 @@ def test_a_loss_is_kept_and_the_model_is_as_it_was() -> None:
 def test_dropping_by_sign_drops_what_is_not_above_zero() -> None:
     model, given = made(), batches()
     sign = calibrate.compare_sign(model, calibrate.curves(model, given), given)
+    assert sign is not None
     hidden = [h for batch in given for h in hidden_of(model, batch)]
     assert sign.dropped == pytest.approx(float(torch.cat(hidden).le(0).float().mean()), abs=0.01)
     assert sign.dense == pytest.approx(calibrate.loss(model, given))
     assert math.isfinite(sign.by_sign)
     assert math.isfinite(sign.by_contribution)
+
+
+def test_padding_is_not_counted_above_thresholds() -> None:
+    model, given = made(), batches(1, padded=True)
+    limits = {f"transformer.h.{number}.mlp": torch.full((48,), 0.001) for number in range(2)}
+    found = measured_above(model, given, limits)
+    for row, h in zip(found, hidden_of(model, given[0]), strict=True):
+        assert row.counts.tokens == 19
+        assert row.counts.active.tolist() == (h.abs() > 0.001).sum(0).tolist()
 
 
 def test_neurons_above_a_threshold_are_counted_with_their_unions() -> None:
@@ -312,7 +336,7 @@ def test_sparsify_writes_a_model_that_transformers_and_we_load(
     ]
     assert run(monkeypatch, *command, "--json") == 0
     said = json.loads(capsys.readouterr().out)
-    assert [row["dropped"] for row in said["rows"]] == [0.6, 0.6]
+    assert [row["dropped"] for row in said["rows"]] == pytest.approx([0.6, 0.6], abs=0.01)
     assert any("Dropping every output that is not above zero" in verdict for verdict in said["verdicts"])
     dense = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
     sparse = load_sparse(out, device="cpu", crossover=ALWAYS)
@@ -325,6 +349,9 @@ def test_sparsify_writes_a_model_that_transformers_and_we_load(
     assert set(held["tau"]) == {"transformer.h.0.mlp", "transformer.h.1.mlp"}
     assert run(monkeypatch, *command) == 0  # again, over what was there
     assert "CETT" in capsys.readouterr().out
+    assert run(monkeypatch, "speed", out, "--tokenizer", words(), "--json") == 0  # with its thresholds
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert 0.2 < row["needed"] < 0.6
 
 
 @pytest.mark.parametrize(
@@ -353,9 +380,64 @@ def test_what_sparsify_cannot_do_is_one_sentence(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "sentence"), [("bert", "does not predict the next tokens"), ("long", "does not predict the next tokens"), ("nan", "not finite")]
+)  # fmt: skip
+def test_models_that_cannot_be_calibrated_are_refused(
+    kind: str,
+    sentence: str,
+    tmp_path: Path,
+    text: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import transformers
+
+    folder, out = tmp_path / "model", tmp_path / "sparse"
+    if kind == "bert":
+        config = transformers.BertConfig(
+            vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+        )
+        model: Any = transformers.BertModel(config)
+    else:
+        model = made(n_positions=12 if kind == "long" else 64)
+        if kind == "nan":
+            model.transformer.h[0].mlp.c_fc.bias.data.fill_(math.nan)
+    model.save_pretrained(folder)
+    command = ["sparsify", folder, "--tokenizer", words(), "--text", text, "--length", 16, "--out", out]
+    assert run(monkeypatch, *command) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+    if kind == "bert":
+        assert run(monkeypatch, "speed", folder, "--tokenizer", words()) == 2
+        assert "cannot be timed while it decodes" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_measurement_reads_no_text(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made("relu").save_pretrained(tmp_path / "relu")
+    assert (
+        run(monkeypatch, "measure", tmp_path / "relu", "--tokenizer", words(), "--out", tmp_path / "m", "--json") == 0
+    )
+    capsys.readouterr()
+    assert run(monkeypatch, "speed", tmp_path / "m", "--text", text) == 2
+    assert "for which no text is read" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_folder_that_is_no_sparse_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ActratioError, match=r"has no thresholds\.json"):
         load_sparse(tmp_path)
-    (tmp_path / "thresholds.json").write_text("{")
-    with pytest.raises(ActratioError, match="is damaged"):
+    good: dict[str, Any] = {"format": 1, "by": "magnitude", "tau": {"a": 0.1}, "cett": {}, "dropped": {}}
+    bad = [
+        "{", "[]", {**good, "by": "luck"}, {**good, "tau": {}}, {**good, "tau": {"a": None}}, {**good, "tau": {"a": math.nan}},
+        {**good, "tau": {"a": "0.1"}}, {**good, "format": 2},
+    ]  # fmt: skip
+    for each in bad:
+        (tmp_path / "thresholds.json").write_text(each if isinstance(each, str) else json.dumps(each))
+        with pytest.raises(ActratioError, match="is damaged"):
+            load_sparse(tmp_path)
+    made().save_pretrained(tmp_path)
+    (tmp_path / "thresholds.json").write_text(json.dumps(good))
+    with pytest.raises(ActratioError, match="has a threshold for a, which the model has not"):
         load_sparse(tmp_path)

@@ -54,7 +54,7 @@ def main() -> None:
     except SystemExit as ended:
         if ended.code != _INTERRUPTED:
             raise
-        err.print("stopped; run the same command again to go on")
+        err.print("stopped; nothing is half-written, run the same command again")
         sys.exit(1)
 
 

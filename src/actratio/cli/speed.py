@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import chain
 from pathlib import Path
@@ -11,13 +12,13 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Json, TrustRemoteCode
-from actratio.errors import ActratioError, DataError
+from actratio.errors import ActratioError, DataError, ModelError
 from actratio.terminal import err, out, print_json, show_table
 
 if TYPE_CHECKING:
     from actratio.sparse.predict import Speed
 
-_SPLITS = 4  # of the text's sequences two are for calibration, one for the choice, and one for the check
+_SPLITS = 4  # of the text two quarters are for calibration, then one for the choice, and one for the check
 
 
 def predict_speed(
@@ -44,23 +45,34 @@ def predict_speed(
     from actratio.measure import measure
     from actratio.measurement import is_measurement, load
     from actratio.models import load_model, load_tokenizer
-    from actratio.sparse.predict import predict
+    from actratio.sparse.predict import measured_above, predict
+    from actratio.sparse.saved import NAME, thresholds_in
 
     batches = _batches(batch)
     found = load(model) if is_measurement(Path(model)) else None
+    if found is not None and (text or tokenizer):
+        raise DataError(
+            f"{model} is a measurement, for which no text is read; leave --text and --tokenizer out, or give its model"
+        )
     name = model if found is None else str(found.settings.get("model", found.model))
     words = None if found is not None else load_tokenizer(tokenizer or name, trust_remote_code=trust_remote_code)
     with err.status(f"loading {escape(name)}"):
         loaded = load_model(
             name, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
         )
+    limits = thresholds_in(name, loaded) if (Path(name) / NAME).is_file() else None
+    if found is not None and limits is not None:
+        raise DataError(f"{name} has thresholds, of which a measurement knows nothing; give {name} itself")
     if found is None:
         texts = chain.from_iterable(read_texts(each) for each in text) if text else iter(ARTICLE_PROMPTS)
         tokens = token_batches(words, texts, length=256, batch_size=4, packed=bool(text), limit=4096)
         with err.status("measuring"):
-            found = measure(loaded, tokens, criteria=["nonzero"], name=name)
+            if limits is None:
+                found = measure(loaded, tokens, criteria=["nonzero"], name=name)
+            else:
+                found = measured_above(loaded, tokens, limits)
     with err.status("timing this machine and the model"):
-        machine, speeds = predict(loaded, found, batches)
+        machine, speeds = predict(loaded, found, batches, limits)
     rows = [_row(speed) for speed in speeds]
     made = {"bandwidth_gbs": machine.bandwidth / 1e9, "matmul_gflops": machine.matmul / 1e9}
     if as_json:
@@ -168,7 +180,7 @@ def sparsify_model(
             f"the text makes {len(sequences)} batches of 4 × {length} tokens, and {_SPLITS} are needed; give more, or a smaller --length"
         )
     cut = len(sequences) // _SPLITS
-    chosen_on, checked_on, calibrated_on = sequences[:cut], sequences[cut : 2 * cut], sequences[2 * cut :]
+    calibrated_on, chosen_on, checked_on = sequences[: -2 * cut], sequences[-2 * cut : -cut], sequences[-cut:]
     with err.status("looking for thresholds"):
         curves = calibrate.curves(loaded, calibrated_on, by)
         if kind == "cett":
@@ -181,14 +193,22 @@ def sparsify_model(
         dense, sparse = calibrate.loss(loaded, checked_on), calibrate.loss_with(loaded, curves, chosen, checked_on)
         by_contribution = curves if by == "contribution" else calibrate.curves(loaded, calibrated_on)
         sign = calibrate.compare_sign(loaded, by_contribution, checked_on)
+    if not math.isfinite(dense):
+        raise ModelError(f"the loss of {model} is {dense}; a model that computes numbers is needed")
     with err.status("predicting and timing"):
         speeds = _speeds(loaded, chosen, calibrated_on, batches)
     dropped = sum(chosen.dropped.values()) / len(chosen.dropped)
     verdicts = [
         f"{dropped:.0%} of the neuron outputs are dropped; the loss on text that was not used goes from {dense:.4f} to {sparse:.4f} nats "
         f"a token ({sparse / dense - 1:+.2%}).",
-        f"Dropping every output that is not above zero ({sign.dropped:.0%} of them) makes it {sign.by_sign:.4f}; dropping as many of each "
-        f"layer by contribution, {sign.by_contribution:.4f}.",
+        *(
+            []
+            if sign is None
+            else [
+                f"Dropping every output that is not above zero ({sign.dropped:.0%} of them) makes it {sign.by_sign:.4f}; dropping as many of "
+                f"each layer by contribution, {sign.by_contribution:.4f}."
+            ]
+        ),
         *(
             f"Batch {each['batch']}: expected {each['expected']:.2f}×, measured {each['measured']:.2f}× ({each['verdict']})."
             for each in speeds

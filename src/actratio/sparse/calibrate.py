@@ -28,7 +28,8 @@ BY = ("contribution", "magnitude")
 _SHARES = tuple(place / 100 for place in (*range(0, 95, 5), 95, 96, 97, 98, 99))
 """Shares of a layer's outputs that are tried to be dropped."""
 
-_TOKENS = 1024  # of the calibration text, whose errors are computed
+_TOKENS = 1024  # of the calibration text, that are looked at
+_ORDERED = 1 << 24  # outputs at most, of which thresholds are quantiles
 _STEPS = 8  # of the search for a loss
 
 Batch = Mapping[str, Tensor]
@@ -39,14 +40,24 @@ class Curve:
     """What dropping costs in one layer.
 
     Attributes:
+        norms: what |h| of each neuron is weighed with.
+        ordered: some of the weighed outputs, in ascending order, of which thresholds are quantiles.
         thresholds: τ for each of the shares that are tried.
+        dropped: share of outputs at or below each: more than was tried for where many are zero.
         cett: mean error of the calibration tokens at each.
     """
 
     plan: Plan
     norms: Tensor
+    ordered: Tensor
     thresholds: list[float]
+    dropped: list[float]
     cett: list[float]
+
+    def threshold_at(self, share: float) -> float:
+        """τ that drops such a share of the outputs."""
+        place = round(share * len(self.ordered))
+        return 0.0 if place <= 0 else float(self.ordered[min(place, len(self.ordered)) - 1])
 
     def share_at(self, bound: float) -> int:
         """Which of the shares is the largest whose error is at most ``bound``."""
@@ -89,18 +100,23 @@ def curves(model: nn.Module, batches: Sequence[Batch], by: str = "contribution")
         rows = rows_of(_down(model, each)).detach().float()
         norms = _norms(rows, by)
         h = hidden[each.site.name]
+        if not bool(h.isfinite().all()):
+            raise SiteError(
+                f"{each.site.name} has outputs that are not finite; a model that computes numbers is needed"
+            )
         weighed = h.abs() * norms
         some = weighed.flatten()
-        ordered = some.sort().values if some.numel() < 1 << 26 else some[:: -(-some.numel() >> 26)].sort().values
-        thresholds = [
-            0.0 if share == 0 else float(ordered[min(int(share * len(ordered)), len(ordered) - 1)]) for share in _SHARES
-        ]
+        some = some[:: -(-some.numel() // _ORDERED)].sort().values
+        curve = Curve(each, norms, some, [], [], [])
         output = (h @ rows).norm(dim=1).clamp_min(1e-20)
-        cett = [
-            float(((torch.where(weighed <= tau, h, 0) @ rows).norm(dim=1) / output).mean()) if tau else 0.0
-            for tau in thresholds
-        ]
-        found.append(Curve(each, norms, thresholds, cett))
+        for share in _SHARES:
+            tau = curve.threshold_at(share)
+            dropped = weighed <= tau
+            error = (torch.where(dropped, h, 0) @ rows).norm(dim=1) / output
+            curve.thresholds.append(tau)
+            curve.dropped.append(float(dropped.float().mean()))
+            curve.cett.append(float(error.mean()))
+        found.append(curve)
     return found
 
 
@@ -148,7 +164,15 @@ def _kept(batch: Batch) -> Tensor:
 
 def _logits(model: nn.Module, batch: Batch) -> Tensor:
     device = device_of(model)
-    made: Tensor = model(**{name: value.to(device) for name, value in batch.items()}).logits
+    try:
+        made: Tensor = model(**{name: value.to(device) for name, value in batch.items()}).logits
+        if made.shape[:-1] != batch["input_ids"].shape:
+            raise ValueError(f"its logits have the shape {tuple(made.shape)}")
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise SiteError(
+            f"{type(model).__name__} does not predict the next tokens of {batch['input_ids'].shape[-1]} ({' '.join(str(error).split())[:120]}); "
+            "give a causal language model of transformers', and sequences that are not longer than it reads"
+        ) from error
     return made
 
 
@@ -158,22 +182,9 @@ def at_cett(found: Iterable[Curve], bound: float, by: str) -> Chosen:
 
 
 def at_ratio(found: Iterable[Curve], ratio: float, by: str) -> Chosen:
-    """In every layer the share that leaves about so many neurons active."""
-    place = _nearest(1 - ratio)
+    """In every layer the one of the shares that are tried that leaves about so many neurons active."""
+    place = min(range(len(_SHARES)), key=lambda place: abs(_SHARES[place] - (1 - ratio)))
     return _chosen({curve.plan.site.name: (curve, place) for curve in found}, by)
-
-
-def at_shares(found: Iterable[Curve], shares: Mapping[str, float], by: str) -> Chosen:
-    """In every layer the share that is nearest to the one given for it."""
-    places = {}
-    for curve in found:
-        wanted = shares[curve.plan.site.name]
-        places[curve.plan.site.name] = curve, _nearest(wanted)
-    return _chosen(places, by)
-
-
-def _nearest(share: float) -> int:
-    return min(range(len(_SHARES)), key=lambda place: abs(_SHARES[place] - share))
 
 
 def at_loss(model: nn.Module, found: Sequence[Curve], batches: Sequence[Batch], percent: float, by: str) -> Chosen:
@@ -196,7 +207,7 @@ def _chosen(places: Mapping[str, tuple[Curve, int]], by: str) -> Chosen:
         by,
         {name: curve.thresholds[place] for name, (curve, place) in places.items()},
         {name: curve.cett[place] for name, (curve, place) in places.items()},
-        {name: _SHARES[place] for name, (_, place) in places.items()},
+        {name: curve.dropped[place] for name, (curve, place) in places.items()},
     )
 
 
@@ -237,7 +248,11 @@ def loss(model: nn.Module, batches: Sequence[Batch]) -> float:
 
 def loss_with(model: nn.Module, found: Sequence[Curve], chosen: Chosen, batches: Sequence[Batch]) -> float:
     """The loss with neurons dropped; the model is as it was afterwards."""
-    limits = {curve.plan.site.name: chosen.tau[curve.plan.site.name] / curve.norms.clamp_min(1e-30) for curve in found}
+    return _loss_at(model, found, chosen.tau, batches)
+
+
+def _loss_at(model: nn.Module, found: Sequence[Curve], tau: Mapping[str, float], batches: Sequence[Batch]) -> float:
+    limits = {curve.plan.site.name: tau[curve.plan.site.name] / curve.norms.clamp_min(1e-30) for curve in found}
     sparsify(model, thresholds=limits, crossover=NEVER)
     try:
         value = loss(model, batches)
@@ -261,13 +276,18 @@ class BySign:
     by_contribution: float
 
 
-def compare_sign(model: nn.Module, found: Sequence[Curve], batches: Sequence[Batch]) -> BySign:
+def compare_sign(model: nn.Module, every: Sequence[Curve], batches: Sequence[Batch]) -> BySign | None:
     """Drop every a ≤ 0, then as large a share of every layer by contribution.
 
+    Gated MLPs whose activation is computed by no module are left as they are, both times; ``None`` if there are no others.
+
     Args:
-        found: curves by contribution.
+        every: curves by contribution.
         batches: text to take the losses on.
     """
+    found = [curve for curve in every if not curve.plan.site.gated or curve.plan.site.module is not None]
+    if not found:
+        return None
     dropped = dict.fromkeys((curve.plan.site.name for curve in found), 0)
 
     def cut(curve: Curve) -> tuple[Callable[..., Any], nn.Module, Callable[..., Any], nn.Module]:
@@ -288,7 +308,7 @@ def compare_sign(model: nn.Module, found: Sequence[Curve], batches: Sequence[Bat
     with ExitStack() as stack:
         for curve in found:
             activated, act, entering, down = cut(curve)
-            if curve.plan.site.gated and curve.plan.site.module is not None:
+            if curve.plan.site.gated:
                 stack.callback(act.register_forward_hook(activated).remove)
             stack.callback(down.register_forward_pre_hook(entering).remove)
         by_sign = loss(model, batches)
@@ -296,8 +316,8 @@ def compare_sign(model: nn.Module, found: Sequence[Curve], batches: Sequence[Bat
     shares = {name: number / (outputs * _width(found, name)) for name, number in dropped.items()}
     widths = sum(curve.plan.site.width for curve in found)
     share = sum(shares[curve.plan.site.name] * curve.plan.site.width for curve in found) / widths
-    same = at_shares(found, shares, "contribution")
-    return BySign(share, dense, by_sign, loss_with(model, found, same, batches))
+    same = {curve.plan.site.name: curve.threshold_at(shares[curve.plan.site.name]) for curve in found}
+    return BySign(share, dense, by_sign, _loss_at(model, found, same, batches))
 
 
 def _width(found: Sequence[Curve], name: str) -> int:

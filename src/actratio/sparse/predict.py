@@ -150,16 +150,17 @@ def measured_above(
 
     Args:
         model: the dense model.
-        batches: as for ``measure``, without padding.
+        batches: as for ``measure``; where there is an attention mask, it says what is padding.
     """
     sites = {each.site.name: each.site for each in plan(model, thresholds=thresholds) if each.site.name in thresholds}
     counted: dict[str, SiteCounts] = {}
+    kept: list[Tensor] = []
 
     def take(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            above = ~(args[0].abs() <= thresholds[name].to(args[0].device))
-            lengths = [above.shape[-2]] * (above.shape[:-1].numel() // above.shape[-2])
-            made = count(above.flatten(0, -2), Criterion("nonzero"), lengths)[0]
+            hidden = args[0].flatten(0, -2)[kept[-1].flatten().to(args[0].device)]
+            above = ~(hidden.abs() <= thresholds[name].to(hidden.device))
+            made = count(above, Criterion("nonzero"), kept[-1].sum(-1).tolist())[0]
             counted[name] = counted[name].merge(made) if name in counted else made
 
         return hook
@@ -169,6 +170,7 @@ def measured_above(
             down = model.get_submodule((site.down or "").rpartition(".")[0])
             stack.callback(down.register_forward_pre_hook(take(name)).remove)
         for batch in batches:
+            kept.append(batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool())
             model(**{key: value.to(device_of(model)) for key, value in batch.items()})
     rows = [
         Row(site, "hidden" if site.gated else "activation", "nonzero", counted[name]) for name, site in sites.items()

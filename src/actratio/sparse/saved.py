@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from actratio.errors import ModelError, RunError
 from actratio.files import write_json
-from actratio.sparse.calibrate import Chosen, thresholds_of
+from actratio.sparse.calibrate import BY, Chosen, thresholds_of
 from actratio.sparse.convert import densify, sparsify
 from actratio.sparse.crossover import Crossover
 
@@ -57,14 +58,46 @@ def load_sparse(folder: str | Path, *, crossover: Crossover | None = None, **opt
     from actratio.models import load_model
 
     path = Path(folder)
+    _read(path)  # before a model is loaded
+    model = load_model(str(path), **options)
+    return sparsify(model, thresholds=thresholds_in(path, model), crossover=crossover)
+
+
+def thresholds_in(folder: str | Path, model: nn.Module) -> dict[str, Tensor]:
+    """The thresholds of such a folder, (width,) for each site of its model.
+
+    Raises:
+        ModelError: as for ``load_sparse``; or thresholds of sites that the model has not.
+    """
+    chosen = _read(Path(folder))
+    found = thresholds_of(model, chosen)
+    if set(found) != set(chosen.tau):
+        raise ModelError(
+            f"{Path(folder) / NAME} has a threshold for {sorted(set(chosen.tau) - set(found))[0]}, which the model has not; "
+            "run 'actratio sparsify' again"
+        )
+    return found
+
+
+def _read(path: Path) -> Chosen:
     try:
         held = json.loads((path / NAME).read_text(encoding="utf-8"))
         if held["format"] != _FORMAT:
             raise ValueError(f"its format is {held['format']}, and this version reads {_FORMAT}")
         chosen = Chosen(held["by"], held["tau"], held["cett"], held["dropped"])
+        _check(chosen)
     except FileNotFoundError:
         raise ModelError(f"{path} has no {NAME}; give a folder that 'actratio sparsify' wrote") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path / NAME} is damaged ({error}); run 'actratio sparsify' again") from None
-    model = load_model(str(path), **options)
-    return sparsify(model, thresholds=thresholds_of(model, chosen), crossover=crossover)
+    return chosen
+
+
+def _check(chosen: Chosen) -> None:
+    if chosen.by not in BY:
+        raise ValueError(f"neurons are dropped by {chosen.by!r}")
+    if not chosen.tau:
+        raise ValueError("it has no thresholds")
+    for name, tau in chosen.tau.items():
+        if isinstance(tau, bool) or not isinstance(tau, int | float) or not 0 <= tau < math.inf:
+            raise ValueError(f"the threshold of {name} is {tau!r}")
