@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from actratio import __version__
 from actratio.cli.models import list_sites, measure_model
+from actratio.cli.prune import prune_model
 from actratio.cli.speed import predict_speed, sparsify_model
 from actratio.cli.study import study_app
 from actratio.cli.tables import fit_table, list_datasets, report_run
@@ -34,6 +35,7 @@ app.command("measure")(measure_model)
 app.command("sites")(list_sites)
 app.command("speed")(predict_speed)
 app.command("sparsify")(sparsify_model)
+app.command("prune")(prune_model)
 app.command("datasets")(list_datasets)
 
 _INTERRUPTED = 130  # typer's exit status after Ctrl-C

@@ -166,7 +166,7 @@ def sparsify_model(
 
     kind, amount = _target(target)
     folder = out_dir or Path("runs") / ("sparse-" + Path(model).resolve().name)
-    check_folder(folder)
+    check_folder(folder, NAME)
     batches = _batches(batch)
     words = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
     with err.status(f"loading {escape(model)}"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 
 from actratio.errors import SiteError
 from actratio.measurement import Measurement
-from actratio.sites import Site, call
+from actratio.sites import MEASURED, Site, call, trace
 from actratio.sparse.convert import densify
 from actratio.sparse.layers import is_linear
 from actratio.sparse.plans import counts_of_nonzero, parts_of, plan
 
-_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "d_ff", "ffn_hidden_size", "hidden_dim", "decoder_ffn_dim")
+_WIDTHS = (
+    "intermediate_size", "ffn_dim", "n_inner", "d_ff", "ffn_hidden_size", "hidden_dim", "encoder_ffn_dim", "decoder_ffn_dim",
+)  # fmt: skip
 """What configurations of transformers' call an MLP's width."""
 
 
@@ -25,9 +28,10 @@ class Pruned:
     """What became of one MLP.
 
     Attributes:
+        before: its neurons.
         width: neurons that are left; the same in every MLP of a model whose configuration has one width for all.
         dead: neurons that never fired.
-        certain: those of them that cannot fire, whatever the input: no weight in, and a bias that is not above zero.
+        certain: those of them that cannot fire, whatever the input: nothing comes in, so that they are always what they were.
     """
 
     site: Site
@@ -37,70 +41,94 @@ class Pruned:
     certain: int
 
 
+@dataclass(frozen=True)
+class _Layers:
+    """An MLP's linear layers before its activation (the one that the activation reads first) and after it, and who fired."""
+
+    site: Site
+    ups: list[Any]
+    down: Any
+    alive: Tensor
+    names: set[str]
+
+    @property
+    def certain(self) -> Tensor:
+        weight: Tensor = self.ups[0].weight.detach()
+        comes_in = weight.any(1) if isinstance(self.ups[0], nn.Linear) else weight.any(0)
+        return ~(comes_in.cpu() | self.alive)
+
+
 def prune(
     model: nn.Module, measurement: Measurement, check: Iterable[Any] = (), *, tolerance: float = 1e-5
 ) -> list[Pruned]:
     """Remove neurons that did not fire once; the model itself gets smaller.
 
-    A neuron that never fired on one text may fire on another: outputs are compared on ``check``, and if they differ the
-    model is put back as it was.
+    A neuron that never fired on one text may fire on another. So outputs are compared on ``check``, and if they differ the model
+    is put back as it was; without ``check``, neurons that cannot fire are removed alone.
+
+    A model of transformers' is still made by its configuration, which gets the new width. Where it has one width for several MLPs
+    as many neurons are taken from each.
 
     Args:
         measurement: of this model, by ``nonzero``, or by ``positive`` where the activation function is a ReLU.
         check: inputs to compare outputs on, best of a text that was not measured.
         tolerance: how much outputs may differ, relative to their largest.
 
+    Returns:
+        One for each MLP whose neurons can be removed; none, or with as many neurons as before, if there is nothing to remove.
+
     Raises:
-        SiteError: nothing to remove, or outputs that differ.
+        SiteError: outputs differ, or the configuration cannot say what the model would be; it is as it was.
     """
     densify(model)
-    modules = dict(model.named_modules())
-    found: list[tuple[Site, list[Any], Any, Tensor]] = []
-    for each in plan(model, measurement):
-        counts, layers = counts_of_nonzero(measurement, each.site), _around(modules, each.site)
-        if each.kind != "dense" and counts is not None and counts.tokens and layers is not None:
-            found.append((each.site, *layers, counts.active > 0))
-    if not found or all(bool(alive.all()) for *_, alive in found):
-        raise SiteError("no neuron can be removed: each fired, or its MLP is none of linear layers with true zeros")
-    name = _width_name(model, {site.width for site, *_ in found})
-    together = max(int(alive.sum()) for *_, alive in found) if name else 0
+    found = _layers(model, measurement)
     checks = list(check)
+    doomed = [~each.alive if checks else each.certain for each in found]
+    widths = _new_widths(model, found, doomed)
     before = [_output(model, inputs) for inputs in checks]
-    kept, done, undo = [], [], []
-    for site, ups, down, alive in found:
-        width = max(together, int(alive.sum()), 1)
-        # Where all MLPs have one width, some dead neurons stay, the first ones.
-        keep = (alive.long() * 2 + torch.arange(site.width).flip(0) / site.width).argsort(descending=True)[:width]
-        keep = keep.sort().values
-        kept.append(keep)
-        certain = _cannot_fire(ups[0]) & ~alive
-        done.append(Pruned(site, site.width, width, int((~alive).sum()), int(certain.sum())))
-        undo.append([(layer, dict(layer._parameters), _sizes(layer)) for layer in (*ups, down)])
-        for layer in ups:
-            _cut(layer, keep, output=True)
-        _cut(down, keep, output=False)
-    config: Any = getattr(model, "config", None)
-    old = getattr(config, name, None) if name else None
-    if name:
-        setattr(config, name, done[0].width)
-    for inputs, wanted in zip(checks, before, strict=True):
-        got = _output(model, inputs)
-        off = float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
-        if not off <= tolerance:
-            for layer, parameters, sizes in (each for group in undo for each in group):
-                layer._parameters.update(parameters)
-                layer.__dict__.update(sizes)
-            if name:
-                setattr(config, name, old)
-            raise SiteError(
-                f"without the neurons that did not fire the outputs on the check differ by {off:.2g} of their largest, more than "
-                f"{tolerance:g}: some fire there; measure on more text"
-            )
+    done, undo = [], []
+    for each, gone, width in zip(found, doomed, widths, strict=True):
+        done.append(Pruned(each.site, len(gone), width, int((~each.alive).sum()), int(each.certain.sum())))
+        # Where several MLPs have one width, the first ones of those that could go stay.
+        keep = (~gone).nonzero().flatten().tolist() + gone.nonzero().flatten().tolist()
+        kept = torch.tensor(sorted(keep[:width]))
+        for layer in (*each.ups, each.down):
+            undo.append((layer, dict(layer._parameters), _sizes(layer)))
+        if width < len(gone):
+            for layer in each.ups:
+                _cut(layer, kept, output=True)
+            _cut(each.down, kept, output=False)
+    settings = _set_widths(model, {each.before: each.width for each in done})
+    try:
+        _must_be_what_its_configuration_says(model)
+        for inputs, wanted in zip(checks, before, strict=True):
+            _must_agree(_output(model, inputs), wanted, tolerance)
+    except SiteError:
+        for layer, parameters, sizes in undo:
+            layer._parameters.update(parameters)
+            layer.__dict__.update(sizes)
+        for config, name, old in settings:
+            setattr(config, name, old)
+        raise
     return done
 
 
+def _layers(model: nn.Module, measurement: Measurement) -> list[_Layers]:
+    modules = dict(model.named_modules())
+    found: dict[int, _Layers] = {}
+    for each in plan(model, measurement):
+        counts, layers = counts_of_nonzero(measurement, each.site), _around(modules, each.site)
+        if each.kind == "dense" or counts is None or not counts.tokens or layers is None:
+            continue
+        ups, down = layers
+        alive, names = counts.active > 0, {each.site.name}
+        if id(down) in found:  # one MLP in several places
+            alive, names = alive | found[id(down)].alive, names | found[id(down)].names
+        found[id(down)] = _Layers(each.site, ups, down, alive, names)
+    return list(found.values())
+
+
 def _around(modules: Mapping[str, nn.Module], site: Site) -> tuple[list[Any], Any] | None:
-    """The linear layers before an MLP's activation (the one that the activation reads first), and the one after it."""
     down = modules.get((site.down or "").rpartition(".")[0])
     if site.gated:
         parts = parts_of(modules, site)
@@ -115,11 +143,69 @@ def _outputs(layer: Any) -> int:
     return int(layer.weight.shape[0 if isinstance(layer, nn.Linear) else 1])
 
 
-def _cannot_fire(up: Any) -> Tensor:
-    """Neurons whose pre-activation is at most zero for every input."""
-    weight = up.weight.detach() if isinstance(up, nn.Linear) else up.weight.detach().t()
-    bias = torch.zeros(len(weight)) if up.bias is None else up.bias.detach().cpu()
-    return ~weight.any(1).cpu() & (bias <= 0)
+def _new_widths(model: nn.Module, found: list[_Layers], doomed: list[Tensor]) -> list[int]:
+    """Neurons that are left of each: where a configuration says how many, as many in all MLPs that have as many now."""
+    left = [max(1, int((~gone).sum())) for gone in doomed]
+    if getattr(model, "config", None) is None:
+        return left
+    known = {name for each in found for name in each.names}
+    others = {site.width for site in trace(model) if site.role in MEASURED and site.name not in known}
+    most: dict[int, int] = {width: width for width in others}
+    for each, width in zip(found, left, strict=True):
+        most[each.site.width] = max(width, most.get(each.site.width, 0))
+    return [most[each.site.width] for each in found]
+
+
+def _set_widths(model: nn.Module, widths: Mapping[int, int]) -> list[tuple[Any, str, Any]]:
+    """Tell a configuration, and those in it, its new widths; what they were."""
+    changed = []
+    for config in _configurations(getattr(model, "config", None)):
+        for name in _WIDTHS:
+            old = getattr(config, name, 0)
+            if old is None and len(widths) == 1:  # four times the features, say
+                (new,) = widths.values()
+            else:
+                new = widths.get(old, old)
+            if new != old and (old is not None or set(widths) != set(widths.values())):
+                changed.append((config, name, old))
+                setattr(config, name, new)
+    return changed
+
+
+def _configurations(config: Any) -> list[Any]:
+    if config is None:
+        return []
+    inner = [each for each in vars(config).values() if hasattr(each, "to_dict") and hasattr(each, "model_type")]
+    return [config, *(found for each in inner for found in _configurations(each))]
+
+
+def _must_be_what_its_configuration_says(model: nn.Module) -> None:
+    config: Any = getattr(model, "config", None)
+    if config is None:
+        return
+    kind: Any = type(model)
+    try:
+        with torch.device("meta"):
+            made = kind(copy.deepcopy(config))
+        same = {name: each.shape for name, each in made.named_parameters()} == {
+            name: each.shape for name, each in model.named_parameters()
+        }
+    except Exception:  # whatever a model that cannot be made so raises
+        same = False
+    if not same:
+        raise SiteError(
+            f"the configuration of {kind.__name__} cannot say how many neurons would be left, so that it would not load again; "
+            "it is as it was"
+        )
+
+
+def _must_agree(got: Tensor, wanted: Tensor, tolerance: float) -> None:
+    off = float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
+    if not off <= tolerance:
+        raise SiteError(
+            f"without the neurons that did not fire the outputs on the check differ by {off:.2g} of their largest, more than "
+            f"{tolerance:g}: some fire there; measure on more text"
+        )
 
 
 def _cut(layer: Any, keep: Tensor, *, output: bool) -> None:
@@ -137,18 +223,6 @@ def _cut(layer: Any, keep: Tensor, *, output: bool) -> None:
 
 def _sizes(layer: Any) -> dict[str, int]:
     return {name: vars(layer)[name] for name in ("in_features", "out_features", "nf", "nx") if name in vars(layer)}
-
-
-def _width_name(model: nn.Module, widths: set[int]) -> str | None:
-    """What the configuration calls the MLPs' one width, if it has one for all."""
-    config: Any = getattr(model, "config", None)
-    if config is None or len(widths) != 1:
-        return None
-    (width,) = widths
-    for name in _WIDTHS:
-        if getattr(config, name, None) == width:
-            return name
-    return "n_inner" if hasattr(config, "n_inner") and config.n_inner is None else None
 
 
 def _output(model: nn.Module, inputs: Any) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,22 +27,35 @@ def save_sparse(folder: Path, model: Any, tokenizer: Any, chosen: Chosen, settin
     Raises:
         RunError: the folder holds something else.
     """
-    check_folder(folder)
-    (folder / NAME).unlink(missing_ok=True)  # what lies here belongs together, or is not finished
     densify(model)
-    model.save_pretrained(folder)
+    save_with(folder, model, tokenizer, NAME, {"format": _FORMAT, **asdict(chosen), "settings": settings})
+
+
+def save_with(folder: Path, model: Any, tokenizer: Any, name: str, beside: dict[str, Any]) -> None:
+    """Write a model as ``save_pretrained`` does with a JSON file beside it: all of the folder, or nothing.
+
+    Raises:
+        RunError: the folder holds something else.
+    """
+    check_folder(folder, name)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
+    model.save_pretrained(partial)
     if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    write_json(folder / NAME, {"format": _FORMAT, **asdict(chosen), "settings": settings})
+        tokenizer.save_pretrained(partial)
+    write_json(partial / name, beside)
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something else than such a model.
+def check_folder(folder: Path, name: str) -> None:
+    """Refuse a folder that holds something else than what was written with such a file before.
 
     Raises:
         RunError: it does.
     """
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / NAME).is_file())):
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / name).is_file())):
         raise RunError(f"{folder} holds something else; choose another place for the model")
 
 
