@@ -67,8 +67,9 @@ def main() -> None:
         train(model, x, y, arguments.epochs)
         model.eval()
         found = measure(model, [test])
-        given = sparsify(copy.deepcopy(model), found, also=["0"])
-        always = sparsify(copy.deepcopy(model), found, crossover=ALWAYS, also=["0"])
+        also = {"0": float((test != 0).float().mean())}
+        given = sparsify(copy.deepcopy(model), found, also=also)
+        always = sparsify(copy.deepcopy(model), found, crossover=ALWAYS, also=also)
         ratio = float(sum(row.counts.active.sum() for row in found)) / sum(
             row.counts.tokens * row.site.width for row in found
         )

@@ -331,13 +331,13 @@ def test_other_layers_that_read_zeros_are_sparse_too() -> None:
     x = sparse(6, 16, ratio=0.2)
     with torch.no_grad():
         expected = model(x)
-        sparsify(model, measure(model, [x]), crossover=ALWAYS, also=["0"])
+        sparsify(model, measure(model, [x]), crossover=ALWAYS, also={"0": 0.2})
         torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
     assert [type(layer).__name__ for layer in model] == ["SparseLinear", "ReLU", "SparseLinear"]
     densify(model)
     assert type(model[0]) is nn.Linear
     with pytest.raises(ActratioError, match="1 is no linear layer"):
-        sparsify(model, measure(model, [x]), crossover=ALWAYS, also=["1"])
+        sparsify(model, measure(model, [x]), crossover=ALWAYS, also={"1": 0.2})
 
 
 def test_an_mlp_that_is_never_faster_is_left_dense(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -607,7 +607,7 @@ def test_a_model_that_is_moved_away_lets_its_weights_go() -> None:
 def test_what_sparsify_refuses_is_left_dense() -> None:
     model = model_of(Gated)
     with pytest.raises(ActratioError, match="nope is no linear layer"):
-        made_sparse(model, also=["nope"])
+        made_sparse(model, also={"nope": 0.5})
     assert {type(module) for module in model.modules()} == {type(module) for module in model_of(Gated).modules()}
 
 
@@ -641,9 +641,11 @@ class Timed:
         return self.slower(crossover.most(len(draws[0]), 1000) / (1000 * len(draws[0])))
 
 
-def crossover_of(faster: Callable[[int, float], bool], slower: Callable[[float], bool]) -> tuple[float, ...]:
+def crossover_of(
+    faster: Callable[[int, float], bool], slower: Callable[[float], bool], ratio: float = 1.0
+) -> tuple[float, ...]:
     contest: Any = Timed(faster, slower)
-    return measure_crossover(contest, 1000).ratios
+    return measure_crossover(contest, 1000, ratio).ratios
 
 
 def test_the_crossover_is_the_largest_ratio_that_is_faster() -> None:
@@ -655,6 +657,8 @@ def test_the_crossover_is_the_largest_ratio_that_is_faster() -> None:
 def test_a_layer_that_is_slower_where_it_is_dense_is_left_alone() -> None:
     # Looking what is active costs too much: it is not looked.
     assert crossover_of(lambda batch, ratio: batch == 1 or ratio < 0.3, lambda most: most > 0) == (1.0,) + (0.0,) * 5
+    # It is never dense at the ratio that was measured.
+    assert crossover_of(lambda _, ratio: ratio < 0.3, lambda _: True, 0.2) == (0.25,) * 6
     # Being dense in another class costs too much: it stays what it was.
     assert crossover_of(lambda batch, ratio: batch == 1, lambda _: True) == NEVER.ratios
 

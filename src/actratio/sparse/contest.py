@@ -100,11 +100,15 @@ class Contest:
         return self.times(draws, _MOST_ROUNDS, cold=cold, fallback=True, enough=_SECONDS)
 
 
-def measure_crossover(contest: Contest, width: int) -> Crossover:
-    """From which ratio on the dense product is faster; ``NEVER`` where a sparse layer, dense when it must, is slower than the layer as it was.
+def measure_crossover(contest: Contest, width: int, ratio: float = 1.0) -> Crossover:
+    """From which ratio on the dense product is faster.
+
+    ``NEVER`` where a sparse layer, dense where that is faster, would for some batch be slower than the layer as it was: its weights
+    lie in another order, and it looks what is active.
 
     Args:
         width: number of neurons.
+        ratio: of neurons that are active, at which it must not be slower.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -127,12 +131,11 @@ def measure_crossover(contest: Contest, width: int) -> Crossover:
     with torch.no_grad():
         ratios = [always(batch) for batch in BATCHES]
         for place, batch in enumerate(BATCHES):
-            for ratio in sorted(
-                {ratios[place], 0.0}, reverse=True
-            ):  # without looking what is active, if looking takes too long
-                ratios[place] = ratio
+            # Where looking what is active takes too long, it is not looked.
+            for most in sorted({ratios[place], 0.0}, reverse=True):
+                ratios[place] = most
                 _give(contest.sparse, Crossover(tuple(ratios)))
-                if ratio == 1 or not contest.is_slower(draws(batch, 1.0)):
+                if ratio <= most or not contest.is_slower(draws(batch, ratio)):
                     break
             else:
                 return NEVER

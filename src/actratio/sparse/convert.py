@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +29,7 @@ def sparsify(
     *,
     thresholds: Mapping[str, Tensor] | None = None,
     crossover: Crossover | None = None,
-    also: Iterable[str] = (),
+    also: Mapping[str, float] | None = None,
 ) -> nn.Module:
     """Let a model skip the neurons whose activations are zero; its outputs are the same up to the order of summation.
 
@@ -41,8 +42,9 @@ def sparsify(
         thresholds: (width,) for a site's name: neurons whose |h| is at or below are taken for zero, everywhere. They stay
             float32, whatever the model is converted to.
         crossover: from which ratio on the dense product is taken; by default measured here, which takes some seconds.
-            An MLP that is never faster is left dense.
-        also: names of other linear layers that read many zeros, such as the first one of a classifier of images.
+            An MLP is left dense where it is never faster, or slower for some batch at the ratio that was measured.
+        also: other linear layers that read many zeros, such as the first one of a classifier of images: their names, and which
+            share of what they read is not zero.
 
     Raises:
         SiteError: the model has no MLP, no such layer, or the measurement is of another model; it is then dense.
@@ -51,10 +53,13 @@ def sparsify(
     found = plan(model, measurement, thresholds)
     modules = dict(model.named_modules())
     shared = overlapping(model)
-    others = {name: _other(modules, name, shared) for name in also}
+    others = {name: _other(modules, name, shared) for name in also or ()}
     if crossover is None:
         found = _measured(modules, found, thresholds or {})
-        crossovers = _measured_alone(others)
+        crossovers = {
+            name: measure_crossover(Contest(layer, None, False, 1), rows_of(layer).shape[0], (also or {})[name])
+            for name, layer in others.items()
+        }
     else:
         found = [each if each.kind == "dense" else replace(each, crossover=crossover) for each in found]
         crossovers = dict.fromkeys(others, crossover)
@@ -114,7 +119,9 @@ def _measured(modules: Mapping[str, nn.Module], found: list[Plan], thresholds: M
     for (kind, *_, cut), group in alike.items():
         parts = parts_of(modules, group[0].site) if kind == "gated" else None
         contest = Contest(_down(modules, group[0]), None if parts is None else parts[2], cut, len(group))
-        crossover = measure_crossover(contest, group[0].site.width)
+        # What a measurement does not say may be all.
+        ratio = max(1.0 if math.isnan(each.ratio) else each.ratio for each in group)
+        crossover = measure_crossover(contest, group[0].site.width, ratio)
         measured.update((each.site.name, crossover) for each in group)
     return [
         each if each.kind == "dense" else _decided(each, measured[each.site.name], each.site.name in thresholds)
@@ -127,10 +134,3 @@ def _decided(each: Plan, crossover: Crossover, cut: bool) -> Plan:
     if any(crossover.ratios) or cut:
         return replace(each, crossover=crossover)
     return replace(each, kind="dense", why="its dense products are faster here, with any batch", crossover=crossover)
-
-
-def _measured_alone(layers: Mapping[str, nn.Module]) -> dict[str, Crossover]:
-    return {
-        name: measure_crossover(Contest(layer, None, False, 1), rows_of(layer).shape[0])
-        for name, layer in layers.items()
-    }

@@ -85,14 +85,14 @@ class Product(product.Product):
 
     def __call__(self, hidden: Tensor, most: int, x: Tensor | None = None) -> Tensor | None:
         """As ``product.Product`` says."""
-        batch = len(hidden)
-        out = torch.empty((batch, self.features), dtype=self._dtype)
+        batch = hidden.numel() // self.width
+        out = torch.empty((*hidden.shape[:-1], self.features), dtype=self._dtype)
         if batch > GROUP:
-            return self._in_groups(hidden, most, x, out)
+            return self._in_groups(hidden, batch, most, x, out)
         return out if self._run(hidden.data_ptr(), out.data_ptr(), batch, most, address(x)) else None
 
-    def _in_groups(self, hidden: Tensor, most: int, x: Tensor | None, out: Tensor) -> Tensor | None:
-        batch, size = len(hidden), self._size
+    def _in_groups(self, hidden: Tensor, batch: int, most: int, x: Tensor | None, out: Tensor) -> Tensor | None:
+        size = self._size
         for start in range(0, batch, GROUP):
             some = min(GROUP, batch - start)
             read = hidden.data_ptr() + start * self.width * size

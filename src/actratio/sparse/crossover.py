@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 BATCHES = (1, 2, 4, 8, 16, 64)
 """Batches that are measured; others are taken for the next larger one, and larger ones for the last."""
+
+_PLACES = tuple(bisect_left(BATCHES, batch) for batch in range(BATCHES[-1] + 1))
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,7 @@ class Crossover:
 
     def most(self, batch: int, width: int) -> int:
         """How many active neurons, of all examples together, are worth a sparse product."""
-        place = next((number for number, size in enumerate(BATCHES) if size >= batch), len(BATCHES) - 1)
-        return int(self.ratios[place] * batch * width)
+        return int(self.ratios[_PLACES[batch] if batch < len(_PLACES) else -1] * batch * width)
 
 
 ALWAYS = Crossover((1.0,) * len(BATCHES))

@@ -38,14 +38,15 @@ class Product(product.Product):
         """As ``product.Product`` says."""
         rows, bias, up, up_bias = self.weights
         assert rows is not None
-        batch, width = hidden.shape
+        width = self.width
+        batch = hidden.numel() // width
         if batch > LARGEST_BATCH:
             return None
         size = 1 if batch == 1 else _DOT
         if up is not None and x is not None:
             made = torch.empty_like(hidden)
             _up_kernel[(triton.cdiv(width, _NEURONS),)](
-                hidden, x, up, up if up_bias is None else up_bias, made, batch, width, x.shape[1],
+                hidden, x, up, up if up_bias is None else up_bias, made, batch, width, self.inputs,
                 BIASED=up_bias is not None, BATCH=size, NEURONS=_NEURONS, INPUTS=64,
             )  # fmt: skip
             hidden = made
@@ -57,7 +58,7 @@ class Product(product.Product):
             hidden, rows, self.thresholds if cut else hidden, sums, batch, width, features,
             CUT=cut, BATCH=size, NEURONS=_NEURONS, COLUMNS=_COLUMNS, SPAN=_SPAN,
         )  # fmt: skip
-        out = sums.sum(0)
+        out = sums.sum(0).view(*hidden.shape[:-1], features)
         return (out if bias is None else out + bias).to(hidden.dtype)
 
 

@@ -51,7 +51,10 @@ class SparseDown(Sparse):
         if torch.compiler.is_compiling():
             return self._compiled(hidden)
         known = self.__dict__  # a module's own look-up of parameters is slow
-        product, crossover, thresholds = known["_product"], known["_crossover"], known["_thresholds"]
+        product, crossover = known["_product"], known["_crossover"]
+        most = 0 if product is None else crossover.most(hidden.numel() // product.width, product.width)
+        if product is not None and not most:
+            return self._densely(hidden)
         weight, bias = known["_parameters"].get("weight"), known["_parameters"].get("bias")
         if (
             product is None
@@ -64,13 +67,15 @@ class SparseDown(Sparse):
             or hidden.shape[-1] != product.width
         ):
             return self._carefully(hidden)
-        flat = hidden.view(-1, hidden.shape[-1])
-        most = crossover.most(*flat.shape)
-        out: Tensor | None = product(flat, most) if most else None
-        if out is not None:
-            return out.view(*hidden.shape[:-1], out.shape[-1])
-        rows = weight.t() if isinstance(self, nn.Linear) else weight
-        return products.dense_down(hidden, rows, bias, thresholds)
+        out: Tensor | None = product(hidden, most)
+        return self._densely(hidden) if out is None else out
+
+    def _densely(self, hidden: Tensor) -> Tensor:
+        state: Any = self
+        if state._thresholds is None and products.is_dense_as_it_lies(state.weight):
+            out: Tensor = self.dense.forward(self, hidden)
+            return out
+        return products.dense_down(hidden, rows_of(self), state.bias, state._thresholds)
 
     def _compiled(self, hidden: Tensor) -> Tensor:
         """One operator; or, where gradients may be wanted, the dense product, which the compiler knows."""
@@ -83,12 +88,11 @@ class SparseDown(Sparse):
 
     def _carefully(self, hidden: Tensor) -> Tensor:
         state: Any = self
-        rows, bias = rows_of(self), state.bias
-        if not products.suits(hidden, rows):
-            return products.dense_down(hidden, rows, bias, state._thresholds)
-        if state._thresholds is not None and state._thresholds.device != rows.device:
-            state._thresholds = state._thresholds.to(rows.device)
-        rows = self.rows_by_neurons()
+        if state._thresholds is not None and state._thresholds.device != state.weight.device:
+            state._thresholds = state._thresholds.to(state.weight.device)
+        if not products.suits(hidden, state.weight):
+            return self._densely(hidden)
+        rows, bias = self.rows_by_neurons(), state.bias
         if state._product is None or not state._product.is_of(rows, bias):  # moved, converted, copied, or another one
             state._product = products.prepare(rows, bias, state._thresholds)
         return products.down(state._product, hidden, rows, bias, state._thresholds, state._crossover)

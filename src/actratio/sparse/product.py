@@ -43,12 +43,12 @@ class Product:
         """Multiply.
 
         Args:
-            hidden: (batch, width), contiguous, of the weights' type; with an up projection, the gate after its activation function.
+            hidden: (…, width), contiguous, of the weights' type; with an up projection, the gate after its activation function.
             most: how many active neurons, of all examples together, are worth it.
-            x: (batch, inputs), contiguous: what the up projection reads.
+            x: (…, inputs), contiguous: what the up projection reads.
 
         Returns:
-            (batch, features), or ``None`` where dense products suit better: more neurons are active.
+            (…, features), or ``None`` where dense products suit better: more neurons are active.
         """
         raise NotImplementedError
 

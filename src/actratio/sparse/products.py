@@ -20,6 +20,8 @@ from actratio.sites.followed import is_followed
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.product import Product, address
 
+_torch: Any = torch  # whose inner functions have no types
+
 
 def prepare(
     rows: Tensor,
@@ -63,18 +65,17 @@ def down(
         hidden: (…, width).
         crossover: from which ratio on the dense product is taken.
     """
-    width, features = rows.shape
+    width = len(rows)
     if (
         product is not None
         and not wants_gradients(hidden, rows, bias)
         and suits(hidden, rows)
         and hidden.shape[-1] == width
     ):
-        flat = hidden.reshape(-1, width).contiguous()
-        most = crossover.most(len(flat), width)
-        out = product(flat, most) if most else None
+        most = crossover.most(hidden.numel() // width, width)
+        out = product(hidden.contiguous(), most) if most else None
         if out is not None:
-            return out.view(*hidden.shape[:-1], features)
+            return out
     return dense_down(hidden, rows, bias, thresholds)
 
 
@@ -82,10 +83,16 @@ def dense_down(hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Te
     """The specification of ``down``."""
     if thresholds is not None:
         hidden = torch.where(hidden.abs() <= thresholds, 0, hidden)
-    columns = rows.t()
-    if rows.device.type == "cpu" and rows.dtype == torch.bfloat16:
-        columns = columns.contiguous()  # dense products of turned bfloat16 take fifty times as long on many CPUs
+    columns = rows.t() if is_dense_as_it_lies(rows) else rows.t().contiguous()
     return F.linear(hidden, columns, bias)
+
+
+def is_dense_as_it_lies(weight: Tensor) -> bool:
+    """Whether dense products by a weight that lies by neurons take about as long as others.
+
+    Those of bfloat16 take fifty times as long on many CPUs.
+    """
+    return weight.dtype != torch.bfloat16 or weight.device.type != "cpu"
 
 
 def gated(
@@ -106,7 +113,7 @@ def gated(
         x: (…, inputs).
         crossover: as for ``down``.
     """
-    width, features = rows.shape
+    width = len(rows)
     wanted = wants_gradients(gate, x, up, up_bias, rows, bias)
     if (
         product is not None
@@ -115,11 +122,10 @@ def gated(
         and suits(x, up)
         and (gate.shape[-1], x.shape[-1]) == up.shape
     ):
-        flat, read = gate.reshape(-1, width).contiguous(), x.reshape(-1, x.shape[-1]).contiguous()
-        most = crossover.most(len(flat), width)
-        out = product(flat, most, read) if most else None
+        most = crossover.most(gate.numel() // width, width)
+        out = product(gate.contiguous(), most, x.contiguous()) if most else None
         if out is not None:
-            return out.view(*x.shape[:-1], features)
+            return out
     return dense_gated(gate, x, up, up_bias, rows, bias)
 
 
@@ -147,18 +153,17 @@ def suits(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype
         and x.device == weight.device
         and x.numel() > 0
-        and not torch.is_autocast_enabled(x.device.type)
+        and not _torch._C._is_any_autocast_enabled()
         and not is_followed()
         and not _is_transformed()
     )
 
 
-_torch: Any = torch
-
-
 def _is_transformed() -> bool:
     """Whether operations are written down, or transformed, and not just computed: by ``torch.jit.trace``, ``torch.func``."""
-    found: bool = _torch.jit.is_tracing() or _torch._C._functorch.peek_interpreter_stack() is not None
+    found: bool = (
+        _torch._C._get_tracing_state() is not None or _torch._C._functorch.peek_interpreter_stack() is not None
+    )
     return found
 
 
