@@ -16,8 +16,8 @@ from typing import Any
 PAGE = Path(__file__).parent / "results" / "sparse.md"
 
 _PRODUCTS = {
-    "kind": "", "shape": "", "type": "", "batch": "", "ratio": ".0%", "needed": ".0%", "ours": ",.0f", "dense": ",.0f", "gather": ",.0f",
-    "limit": ",.0f", "speedup": ".2f", "of_ideal": ".0%", "of_limit": ".0%",
+    "kind": "", "shape": "", "type": "", "batch": "", "ratio": ".0%", "needed": ".0%", "ours": ",.0f", "after_dense": ",.0f", "dense": ",.0f",
+    "gather": ",.0f", "limit": ",.0f", "speedup": ".2f", "of_ideal": ".0%", "of_ideal_after_dense": ".0%", "of_limit": ".0%",
 }  # fmt: skip
 _DECODE = {
     "model": "", "batch": "", "ratio": ".1%", "dense": ".2f", "sparse": ".2f", "ideal": ".2f", "predicted": ".2f", "measured": ".2f",
@@ -28,7 +28,7 @@ _MLPS = {
     "speedup": ".2f", "speedup_always": ".2f",
 }  # fmt: skip
 _NAMES = {
-    "kind": "products", "needed": "needed", "ours": "ours, µs", "dense": "dense", "of_ideal": "of ideal", "of_limit": "of limit",
+    "kind": "products", "needed": "needed", "ours": "ours, µs", "dense": "dense", "of_ideal": "of ideal", "after_dense": "ours after dense", "of_ideal_after_dense": "of ideal, after dense", "of_limit": "of limit",
     "speedup": "speed-up", "ratio": "ratio", "zeros_in": "zeros in the image", "dense_us": "dense, µs", "sparse_us": "sparse, µs",
     "always_us": "sparse everywhere, µs", "speedup_always": "speed-up, sparse everywhere", "same_tokens": "same tokens", "gather": "gather in torch",
 }  # fmt: skip
@@ -57,6 +57,8 @@ def block(files: list[Path], columns: dict[str, str]) -> str:
 def _cell(value: Any, how: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value is None:
+        return "–"
     return format(value, how) if how else str(value)
 
 

@@ -128,8 +128,8 @@ def _row(speed: Speed) -> dict[str, Any]:
 def _show_layers(speed: Speed) -> None:
     rows = [
         [
-            each.plan.site.name, each.plan.kind, f"{each.needed:.1%}", f"{each.dense_bytes / 1e6:.1f}", f"{each.sparse_bytes / 1e6:.1f}",
-            f"{each.dense_flops / 1e6:.0f}", f"{each.sparse_flops / 1e6:.0f}",
+            each.plan.site.name, each.plan.kind, f"{each.needed:.1%}", f"{each.dense_bytes / 1e6:.3g}", f"{each.sparse_bytes / 1e6:.3g}",
+            f"{each.dense_flops / 1e6:.3g}", f"{each.sparse_flops / 1e6:.3g}",
             f"{each.dense_seconds * 1e6:.0f}" if each.dense_seconds else "", f"{each.sparse_seconds * 1e6:.0f}" if each.dense_seconds else "",
         ]
         for each in speed.layers

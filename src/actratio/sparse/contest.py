@@ -21,7 +21,9 @@ _BETWEEN = 32_000_000  # bytes that are read where caches are to be cold
 _RATIOS = (0.03, 0.1, 0.25, 0.5, 1.0)
 _DRAWS = 5
 _LEAST_ROUNDS, _MOST_ROUNDS, _SECONDS = 4, 60, 0.03
-_FASTER, _SLOWER = 0.97, 1.03  # what is within noise is neither
+_PLENTY = 0.5  # seconds of one contest, of which long products need few rounds
+_FASTER = 0.9  # in a model it is neither as warm nor as cold as here: what is hardly faster is not worth it
+_SLOWER = 1.03  # by more than noise
 _LONG = 0.003  # seconds, beside which it does not matter whether Python's objects are in the cache
 
 
@@ -71,7 +73,8 @@ class Contest:
                 if cold:
                     self._between.sum()
                 seconds.append(_seconds(next(layers), draws[number % len(draws)]))
-            if number >= _LEAST_ROUNDS and sum(map(sum, times)) > enough:
+            spent = sum(map(sum, times))
+            if spent > enough and (number >= _LEAST_ROUNDS or (number and spent > _PLENTY)):
                 break
         dense, sparse = (median(seconds[1:]) for seconds in times)
         return dense, sparse

@@ -284,6 +284,7 @@ def _read_weights(model: nn.Module) -> list[nn.Parameter]:
     return [each for each in model.parameters() if id(each) not in looked_up or id(each) in shared]
 
 
+@torch.no_grad()
 def decoding_step(model: nn.Module, batch: int, context: int = 8, rounds: int = 9) -> float:
     """Seconds of a forward pass of one token for each of so many sequences, after a short context.
 
