@@ -250,3 +250,33 @@ def test_a_model_whose_neurons_all_fire_is_told_so(
     assert run(monkeypatch, *command) == 0
     assert "no neuron can be removed" in " ".join(capsys.readouterr().out.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_refusal_leaves_the_configuration_too() -> None:
+    model = tiny("opt")
+    for up in _ups(model):
+        up.weight.data.mul_(50)
+        up.bias.data.fill_(-1)
+    found = measure(model, [IDS])
+    other = {"input_ids": torch.arange(11, 63).view(1, 52)}
+    with torch.no_grad():
+        wanted = model(**other).logits
+    with pytest.raises(ActratioError, match="some fire there"):
+        prune(model, found, [other])
+    assert model.config.ffn_dim == 64
+    with torch.no_grad():
+        assert torch.equal(model(**other).logits, wanted)
+
+
+def test_those_that_can_fire_stay_rather_than_those_that_cannot() -> None:
+    model = tiny("opt")
+    first, second = _ups(model)
+    for up, number in ((first, 7), (second, 0)):
+        up.bias.data.fill_(1)
+        up.bias.data[number] = -1
+        up.weight.data[number] = 0
+    first.bias.data[3] = -1  # did not fire, and could
+    done = prune(model, measure(model, [IDS]), [IDS])
+    assert [(each.dead, each.certain, each.width) for each in done] == [(2, 1, 63), (1, 1, 63)]
+    assert first.bias.tolist() == [1.0] * 3 + [-1.0] + [1.0] * 59
+    assert bool(first.weight.any(1).all())

@@ -26,6 +26,7 @@ from actratio import ActratioError, measure
 from actratio.sparse import cpu, densify, plans, sparsify
 from actratio.sparse.contest import Contest, measure_crossover
 from actratio.sparse.crossover import ALWAYS, NEVER
+from actratio.sparse.layers import neuron_major
 
 EPSILON = {torch.float32: 2.0**-22, torch.bfloat16: 2.0**-7}
 
@@ -619,6 +620,15 @@ def test_compiled_code_does_not_keep_weights_alive() -> None:
     del rows
     gc.collect()
     assert alive() is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_by_neurons_begin_at_a_large_page(dtype: torch.dtype) -> None:
+    rows = rand(700, 900).to(dtype).t()
+    laid = neuron_major(rows)
+    assert torch.equal(laid, rows)
+    assert laid.is_contiguous()
+    assert laid.data_ptr() % (1 << 21) == 0
 
 
 # ---- Which is faster.

@@ -89,9 +89,9 @@ def prune(
     done, undo = [], []
     for each, gone, width in zip(found, doomed, widths, strict=True):
         done.append(Pruned(each.site, len(gone), width, int((~each.alive).sum()), int(each.certain.sum())))
-        # Where several MLPs have one width, the first ones of those that could go stay.
-        keep = (~gone).nonzero().flatten().tolist() + gone.nonzero().flatten().tolist()
-        kept = torch.tensor(sorted(keep[:width]))
+        # Where several MLPs have one width, some of those that could go stay: rather ones that can fire.
+        worth = 2 * (~gone).int() + (~each.certain).int()
+        kept = worth.argsort(descending=True, stable=True)[:width].sort().values
         for layer in (*each.ups, each.down):
             undo.append((layer, dict(layer._parameters), _sizes(layer)))
         if width < len(gone):
