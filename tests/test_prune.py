@@ -12,6 +12,7 @@ from torch import nn
 
 from actratio import ActratioError, measure
 from actratio.sparse import prune
+from actratio.sparse.saved import check_folder
 
 from .test_measure_command import words
 from .test_speed import made, run
@@ -170,7 +171,6 @@ def test_neurons_that_fire_elsewhere_put_the_model_back() -> None:
         prune(model, found, [other])
     assert torch.equal(model(other), wanted)
     assert model[0].out_features == 2
-    assert [each.width for each in prune(model, found)] == [2]
     (done,) = prune(model, found, [torch.tensor([[2.0, -1.0]])])
     assert (done.before, done.width, done.dead, done.certain) == (2, 1, 1, 0)
     assert model[0].weight.shape == (1, 2)
@@ -280,3 +280,70 @@ def test_those_that_can_fire_stay_rather_than_those_that_cannot() -> None:
     assert [(each.dead, each.certain, each.width) for each in done] == [(2, 1, 63), (1, 1, 63)]
     assert first.bias.tolist() == [1.0] * 3 + [-1.0] + [1.0] * 59
     assert bool(first.weight.any(1).all())
+
+
+class Odd(nn.Module):
+    """An MLP whose hidden state is read, or made, by more than its own layers."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.up, self.act, self.down = kind, nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 4)
+        self.other = nn.LayerNorm(12) if kind == "norm" else nn.Linear(12, 4)
+        self.second = nn.Linear(12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.act(self.up(x))
+        if self.kind == "norm":
+            h = self.other(h)
+        out: torch.Tensor = x + self.down(h)
+        if self.kind == "two readers":
+            out = out + self.other(h)
+        if self.kind == "two MLPs":
+            out = out + self.second(self.act(self.up(out)))
+        return out
+
+
+@pytest.mark.parametrize("kind", ["norm", "two readers", "two MLPs"])
+def test_a_model_that_fails_without_them_is_as_it_was(kind: str) -> None:
+    torch.manual_seed(0)
+    model = Odd(kind)
+    model.up.weight.data[3:6] = 0
+    model.up.bias.data[3:6] = -1
+    x = torch.randn(3, 4)
+    found = measure(model, [x])
+    with torch.no_grad():
+        wanted = model(x)
+    with pytest.raises(ActratioError, match="it is as it was"):
+        prune(model, found, [x])
+    with torch.no_grad():
+        assert torch.equal(model(x), wanted)
+
+
+def test_a_refusal_leaves_mlps_in_a_row() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 2))
+    found, other = measure(model, [torch.randn(1, 4)]), torch.randn(50, 4)
+    with torch.no_grad():
+        wanted = model(other)
+    with pytest.raises(ActratioError, match="some fire there"):
+        prune(model, found, [other])
+    with torch.no_grad():
+        assert torch.equal(model(other), wanted)
+
+
+def test_a_model_without_a_check_says_what_it_reads_or_is_refused() -> None:
+    model = Odd("")
+    model.up.weight.data[3:6] = 0
+    model.up.bias.data[3:6] = -1
+    with pytest.raises(ActratioError, match="does not say what it reads"):
+        prune(model, measure(model, [torch.randn(3, 4)]))
+
+
+def test_a_place_that_cannot_be_written_is_refused_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path / "real")
+    for place in (tmp_path / "file" / "x", tmp_path / "link", Path(".")):
+        with pytest.raises(ActratioError, match="choose a"):
+            check_folder(place, "pruned.json")

@@ -543,7 +543,7 @@ def test_weights_that_are_not_a_layer_s_own_are_left_alone() -> None:
     tied.down.weight = nn.Parameter(tied.up.weight.t())  # type: ignore[operator, union-attr]
     expected = model.eval()(X)
     made_sparse(model)
-    assert [plan.why for plan in plans(model)] == ["its weights are computed, or lie in another parameter's memory"] * 2
+    assert [plan.why for plan in plans(model)] == ["its weights are computed, or lie in memory that others use"] * 2
     torch.testing.assert_close(model(X), expected)
     assert tied.down.weight.data_ptr() == tied.up.weight.data_ptr()  # type: ignore[operator, union-attr]
 
@@ -629,6 +629,118 @@ def test_weights_by_neurons_begin_at_a_large_page(dtype: torch.dtype) -> None:
     assert torch.equal(laid, rows)
     assert laid.is_contiguous()
     assert laid.data_ptr() % (1 << 21) == 0
+
+
+@torch.no_grad()
+def test_biases_and_thresholds_that_lie_otherwise_are_read_as_they_are() -> None:
+    for name, bias in (("down", torch.rand(16, 2)[:, 0]), ("down", torch.rand(1)), ("up", torch.rand(96, 3)[:, 1])):
+        model, dense = made_sparse(model_of(Gated)), model_of(Gated)
+        for each in (model, dense):
+            each.get_submodule(f"blocks.0.{name}").bias = nn.Parameter(bias)
+        torch.testing.assert_close(model(X), dense(X), rtol=1e-5, atol=1e-5)
+    cut = {f"blocks.{number}": torch.tensor(0.3).expand(96) for number in range(2)}
+    same = {name: limit.clone() for name, limit in cut.items()}
+    found, expected = made_sparse(model_of(Plain), thresholds=cut)(X), made_sparse(model_of(Plain), thresholds=same)(X)
+    assert torch.equal(found, expected)
+
+
+@torch.no_grad()
+def test_weights_that_lie_otherwise_at_the_same_place_are_read_as_they_are() -> None:
+    for kind in (Plain, Gated):
+        model, dense = made_sparse(model_of(kind)), model_of(kind)
+        model(X)
+        hidden = sparse(3, 96, ratio=0.3)
+        layer, other = model.get_submodule("blocks.0.down"), dense.get_submodule("blocks.0.down")
+        for each in (layer, other):
+            each.weight.data, each.bias.data = each.weight.data[:8], each.bias.data[:8]  # type: ignore[union-attr, operator]
+        torch.testing.assert_close(layer(hidden), other(hidden), rtol=1e-5, atol=1e-5)
+    square = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
+    made = made_sparse(copy.deepcopy(square))
+    made(X)
+    for each in (made, square):
+        each[2].weight.data = each[2].weight.data.t()  # type: ignore[index]
+    torch.testing.assert_close(made(X), square(X), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["up", "down"])
+@torch.no_grad()
+def test_forward_functions_that_are_put_in_are_called(name: str) -> None:
+    model, dense = made_sparse(model_of(Gated)), model_of(Gated)
+    for each in (model, dense):
+        layer = each.get_submodule(f"blocks.0.{name}")
+        layer.forward = lambda x, old=layer.forward: 2 * old(x)
+    torch.testing.assert_close(model(X), dense(X), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_an_activation_that_changes_the_batch_reads_nothing_else() -> None:
+    model, dense = made_sparse(model_of(Gated)), model_of(Gated)
+    for each in (model, dense):
+        each.get_submodule("blocks.0.act").register_forward_hook(lambda _m, _a, out: out[:1])
+    torch.testing.assert_close(model(X), dense(X), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("kind", KINDS)
+def test_tangents_of_forward_mode_go_through(kind: Callable[[], nn.Module]) -> None:
+    model, dense = made_sparse(model_of(kind)).requires_grad_(False), model_of(kind).requires_grad_(False)
+    with torch.no_grad(), torch.autograd.forward_ad.dual_level():
+        x = torch.autograd.forward_ad.make_dual(X, torch.ones_like(X))
+        mine, theirs = (torch.autograd.forward_ad.unpack_dual(each(x)).tangent for each in (model, dense))
+    assert mine is not None
+    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_weights_that_are_views_of_a_vector_stay_so() -> None:
+    model, dense = made_sparse(model_of(Plain)), model_of(Plain)
+    flat = nn.utils.parameters_to_vector(dense.parameters())
+    nn.utils.vector_to_parameters(flat, model.parameters())
+    model(X)
+    nn.utils.vector_to_parameters(flat.clone().mul_(2), dense.parameters())
+    flat.mul_(2)
+    torch.testing.assert_close(model(X), dense(X), rtol=1e-4, atol=1e-4)
+
+
+def test_weights_loaded_in_inference_mode_can_be_trained() -> None:
+    model = made_sparse(model_of(Plain))
+    model.load_state_dict({name: each.clone() for name, each in model_of(Plain).state_dict().items()}, assign=True)
+    with torch.inference_mode():
+        model(X)
+    model(X).sum().backward()
+
+
+class Named(Gated):
+    """With names that others may have thought of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kind, self.dense, self.leave = "mlp", nn.Identity(), 1
+
+
+def test_names_of_others_are_left_to_them() -> None:
+    model, dense = made_sparse(model_of(Named)), model_of(Named)
+    for each in (model.train(), model.eval(), copy.deepcopy(model), densify(model)):
+        torch.testing.assert_close(each(X), dense(X), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_default_device_is_not_the_output_s() -> None:
+    model, dense = made_sparse(model_of(Plain)), model_of(Plain)
+    model(X)
+    with torch.device("meta"):
+        found = model(X)
+    torch.testing.assert_close(found, dense(X), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_thresholds_of_one_mlp_do_not_cut_another_one() -> None:
+    model = model_of(lambda: Plain(nn.GELU()))
+    model.get_submodule("blocks.1").down = model.get_submodule("blocks.0").down
+    expected = model(X)
+    made_sparse(model, thresholds={"blocks.0": torch.full((96,), 0.3)})
+    assert {plan.kind for plan in plans(model)} == {"dense"}
+    assert torch.equal(model(X), expected)
 
 
 # ---- Which is faster.

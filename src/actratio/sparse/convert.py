@@ -79,7 +79,7 @@ def densify(model: nn.Module) -> nn.Module:
     for module in model.modules():
         module.__dict__.pop(_PLANS, None)
         if isinstance(module, Sparse):
-            module.leave()
+            module._leave()
     return model
 
 

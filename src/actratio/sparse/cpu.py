@@ -74,7 +74,7 @@ class Product(product.Product):
         up_bias: Tensor | None = None,
     ) -> None:
         super().__init__(rows, bias, thresholds, up, up_bias)
-        self._dtype, self._size = rows.dtype, rows.element_size()
+        self._size = rows.element_size()
         per, call, up_body, down_body = _KINDS[rows.dtype]
         self._function: Callable[[int], int] = _Function(call.address)
         self._template = (
@@ -86,7 +86,7 @@ class Product(product.Product):
     def __call__(self, hidden: Tensor, most: int, x: Tensor | None = None) -> Tensor | None:
         """As ``product.Product`` says."""
         batch = hidden.numel() // self.width
-        out = torch.empty((*hidden.shape[:-1], self.features), dtype=self._dtype)
+        out = hidden.new_empty((*hidden.shape[:-1], self.features))
         if batch > GROUP:
             return self._in_groups(hidden, batch, most, x, out)
         return out if self._run(hidden.data_ptr(), out.data_ptr(), batch, most, address(x)) else None

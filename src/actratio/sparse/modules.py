@@ -23,14 +23,15 @@ class Sparse(nn.Module):
     """What the sparse classes share: how to leave them again, and how to be copied and saved.
 
     Attributes:
-        kind: the sparse class.
-        dense: the class that it was made of.
+        _sparse_class: the sparse class.
+        _dense_class: the class that it was made of.
     """
 
-    kind: type[Sparse]
-    dense: type[nn.Module]
+    # Names that no module of somebody else's has.
+    _sparse_class: type[Sparse]
+    _dense_class: type[nn.Module]
 
-    def leave(self) -> None:
+    def _leave(self) -> None:
         """Be dense again."""
         raise NotImplementedError
 
@@ -41,7 +42,7 @@ class Sparse(nn.Module):
         return made
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _empty, (self.kind, self.dense), self.__dict__
+        return _empty, (self._sparse_class, self._dense_class), self.__dict__
 
 
 class SparseDown(Sparse):
@@ -61,7 +62,8 @@ class SparseDown(Sparse):
             or weight is None  # computed by a parametrization
             or torch.is_grad_enabled()
             or not products.suits(hidden, weight)
-            or not product.is_of(weight, bias)
+            or not product.is_at(weight, bias)
+            or (weight.shape, weight.stride()) != known["_laid"]
             or not hidden.is_contiguous()
             or hidden.ndim == 0
             or hidden.shape[-1] != product.width
@@ -73,7 +75,7 @@ class SparseDown(Sparse):
     def _densely(self, hidden: Tensor) -> Tensor:
         state: Any = self
         if state._thresholds is None and products.is_dense_as_it_lies(state.weight):
-            out: Tensor = self.dense.forward(self, hidden)
+            out: Tensor = self._dense_class.forward(self, hidden)
             return out
         return products.dense_down(hidden, rows_of(self), state.bias, state._thresholds)
 
@@ -92,21 +94,29 @@ class SparseDown(Sparse):
             state._thresholds = state._thresholds.to(state.weight.device)
         if not products.suits(hidden, state.weight):
             return self._densely(hidden)
-        rows, bias = self.rows_by_neurons(), state.bias
+        rows, bias = self._rows_by_neurons(), state.bias
         if state._product is None or not state._product.is_of(rows, bias):  # moved, converted, copied, or another one
             state._product = products.prepare(rows, bias, state._thresholds)
+        state._laid = state.weight.shape, state.weight.stride()
         return products.down(state._product, hidden, rows, bias, state._thresholds, state._crossover)
 
-    def rows_by_neurons(self) -> Tensor:
+    def _rows_by_neurons(self) -> Tensor:
         """The weight by its inputs, laid out anew where another one was loaded in the place of ours."""
         rows = rows_of(self)
-        if not rows.is_contiguous() and "weight" in self._parameters and products.has_kernel(neuron_major(rows[:2])):
-            _lay_by_neurons(self)
+        weight = self._parameters.get("weight")
+        if (
+            not rows.is_contiguous()
+            and type(weight) is nn.Parameter
+            and weight.untyped_storage().nbytes() == weight.nbytes  # and is no view of what somebody else holds
+            and products.has_kernel(neuron_major(rows[:2]))
+        ):
+            with torch.inference_mode(False):  # or it could never be trained
+                _lay_by_neurons(self)
             rows = rows_of(self)
         return rows
 
-    def leave(self) -> None:
-        _forget(self, "_thresholds", "_crossover", "_product")
+    def _leave(self) -> None:
+        _forget(self, "_thresholds", "_crossover", "_product", "_laid")
         module: Any = self
         module.weight.data = module.weight.data.contiguous()
         if module.weight.grad is not None:
@@ -123,19 +133,19 @@ class SparseGated(Sparse):
         if (
             torch.compiler.is_compiling()  # the down projection is sparse by itself
             or self.training
-            or not (_is_alone(up, nn.Linear) and _is_alone(down, _sparse_class(SparseDown, nn.Linear)))
+            or not (_is_alone(up, nn.Linear) and _is_alone(down, _class_of(SparseDown, nn.Linear)))
             or products.wants_gradients(x, gate.weight, up.weight, down.weight)
         ):
-            whole: Tensor = self.dense.forward(self, x)
+            whole: Tensor = self._dense_class.forward(self, x)
             return whole
-        rows = down.rows_by_neurons()
+        rows = down._rows_by_neurons()
         if known["_product"] is None or not known["_product"].is_of(rows, down.bias, up.weight, up.bias):
             known["_product"] = products.prepare(rows, down.bias, None, up.weight, up.bias)
         return products.gated(
             known["_product"], act(gate(x)), x, up.weight, up.bias, rows, down.bias, known["_crossover"]
         )
 
-    def leave(self) -> None:
+    def _leave(self) -> None:
         _forget(self, "_parts", "_crossover", "_product")
 
 
@@ -147,6 +157,7 @@ def _is_alone(module: Any, kind: type[nn.Module]) -> bool:
     """Whether a module may be computed without being called: it is what it was, and nothing hooks on it."""
     return (
         type(module) is kind
+        and "forward" not in module.__dict__
         and not module._forward_hooks
         and not module._forward_pre_hooks
         and not nn.modules.module._global_forward_hooks
@@ -158,10 +169,10 @@ def install_down(layer: Any, thresholds: Tensor | None, crossover: Crossover) ->
     """Make a linear layer sparse, or give one that is so other thresholds and another crossover."""
     if not isinstance(layer, Sparse):
         _lay_by_neurons(layer)
-        layer.__class__ = _sparse_class(SparseDown, type(layer))
+        layer.__class__ = _class_of(SparseDown, type(layer))
     # No buffer: a model that is converted to another type and back must not round them.
-    layer._thresholds = None if thresholds is None else thresholds.detach().float().to(layer.weight.device)
-    layer._crossover, layer._product = crossover, None
+    layer._thresholds = None if thresholds is None else thresholds.detach().float().to(layer.weight.device).contiguous()
+    layer._crossover, layer._product, layer._laid = crossover, None, None
 
 
 def _lay_by_neurons(layer: Any) -> None:
@@ -175,22 +186,22 @@ def _lay_by_neurons(layer: Any) -> None:
 def install_gated(owner: Any, parts: tuple[nn.Module, nn.Module, nn.Module, nn.Module], crossover: Crossover) -> None:
     """Make a gated MLP sparse, of which these are gate, activation, up and (sparse) down projection."""
     names = {id(module): name for name, module in owner.named_modules()}
-    owner.__class__ = _sparse_class(SparseGated, type(owner))
+    owner.__class__ = _class_of(SparseGated, type(owner))
     owner._parts = tuple(tuple(names[id(part)].split(".")) for part in parts)
     owner._crossover, owner._product = crossover, None
 
 
 def _forget(module: Sparse, *names: str) -> None:
-    if type(module) is not _sparse_class(module.kind, module.dense):
+    if type(module) is not _class_of(module._sparse_class, module._dense_class):
         raise SiteError(
             f"a {type(module).__name__} was put on a sparse layer; remove its parametrization before it is dense again"
         )
     for name in names:
         module.__dict__.pop(name, None)
-    module.__class__ = module.dense  # type: ignore[assignment]
+    module.__class__ = module._dense_class  # type: ignore[assignment]
 
 
-def _sparse_class(sparse: type[Sparse], dense: type[nn.Module]) -> type[nn.Module]:
+def _class_of(sparse: type[Sparse], dense: type[nn.Module]) -> type[nn.Module]:
     if (sparse, dense) not in _classes:
         _classes[sparse, dense] = _new_class(sparse, dense)
     return _classes[sparse, dense]
@@ -200,10 +211,10 @@ _classes: dict[tuple[type, type], type[nn.Module]] = {}
 
 
 def _new_class(sparse: type[Sparse], dense: type[nn.Module]) -> type[nn.Module]:
-    members = {"__doc__": sparse.__doc__, "__module__": __name__, "kind": sparse, "dense": dense}
+    members = {"__doc__": sparse.__doc__, "__module__": __name__, "_sparse_class": sparse, "_dense_class": dense}
     return type(f"Sparse{dense.__name__}", (sparse, dense), members)
 
 
 def _empty(sparse: type[Sparse], dense: type[nn.Module]) -> nn.Module:
-    kind = _sparse_class(sparse, dense)
+    kind = _class_of(sparse, dense)
     return kind.__new__(kind)

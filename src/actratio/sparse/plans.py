@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ def plan(
     if missing:
         raise SiteError(f"the model has no site {missing[0]}; give a measurement of this model")
     shared = overlapping(model)
-    return [_plan(modules, site, measurement, (thresholds or {}).get(site.name), shared) for site in sites]
+    return [_plan(modules, site, measurement, (thresholds or {}).get(site.name), shared, sites) for site in sites]
 
 
 def _plan(
@@ -73,8 +74,9 @@ def _plan(
     measurement: Measurement | None,
     thresholds: Tensor | None,
     shared: set[int],
+    sites: Sequence[Site],
 ) -> Plan:
-    down = modules.get(site.down.rpartition(".")[0]) if site.down else None
+    down = _down_of(modules, site)
     if site.expert is not None:
         return Plan(site, "dense", float("nan"), "experts that share one weight are left as they are")
     if down is None or not is_linear(down) or rows_of(down).shape[0] != site.width:
@@ -87,6 +89,8 @@ def _plan(
         raise SiteError(f"{site.name} has {site.width} neurons, and thresholds of the shape {tuple(thresholds.shape)}")
     if thresholds is not None and bool(thresholds.isnan().any()):
         raise SiteError(f"{site.name} has thresholds that are not numbers")
+    if thresholds is not None and sum(_down_of(modules, other) is down for other in sites) > 1:
+        return Plan(site, "dense", ratio, "its down projection is another MLP's too, which has thresholds of its own")
     if thresholds is not None:
         return Plan(site, "down", ratio, "neurons below their threshold are skipped", ALWAYS)
     if (ratio != ratio or ratio > _ALL) and not site.function.startswith(_ZEROS):
@@ -98,15 +102,19 @@ def _plan(
     return Plan(site, "down", ratio, "neurons that are zero are skipped in the down projection", ALWAYS)
 
 
+def _down_of(modules: Mapping[str, nn.Module], site: Site) -> nn.Module | None:
+    return modules.get(site.down.rpartition(".")[0]) if site.down else None
+
+
 def hindrance(layer: nn.Module, shared: set[int]) -> str | None:
     """Why a linear layer cannot skip inputs that are zero, or ``None``.
 
     Args:
         shared: what ``overlapping`` found.
     """
-    weight = layer._parameters.get("weight")
-    if weight is None or id(weight) in shared:
-        return "its weights are computed, or lie in another parameter's memory"
+    weight: Any = layer._parameters.get("weight")
+    if weight is None or id(weight) in shared or weight.is_shared():
+        return "its weights are computed, or lie in memory that others use"
     if not products.has_kernel(neuron_major(rows_of(layer)[:2])):
         return f"there is no kernel for {weight.dtype} on {weight.device.type}"
     return None

@@ -31,9 +31,19 @@ class Product:
         self.thresholds = thresholds
         self.weights: tuple[Tensor | None, ...] = rows, bias, up, up_bias
         self._addresses = tuple(map(address, self.weights))
+        self._layouts = tuple(None if each is None else (each.shape, each.stride()) for each in (bias, up, up_bias))
 
     def is_of(self, rows: Tensor, bias: Tensor | None, up: Tensor | None = None, up_bias: Tensor | None = None) -> bool:
-        """Whether these are the weights, where they were when this was made."""
+        """Whether these are the weights, where and as they lay when this was made."""
+        return (
+            self.is_at(rows, bias, up, up_bias)
+            and rows.shape == (self.width, self.features)
+            and rows.is_contiguous()
+            and all(_lies(each, like) for each, like in zip((bias, up, up_bias), self._layouts, strict=True))
+        )
+
+    def is_at(self, rows: Tensor, bias: Tensor | None, up: Tensor | None = None, up_bias: Tensor | None = None) -> bool:
+        """Whether these are where the weights were when this was made, however they lie."""
         return self._addresses == (rows.data_ptr(), address(bias), address(up), address(up_bias))
 
     def __reduce__(self) -> Any:
@@ -44,13 +54,17 @@ class Product:
 
         Args:
             hidden: (…, width), contiguous, of the weights' type; with an up projection, the gate after its activation function.
-            most: how many active neurons, of all examples together, are worth it.
+            most: how many active neurons, of all examples together (of a part of them, its share), are worth it.
             x: (…, inputs), contiguous: what the up projection reads.
 
         Returns:
             (…, features), or ``None`` where dense products suit better: more neurons are active.
         """
         raise NotImplementedError
+
+
+def _lies(weight: Tensor | None, layout: tuple[Any, Any] | None) -> bool:
+    return layout is None if weight is None else layout == (weight.shape, weight.stride())
 
 
 def address(x: Tensor | None) -> int:

@@ -21,6 +21,8 @@ from actratio.sparse.crossover import Crossover
 from actratio.sparse.product import Product, address
 
 _torch: Any = torch  # whose inner functions have no types
+_PLAIN = (Tensor, torch.nn.Parameter)
+"""Other classes have ways of their own to multiply, or no numbers at all."""
 
 
 def prepare(
@@ -39,11 +41,20 @@ def prepare(
     """
     rows = rows.detach()
     kernel = next((kernel for kernel in _kernels() if kernel.takes(rows, up)), None)
-    others = [each for each in (bias, up, up_bias) if each is not None]
-    if kernel is None or any((each.dtype, each.device) != (rows.dtype, rows.device) for each in others):
+    sizes = ((bias, (rows.shape[1],)), (up_bias, (len(rows),)), (up, (len(rows), None if up is None else up.shape[-1])))
+    if kernel is None or not all(each is None or _goes_with(rows, each, size) for each, size in sizes):
         return None
     made: Product = kernel.Product(rows, _detached(bias), thresholds, _detached(up), _detached(up_bias))
     return made
+
+
+def _goes_with(rows: Tensor, weight: Tensor, shape: tuple[int | None, ...]) -> bool:
+    return (
+        type(weight) in _PLAIN
+        and (weight.dtype, weight.device) == (rows.dtype, rows.device)
+        and weight.shape == shape
+        and weight.is_contiguous()
+    )
 
 
 def _detached(weight: Tensor | None) -> Tensor | None:
@@ -121,6 +132,7 @@ def gated(
         and suits(gate, rows)
         and suits(x, up)
         and (gate.shape[-1], x.shape[-1]) == up.shape
+        and gate.shape[:-1] == x.shape[:-1]
     ):
         most = crossover.most(gate.numel() // width, width)
         out = product(gate.contiguous(), most, x.contiguous()) if most else None
@@ -149,7 +161,9 @@ def wants_gradients(*tensors: Tensor | None) -> bool:
 def suits(x: Tensor, weight: Tensor) -> bool:
     """Whether a product of the two, as they are, is what a dense layer would compute."""
     return (
-        type(x) is Tensor  # others have ways of their own, or no numbers at all
+        type(x) in _PLAIN
+        and type(weight) in _PLAIN
+        and not x.is_neg()  # numbers whose sign is yet to be turned
         and x.dtype == weight.dtype
         and x.device == weight.device
         and x.numel() > 0
@@ -160,11 +174,13 @@ def suits(x: Tensor, weight: Tensor) -> bool:
 
 
 def _is_transformed() -> bool:
-    """Whether operations are written down, or transformed, and not just computed: by ``torch.jit.trace``, ``torch.func``."""
-    found: bool = (
-        _torch._C._get_tracing_state() is not None or _torch._C._functorch.peek_interpreter_stack() is not None
+    """Whether operations are written down, or transformed, and not just computed: by ``torch.jit.trace``, ``torch.func``, forward AD."""
+    inner = _torch._C
+    return (
+        inner._get_tracing_state() is not None
+        or inner._functorch.peek_interpreter_stack() is not None
+        or _torch.autograd.forward_ad._current_level >= 0
     )
-    return found
 
 
 _torch_library: Any = torch.library
@@ -177,7 +193,7 @@ def _compiled_down(
     hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Tensor | None, ratios: list[float]
 ) -> Tensor:
     """``down`` as an operator, which compiled code calls without looking into it; products are prepared once."""
-    key = rows.dtype, rows.shape, *map(address, (rows, bias, thresholds))
+    key = rows.dtype, rows.shape, rows.stride(), *map(address, (rows, bias, thresholds))
     product = _prepared.get(key)
     if product is None:
         product = prepare(rows, bias, thresholds)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from actratio.errors import SiteError
 from actratio.measurement import Measurement
 from actratio.sites import MEASURED, Site, call, trace
+from actratio.sites.inputs import made_up
 from actratio.sparse.convert import densify
 from actratio.sparse.layers import is_linear
 from actratio.sparse.plans import counts_of_nonzero, parts_of, plan
@@ -31,7 +32,7 @@ class Pruned:
         before: its neurons.
         width: neurons that are left; the same in every MLP of a model whose configuration has one width for all.
         dead: neurons that never fired.
-        certain: those of them that cannot fire, whatever the input: nothing comes in, so that they are always what they were.
+        certain: those of them that cannot fire, whatever the input: the projection before them is zero.
     """
 
     site: Site
@@ -64,7 +65,7 @@ def prune(
     """Remove neurons that did not fire once; the model itself gets smaller.
 
     A neuron that never fired on one text may fire on another. So outputs are compared on ``check``, and if they differ the model
-    is put back as it was; without ``check``, neurons that cannot fire are removed alone.
+    is put back as it was. Without ``check``, neurons that cannot fire are removed alone, and outputs are compared on random tokens.
 
     A model of transformers' is still made by its configuration, which gets the new width. Where it has one width for several MLPs
     as many neurons are taken from each.
@@ -78,38 +79,41 @@ def prune(
         One for each MLP whose neurons can be removed; none, or with as many neurons as before, if there is nothing to remove.
 
     Raises:
-        SiteError: outputs differ, or the configuration cannot say what the model would be; it is as it was.
+        SiteError: outputs differ, the model fails without them, or its configuration cannot say what it would be: it is as it was. Or there
+            is no ``check``, and what the model reads is not known.
     """
     densify(model)
     found = _layers(model, measurement)
     checks = list(check)
     doomed = [~each.alive if checks else each.certain for each in found]
     widths = _new_widths(model, found, doomed)
-    before = [_output(model, inputs) for inputs in checks]
-    done, undo = [], []
-    for each, gone, width in zip(found, doomed, widths, strict=True):
-        done.append(Pruned(each.site, len(gone), width, int((~each.alive).sum()), int(each.certain.sum())))
-        # Where several MLPs have one width, some of those that could go stay: rather ones that can fire.
-        worth = 2 * (~gone).int() + (~each.certain).int()
-        kept = worth.argsort(descending=True, stable=True)[:width].sort().values
-        for layer in (*each.ups, each.down):
-            undo.append((layer, dict(layer._parameters), _sizes(layer)))
-        if width < len(gone):
-            for layer in each.ups:
-                _cut(layer, kept, output=True)
-            _cut(each.down, kept, output=False)
-    settings = _set_widths(model, {each.before: each.width for each in done})
+    checks = checks or ([made_up(model)] if any(bool(gone.any()) for gone in doomed) else [])
+    before = [_outputs_of(model, inputs) for inputs in checks]
+    done: list[Pruned] = []
+    undo: list[tuple[Any, dict[str, Any], dict[str, int]]] = []
+    settings: list[tuple[Any, str, Any]] = []
     try:
+        for each, gone, width in zip(found, doomed, widths, strict=True):
+            done.append(Pruned(each.site, len(gone), width, int((~each.alive).sum()), int(each.certain.sum())))
+            if width < len(gone):
+                undo += [(layer, dict(layer._parameters), _sizes(layer)) for layer in (*each.ups, each.down)]
+                _take_out(each, gone, width)
+        settings += _set_widths(model, {each.before: each.width for each in done})
         _must_be_what_its_configuration_says(model)
         for inputs, wanted in zip(checks, before, strict=True):
-            _must_agree(_output(model, inputs), wanted, tolerance)
-    except SiteError:
-        for layer, parameters, sizes in undo:
+            _must_agree(_outputs_of(model, inputs), wanted, tolerance)
+    except Exception as error:
+        for layer, parameters, sizes in reversed(undo):  # one MLP's last layer may be another one's first
             layer._parameters.update(parameters)
             layer.__dict__.update(sizes)
-        for config, name, old in settings:
+        for config, name, old in reversed(settings):
             setattr(config, name, old)
-        raise
+        if isinstance(error, SiteError):
+            raise
+        raise SiteError(
+            f"{type(model).__name__} fails without those neurons ({' '.join(str(error).split())[:120]}): something else reads or scales them; "
+            "it is as it was"
+        ) from error
     return done
 
 
@@ -126,6 +130,15 @@ def _layers(model: nn.Module, measurement: Measurement) -> list[_Layers]:
             alive, names = alive | found[id(down)].alive, names | found[id(down)].names
         found[id(down)] = _Layers(each.site, ups, down, alive, names)
     return list(found.values())
+
+
+def _take_out(each: _Layers, gone: Tensor, width: int) -> None:
+    # Where several MLPs have one width, some of those that could go stay: rather ones that can fire.
+    worth = 2 * (~gone).int() + (~each.certain).int()
+    kept = worth.argsort(descending=True, stable=True)[:width].sort().values
+    for layer in each.ups:
+        _cut(layer, kept, output=True)
+    _cut(each.down, kept, output=False)
 
 
 def _around(modules: Mapping[str, nn.Module], site: Site) -> tuple[list[Any], Any] | None:
@@ -199,13 +212,16 @@ def _must_be_what_its_configuration_says(model: nn.Module) -> None:
         )
 
 
-def _must_agree(got: Tensor, wanted: Tensor, tolerance: float) -> None:
-    off = float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
-    if not off <= tolerance:
-        raise SiteError(
-            f"without the neurons that did not fire the outputs on the check differ by {off:.2g} of their largest, more than "
-            f"{tolerance:g}: some fire there; measure on more text"
-        )
+def _must_agree(got: list[Tensor], wanted: list[Tensor], tolerance: float) -> None:
+    for mine, theirs in zip(got, wanted, strict=True):
+        if not bool(theirs.isfinite().all()):
+            raise SiteError("the model's outputs on the check are not finite; a model that computes numbers is needed")
+        off = float((mine - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30)) if theirs.numel() else 0.0
+        if not off <= tolerance:
+            raise SiteError(
+                f"without the neurons that did not fire the outputs on the check differ by {off:.2g} of their largest, more than "
+                f"{tolerance:g}: some fire there; measure on more text"
+            )
 
 
 def _cut(layer: Any, keep: Tensor, *, output: bool) -> None:
@@ -225,8 +241,16 @@ def _sizes(layer: Any) -> dict[str, int]:
     return {name: vars(layer)[name] for name in ("in_features", "out_features", "nf", "nx") if name in vars(layer)}
 
 
-def _output(model: nn.Module, inputs: Any) -> Tensor:
+def _outputs_of(model: nn.Module, inputs: Any) -> list[Tensor]:
+    """All tensors of numbers that a model gives, but those of a cache.
+
+    Raises:
+        SiteError: it gives none.
+    """
     with torch.no_grad():
         out = call(model, inputs)
-    found = out if isinstance(out, Tensor) else next(each for each in out.to_tuple() if isinstance(each, Tensor))
-    return found.detach().float()
+    values = [out] if isinstance(out, Tensor) else list(out.values() if isinstance(out, Mapping) else out)
+    found = [each.detach().float() for each in values if isinstance(each, Tensor) and each.is_floating_point()]
+    if not found:
+        raise SiteError(f"{type(model).__name__} gives no tensor to compare")
+    return found

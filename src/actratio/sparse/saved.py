@@ -40,13 +40,16 @@ def save_with(folder: Path, model: Any, tokenizer: Any, name: str, beside: dict[
     check_folder(folder, name)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
-    model.save_pretrained(partial)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(partial)
-    write_json(partial / name, beside)
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+    try:
+        model.save_pretrained(partial)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(partial)
+        write_json(partial / name, beside)
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_folder(folder: Path, name: str) -> None:
@@ -57,6 +60,11 @@ def check_folder(folder: Path, name: str) -> None:
     """
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / name).is_file())):
         raise RunError(f"{folder} holds something else; choose another place for the model")
+    if folder.is_symlink() or folder.resolve() == Path.cwd():  # it is written beside and moved
+        raise RunError(f"{folder} is a link or the current folder; choose a folder of its own for the model")
+    above = next(each for each in folder.absolute().parents if each.exists())
+    if not above.is_dir():
+        raise RunError(f"{above} is no folder; choose another place for the model")
 
 
 def load_sparse(folder: str | Path, *, crossover: Crossover | None = None, **options: Any) -> nn.Module:
