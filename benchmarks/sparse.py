@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from actratio.sparse import products
-from actratio.sparse.modules import neuron_major
+from actratio.sparse.layers import neuron_major
 from machine import bandwidth, machine, matmul_rate, show
 
 SHAPES = ((1024, 4096), (4096, 11008), (4096, 16384))
@@ -40,7 +40,7 @@ KINDS = ("plain", "gated")
 _BYTES = 600e6  # of weights, so that none is in the cache when its turn comes, and few of their pages' addresses
 _DRAWS = 16
 _RUN = 8  # products of a contestant one after another
-_SECONDS = 2.0  # for a row, once each had its turn three times
+_SECONDS = 2.0  # for a row
 _LONG, _TOO_LONG = 0.02, 1.0
 
 

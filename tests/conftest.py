@@ -70,3 +70,11 @@ def browser() -> Iterator[Any]:
         instance = playwright.chromium.launch(executable_path=path, args=flags)
         yield instance
         instance.close()
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A file of words that the tests' tokenizer knows."""
+    path = tmp_path / "text.txt"
+    path.write_text("Once upon a time in a faraway land, there was a king who had a fox. " * 60, encoding="utf-8")
+    return path

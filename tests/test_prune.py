@@ -183,12 +183,10 @@ def test_a_model_without_zeros_is_left_alone() -> None:
 
 
 def test_the_command_writes_a_smaller_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import transformers
 
-    text = tmp_path / "text.txt"
-    text.write_text("Once upon a time in a faraway land, there was a king who had a fox. " * 60, encoding="utf-8")
     config = transformers.OPTConfig(
         vocab_size=30522, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, ffn_dim=64, word_embed_proj_dim=16,
         activation_function="relu", max_position_embeddings=64,
@@ -230,10 +228,8 @@ def test_the_command_writes_a_smaller_model(
 
 
 def test_a_model_whose_neurons_all_fire_is_told_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("Once upon a time in a faraway land, there was a king who had a fox. " * 60, encoding="utf-8")
     made().save_pretrained(tmp_path / "model")  # of GELU
     command = [
         "prune",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from actratio.cli.options import AllowPickle, Json, TrustRemoteCode
+from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
 from actratio.cli.output import say_measured
 from actratio.terminal import err, print_json, show_table, tokens_bar
 
@@ -39,9 +39,9 @@ def measure_model(
     criteria: Annotated[
         str, typer.Option(help="positive, nonzero, above(τ), contribution(τ), separated by commas.")
     ] = "positive",
-    tokenizer: Annotated[str | None, typer.Option(help="Folder or hub id.", show_default="the model's")] = None,
-    dtype: Annotated[str, typer.Option(help="auto (as saved), fp32, bf16 or fp16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    tokenizer: TokenizerName = None,
+    dtype: DType = "auto",
+    device: Device = "auto",
     device_map: Annotated[
         str | None, typer.Option(help="As transformers has it, such as auto.", show_default=False)
     ] = None,

@@ -10,6 +10,9 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.")]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")]
+DType = Annotated[str, typer.Option(help="auto (as saved), fp32, bf16 or fp16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+TokenizerName = Annotated[str | None, typer.Option(help="Folder or hub id.", show_default="the model's")]
 Published = Annotated[
     Path | None,
     typer.Option(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from actratio.cli.options import AllowPickle, Json, TrustRemoteCode
+from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
 from actratio.errors import DataError
 from actratio.terminal import err, out, print_json, show_table
 
@@ -22,9 +22,9 @@ def prune_model(
     text: Annotated[list[str], typer.Option(help="Text to measure and to check on; several times for several.")],
     length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence.")] = 128,
     limit_tokens: Annotated[int, typer.Option(min=8, help="Tokens at most.")] = 65536,
-    dtype: Annotated[str, typer.Option(help="auto (as saved), fp32, bf16 or fp16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    tokenizer: Annotated[str | None, typer.Option(help="Folder or hub id.", show_default="the model's")] = None,
+    dtype: DType = "auto",
+    device: Device = "auto",
+    tokenizer: TokenizerName = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Model's folder.", show_default="runs/pruned-MODEL")
     ] = None,

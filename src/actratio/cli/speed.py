@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from actratio.cli.options import AllowPickle, Json, TrustRemoteCode
+from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
 from actratio.errors import ActratioError, DataError, ModelError
 from actratio.terminal import err, out, print_json, show_table
 
@@ -27,15 +27,15 @@ def predict_speed(
         typer.Argument(metavar="MODEL-OR-MEASUREMENT", help="Folder or hub id of a model, or folder of a measurement."),
     ],
     batch: Annotated[str, typer.Option(help="Sequences that are decoded together, separated by commas.")] = "1",
-    dtype: Annotated[str, typer.Option(help="auto (as saved), fp32, bf16 or fp16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: DType = "auto",
+    device: Device = "auto",
     text: Annotated[
         list[str] | None,
         typer.Option(
             help="Text to measure a model on; several times for several.", show_default="the article's prompts"
         ),
     ] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Folder or hub id.", show_default="the model's")] = None,
+    tokenizer: TokenizerName = None,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
     as_json: Json = False,
@@ -148,9 +148,9 @@ def sparsify_model(
     length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence.")] = 128,
     limit_tokens: Annotated[int, typer.Option(min=8, help="Tokens at most.")] = 16384,
     batch: Annotated[str, typer.Option(help="Sequences that are decoded together, to predict and measure.")] = "1",
-    dtype: Annotated[str, typer.Option(help="auto (as saved), fp32, bf16 or fp16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    tokenizer: Annotated[str | None, typer.Option(help="Folder or hub id.", show_default="the model's")] = None,
+    dtype: DType = "auto",
+    device: Device = "auto",
+    tokenizer: TokenizerName = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Model's folder.", show_default="runs/sparse-MODEL")
     ] = None,

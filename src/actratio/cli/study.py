@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from actratio.cli.options import AllowPickle, Json, Published, TrustRemoteCode
+from actratio.cli.options import AllowPickle, Device, DType, Json, Published, TrustRemoteCode
 from actratio.cli.output import study_json
 from actratio.errors import ActratioError
 from actratio.terminal import err, out, plural, print_json, records, show, training_bar
@@ -49,7 +49,7 @@ def study_mlp(
     label: Annotated[
         str | None, typer.Option(help="Label column of a CSV or hub data set.", show_default="found by its name")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     out_dir: Annotated[
         Path | None, typer.Option("--out", metavar="RUN", help="Results folder.", show_default="runs/mlp-DATASETS")
     ] = None,
@@ -116,8 +116,8 @@ def study_transformer(
         list[str] | None,
         typer.Option(help="A text; several times for several.", show_default="the article's four"),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="auto (as saved), fp32, bf16 or fp16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: DType = "auto",
+    device: Device = "auto",
     out_dir: Annotated[Path, typer.Option("--out", metavar="RUN", help="Results folder.")] = Path("runs/transformer"),
     published: Published = None,
     trust_remote_code: TrustRemoteCode = False,

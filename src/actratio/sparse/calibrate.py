@@ -313,12 +313,9 @@ def compare_sign(model: nn.Module, every: Sequence[Curve], batches: Sequence[Bat
             stack.callback(down.register_forward_pre_hook(entering).remove)
         by_sign = loss(model, batches)
     outputs = sum(batch["input_ids"].numel() for batch in batches)
-    shares = {name: number / (outputs * _width(found, name)) for name, number in dropped.items()}
-    widths = sum(curve.plan.site.width for curve in found)
-    share = sum(shares[curve.plan.site.name] * curve.plan.site.width for curve in found) / widths
-    same = {curve.plan.site.name: curve.threshold_at(shares[curve.plan.site.name]) for curve in found}
+    share = sum(dropped.values()) / (outputs * sum(curve.plan.site.width for curve in found))
+    same = {
+        site.name: curve.threshold_at(dropped[site.name] / (outputs * site.width))
+        for site, curve in ((curve.plan.site, curve) for curve in found)
+    }
     return BySign(share, dense, by_sign, _loss_at(model, found, same, batches))
-
-
-def _width(found: Sequence[Curve], name: str) -> int:
-    return next(curve.plan.site.width for curve in found if curve.plan.site.name == name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle
 from statistics import median
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from actratio.sparse.crossover import ALWAYS, BATCHES, NEVER, Crossover
 from actratio.sparse.modules import install_down, install_gated
+from actratio.sparse.plans import Plan, down_of, parts_of
 
 _WEIGHTS = 200e6  # bytes of weights that are timed in turn: more than caches hold, unless the model has less
 _BETWEEN = 32_000_000  # bytes that are read where caches are to be cold
@@ -101,6 +102,17 @@ class Contest:
 
     def _short(self, draws: Sequence[Tensor], *, cold: bool) -> tuple[float, float]:
         return self.times(draws, _MOST_ROUNDS, cold=cold, fallback=True, enough=_SECONDS)
+
+
+def contest_of(modules: Mapping[str, nn.Module], each: Plan, cut: bool, layers: int) -> Contest:
+    """Layers like those of one MLP.
+
+    Args:
+        cut: whether it has thresholds.
+        layers: how many MLPs are like it.
+    """
+    parts = parts_of(modules, each.site) if each.kind == "gated" else None
+    return Contest(down_of(modules, each.site), None if parts is None else parts[2], cut, layers)
 
 
 def measure_crossover(contest: Contest, width: int, ratio: float = 1.0) -> Crossover:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from actratio.errors import SiteError
 from actratio.measurement import Measurement
-from actratio.sparse.contest import Contest, measure_crossover
+from actratio.sparse.contest import Contest, contest_of, measure_crossover
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.layers import is_linear, rows_of
 from actratio.sparse.modules import Sparse, install_down, install_gated
-from actratio.sparse.plans import Plan, hindrance, overlapping, parts_of, plan
+from actratio.sparse.plans import Plan, down_of, hindrance, overlapping, parts_of, plan
 
 _PLANS = "_actratio_plans"
 
@@ -89,13 +89,9 @@ def plans(model: nn.Module) -> list[Plan]:
     return sorted(found, key=lambda each: each.site.layer)
 
 
-def _down(modules: Mapping[str, nn.Module], each: Plan) -> Any:
-    return modules[(each.site.down or "").rpartition(".")[0]]
-
-
 def _install(modules: Mapping[str, nn.Module], each: Plan, thresholds: Tensor | None) -> None:
     parts = parts_of(modules, each.site) if each.kind == "gated" else None
-    install_down(_down(modules, each), thresholds, each.crossover)
+    install_down(down_of(modules, each.site), thresholds, each.crossover)
     if parts is not None and not isinstance(modules[each.site.owner], Sparse):
         install_gated(modules[each.site.owner], parts, each.crossover)
 
@@ -112,13 +108,12 @@ def _measured(modules: Mapping[str, nn.Module], found: list[Plan], thresholds: M
     alike: dict[Any, list[Plan]] = defaultdict(list)
     for each in found:
         if each.kind != "dense":
-            down = _down(modules, each)
+            down = down_of(modules, each.site)
             key = each.kind, type(down), down.weight.shape, down.weight.dtype, down.weight.device, down.bias is None
             alike[(*key, each.site.name in thresholds)].append(each)
     measured: dict[str, Crossover] = {}
-    for (kind, *_, cut), group in alike.items():
-        parts = parts_of(modules, group[0].site) if kind == "gated" else None
-        contest = Contest(_down(modules, group[0]), None if parts is None else parts[2], cut, len(group))
+    for (*_, cut), group in alike.items():
+        contest = contest_of(modules, group[0], cut, len(group))
         # What a measurement does not say may be all.
         ratio = max(1.0 if math.isnan(each.ratio) else each.ratio for each in group)
         crossover = measure_crossover(contest, group[0].site.width, ratio)

@@ -53,13 +53,14 @@ class SparseDown(Sparse):
             return self._compiled(hidden)
         known = self.__dict__  # a module's own look-up of parameters is slow
         product, crossover = known["_product"], known["_crossover"]
-        most = 0 if product is None else crossover.most(hidden.numel() // product.width, product.width)
-        if product is not None and not most:
+        if product is None:
+            return self._carefully(hidden)
+        most = crossover.most(hidden.numel() // product.width, product.width)
+        if not most:
             return self._densely(hidden)
         weight, bias = known["_parameters"].get("weight"), known["_parameters"].get("bias")
         if (
-            product is None
-            or weight is None  # computed by a parametrization
+            weight is None  # computed by a parametrization
             or torch.is_grad_enabled()
             or not products.suits(hidden, weight)
             or not product.is_at(weight, bias)

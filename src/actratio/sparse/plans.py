@@ -76,7 +76,7 @@ def _plan(
     shared: set[int],
     sites: Sequence[Site],
 ) -> Plan:
-    down = _down_of(modules, site)
+    down = down_of(modules, site)
     if site.expert is not None:
         return Plan(site, "dense", float("nan"), "experts that share one weight are left as they are")
     if down is None or not is_linear(down) or rows_of(down).shape[0] != site.width:
@@ -89,7 +89,7 @@ def _plan(
         raise SiteError(f"{site.name} has {site.width} neurons, and thresholds of the shape {tuple(thresholds.shape)}")
     if thresholds is not None and bool(thresholds.isnan().any()):
         raise SiteError(f"{site.name} has thresholds that are not numbers")
-    if thresholds is not None and sum(_down_of(modules, other) is down for other in sites) > 1:
+    if thresholds is not None and sum(down_of(modules, other) is down for other in sites) > 1:
         return Plan(site, "dense", ratio, "its down projection is another MLP's too, which has thresholds of its own")
     if thresholds is not None:
         return Plan(site, "down", ratio, "neurons below their threshold are skipped", ALWAYS)
@@ -102,7 +102,8 @@ def _plan(
     return Plan(site, "down", ratio, "neurons that are zero are skipped in the down projection", ALWAYS)
 
 
-def _down_of(modules: Mapping[str, nn.Module], site: Site) -> nn.Module | None:
+def down_of(modules: Mapping[str, nn.Module], site: Site) -> Any:
+    """The module of an MLP's down projection, or ``None``."""
     return modules.get(site.down.rpartition(".")[0]) if site.down else None
 
 
@@ -152,13 +153,13 @@ def _ratio(measurement: Measurement, site: Site) -> float:
 def parts_of(modules: Mapping[str, nn.Module], site: Site) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module] | None:
     """Gate, activation, up and down projection of an MLP that computes ``down(act(gate(x)) * up(x))`` and nothing else."""
     owner, gate = modules[site.owner], modules.get(site.up.rpartition(".")[0])
-    act, down = modules.get(site.module or ""), modules[(site.down or "").rpartition(".")[0]]
+    act, down = modules.get(site.module or ""), down_of(modules, site)
     ups = [
         each
         for each in owner.children()
         if type(each) is nn.Linear and each is not gate and each is not down and each.out_features == site.width
     ]
-    if type(gate) is not nn.Linear or gate.out_features != site.width or act is None or len(ups) != 1:
+    if type(gate) is not nn.Linear or gate.out_features != site.width or act is None or down is None or len(ups) != 1:
         return None
     some = torch.randn(3, gate.in_features, generator=torch.Generator().manual_seed(0))
     x = some.to(gate.weight.device, gate.weight.dtype)

@@ -18,8 +18,8 @@ from actratio.errors import SiteError
 from actratio.kernels import count
 from actratio.measurement import Measurement, Row
 from actratio.sites.inputs import device_of
-from actratio.sparse.contest import Contest
-from actratio.sparse.plans import NO_ZEROS, Plan, counts_of_nonzero, parts_of, plan
+from actratio.sparse.contest import contest_of
+from actratio.sparse.plans import NO_ZEROS, Plan, counts_of_nonzero, down_of, plan
 
 _ROUNDS = 10
 _WORTH = 1.1
@@ -165,9 +165,10 @@ def measured_above(
 
         return hook
 
+    modules = dict(model.named_modules())
     with ExitStack() as stack, torch.no_grad():
         for name, site in sites.items():
-            down = model.get_submodule((site.down or "").rpartition(".")[0])
+            down = down_of(modules, site)
             stack.callback(down.register_forward_pre_hook(take(name)).remove)
         for batch in batches:
             kept.append(batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool())
@@ -229,13 +230,12 @@ class _Stopwatch:
 
     def race(self, each: Plan, batch: int, ratio: float, needed: float, cut: bool) -> tuple[float, float]:
         """Seconds of the layer as it is, and of the sparse one, which is dense where that is faster."""
-        down: Any = self._modules[(each.site.down or "").rpartition(".")[0]]
+        down = down_of(self._modules, each.site)
         shape = each.kind, tuple(down.weight.shape), down.weight.dtype
         key = *shape, batch, round(needed, 3), round(ratio, 3), cut
         if key not in self._timed:
-            parts = parts_of(self._modules, each.site) if each.kind == "gated" else None
             alike = sum(other.kind == each.kind and other.site.width == each.site.width for other in self._plans)
-            contest = Contest(down, None if parts is None else parts[2], cut, alike)
+            contest = contest_of(self._modules, each, cut, alike)
             draws = drawn(each.site.width, batch, ratio, needed)
             some = [draw.to(contest.device, contest.dtype) for draw in draws]
             dense, sparse = contest.times(some, _ROUNDS)

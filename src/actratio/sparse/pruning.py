@@ -16,7 +16,7 @@ from actratio.sites import MEASURED, Site, call, trace
 from actratio.sites.inputs import made_up
 from actratio.sparse.convert import densify
 from actratio.sparse.layers import is_linear
-from actratio.sparse.plans import counts_of_nonzero, parts_of, plan
+from actratio.sparse.plans import counts_of_nonzero, down_of, parts_of, plan
 
 _WIDTHS = (
     "intermediate_size", "ffn_dim", "n_inner", "d_ff", "ffn_hidden_size", "hidden_dim", "encoder_ffn_dim", "decoder_ffn_dim",
@@ -142,7 +142,7 @@ def _take_out(each: _Layers, gone: Tensor, width: int) -> None:
 
 
 def _around(modules: Mapping[str, nn.Module], site: Site) -> tuple[list[Any], Any] | None:
-    down = modules.get((site.down or "").rpartition(".")[0])
+    down = down_of(modules, site)
     if site.gated:
         parts = parts_of(modules, site)
         return None if parts is None else ([parts[0], parts[2]], parts[3])

@@ -22,7 +22,7 @@ _FORMAT = 1
 
 
 def save_sparse(folder: Path, model: Any, tokenizer: Any, chosen: Chosen, settings: dict[str, Any]) -> None:
-    """Write the dense model as ``save_pretrained`` does, and ``thresholds.json`` beside it, last.
+    """Write the dense model as ``save_pretrained`` does, and ``thresholds.json`` beside it.
 
     Raises:
         RunError: the folder holds something else.
