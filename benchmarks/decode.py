@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from actratio import Measurement, measure, sparsify
-from actratio.sparse.predict import predict
+from actratio.sparse.speed import predict
 from machine import bandwidth, machine, matmul_rate, show
 
 _NEW = 24  # tokens that are generated

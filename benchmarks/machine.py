@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from actratio.provenance import provenance
+from actratio.provenance import current_provenance
 
 
 def matmul_rate(device: torch.device, size: int = 2048) -> float:
@@ -55,4 +55,4 @@ def show(rows: list[dict[str, Any]], goals: list[dict[str, Any]], width: int) ->
 
 def machine(device: torch.device, rate: float) -> dict[str, Any]:
     """For the ``machine`` entry of a benchmark's JSON."""
-    return {**provenance(), "device": device.type, "matmul_gflops": round(rate / 1e9, 1)}
+    return {**current_provenance(), "device": device.type, "matmul_gflops": round(rate / 1e9, 1)}

@@ -29,7 +29,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from actratio import Probe, find_sites
-from actratio.provenance import provenance
+from actratio.provenance import current_provenance
 
 BATCH, TOKENS = 4, 128
 ALONE = "forward pass alone"
@@ -211,7 +211,7 @@ def main() -> None:
         {"goal": "memory is flat: 16 times the data takes at most 2 % more", "measured": growth, "met": growth <= 0.02},
     ]
     if arguments.json:
-        print(json.dumps({"machine": provenance(), "rows": rows, "goals": goals}))
+        print(json.dumps({"machine": current_provenance(), "rows": rows, "goals": goals}))
         return
     console = Console(width=150)
     table = Table("contestant", "ms", "overhead", "peak MB at 1, 4, 16 batches")

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from actratio.sparse import products
+from actratio.sparse.kernels import dispatch as products
 from actratio.sparse.layers import neuron_major
 from machine import bandwidth, machine, matmul_rate, show
 

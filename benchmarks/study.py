@@ -31,10 +31,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from actratio import SiteCounts, train
+from actratio import SiteCounts
 from actratio.data import Dataset, data_folder, load_dataset
-from actratio.nets import ARTICLE_HIDDEN, Architecture
-from actratio.train import Trainer
+from actratio.training import ARTICLE_HIDDEN, Architecture
+from actratio.training import trainer as train
+from actratio.training.trainer import Trainer
 from machine import machine, matmul_rate
 
 SEEDS = 5

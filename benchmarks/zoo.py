@@ -31,7 +31,7 @@ from rich.table import Table
 from torch import nn
 
 from actratio import ActratioError, Measurement, measure
-from actratio.provenance import provenance
+from actratio.provenance import current_provenance
 from actratio.sites import MEASURED, Site
 from zoo_models import FAMILIES, PRIME, has_experts, inputs, kinds, let_timm_load, override_of, tiny, wants_experts
 from zoo_oracle import Heard, Listening
@@ -210,7 +210,7 @@ def main() -> None:
     let_timm_load()
     transformers.logging.set_verbosity_error()
     families = arguments.family or list(FAMILIES)
-    outcomes, machine = [], provenance()
+    outcomes, machine = [], current_provenance()
     for path in arguments.results or ():
         read = json.loads(path.read_text(encoding="utf-8"))
         machine = read["machine"]

@@ -16,7 +16,7 @@ from typing import Any
 
 from actratio.report.page import Table
 from actratio.report.static import save_charts
-from actratio.report.study import StudyReport
+from actratio.studies.mlp.analysis import StudyReport
 
 PAGE = Path(__file__).parent / "results" / "mlp.md"
 

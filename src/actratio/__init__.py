@@ -1,11 +1,11 @@
 """actratio: how much of a network's MLP compute is wasted, why, and how to get it back."""
 
-from actratio.counts import SiteCounts
+from actratio.counting.counts import SiteCounts
+from actratio.counting.measurement import Measurement, load
+from actratio.counting.measuring import measure
+from actratio.counting.probe import Probe
 from actratio.errors import ActratioError
-from actratio.laws import Laws, fit
-from actratio.measure import measure
-from actratio.measurement import Measurement, load
-from actratio.probe import Probe
+from actratio.laws.fitting import Laws, fit
 from actratio.sites import Site, find_sites
 from actratio.sparse import densify, sparsify
 

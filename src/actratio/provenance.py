@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 
-def provenance() -> dict[str, str | int]:
+def current_provenance() -> dict[str, str | int]:
     """Versions, environment and date, for the metadata of results."""
     return {
         "actratio": version("actratio"),

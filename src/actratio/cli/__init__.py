@@ -17,8 +17,8 @@ from actratio.cli.prune import prune_model
 from actratio.cli.speed import predict_speed, sparsify_model
 from actratio.cli.study import study_app
 from actratio.cli.tables import fit_table, list_datasets, report_run
+from actratio.cli.terminal import err
 from actratio.errors import ActratioError
-from actratio.terminal import err
 
 __all__ = ["app", "main"]
 

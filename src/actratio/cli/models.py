@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
 from actratio.cli.output import say_measured
-from actratio.terminal import err, print_json, show_table, tokens_bar
+from actratio.cli.terminal import err, print_json, show_table, tokens_bar
 
 
 def measure_model(
@@ -59,14 +59,14 @@ def measure_model(
     from dataclasses import replace
     from itertools import chain
 
-    from actratio.criteria import Criterion
+    from actratio.counting.criteria import Criterion
+    from actratio.counting.measurement import check_place
+    from actratio.counting.measuring import measure
     from actratio.data.text import ARTICLE_PROMPTS, read_texts, token_batches
     from actratio.files import write_csv
-    from actratio.measure import measure
-    from actratio.measurement import check_place
     from actratio.models import load_model, load_tokenizer, with_decoder_inputs
-    from actratio.studies.mlp import specs
-    from actratio.studies.transformer import article_table
+    from actratio.studies.mlp.study import specs
+    from actratio.studies.transformer.study import article_table
 
     wanted = [Criterion.parse(each) for each in specs([criteria])]
     folder = out_dir or Path("runs") / ("measure-" + Path(model).resolve().name)
@@ -126,7 +126,7 @@ def list_sites(
 
     from actratio.models import load_model
     from actratio.sites import find_sites
-    from actratio.studies.mlp import specs
+    from actratio.studies.mlp.study import specs
 
     with err.status(f"loading {escape(model)}"):
         loaded = load_model(model, device="cpu", trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)

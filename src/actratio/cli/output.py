@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from actratio.terminal import err, out, print_json, records, show
+from actratio.cli.terminal import err, out, print_json, records, show
 
 if TYPE_CHECKING:
-    from actratio.measurement import Measurement
-    from actratio.observations import DatasetLaws
-    from actratio.report.study import StudyReport
+    from actratio.counting.measurement import Measurement
+    from actratio.laws.observations import DatasetLaws
+    from actratio.studies.mlp.analysis import StudyReport
 
 
 def study_json(report: StudyReport, path: Path) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
+from actratio.cli.terminal import err, out, print_json, show_table
 from actratio.errors import DataError
-from actratio.terminal import err, out, print_json, show_table
 
 _NAME = "pruned.json"
 _SPLITS = 4  # of the text three quarters are to measure, and one is to check
@@ -33,8 +33,8 @@ def prune_model(
     as_json: Json = False,
 ) -> None:
     """Remove neurons that never fire on a text, check the outputs on a part of it that was not measured, and save the smaller model."""
+    from actratio.counting.measuring import measure
     from actratio.data.text import read_texts, token_batches
-    from actratio.measure import measure
     from actratio.models import load_model, load_tokenizer
     from actratio.sites.inputs import device_of
     from actratio.sparse import prune

@@ -12,11 +12,11 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
+from actratio.cli.terminal import err, out, print_json, show_table
 from actratio.errors import ActratioError, DataError, ModelError
-from actratio.terminal import err, out, print_json, show_table
 
 if TYPE_CHECKING:
-    from actratio.sparse.predict import Speed
+    from actratio.sparse.speed import Speed
 
 _SPLITS = 4  # of the text two quarters are for calibration, then one for the choice, and one for the check
 
@@ -41,12 +41,12 @@ def predict_speed(
     as_json: Json = False,
 ) -> None:
     """Predict whether, and how much, a model decodes faster if its inactive neurons are skipped."""
+    from actratio.counting.measurement import is_measurement, load
+    from actratio.counting.measuring import measure
     from actratio.data.text import ARTICLE_PROMPTS, read_texts, token_batches
-    from actratio.measure import measure
-    from actratio.measurement import is_measurement, load
     from actratio.models import load_model, load_tokenizer
-    from actratio.sparse.predict import measured_above, predict
     from actratio.sparse.saved import NAME, thresholds_in
+    from actratio.sparse.speed import measured_above, predict
 
     batches = _batches(batch)
     found = load(model) if is_measurement(Path(model)) else None
@@ -161,7 +161,7 @@ def sparsify_model(
     """Choose thresholds for a model without true zeros, check them on text that was not used, and save the sparse model."""
     from actratio.data.text import read_texts, token_batches
     from actratio.models import load_model, load_tokenizer
-    from actratio.sparse import calibrate
+    from actratio.sparse import calibration as calibrate
     from actratio.sparse.saved import NAME, check_folder, save_sparse
 
     kind, amount = _target(target)
@@ -246,8 +246,8 @@ def _target(text: str) -> tuple[str, float]:
 def _speeds(model: Any, chosen: Any, calibrated_on: list[Any], batches: list[int]) -> list[dict[str, Any]]:
     """Expected and measured speed of the sparse model; it is dense again afterwards."""
     from actratio.sparse import densify, sparsify
-    from actratio.sparse.calibrate import thresholds_of
-    from actratio.sparse.predict import decoding_step, measured_above, predict
+    from actratio.sparse.calibration import thresholds_of
+    from actratio.sparse.speed import decoding_step, measured_above, predict
 
     limits = thresholds_of(model, chosen)
     found = measured_above(model, calibrated_on, limits)

@@ -10,11 +10,11 @@ from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Device, DType, Json, Published, TrustRemoteCode
 from actratio.cli.output import study_json
+from actratio.cli.terminal import err, out, plural, print_json, records, show, training_bar
 from actratio.errors import ActratioError
-from actratio.terminal import err, out, plural, print_json, records, show, training_bar
 
 if TYPE_CHECKING:
-    from actratio.studies.mlp import MlpRun
+    from actratio.studies.mlp.study import MlpRun
 
 study_app = typer.Typer(help="Run a study: train, count, fit, show.", no_args_is_help=True)
 
@@ -64,9 +64,9 @@ def study_mlp(
     A study that was stopped goes on where it was when the same command runs again.
     """
     from actratio.files import write_csv
-    from actratio.observations import read_published, to_article
-    from actratio.report.study import StudyReport
-    from actratio.studies.mlp import MlpRun, MlpStudy, specs
+    from actratio.laws.observations import read_published, to_article
+    from actratio.studies.mlp.analysis import StudyReport
+    from actratio.studies.mlp.study import MlpRun, MlpStudy, specs
 
     names = specs(datasets or ["digits"])
     widths = specs(architectures or [])
@@ -130,10 +130,10 @@ def study_transformer(
     from actratio.data.text import ARTICLE_PROMPTS
     from actratio.files import write_csv, write_table
     from actratio.models import load_model, load_tokenizer
-    from actratio.provenance import provenance
-    from actratio.report.transformer import profile_chart, profile_table, write_profile
-    from actratio.studies.mlp import specs
-    from actratio.studies.transformer import article_table, measure_profile, profiles, read_gpt
+    from actratio.provenance import current_provenance
+    from actratio.studies.mlp.study import specs
+    from actratio.studies.transformer.analysis import profile_chart, profile_table, write_profile
+    from actratio.studies.transformer.study import article_table, measure_profile, profiles, read_gpt
 
     names, prompts = specs(models), tuple(prompt or ARTICLE_PROMPTS)
     if not names:
@@ -152,7 +152,7 @@ def study_transformer(
     table = article_table(frame)
     found = profiles(table)
     settings = {"study": "transformer", "models": list(names), "prompts": list(prompts), "dtype": dtype}
-    made_by = provenance()
+    made_by = current_provenance()
     write_table(out_dir / "results.parquet", frame, {"settings": settings, "provenance": made_by})
     write_csv(out_dir / "gpt.csv", table)
     layers = table.groupby("model")["layer"].nunique().to_dict()

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from actratio.cli.options import Json, Published
 from actratio.cli.output import laws_json, say_measured, study_json
-from actratio.terminal import err, out, print_json, records, show, show_table
+from actratio.cli.terminal import err, out, print_json, records, show, show_table
 
 
 def fit_table(
@@ -30,8 +30,8 @@ def fit_table(
     as_json: Json = False,
 ) -> None:
     """Fit laws of active neurons against width, with intervals, and say whether √N is supported."""
-    from actratio.observations import at_epoch, fit_observations, read_observations
-    from actratio.report.study import findings, laws_table
+    from actratio.laws.observations import at_epoch, fit_observations, read_observations
+    from actratio.studies.mlp.analysis import findings, laws_table
 
     frame = read_observations(table)
     with err.status("fitting the laws"):
@@ -58,8 +58,8 @@ def report_run(
     as_json: Json = False,
 ) -> None:
     """Draw the figures and the self-contained page of a study or a measurement again."""
-    from actratio.measurement import is_measurement, load
-    from actratio.report.study import StudyReport
+    from actratio.counting.measurement import is_measurement, load
+    from actratio.studies.mlp.analysis import StudyReport
 
     if is_measurement(run):
         say_measured(load(run), run, as_json=as_json)

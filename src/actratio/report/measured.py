@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from actratio.counts import BLOCKS, WINDOWS
-from actratio.measurement import Measurement, Row
+from actratio.counting.counts import BLOCKS, WINDOWS
+from actratio.counting.measurement import Measurement, Row
 from actratio.report.measured_charts import charts
 from actratio.report.page import Page, Table, write_page
 from actratio.report.rows import by_layer, kinds, ratio_of, rows_of

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import torch
 
-from actratio.counts import WINDOWS
-from actratio.estimate import Estimate
-from actratio.measurement import Measurement, Row
+from actratio.counting.counts import WINDOWS
+from actratio.counting.measurement import Measurement, Row
+from actratio.laws.estimate import Estimate
 from actratio.report.chart import Chart, HeatMap, Series
 from actratio.report.rows import by_layer, first_ratio_of, kinds, ratio_of, rows_of
 

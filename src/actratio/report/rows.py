@@ -6,8 +6,8 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 
-from actratio.counts import SiteCounts
-from actratio.measurement import Measurement, Row
+from actratio.counting.counts import SiteCounts
+from actratio.counting.measurement import Measurement, Row
 
 
 def kinds(found: Measurement) -> list[tuple[str, str]]:

@@ -17,8 +17,8 @@ from actratio.errors import SiteError
 from actratio.sites.flow import Flow
 from actratio.sites.roles import block_of, role_of, unique, with_sleeping_experts
 from actratio.sites.site import MEASURED, Group, Site
+from actratio.sites.tokens import Tokens, arguments_of, is_turned
 from actratio.sites.values import Use, Value
-from actratio.tokens import Tokens, arguments_of, is_turned
 
 Select = str | Sequence[str] | Callable[[Site], bool] | None
 """Globs over names (all of these), a function of a site, or ``None`` for the MLPs and the experts."""

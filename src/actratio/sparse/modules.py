@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from actratio.errors import SiteError
-from actratio.sparse import products
 from actratio.sparse.crossover import Crossover
+from actratio.sparse.kernels import dispatch as products
 from actratio.sparse.layers import neuron_major, rows_of
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
-from actratio.measurement import Measurement
 from actratio.sites import MEASURED, Site, call, trace
 from actratio.sites.inputs import made_up
-from actratio.sparse.convert import densify
+from actratio.sparse.conversion import densify
 from actratio.sparse.layers import is_linear
-from actratio.sparse.plans import counts_of_nonzero, down_of, parts_of, plan
+from actratio.sparse.planning import counts_of_nonzero, down_of, parts_of, plan
 
 _WIDTHS = (
     "intermediate_size", "ffn_dim", "n_inner", "d_ff", "ffn_hidden_size", "hidden_dim", "encoder_ffn_dim", "decoder_ffn_dim",

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from actratio.errors import ModelError, RunError
 from actratio.files import write_json
-from actratio.sparse.calibrate import BY, Chosen, thresholds_of
-from actratio.sparse.convert import densify, sparsify
+from actratio.sparse.calibration import BY, Chosen, thresholds_of
+from actratio.sparse.conversion import densify, sparsify
 from actratio.sparse.crossover import Crossover
 
 NAME = "thresholds.json"

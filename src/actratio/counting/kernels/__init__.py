@@ -1,0 +1,58 @@
+"""The hot loops behind a small interface; ``reference`` is their specification in plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+from torch import Tensor
+
+from actratio.counting.counts import SiteCounts
+from actratio.counting.criteria import Criterion
+from actratio.counting.kernels import reference
+from actratio.counting.magnitudes import Magnitudes
+
+__all__ = ["count"]
+
+
+def count(
+    x: Tensor,
+    criterion: Criterion,
+    lengths: Sequence[int],
+    first: Tensor | None = None,
+    *,
+    norms: Tensor | None = None,
+    magnitudes: bool = False,
+    sets: bool = True,
+) -> tuple[SiteCounts, Magnitudes | None]:
+    """Count an activation (tokens, width) by the fastest kernel that takes it.
+
+    Args:
+        x: activations; the tokens of a sequence lie one after another.
+        lengths: how many tokens each sequence has.
+        first: bool, (tokens,), the first tokens of sequences, or ``None``.
+        norms: (width,), ‖W_down[:, i]‖₂, for criteria that weigh.
+        sets: whether to count what is about sets of neurons: unions, overlap, idle blocks.
+        magnitudes: whether to count the histogram of \\|x\\| too.
+    """
+    for kernel in _compiled():
+        if kernel.takes(x, criterion):
+            found: tuple[SiteCounts, Magnitudes | None] = kernel.count(
+                x, criterion, lengths, first, norms=norms, magnitudes=magnitudes, sets=sets
+            )
+            return found
+    counts = reference.count(criterion.active(x, norms), lengths, first, sets=sets)
+    return counts, Magnitudes.of(x) if magnitudes else None
+
+
+@cache
+def _compiled() -> list[ModuleType]:
+    """The fused passes, where Numba (the extra ``fast``) and Triton are installed; imported at the first count."""
+    found = []
+    for name, needs in (("cpu", "numba"), ("cuda", "triton")):
+        if find_spec(needs) is not None:
+            found.append(import_module(f"actratio.counting.kernels.{name}"))
+    return found

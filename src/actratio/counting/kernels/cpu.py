@@ -1,0 +1,223 @@
+"""Counting on CPUs: one fused pass over the activation, on the bits of its numbers.
+
+Floating-point numbers of one sign are ordered as the integers that their bits make, so every criterion with a
+threshold is a comparison of integers, also in bfloat16, for which CPUs have no arithmetic. The pass counts each
+neuron and packs each token's active neurons into 64-bit words; what is about sets of neurons (unions, overlap, idle
+blocks) is then counted on words, a thirty-second of the data.
+
+Numba compiles it on first use and keeps the result on disk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numba
+import numpy as np
+import torch
+from numba import njit, prange
+from torch import Tensor
+
+from actratio.counting.counts import WINDOWS, SiteCounts
+from actratio.counting.criteria import Criterion, nearest
+from actratio.counting.magnitudes import BINS, SHIFT, Magnitudes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_WORD = 64
+_TABLES = 4
+_INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.bool: torch.int8}
+"""Types that are counted, and the integers that hold their bits."""
+
+
+def takes(x: Tensor, criterion: Criterion) -> bool:
+    """Whether this module counts such a tensor by such a criterion."""
+    return x.device.type == "cpu" and x.dtype in _INTEGERS and not criterion.weighs
+
+
+def count(
+    x: Tensor,
+    criterion: Criterion,
+    lengths: Sequence[int],
+    first: Tensor | None,
+    *,
+    norms: Tensor | None = None,
+    magnitudes: bool,
+    sets: bool,
+) -> tuple[SiteCounts, Magnitudes | None]:
+    """Count an activation (tokens, width); lengths and ``first`` as for ``reference.count``.
+
+    Args:
+        norms: not used, because criteria that weigh are not taken.
+        magnitudes: whether to count the histogram of \\|x\\| in the same pass.
+        sets: as for ``reference.count``.
+    """
+    tokens, width = x.shape
+    bits = x.contiguous().view(_INTEGERS[x.dtype]).numpy()
+    mask, low, high = _bounds(criterion, x.dtype)
+    threads = max(1, min(torch.get_num_threads(), _most_threads(), tokens))
+    active = np.zeros((threads, width), np.int64)
+    words = np.zeros((tokens, -(-width // _WORD)), np.uint64)
+    histogram = np.zeros((threads, BINS if magnitudes else 1), np.int64)
+    shift = max(0, SHIFT - (32 - 8 * bits.itemsize))  # bfloat16 is the upper half of a float32
+    numba.set_num_threads(threads)
+    _count(
+        bits,
+        mask,
+        low,
+        high,
+        active,
+        words.view(np.uint8),
+        histogram,
+        _magnitude(x.dtype),
+        np.uint64(shift),
+        magnitudes,
+    )
+    per_token = np.bitwise_count(words).sum(1, dtype=np.int64)
+    counts = SiteCounts(
+        tokens=tokens,
+        active=torch.from_numpy(active.sum(0)),
+        squares=torch.tensor(int((per_token * per_token).sum())),
+        first_tokens=None if first is None else int(first.sum()),
+        first_active=None if first is None else _of_words(words[first.numpy()], width),
+        per_token=torch.from_numpy(np.bincount(per_token, minlength=width + 1)),
+    )
+    if sets:
+        windows, union, pairs, idle = _sets(words, np.asarray(lengths, np.int64), len(WINDOWS), width)
+        counts = replace(
+            counts,
+            windows=torch.from_numpy(windows),
+            union=torch.from_numpy(union),
+            both=torch.tensor(pairs[0]),
+            either=torch.tensor(pairs[1]),
+            idle_blocks=torch.from_numpy(idle),
+        )
+    return counts, Magnitudes(torch.from_numpy(histogram.sum(0))) if magnitudes else None
+
+
+def _bounds(criterion: Criterion, dtype: torch.dtype) -> tuple[int, int, int]:
+    """Which bits are compared, and the smallest and largest that are an active number's."""
+    every, magnitude = -1, _magnitude(dtype)
+    if dtype == torch.bool:
+        return every, 1, 1
+    infinite = _bits_of(math.inf, dtype)
+    if criterion.kind == "positive":
+        return every, 1, infinite
+    if criterion.kind == "nonzero":
+        return magnitude, 1, magnitude  # NaN too
+    return magnitude, _bits_of(nearest(criterion.threshold, dtype), dtype), infinite
+
+
+def _most_threads() -> int:
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return most
+
+
+def _magnitude(dtype: torch.dtype) -> int:
+    """All bits but the sign's."""
+    return torch.iinfo(_INTEGERS[dtype]).max
+
+
+def _bits_of(value: float, dtype: torch.dtype) -> int:
+    return int(torch.tensor([value], dtype=dtype).view(_INTEGERS[dtype]))
+
+
+def _of_words(words: NDArray[np.uint64], width: int) -> Tensor:
+    """How often each neuron is in a few tokens' words."""
+    bytes_ = np.ascontiguousarray(words).view(np.uint8)
+    return torch.from_numpy(np.unpackbits(bytes_, axis=1, bitorder="little")[:, :width].sum(0, dtype=np.int64))
+
+
+_compiled = njit(cache=True, nogil=True)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _count(  # type: ignore[no-untyped-def]
+    bits, mask, low, high, active, packed, histogram, magnitude, shift, with_histogram
+):
+    """``bits`` (tokens, width); a neuron is active where ``low <= bits & mask <= high``.
+
+    ``active`` (threads, width), ``packed`` (tokens, bytes of a whole number of words) and ``histogram``
+    (threads, bins) are written.
+    """
+    rows, width = bits.shape
+    threads = len(active)
+    for thread in prange(threads):
+        on = np.zeros(8 * packed.shape[1], np.uint8)
+        eights = on.view(np.uint64)
+        few = np.zeros(width, np.uint8)  # counts up to 255 rows, in the narrowest and so the fastest integers
+        tables = np.zeros((_TABLES, histogram.shape[1]), np.int32)
+        first, last = rows * thread // threads, rows * (thread + 1) // threads
+        for row in range(first, last):
+            line = bits[row]
+            for column in range(width):
+                value = line[column] & mask
+                on[column] = (value >= low) & (value <= high)
+            for column in range(width):
+                few[column] += on[column]
+            for byte in range(packed.shape[1]):  # eight bytes of 0 or 1 to eight bits
+                packed[row, byte] = (eights[byte] * np.uint64(0x0102040810204080)) >> np.uint64(56)
+            if with_histogram:
+                # Several tables, because neighbours are alike and an addition would wait for the last one's.
+                for column in range(0, width - _TABLES + 1, _TABLES):
+                    for table in range(_TABLES):
+                        tables[table, np.uint64(line[column + table] & magnitude) >> shift] += 1
+                for column in range(width - width % _TABLES, width):
+                    tables[0, np.uint64(line[column] & magnitude) >> shift] += 1
+            if (row - first) % 255 == 254 or row == last - 1:
+                active[thread] += few
+                few[:] = 0
+                for table in range(_TABLES):
+                    histogram[thread] += tables[table]
+                tables[:] = 0
+
+
+@_compiled
+def _ones(word):  # type: ignore[no-untyped-def]
+    """Number of ones, as in Hacker's Delight (Warren, 2012), figure 5-2."""
+    word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@_compiled
+def _sets(words, lengths, levels, width):  # type: ignore[no-untyped-def]
+    """Windows and unions of 1, 2, 4, … tokens (``levels`` of them), overlap of successive tokens, and idle blocks."""
+    windows, union = np.zeros(levels, np.int64), np.zeros(levels, np.int64)
+    pairs, idle = np.zeros(2, np.int64), np.zeros(3, np.int64)
+    many = words.shape[1]
+    start = 0
+    for length in lengths:
+        level = words[start : start + length].copy()
+        for row in range(1, length):
+            for word in range(many):
+                pairs[0] += _ones(level[row, word] & level[row - 1, word])
+                pairs[1] += _ones(level[row, word] | level[row - 1, word])
+        left = length
+        for index in range(levels):
+            windows[index] += left
+            for row in range(left):
+                for word in range(many):
+                    union[index] += _ones(level[row, word])
+            left //= 2
+            for row in range(left):
+                for word in range(many):
+                    level[row, word] = level[2 * row, word] | level[2 * row + 1, word]
+        start += length
+    for row in range(len(words)):
+        for word in range(many):
+            value = words[row, word]
+            for part in range(min(4, -(-(width - word * _WORD) // 16))):
+                idle[0] += ((value >> np.uint64(16 * part)) & np.uint64(0xFFFF)) == 0
+            idle[1] += value == 0
+            if word % 4 == 0:
+                some = value
+                for other in range(word + 1, min(word + 4, many)):
+                    some |= words[row, other]
+                idle[2] += some == 0
+    return windows, union, pairs, idle

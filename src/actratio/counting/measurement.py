@@ -1,0 +1,297 @@
+"""What was measured: counts of every site, saved, loaded, merged, and read as a table."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from actratio.counting.counts import SiteCounts
+from actratio.counting.kernels import reference
+from actratio.counting.magnitudes import Magnitudes
+from actratio.errors import RunError
+from actratio.files import replacing, write_json, write_table
+from actratio.sites import Site
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from actratio.counting.probe import Probe
+
+_DESCRIPTION = "measurement.json"
+_NEURONS = "neurons.safetensors"
+_TABLE = "sites.parquet"
+_FORMAT = 2
+
+COLUMNS = (
+    "model", "site", "role", "layer", "position", "width", "activation", "tensor", "criterion", "tokens", "active_mean",
+    "activation_ratio", "ratio_std", "dead", "always_on", "first_ratio", "rest_ratio", "decode_ratio", "overlap", "routed_share",
+)  # fmt: skip
+"""Columns of ``Measurement.to_frame()``, in order."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was counted at one site, of one tensor, by one criterion."""
+
+    site: Site
+    tensor: str
+    criterion: str
+    counts: SiteCounts
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Counts of a model's sites.
+
+    Attributes:
+        model: its name.
+        rows: one a site, tensor and criterion, in the order of execution.
+        magnitudes: histogram of |a| by site's name and tensor.
+        settings: how it was measured.
+        provenance: versions, machine and date.
+    """
+
+    model: str
+    rows: list[Row]
+    magnitudes: dict[tuple[str, str], Magnitudes]
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+
+    @classmethod
+    def of(cls, probe: Probe, model: str, settings: dict[str, Any] | None = None) -> Measurement:
+        """Take what a probe counted."""
+        from actratio.provenance import current_provenance
+
+        by_name = {site.name: site for site in probe.sites}
+        rows = []
+        for (name, tensor), counted in probe.counted.items():
+            for criterion in probe.criteria:
+                # An expert that no token reached was counted over none.
+                counts = counted.counts.get(criterion) or _nothing(by_name[name].width)
+                counts = replace(counts.cpu(), passed=counted.passed)
+                rows.append(Row(by_name[name], tensor, str(criterion), counts))
+        magnitudes = {
+            key: Magnitudes(each.magnitudes.counts.cpu())
+            for key, each in probe.counted.items()
+            if each.magnitudes is not None
+        }
+        return cls(model, rows, magnitudes, settings or {}, dict(current_provenance()))
+
+    def counts(self, site: str, tensor: str = "activation", criterion: str | None = None) -> SiteCounts:
+        """Counts of one site, by its name; by default of the activation and the first criterion.
+
+        Raises:
+            RunError: it was not measured.
+        """
+        for row in self.rows:
+            if row.site.name == site and row.tensor == tensor and criterion in (None, row.criterion):
+                return row.counts
+        raise RunError(f"there is no measurement of {site}, {tensor}, {criterion or 'any criterion'}")
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __or__(self, other: Measurement) -> Measurement:
+        return self.merge(other)
+
+    def merge(self, other: Measurement) -> Measurement:
+        """Both together, as if all had been measured at once; settings and provenance are the first one's.
+
+        Raises:
+            RunError: another model, or other sites, tensors or criteria.
+        """
+        if self.model != other.model:
+            raise RunError(f"measurements of {self.model} and of {other.model} do not merge; they must be of one model")
+        mine = [(row.site, row.tensor, row.criterion) for row in self.rows]
+        theirs = [(row.site, row.tensor, row.criterion) for row in other.rows]
+        if mine != theirs:
+            odd = next((a for a, b in zip(mine, theirs, strict=False) if a != b), None)
+            what = f"{odd[0].name}, {odd[1]}, {odd[2]} is not in both" if odd else f"{len(mine)} rows and {len(theirs)}"
+            raise RunError(f"measurements of different sites do not merge ({what}); measure both alike")
+        rows = [
+            Row(a.site, a.tensor, a.criterion, _merged(a.counts, b.counts))
+            for a, b in zip(self.rows, other.rows, strict=True)
+        ]
+        asleep = {row.site.name for row in (*self.rows, *other.rows) if not row.counts.tokens}
+        magnitudes = {
+            key: mine.merge(other.magnitudes[key]) for key, mine in self.magnitudes.items() if key in other.magnitudes
+        }
+        for key, each in (*self.magnitudes.items(), *other.magnitudes.items()):
+            if key not in magnitudes and key[0] in asleep:  # an expert that one part did not reach
+                magnitudes[key] = each
+        return Measurement(self.model, rows, magnitudes, self.settings, self.provenance)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The tidy table, one row a site, tensor and criterion, with the columns of ``COLUMNS``."""
+        import pandas as pd
+
+        layers = max((row.site.layer for row in self.rows), default=0)
+        return pd.DataFrame([self._record(row, layers) for row in self.rows], columns=list(COLUMNS))
+
+    def _record(self, row: Row, last: int) -> tuple[Any, ...]:
+        site, counts = row.site, row.counts
+        std = counts.ratio_std
+        return (
+            self.model,
+            site.name,
+            site.role,
+            site.layer,
+            site.layer / last if last > 0 else 0.0,
+            site.width,
+            site.function,
+            row.tensor,
+            row.criterion,
+            counts.tokens,
+            float(counts.active_mean),
+            float(counts.activation_ratio),
+            float("nan") if std is None else float(std),
+            int(counts.dead),
+            int(counts.always_on) if counts.tokens else 0,
+            _or_nan(counts.first_ratio),
+            _or_nan(counts.rest_ratio),
+            _or_nan(counts.decode_ratio),
+            _or_nan(counts.overlap),
+            counts.tokens / counts.passed if counts.passed else float("nan"),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write a folder: ``measurement.json`` describes it, ``neurons.safetensors`` holds all integers, and
+        ``sites.parquet`` is the tidy table of both, for others to read.
+
+        A measurement of the same model that was there is replaced.
+
+        Raises:
+            RunError: the folder holds something else, or a measurement of another model.
+        """
+        from safetensors.torch import save_file
+
+        folder = Path(path)
+        check_place(folder, self.model)
+        for old in folder.glob("*.csv"):  # of the measurement that was here
+            old.unlink()
+        arrays: dict[str, Tensor] = {}
+        described = []
+        for number, row in enumerate(self.rows):
+            described.append({"site": asdict(row.site), "tensor": row.tensor, "criterion": row.criterion})
+            for each in fields(row.counts):
+                value = getattr(row.counts, each.name)
+                if value is not None:
+                    # A copy, because counts may share memory, which the format refuses.
+                    arrays[f"{number}.{each.name}"] = torch.as_tensor(value).clone()
+        kept = []
+        for number, (key, magnitudes) in enumerate(self.magnitudes.items()):
+            kept.append(list(key))
+            arrays[f"magnitudes.{number}"] = magnitudes.counts
+        belongs = secrets.token_hex(8)  # says after a kill that both files are of one measurement
+        with replacing(folder / _NEURONS) as temporary:
+            save_file(arrays, temporary, {"belongs": belongs})
+        write_json(
+            folder / _DESCRIPTION,
+            {
+                "format": _FORMAT,
+                "belongs": belongs,
+                "model": self.model,
+                "rows": described,
+                "magnitudes": kept,
+                "settings": self.settings,
+                "provenance": self.provenance,
+            },
+        )
+        write_table(folder / _TABLE, self.to_frame(), {"settings": self.settings, "provenance": self.provenance})
+
+    def __repr__(self) -> str:
+        sites = len({row.site.name for row in self.rows})
+        tokens = max((row.counts.tokens for row in self.rows), default=0)
+        return (
+            f"<Measurement of {self.model}: {sites} sites, {tokens:,} tokens>\n{self.to_frame().to_string(max_rows=12)}"
+        )
+
+    def _repr_html_(self) -> str:
+        html: str = self.to_frame().to_html(max_rows=40, escape=True)
+        return html
+
+
+def check_place(folder: Path, model: str) -> None:
+    """Refuse a folder in which a measurement of the model would cover something else.
+
+    Raises:
+        RunError: as said there.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not is_measurement(folder):
+        raise RunError(f"{folder} holds something else; choose another place for the measurement")
+    try:
+        there = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, KeyError, TypeError):  # damaged, so nothing is lost
+        return
+    if there != model:
+        raise RunError(f"{folder} holds a measurement of {there}; choose another place for that of {model}")
+
+
+def is_measurement(path: Path) -> bool:
+    """Whether the folder holds what ``Measurement.save`` wrote."""
+    return (path / _DESCRIPTION).is_file()
+
+
+def load(path: str | Path) -> Measurement:
+    """Read what ``Measurement.save`` wrote.
+
+    Raises:
+        RunError: no measurement there, or a damaged one.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    folder = Path(path)
+    if not is_measurement(folder):
+        raise RunError(f"{folder} holds no measurement: it has no {_DESCRIPTION}")
+    try:
+        described = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+        arrays = load_file(folder / _NEURONS)
+        with safe_open(folder / _NEURONS, "pt") as opened:
+            belongs = (opened.metadata() or {}).get("belongs")
+        if described["format"] != _FORMAT:
+            raise ValueError(f"its format is {described['format']}, and this version reads {_FORMAT}")
+        if described["belongs"] != belongs:
+            raise ValueError("its files are of two measurements, of which one was not finished")
+        rows = []
+        for number, row in enumerate(described["rows"]):
+            found = {each.name: arrays.get(f"{number}.{each.name}") for each in fields(SiteCounts)}
+            counts = SiteCounts(**{name: _as_kept(name, value) for name, value in found.items()})
+            rows.append(Row(Site(**row["site"]), row["tensor"], row["criterion"], counts))
+        magnitudes = {
+            (name, tensor): Magnitudes(arrays[f"magnitudes.{number}"])
+            for number, (name, tensor) in enumerate(described["magnitudes"])
+        }
+        return Measurement(described["model"], rows, magnitudes, described["settings"], described["provenance"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise RunError(f"{folder} is damaged ({error}); measure again") from None
+
+
+def _as_kept(name: str, value: Tensor | None) -> Any:
+    return int(value) if name in ("tokens", "first_tokens", "decode_tokens", "passed") and value is not None else value
+
+
+def _nothing(width: int) -> SiteCounts:
+    empty = torch.zeros(0, width, dtype=torch.bool)
+    return reference.count(empty, [], torch.zeros(0, dtype=torch.bool))
+
+
+def _merged(a: SiteCounts, b: SiteCounts) -> SiteCounts:
+    """An expert that one part did not reach was counted over no tokens there, whatever it counts."""
+    passed = None if a.passed is None or b.passed is None else a.passed + b.passed
+    if a.tokens and b.tokens:
+        return a.merge(b)
+    return replace(a if a.tokens else b, passed=passed)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -1,0 +1,1 @@
+"""Scaling laws of active neurons against width: estimates, fits, and tables as observations."""

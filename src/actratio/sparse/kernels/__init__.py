@@ -1,0 +1,1 @@
+"""Products with sparse activations: one interface, a kernel for CPUs (Numba) and one for GPUs (Triton)."""

@@ -1,0 +1,1 @@
+"""The study of MLPs: active neurons against width, over training."""

@@ -1,0 +1,1 @@
+"""The study of transformers: activation ratio over depth."""

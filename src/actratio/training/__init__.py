@@ -1,0 +1,6 @@
+"""Training small MLPs: architectures, a stack of seeds, and the loop."""
+
+from actratio.training.architecture import ARTICLE_HIDDEN, Architecture
+from actratio.training.stacked import StackedMLP
+
+__all__ = ["ARTICLE_HIDDEN", "Architecture", "StackedMLP"]

@@ -1,0 +1,98 @@
+"""The Triton kernel against the reference: on a GPU where there is one, else in Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from actratio.counting.criteria import Criterion
+from actratio.counting.kernels import reference
+from actratio.counting.magnitudes import Magnitudes
+from tests.counting.test_kernels import same, sample
+
+cuda = pytest.importorskip("actratio.counting.kernels.cuda", reason="Triton is for Linux alone")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check(x: Tensor, criterion: Criterion, lengths: list[int], first: Tensor | None, norms: Tensor | None) -> None:
+    x = x.to(DEVICE)
+    norms = None if norms is None else norms.to(DEVICE)
+    counts, magnitudes = cuda.count(x, criterion, lengths, first, norms=norms, magnitudes=True, sets=True)
+    same(counts.cpu(), reference.count(criterion.active(x, norms), lengths, first).cpu())
+    assert torch.equal(magnitudes.counts, Magnitudes.of(x).counts)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("text", ["positive", "nonzero", "above(0.7)", "contribution(0.5)"])
+def test_every_type_and_criterion(text: str, dtype: torch.dtype) -> None:
+    lengths = [3, 0, 14]
+    x, criterion = sample(17, 65, dtype), Criterion.parse(text)
+    norms = torch.rand(65) + 0.1 if criterion.weighs else None
+    check(x, criterion, lengths, torch.arange(17) % 3 == 0, norms)
+
+
+@pytest.mark.parametrize(("lengths", "width"), [([1], 1), ([], 8), ([17], 300), ([2, 2], 256)])
+def test_shapes_at_the_edges_of_tiles(lengths: list[int], width: int) -> None:
+    check(sample(sum(lengths), width, torch.bfloat16), Criterion("positive"), lengths, None, None)
+
+
+def test_a_sequence_longer_than_the_longest_window_overlaps_across_its_pieces() -> None:
+    check(sample(600, 9, torch.float32), Criterion("positive"), [513, 87], None, None)
+
+
+def test_rows_that_lie_apart() -> None:
+    check(torch.randn(40, 12)[::2, 2:9], Criterion("positive"), [20], None, None)
+    check(torch.randn(9, 20).T, Criterion("positive"), [20], None, None)
+
+
+def test_counts_alone() -> None:
+    x = sample(20, 40, torch.float32).to(DEVICE)
+    counts, magnitudes = cuda.count(x, Criterion("positive"), [20], None, magnitudes=False, sets=False)
+    same(counts.cpu(), reference.count(x > 0, [20], sets=False).cpu())
+    assert magnitudes is None
+
+
+def test_it_takes_what_lies_on_a_gpu() -> None:
+    assert not cuda.takes(torch.zeros(1, 1), Criterion("positive"))
+
+
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from actratio.counting.kernels import cuda
+
+def compile(kernel, pointers, integers, constants):
+    signature = {**pointers, **{name: "i32" for name in integers}, **{name: "constexpr" for name in constants}}
+    if kernel is cuda._count:
+        signature["threshold"] = "fp32"
+    made = triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", 90, 32))
+    assert "cubin" in made.asm
+
+for kind in range(4):
+    compile(
+        cuda._count,
+        dict(x_ptr="*i16", norms_ptr="*fp32", is_first_ptr="*i32", active_ptr="*i64", first_active_ptr="*i64",
+             per_token_ptr="*i32", words_ptr="*i32", bins_ptr="*i64"),
+        ("tokens", "width", "stride", "many", "rows_of_program"),
+        dict(BFLOAT=True, KIND=kind, FIRST=True, MAGNITUDES=kind == 0, SETS=True, ROWS=16, COLUMNS=256,
+             BINS=cuda.BINS, SHIFT=cuda.SHIFT),
+    )
+compile(
+    cuda._sets,
+    dict(words_ptr="*i32", where_ptr="*i64", union_ptr="*i64", rest_ptr="*i64"),
+    ("width", "many"),
+    dict(LEVELS=len(cuda.WINDOWS), LONGEST=cuda._LONGEST, WORDS=cuda._WORDS),
+)
+"""
+
+
+def test_it_compiles_for_gpus_also_where_there_is_none() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    ran = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
