@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from actratio.devices import device_named
 from actratio.errors import ModelError
 from actratio.sites import device_of
 
 DTYPES = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Names of dtypes; ``auto`` is what the weights were saved in."""
+
+
+_PROBED_BYTES = 1 << 20
 
 
 def load_model(
@@ -41,7 +46,7 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ModelError(f"there is no dtype {dtype!r}; write one of {', '.join(DTYPES)}")
-    place = _device(device)
+    place = device_named(device)
     transformers = _transformers()
     check_name(name)
     try:
@@ -183,18 +188,6 @@ def _check_memory(name: str, empty: nn.Module | None, dtype: Any, device: torch.
         )
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ModelError(f"there is no device {name!r}; write auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"the device {name} was asked for, but PyTorch finds no GPU on this machine; write cpu")
-    return device
-
-
 def _why(name: str, error: Exception, allow_pickle: bool, trust_remote_code: bool) -> str:
     text = " ".join(str(error).split())
     if not trust_remote_code and "trust_remote_code" in text:
@@ -202,3 +195,36 @@ def _why(name: str, error: Exception, allow_pickle: bool, trust_remote_code: boo
     if not allow_pickle and "safetensors" in text:
         return f"{name} has no weights in safetensors, the format that cannot execute anything; --allow-pickle loads others"
     return f"{name} could not be loaded ({type(error).__name__}: {text[:200]}); give a model's folder or its hub id, and check the network"
+
+
+def model_fingerprint(name: str) -> str:
+    """Return what identifies the model's files: 16 hexadecimal digits that change if a file of the model changes.
+
+    For a folder, this covers the name, the size, the first and the last mebibyte of every file. For a hub id, it
+    is the commit of the files in the local cache, or ``"unknown"``.
+
+    Raises:
+        ModelError: the folder does not exist.
+    """
+    check_name(name)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return _cached_commit(name)
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder)}\0{size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_PROBED_BYTES))
+            file.seek(max(0, size - _PROBED_BYTES))
+            digest.update(file.read(_PROBED_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def _cached_commit(name: str) -> str:
+    transformers = _transformers()
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+    except Exception:  # loading the model reports what is wrong
+        return "unknown"
+    return str(getattr(config, "_commit_hash", None) or "unknown")[:16]

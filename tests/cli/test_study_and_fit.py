@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from actratio import cli
-from actratio.studies.mlp.study import MlpRun, MlpStudy
+from actratio.studies import MlpStudy
+from actratio.studies.runner import Runner
 from tests.conftest import ROOT
 
 SMALL = ["--architectures", "16-10,24-8-10", "--seeds", "2", "--epochs", "2"]
@@ -51,7 +52,8 @@ def test_study_prints_the_table_and_the_paths_of_what_it_wrote(tmp_path: Path) -
     assert (folder / "report.html").is_file()
     assert len(list((folder / "figures").glob("*.svg"))) == len(list((folder / "figures").glob("*.png"))) == 5
     assert "runs/mlp-digits/results.parquet" in done.stdout
-    assert "2 trainings of 2 seeds and 2 epochs" in done.stderr
+    assert "2 seeds, 2 epochs, without biases, on cpu" in done.stderr
+    assert "2 trainings; results in" in done.stderr
 
 
 def test_json_is_one_object_alone_on_stdout(tmp_path: Path) -> None:
@@ -117,7 +119,9 @@ def test_datasets_lists_the_names(tmp_path: Path) -> None:
     assert all(name in done.stdout for name in names)
 
 
-@pytest.mark.parametrize("command", [[], ["study"], ["study", "mlp"], ["fit"], ["report"], ["datasets"]])
+@pytest.mark.parametrize(
+    "command", [[], ["study"], ["study", "mlp"], ["study", "transformer"], ["fit"], ["report"], ["datasets"]]
+)
 def test_every_command_has_help(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,7 +141,7 @@ BAD_INPUT = {
     "no data folder": (["study", "mlp", "--datasets", "mnist", "--data-dir", "nowhere"], "nowhere does not exist"),
     "empty data folder": (["study", "mlp", "--datasets", "mnist", "--data-dir", "."], "mnist is not in ."),
     "hub without network": (["study", "mlp", "--datasets", "nobody/nothing"], "nobody/nothing could not be loaded"),
-    "no data set": (["study", "mlp", "--datasets", ","], "no data set was given"),
+    "no data set": (["study", "mlp", "--datasets", ","], "--datasets ',' names nothing"),
     "a data set twice": (["study", "mlp", "--datasets", "digits,digits"], "given twice"),
     "not widths": (["study", "mlp", "--architectures", "512-wide-10"], "not whole numbers"),
     "wrong classes": (["study", "mlp", "--architectures", "64-32-7"], "10 classes"),
@@ -149,8 +153,8 @@ BAD_INPUT = {
     "not Parquet": (["fit", "text.parquet"], "cannot be read as a Parquet table"),
     "no study": (["report", "."], "holds no study"),
     "unknown option": (["study", "mlp", "--widths", "3"], "--widths"),
-    "no architecture": (["study", "mlp", "--architectures", ""], "no architecture was given"),
-    "a label that is known": (["study", "mlp", "--label", "species"], "leave --label out"),
+    "no architecture": (["study", "mlp", "--architectures", ""], "--architectures '' names nothing"),
+    "a label that is known": (["study", "mlp", "--label", "species"], "omit --label"),
     "no published table": (["study", "mlp", "--published", "nothing.csv"], "nothing.csv is not a file"),
     "not a published table": (["study", "mlp", "--published", "widths.csv"], "the article's columns"),
     "no such split": (["fit", "widths.csv", "--split", "val"], "no column split"),
@@ -192,7 +196,7 @@ def test_other_settings_in_the_folder_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "run")
-    MlpRun(MlpStudy(architectures=("16-10",), seeds=2), tmp_path / "run")
+    Runner(MlpStudy(architectures=("16-10",), seeds=2), tmp_path / "run")
     arguments = ["study", "mlp", "--architectures", "16-10", "--seeds", "2", "--bias", "--out", out]
     assert "other settings (bias: False there, True here)" in refused(
         *arguments, monkeypatch=monkeypatch, capsys=capsys
@@ -222,7 +226,7 @@ def test_control_c_ends_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 1
-    assert "run the same command again to go on" in errors
+    assert "run the same command again to resume" in errors
     assert "Traceback" not in errors
 
 

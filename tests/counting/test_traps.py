@@ -347,7 +347,7 @@ def test_measurements_of_other_models_do_not_merge() -> None:
 
 
 def test_what_was_found_and_not_measured_is_said() -> None:
-    from actratio.report.measured import findings
+    from actratio.report.measured import measurement_sentences
 
     class Headed(nn.Module):
         def __init__(self) -> None:
@@ -361,7 +361,9 @@ def test_what_was_found_and_not_measured_is_said() -> None:
             out: Tensor = self.head(x)
             return out
 
-    assert any("Found and not measured: 1 of the role head" in said for said in findings(measure(Headed(), [X])))
+    assert any(
+        "Found and not measured: 1 of the role head" in said for said in measurement_sentences(measure(Headed(), [X]))
+    )
 
 
 def test_a_hidden_tensor_that_no_mlp_has_is_refused() -> None:

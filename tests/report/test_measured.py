@@ -19,7 +19,8 @@ from actratio.counting.kernels import reference
 from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.measurement import Row
 from actratio.report.chart import Chart, HeatMap
-from actratio.report.measured import charts, findings, table, write_measured
+from actratio.report.measured import measurement_charts, measurement_findings, measurement_sentences, measurement_table
+from actratio.report.page import write_report
 from actratio.report.static import save_charts
 from actratio.sites import Site
 from tests.browser import Visit
@@ -68,11 +69,11 @@ def found() -> Measurement:
 
 
 def chart(found: Measurement, key: str) -> Any:
-    return next(each for each in charts(found) if each.key == key)
+    return next(each for each in measurement_charts(found) if each.key == key)
 
 
 def test_findings_by_hand(found: Measurement) -> None:
-    ratio, silent, blocks, experts = findings(found)
+    ratio, silent, blocks, experts = measurement_sentences(found)
     # 4 + 3 active of 12 + 4 counted.
     assert ratio.startswith(
         "43.8% of the neurons are active by activation > 0, from 33.3% in layer 0 to 75.0% in layer 1"
@@ -124,7 +125,7 @@ def test_the_share_of_routed_tokens_survives_merging_and_saving(found: Measureme
 
 
 def test_the_table_names_what_differs(found: Measurement) -> None:
-    made = table(found)
+    made = measurement_table(found)
     assert made.title == f"Activation ratios of {HOSTILE}, activation, positive"
     assert made.header[:3] == ["site", "tokens", "ratio"]
     assert made.rows[0][:3] == ["dense", "3", "33.33%"]
@@ -135,15 +136,15 @@ def test_what_was_not_counted_is_not_drawn() -> None:
     mask = torch.ones(3, 4, dtype=torch.bool)
     alone = Row(site("one", 0, 4), "activation", "positive", reference.count(mask, [3], sets=False))
     found = Measurement("m", [alone], {}, {}, {})
-    assert [each.key for each in charts(found)] == ["profile", "ranks", "silent"]
-    assert len(findings(found)) == 2
+    assert [each.key for each in measurement_charts(found)] == ["profile", "ranks", "silent"]
+    assert len(measurement_sentences(found)) == 2
 
 
 @pytest.mark.parametrize("width", [1200, 390])
 def test_the_page_draws_every_chart_and_shows_a_hostile_name_as_text(
     browser: Any, found: Measurement, tmp_path: Path, width: int
 ) -> None:
-    page = write_measured(found, tmp_path)
+    page = write_report(measurement_findings(found), tmp_path)
     visit = Visit(browser, page, viewport={"width": width, "height": 800})
     visit.page.mouse.wheel(0, 4000)
     visit.page.wait_for_timeout(200)

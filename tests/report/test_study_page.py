@@ -12,10 +12,11 @@ import pytest
 from actratio.files import read_table, write_table
 from actratio.laws.estimate import Estimate
 from actratio.report.chart import Chart, Series
-from actratio.report.page import Page, write_page
+from actratio.report.findings import Findings
+from actratio.report.page import write_page
 from actratio.report.static import save_charts
-from actratio.studies.mlp.analysis import StudyReport
-from actratio.studies.mlp.study import MlpRun, MlpStudy
+from actratio.studies import MlpStudy
+from actratio.studies.runner import FinishedRun, Runner
 from actratio.training import ARTICLE_HIDDEN
 from tests.browser import Visit
 
@@ -33,8 +34,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [",".join([*(f"{x:.3f}" for x in rng.random(6)), str(i % 3)]) for i in range(90)]
     hostile.write_text("\n".join(["a,b,c,d,e,f,label", *rows]))
     study = MlpStudy(datasets=("digits", str(hostile)), seeds=2, epochs=2)
-    MlpRun(study, folder / "run").execute()
-    return StudyReport.of(folder / "run").write(folder / "run")
+    Runner(study, folder / "run").execute()
+    return FinishedRun.read(folder / "run").write_report()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -126,7 +127,7 @@ def test_a_phone_shows_the_plot_and_its_axes_beside_a_long_legend(browser: Any, 
     names = ["-".join(map(str, (784, *hidden, 10))) for hidden in ARTICLE_HIDDEN]
     series = [Series(name, [1, 2], [Estimate(0.1), Estimate(0.3)], colour) for colour, name in enumerate(names)]
     series += [Series(f"{name}, published", [1, 2], [Estimate(0.2), Estimate(0.2)]) for name in names]
-    page = write_page(Page("t", "l", charts=[Chart("one", "t", "r", "epoch", "y", series)]), tmp_path / "p.html")
+    page = write_page(Findings("t", "l", charts=[Chart("one", "t", "r", "epoch", "y", series)]), tmp_path / "p.html")
     visit = Visit(browser, page, viewport={"width": 390, "height": 800})
 
     def box(selector: str) -> dict[str, float]:
@@ -145,16 +146,18 @@ def test_a_phone_shows_the_plot_and_its_axes_beside_a_long_legend(browser: Any, 
 def test_published_points_are_drawn_beside_ours(tmp_path: Path, published: Path) -> None:
     """A study of a data set that the article has; made by hand, because training it takes too long here."""
     study = MlpStudy(architectures=("32-10", "128-64-10"), seeds=2, epochs=2)
-    run = MlpRun(study, tmp_path / "run")
-    run.execute()
-    frame, metadata = read_table(run.table_path)
+    runner = Runner(study, tmp_path / "run")
+    runner.execute()
+    table = runner.folder.table_path
+    frame, metadata = read_table(table)
     frame = frame.replace({"dataset": {"digits": "mnist"}, "architecture": {"64-128-64-10": "784-128-64-10"}})
-    write_table(run.table_path, frame, metadata)
-    report = StudyReport.of(tmp_path / "run", published)
-    for chart in report.charts:
+    write_table(table, frame, metadata)
+    findings = FinishedRun.read(tmp_path / "run", study.read_published(published)).findings
+    for chart in findings.charts:
+        assert isinstance(chart, Chart)
         assert any("published" in series.name for series in chart.series), chart.key
-    assert "published ratio" in report.tables[0].header
-    row = next(row for row in report.tables[0].rows if row[1] == "32")
+    assert "published ratio" in findings.tables[0].header
+    row = next(row for row in findings.tables[0].rows if row[1] == "32")
     assert row[-1] == "74.7%"  # the published file has one MNIST layer of 32 neurons
 
 

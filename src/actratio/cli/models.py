@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
-from actratio.cli.output import say_measured
-from actratio.cli.terminal import err, print_json, show_table, tokens_bar
+from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode, split_names
+from actratio.cli.terminal import err, print_findings, print_json, print_path, print_table, records, tokens_bar
+
+if TYPE_CHECKING:
+    from actratio.counting.measurement import Measurement
 
 
 def measure_model(
@@ -65,10 +67,9 @@ def measure_model(
     from actratio.data.text import ARTICLE_PROMPTS, read_texts, token_batches
     from actratio.files import write_csv
     from actratio.models import load_model, load_tokenizer, with_decoder_inputs
-    from actratio.studies.mlp.study import specs
-    from actratio.studies.transformer.study import article_table
+    from actratio.studies.transformer.profiles import article_table
 
-    wanted = [Criterion.parse(each) for each in specs([criteria])]
+    wanted = [Criterion.parse(each) for each in split_names([criteria])]
     folder = out_dir or Path("runs") / ("measure-" + Path(model).resolve().name)
     check_place(folder, model)
     prompts = prompt if prompt or text else list(ARTICLE_PROMPTS)
@@ -88,8 +89,8 @@ def measure_model(
         found = measure(
             loaded,
             with_decoder_inputs(loaded, batches),
-            sites=None if sites is None else specs([sites]),
-            tensors=specs([tensors]),
+            sites=None if sites is None else split_names([sites]),
+            tensors=split_names([tensors]),
             criteria=wanted,
             name=model,
             progress=progress,
@@ -108,7 +109,7 @@ def measure_model(
         frame = found.to_frame()
         write_csv(folder / "sites.csv", frame)
         write_csv(folder / "gpt.csv", article_table(frame.assign(input=0)))
-    say_measured(found, folder, as_json=as_json)
+    show_measurement(found, folder, as_json=as_json)
 
 
 def list_sites(
@@ -126,11 +127,10 @@ def list_sites(
 
     from actratio.models import load_model
     from actratio.sites import find_sites
-    from actratio.studies.mlp.study import specs
 
     with err.status(f"loading {escape(model)}"):
         loaded = load_model(model, device="cpu", trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
-    found = find_sites(loaded, select=None if sites is None else specs([sites]))
+    found = find_sites(loaded, select=None if sites is None else split_names([sites]))
     if as_json:
         print_json(
             {"settings": {"model": model, "sites": sites}, "rows": [asdict(site) for site in found], "path": None}
@@ -149,4 +149,23 @@ def list_sites(
         ]
         for site in found
     ]
-    show_table(f"Sites of {model}", header, rows, "left")
+    print_table(f"Sites of {model}", header, rows, justify="left")
+
+
+def show_measurement(measurement: Measurement, folder: Path, *, as_json: bool) -> None:
+    """Write the report of a measurement into its folder, and print what was found."""
+    from actratio.report.measured import measurement_findings
+    from actratio.report.page import write_report
+
+    with err.status("drawing the figures and the report"):
+        findings = measurement_findings(measurement)
+        page = write_report(findings, folder)
+    if as_json:
+        rows = records(measurement.to_frame())
+        print_json(
+            {"settings": measurement.settings, "rows": rows, "path": str(folder), "verdicts": findings.sentences}
+        )
+        return
+    print_findings(findings)
+    print_path("measurement", folder)
+    print_path("report", page)

@@ -1,14 +1,17 @@
-"""Options that several commands have."""
+"""Options that several commands share, and how their values are read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
-TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python that comes with the model.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
+]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")]
 DType = Annotated[str, typer.Option(help="auto (as saved), fp32, bf16 or fp16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -21,3 +24,9 @@ Published = Annotated[
         show_default=False,
     ),
 ]
+
+
+def split_names(values: Sequence[str]) -> tuple[str, ...]:
+    """Split command-line values at their commas; the name of an existing file stays whole."""
+    parts = [[value] if "," in value and Path(value).is_file() else value.split(",") for value in values]
+    return tuple(name.strip() for names in parts for name in names if name.strip())

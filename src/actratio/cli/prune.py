@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
-from actratio.cli.terminal import err, out, print_json, show_table
+from actratio.cli.terminal import err, out, print_json, print_table
 from actratio.errors import DataError
 
 _NAME = "pruned.json"
@@ -85,7 +85,7 @@ def prune_model(
         return
     if rows:
         cells = [[str(value) for value in row.values()] for row in rows]
-        show_table(
+        print_table(
             f"Neurons of {model}, on {tokens:,} tokens",
             ["site", "neurons", "left", "dead", "cannot fire"],
             cells,

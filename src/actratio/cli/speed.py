@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
-from actratio.cli.terminal import err, out, print_json, show_table
+from actratio.cli.terminal import err, out, print_json, print_table
 from actratio.errors import ActratioError, DataError, ModelError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def predict_speed(
         return
     _show_layers(speeds[0])
     header = ["batch", "needed", "ms a step, dense", "ideal, MLPs", "ideal", "expected"]
-    show_table(
+    print_table(
         f"Speed of {name}",
         header,
         [
@@ -135,7 +135,7 @@ def _show_layers(speed: Speed) -> None:
         for each in speed.layers
     ]  # fmt: skip
     header = ["site", "skipped in", "needed", "MB", "MB, sparse", "MFLOP", "MFLOP, sparse", "µs", "µs, sparse"]
-    show_table(f"MLPs, batch {speed.batch}; µs of the products that sparsity changes", header, rows, "right")
+    print_table(f"MLPs, batch {speed.batch}; µs of the products that sparsity changes", header, rows, "right")
 
 
 def sparsify_model(
@@ -229,7 +229,7 @@ def sparsify_model(
     cells = [
         [str(row["site"]), f"{row['threshold']:.4g}", f"{row['dropped']:.0%}", f"{row['cett']:.3f}"] for row in rows
     ]
-    show_table(f"Thresholds of {model}, by {by}", ["site", "threshold", "dropped", "CETT"], cells, "right")
+    print_table(f"Thresholds of {model}, by {by}", ["site", "threshold", "dropped", "CETT"], cells, "right")
     for verdict in verdicts:
         out.print(f"• {escape(verdict)}", highlight=False)
     out.print(f"model        {escape(str(folder))}", soft_wrap=True, highlight=False)

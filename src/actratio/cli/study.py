@@ -1,193 +1,175 @@
-"""The studies: ``actratio study …``."""
+"""``actratio study NAME``: one command per study, made from the study's fields."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from rich.markup import escape
 
-from actratio.cli.options import AllowPickle, Device, DType, Json, Published, TrustRemoteCode
-from actratio.cli.output import study_json
-from actratio.cli.terminal import err, out, plural, print_json, records, show, training_bar
+from actratio.cli.options import Json, Published, split_names
+from actratio.cli.terminal import err, plural, print_findings, print_json, print_path, print_table, records, units_bar
 from actratio.errors import ActratioError
+from actratio.studies import STUDIES, Study
+from actratio.studies.base import Option
+from actratio.studies.runner import FinishedRun, Runner
 
-if TYPE_CHECKING:
-    from actratio.studies.mlp.study import MlpRun
+study_app = typer.Typer(
+    help="Run a study: compute, fit, report. A study that was stopped resumes when the same command runs again.",
+    no_args_is_help=True,
+    invoke_without_command=True,
+)
 
-study_app = typer.Typer(help="Run a study: train, count, fit, show.", no_args_is_help=True)
 
-
-@study_app.command("mlp")
-def study_mlp(
-    datasets: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Data sets, separated by commas: names of 'actratio datasets', CSV files, Hugging Face ids.",
-            show_default="digits",
-        ),
-    ] = None,
-    architectures: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Widths joined by '-', separated by commas, such as 512-256-10.", show_default="the article's six"
-        ),
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, …, trained as one stack.")] = 5,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 20,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples in a step.")] = 64,
-    bias: Annotated[
-        bool,
-        typer.Option(
-            "--bias/--no-bias", help="Layers with biases; the article's text has none, its published data does."
-        ),
-    ] = False,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of data sets.", envvar="ACTRATIO_DATA", show_default=False)
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Label column of a CSV or hub data set.", show_default="found by its name")
-    ] = None,
-    device: Device = "auto",
-    out_dir: Annotated[
-        Path | None, typer.Option("--out", metavar="RUN", help="Results folder.", show_default="runs/mlp-DATASETS")
-    ] = None,
-    published: Published = None,
-    csv: Annotated[
-        bool, typer.Option("--csv", help="Write results.csv too, and article.csv with the article's columns.")
-    ] = False,
+@study_app.callback()
+def list_studies(
+    context: typer.Context,
+    listed: Annotated[bool, typer.Option("--list", help="List the studies.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Train the article's ReLU MLPs, count how many neurons fire, fit how that grows with width.
+    """Run a study: compute, fit, report. A study that was stopped resumes when the same command runs again."""
+    if context.invoked_subcommand is not None:
+        return
+    if not listed:
+        raise typer.BadParameter(f"name a study ({', '.join(STUDIES)}), or list them with --list")
+    rows = [{"name": name, "question": study.summary} for name, study in STUDIES.items()]
+    if as_json:
+        print_json({"settings": {}, "rows": rows, "path": None})
+        return
+    print_table("Studies", ["name", "question"], [list(row.values()) for row in rows], justify="left")
 
-    A study that was stopped goes on where it was when the same command runs again.
-    """
-    from actratio.files import write_csv
-    from actratio.laws.observations import read_published, to_article
-    from actratio.studies.mlp.analysis import StudyReport
-    from actratio.studies.mlp.study import MlpRun, MlpStudy, specs
 
-    names = specs(datasets or ["digits"])
-    widths = specs(architectures or [])
-    if architectures and not widths:
-        raise ActratioError(
-            "no architecture was given; name at least one, such as 512-10, or leave --architectures out"
-        )
-    if published is not None:
-        read_published(published)  # a mistake in it should not wait until all is trained
-    study = MlpStudy(names, widths, seeds, epochs, batch_size, bias, device, data_dir, label)
-    run = MlpRun(study, out_dir or _default_folder(names, bias))
-    _say_plan(run)
+def run_study(
+    study: Study, out_dir: Path | None, published: Path | None, *, quick: bool, csv: bool, as_json: bool
+) -> None:
+    """Run a study, and print and write what it found."""
+    reference = None if published is None else study.read_published(published)
+    name = study.folder_name() + ("-quick" if quick else "")
+    runner = Runner(study, out_dir or Path("runs") / name, quick=quick)
+    _print_plan(runner)
     try:
-        with training_bar(run.flops) as progress:
-            run.execute(progress)
+        with units_bar(runner.cost) as progress:
+            runner.execute(progress)
     except KeyboardInterrupt:
-        # An interrupt inside an exec (imports have some) leaves a mark by which Python ends with the signal although it
-        # was handled; the next exec takes the mark away, and the exit status is 1 as it should be.
+        # An interrupt inside an exec (some imports have one) leaves a mark that makes Python end with the signal even
+        # though it was handled. The next exec removes the mark, so that the exit status is 1.
         exec("")
-        done = f"{len(run.finished())} of {len(run.units)} trainings are done"
+        done = f"{len(runner.finished)} of {plural(len(runner.units), study.unit_noun)}"
         err.print(
-            f"stopped: {done} and kept in {escape(str(run.folder.path))}; run the same command again to go on",
+            f"stopped: {done} finished and kept in {escape(str(runner.folder.path))}; run the same command again to resume",
             soft_wrap=True,
         )
         raise typer.Exit(1) from None
-    with err.status("fitting the laws"):
-        report = StudyReport.of(run.folder.path, published)
-    if csv:
-        write_csv(run.folder.path / "results.csv", report.frame)
-        write_csv(run.folder.path / "article.csv", to_article(report.frame))
+    show_run(runner.folder.path, reference, csv=csv, as_json=as_json)
+
+
+def show_run(path: Path, published: Any, *, csv: bool, as_json: bool) -> None:
+    """Analyse a study's folder, write its report, and print what was found."""
+    with err.status("analysing the results"):
+        run = FinishedRun.read(path, published)
     with err.status("drawing the figures and the report"):
-        page = report.write(run.folder.path)
+        page = run.write_report()
+    tables = [run.write_csv()] if csv else []
+    findings = run.findings
     if as_json:
-        print_json(study_json(report, run.folder.path))
-        return
-    show(report.tables, report.findings)
-    out.print(f"table   {escape(str(run.table_path))}", soft_wrap=True, highlight=False)
-    for name in ("results.csv", "article.csv") if csv else ():
-        out.print(f"        {escape(str(run.folder.path / name))}", soft_wrap=True, highlight=False)
-    out.print(f"report  {escape(str(page))}", soft_wrap=True, highlight=False)
-
-
-@study_app.command("transformer")
-def study_transformer(
-    models: Annotated[list[str], typer.Option(help="Folders or hub ids, separated by commas.")],
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(help="A text; several times for several.", show_default="the article's four"),
-    ] = None,
-    dtype: DType = "auto",
-    device: Device = "auto",
-    out_dir: Annotated[Path, typer.Option("--out", metavar="RUN", help="Results folder.")] = Path("runs/transformer"),
-    published: Published = None,
-    trust_remote_code: TrustRemoteCode = False,
-    allow_pickle: AllowPickle = False,
-    as_json: Json = False,
-) -> None:
-    """Measure how the activation ratio goes over the depth of transformers, on the article's prompts."""
-    import pandas as pd
-
-    from actratio.data.text import ARTICLE_PROMPTS
-    from actratio.files import write_csv, write_table
-    from actratio.models import load_model, load_tokenizer
-    from actratio.provenance import current_provenance
-    from actratio.studies.mlp.study import specs
-    from actratio.studies.transformer.analysis import profile_chart, profile_table, write_profile
-    from actratio.studies.transformer.study import article_table, measure_profile, profiles, read_gpt
-
-    names, prompts = specs(models), tuple(prompt or ARTICLE_PROMPTS)
-    if not names:
-        raise ActratioError("no model was given; name at least one with --models, a folder or a hub id")
-    theirs = None if published is None else read_gpt(published)
-    frames = []
-    for name in names:
-        with err.status(f"measuring {escape(name)}"):
-            tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
-            model = load_model(
-                name, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
-            )
-            frames.append(measure_profile(model, tokenizer, name, prompts))
-        del model  # before the next one is loaded
-    frame = pd.concat(frames, ignore_index=True)
-    table = article_table(frame)
-    found = profiles(table)
-    settings = {"study": "transformer", "models": list(names), "prompts": list(prompts), "dtype": dtype}
-    made_by = current_provenance()
-    write_table(out_dir / "results.parquet", frame, {"settings": settings, "provenance": made_by})
-    write_csv(out_dir / "gpt.csv", table)
-    layers = table.groupby("model")["layer"].nunique().to_dict()
-    shown, findings = profile_table(found, layers), [each.verdict for each in found]
-    lead = (
-        f"Share of the activation functions' outputs above zero, over the tokens of {plural(len(prompts), 'prompt')}."
-    )
-    details = {key: str(value) for key, value in {**settings, **made_by}.items()}
-    page = write_profile(out_dir, shown, profile_chart(table, theirs), findings, lead, details)
-    if as_json:
-        print_json({"settings": settings, "rows": records(frame), "path": str(out_dir), "verdicts": findings})
-        return
-    show([shown], findings)
-    out.print(f"table   {escape(str(out_dir / 'results.parquet'))}", soft_wrap=True, highlight=False)
-    out.print(f"report  {escape(str(page))}", soft_wrap=True, highlight=False)
-
-
-def _default_folder(names: tuple[str, ...], bias: bool) -> Path:
-    plain = ["".join(c if c.isalnum() or c in "_." else "-" for c in Path(name).name) for name in names]
-    return Path("runs") / ("-".join(["mlp", *plain]) + ("-bias" if bias else ""))
-
-
-def _say_plan(run: MlpRun) -> None:
-    study = run.study
-    for name, entry in run.folder.settings["data"].items():
-        err.print(
-            f"{escape(name)}: {entry['train']:,} + {entry['val']:,} examples, {entry['features']} features, {entry['classes']} classes "
-            f"({escape(run.sources[name])}); architectures {', '.join(entry['architectures'])}",
-            highlight=False,
-            soft_wrap=True,
+        print_json(
+            {
+                "settings": run.settings,
+                "rows": records(run.frame),
+                "path": str(path),
+                **findings.data,
+                "verdicts": findings.sentences,
+            }
         )
-    biases = "with" if study.bias else "without"
+        return
+    print_findings(findings)
+    print_path("table", path / "results.parquet")
+    for table in (*tables, *(path / name for name in findings.exports)):
+        print_path("", table)
+    print_path("report", page)
+
+
+def _print_plan(runner: Runner) -> None:
+    for line in runner.study.announce():
+        err.print(escape(line), highlight=False, soft_wrap=True)
     err.print(
-        f"{plural(len(run.units), 'training')} of {plural(study.seeds, 'seed')} and {plural(study.epochs, 'epoch')}, {biases} biases, on {run.folder.settings['device']}; "
-        f"results in {escape(str(run.folder.path))}",
+        f"{plural(len(runner.units), runner.study.unit_noun)}; results in {escape(str(runner.folder.path))}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _command_of(kind: type[Study]) -> Callable[..., None]:
+    """Return a function with one parameter per option, as typer reads it."""
+
+    def command(
+        out_dir: Path | None, published: Path | None, quick: bool, csv: bool, as_json: bool, **values: Any
+    ) -> None:
+        given = {name: _parsed(options[name], value) for name, value in values.items() if value is not None}
+        run_study(kind(**given), out_dir, published, quick=quick, csv=csv, as_json=as_json)
+
+    options = {field.name: field for field in fields(kind) if "option" in field.metadata}  # type: ignore[arg-type]
+    hints = get_type_hints(kind)
+    parameters = [_parameter(field, hints[name]) for name, field in options.items()]
+    parameters += [
+        _keyword("out_dir", Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Results folder.", show_default="made from the study's input, in runs/")], None),
+        _keyword("published", Published, None),
+        _keyword("quick", Annotated[bool, typer.Option("--quick", help="Try the study out in at most two minutes; the results support no conclusion.")], False),
+        _keyword("csv", Annotated[bool, typer.Option("--csv", help="Write the table as results.csv too.")], False),
+        _keyword("as_json", Json, False),
+    ]  # fmt: skip
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__doc__ = kind.summary
+    return command
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _parameter(field: Field[Any], hint: Any) -> inspect.Parameter:
+    option: Option = field.metadata["option"]
+    name = option.flag or field.name.replace("_", "-")
+    flags = f"--{name}/--no-{name}" if hint is bool and not option.switch else f"--{name}"
+    names = hint == tuple[str, ...]
+    shown: Any = option.default_text if option.default_text is not None else not (names or field.default is None)
+    value_type: Any = list[str] | None if names else hint
+    annotation: Any = Annotated[
+        value_type,
+        typer.Option(
+            flags,
+            metavar=_metavar(value_type),
+            help=option.help,
+            show_default=shown,
+            min=option.minimum,
+            envvar=option.environment,
+        ),
+    ]
+    return _keyword(field.name, annotation, None if names else field.default)
+
+
+def _metavar(value_type: Any) -> str | None:
+    """Return what stands for the value in ``--help``; a switch has none."""
+    if value_type is bool:
+        return None
+    return {int: "N", list[str] | None: "NAMES"}.get(value_type, "VALUE")
+
+
+def _parsed(field: Field[Any], value: Any) -> Any:
+    option: Option = field.metadata["option"]
+    if not isinstance(value, list):
+        return value
+    names = tuple(value) if option.repeated else split_names(value)
+    if value and not names:
+        flag = option.flag or field.name.replace("_", "-")
+        raise ActratioError(f"--{flag} {','.join(value)!r} names nothing; give at least one value, or omit the option")
+    return names or field.default
+
+
+for _study in STUDIES.values():
+    study_app.command(_study.name)(_command_of(_study))

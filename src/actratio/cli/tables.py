@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from actratio.cli.models import show_measurement
 from actratio.cli.options import Json, Published
-from actratio.cli.output import laws_json, say_measured, study_json
-from actratio.cli.terminal import err, out, print_json, records, show, show_table
+from actratio.cli.study import show_run
+from actratio.cli.terminal import err, out, print_json, print_sentences, print_table, records
 
 
 def fit_table(
@@ -31,12 +31,12 @@ def fit_table(
 ) -> None:
     """Fit laws of active neurons against width, with intervals, and say whether √N is supported."""
     from actratio.laws.observations import at_epoch, fit_observations, read_observations
-    from actratio.studies.mlp.analysis import findings, laws_table
+    from actratio.report.laws import law_sentences, laws_table
 
     frame = read_observations(table)
     with err.status("fitting the laws"):
         laws = fit_observations(frame, split=split, epoch=epoch, logits=logits, resamples=resamples)
-    said = [finding for each in laws for finding in findings(each)]
+    sentences = [sentence for fitted in laws for sentence in law_sentences(fitted)]
     if as_json:
         settings = {"table": str(table), "split": split, "epoch": epoch, "logits": logits, "resamples": resamples}
         print_json(
@@ -44,12 +44,14 @@ def fit_table(
                 "settings": settings,
                 "rows": records(at_epoch(frame, split, epoch)),
                 "path": str(table),
-                "laws": [laws_json(each) for each in laws],
-                "verdicts": said,
+                "laws": [fitted.to_dict() for fitted in laws],
+                "verdicts": sentences,
             }
         )
         return
-    show([laws_table(laws)], said)
+    fits = laws_table(laws)
+    print_table(fits.title, fits.header, fits.rows)
+    print_sentences(sentences)
 
 
 def report_run(
@@ -59,20 +61,13 @@ def report_run(
 ) -> None:
     """Draw the figures and the self-contained page of a study or a measurement again."""
     from actratio.counting.measurement import is_measurement, load
-    from actratio.studies.mlp.analysis import StudyReport
+    from actratio.studies.runner import study_in
 
     if is_measurement(run):
-        say_measured(load(run), run, as_json=as_json)
+        show_measurement(load(run), run, as_json=as_json)
         return
-    with err.status("fitting the laws"):
-        report = StudyReport.of(run, published)
-    with err.status("drawing the figures and the report"):
-        page = report.write(run)
-    if as_json:
-        print_json({**study_json(report, run), "path": str(page)})
-        return
-    show(report.tables, report.findings)
-    out.print(f"report  {escape(str(page))}", soft_wrap=True, highlight=False)
+    reference = None if published is None else study_in(run).read_published(published)
+    show_run(run, reference, csv=False, as_json=as_json)
 
 
 def list_datasets(as_json: Json = False) -> None:
@@ -83,11 +78,11 @@ def list_datasets(as_json: Json = False) -> None:
     if as_json:
         print_json({"settings": {}, "rows": rows, "path": None})
         return
-    show_table(
+    print_table(
         "Data sets",
         ["name", "what", "where"],
         [[row["name"], row["description"], row["where"]] for row in rows],
-        "left",
+        justify="left",
     )
     out.print(
         "Folders are looked for in --data-dir or $ACTRATIO_DATA. Beside these: any CSV file with a label column, any Hugging Face id (owner/name)."

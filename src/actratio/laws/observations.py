@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actratio.errors import FitError
 from actratio.files import read_table
@@ -45,6 +45,11 @@ class DatasetLaws:
     by_layer: dict[int, Laws]
     left_out: str
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the laws as JSON values, over all layers and for each layer apart."""
+        by_layer = {str(layer): laws.to_dict() for layer, laws in self.by_layer.items()}
+        return {"dataset": self.dataset, "left_out": self.left_out, **self.laws.to_dict(), "by_layer": by_layer}
+
 
 def read_observations(path: Path) -> pd.DataFrame:
     """Read a tidy table (Parquet or CSV), the article's CSV, or any CSV with ``width`` and ``active_mean``.
@@ -65,6 +70,19 @@ def read_observations(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise FitError(f"{path} is not a file; give a Parquet or CSV table, or the folder of a study")
     frame = read_table(path)[0] if path.suffix == ".parquet" else read_csv(path)
+    return prepare_observations(frame, path)
+
+
+def prepare_observations(frame: pd.DataFrame, path: Path | str) -> pd.DataFrame:
+    """Check a table and give it our column names, as ``read_observations`` does with a file.
+
+    Args:
+        path: where the table came from, for errors.
+
+    Raises:
+        FitError: the columns are none of those that ``read_observations`` reads.
+    """
+    frame = frame.copy()
     if set(ARTICLE_COLUMNS) <= set(frame.columns):
         frame = from_article(frame.assign(Layer=_numbers(path, frame["Layer"], "Layer", whole=True)))
     missing = [column for column in ("width", "active_mean") if column not in frame.columns]
@@ -87,7 +105,7 @@ def read_observations(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _numbers(path: Path, column: pd.Series, name: str, *, whole: bool) -> pd.Series:
+def _numbers(path: Path | str, column: pd.Series, name: str, *, whole: bool) -> pd.Series:
     import pandas as pd
 
     numbers = pd.to_numeric(column, errors="coerce")

@@ -9,7 +9,7 @@ from typing import Any
 from actratio.report.chart import COLOURS, Chart, HeatMap, Series
 
 
-def figure(chart: Chart | HeatMap) -> dict[str, Any]:
+def plotly_figure(chart: Chart | HeatMap) -> dict[str, Any]:
     """The figure's traces and axes, with every text escaped that plotly would read as markup."""
     return _heat(chart) if isinstance(chart, HeatMap) else _figure(chart)
 

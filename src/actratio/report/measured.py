@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from actratio.counting.counts import BLOCKS, WINDOWS
 from actratio.counting.measurement import Measurement, Row
-from actratio.report.measured_charts import charts
-from actratio.report.page import Page, Table, write_page
+from actratio.report.findings import Findings, Table
+from actratio.report.measured_charts import measurement_charts
 from actratio.report.rows import by_layer, kinds, ratio_of, rows_of
-from actratio.report.static import save_charts
 
 _BLOCK = 0  # of BLOCKS, the one that is told in words
 _WINDOW = WINDOWS.index(16)
@@ -23,23 +21,21 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def write_measured(found: Measurement, folder: Path) -> Path:
-    """Write ``figures/`` and ``report.html`` into ``folder``; returns the page."""
-    drawn = charts(found)
-    save_charts(drawn, folder / "figures")
-    tokens = max((row.counts.tokens for row in found), default=0)
-    page = Page(
-        f"Activation ratios of {found.model}",
-        f"Share of the neurons of each MLP that are active, counted exactly over {tokens:,} tokens (or examples), padding left out.",
-        findings(found),
-        [table(found)],
-        drawn,
-        {name: str(value) for name, value in found.provenance.items()},
+def measurement_findings(measurement: Measurement) -> Findings:
+    """Return the sentences, the table and the charts of a measurement."""
+    tokens = max((row.counts.tokens for row in measurement), default=0)
+    return Findings(
+        f"Activation ratios of {measurement.model}",
+        "Share of the neurons of each MLP that are active, counted exactly over "
+        f"{tokens:,} tokens (or examples). Padding is not counted.",
+        measurement_sentences(measurement),
+        [measurement_table(measurement)],
+        measurement_charts(measurement),
+        {name: str(value) for name, value in measurement.provenance.items()},
     )
-    return write_page(page, folder / "report.html")
 
 
-def table(found: Measurement) -> Table:
+def measurement_table(found: Measurement) -> Table:
     """A row a site, tensor and criterion; what is the same in all of them goes to the title."""
     frame, names, title = found.to_frame(), list(_COLUMNS), f"Activation ratios of {found.model}"
     for name in ("tensor", "criterion"):
@@ -62,7 +58,7 @@ def _cell(name: str, value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def findings(found: Measurement) -> list[str]:
+def measurement_sentences(found: Measurement) -> list[str]:
     """What was measured, in words."""
     said = []
     for tensor, criterion in kinds(found):

@@ -19,7 +19,7 @@ _THRESHOLDS, _UNIONS = 6, 3  # sites drawn as lines of their own
 _RANKS = 100
 
 
-def charts(found: Measurement) -> list[Chart | HeatMap]:
+def measurement_charts(found: Measurement) -> list[Chart | HeatMap]:
     """The charts that the measurement has numbers for."""
     rows = rows_of(found, *kinds(found)[0])
     drawn: list[Chart | HeatMap | None] = [

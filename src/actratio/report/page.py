@@ -1,44 +1,35 @@
-"""The self-contained page: charts drawn by plotly, everything inline, no request leaves it."""
+"""A self-contained HTML page: plotly draws the charts, everything is inline, and nothing is requested from the network."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from actratio.files import replacing
-from actratio.report.chart import Chart, HeatMap
-from actratio.report.interactive import figure
+from actratio.files import replacing, write_csv
+from actratio.report.findings import Findings
+from actratio.report.interactive import plotly_figure
+from actratio.report.static import save_charts
+
+PAGE = "report.html"
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of text: header, rows, and a line on how to read it."""
+def write_report(findings: Findings, folder: Path) -> Path:
+    """Write ``report.html``, ``figures/`` (SVG and PNG) and the exported CSV files into ``folder``.
 
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    reading: str = ""
-
-
-@dataclass(frozen=True)
-class Page:
-    """What a report says, before any markup."""
-
-    title: str
-    lead: str
-    findings: list[str] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    charts: Sequence[Chart | HeatMap] = ()
-    details: dict[str, str] = field(default_factory=dict)
+    Returns:
+        The path of the page.
+    """
+    for name, frame in findings.exports.items():
+        write_csv(folder / name, frame)
+    save_charts(findings.charts, folder / "figures")
+    return write_page(findings, folder / PAGE)
 
 
-def write_page(page: Page, path: Path) -> Path:
-    """Write the page to ``path``.
+def write_page(findings: Findings, path: Path) -> Path:
+    """Write the page to ``path`` and return the path.
 
-    Every text from outside is escaped: by the template for HTML, by ``interactive`` for plotly's
-    own markup, and ``<`` inside the JSON.
+    Text from outside is escaped: by the template for HTML, by ``interactive`` for plotly's markup, and ``<`` inside
+    the JSON.
     """
     from jinja2 import Environment, PackageLoader
     from plotly.offline import get_plotlyjs
@@ -46,8 +37,8 @@ def write_page(page: Page, path: Path) -> Path:
     environment = Environment(
         loader=PackageLoader("actratio.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    figures = json.dumps([figure(chart) for chart in page.charts], allow_nan=False).replace("<", "\\u003c")
-    rendered = environment.get_template("page.html").render(page=page, figures=figures, plotly=get_plotlyjs())
+    figures = json.dumps([plotly_figure(chart) for chart in findings.charts], allow_nan=False).replace("<", "\\u003c")
+    rendered = environment.get_template("page.html").render(page=findings, figures=figures, plotly=get_plotlyjs())
     with replacing(path) as temporary:
         temporary.write_text(rendered, encoding="utf-8")
     return path

@@ -1,1 +1,10 @@
-"""One module a question: its settings, its runs and its table."""
+"""Studies: one folder each, and one line in ``STUDIES``."""
+
+from actratio.studies.base import Study
+from actratio.studies.mlp import MlpStudy
+from actratio.studies.transformer import TransformerStudy
+
+STUDIES: dict[str, type[Study]] = {study.name: study for study in (MlpStudy, TransformerStudy)}
+"""Every study by its name; the commands ``actratio study`` and ``actratio report`` know no others."""
+
+__all__ = ["STUDIES", "MlpStudy", "Study", "TransformerStudy"]

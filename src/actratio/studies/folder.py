@@ -1,16 +1,15 @@
-"""A results folder that is written as runs finish, and that a killed study goes on from.
+"""The results folder of a study: written as units finish, so that a killed study resumes.
 
 ::
 
     RUN/
-      settings.json               what was asked for, and what made it
-      results.parquet             the tidy table of all finished units, rewritten after each
-      neurons/UNIT.safetensors    every neuron's counts of a finished unit, all epochs
-      checkpoint.safetensors      the unit under way, after the last epoch that ended some seconds after the one before
-      .lock                       held by the process that works in the folder
+      settings.json                   what was asked for, and the versions and machine that computed it
+      results.parquet                 the tidy table of all finished units, rewritten after each
+      neurons/UNIT.safetensors        the arrays of a finished unit
+      checkpoints/UNIT.safetensors    the state of a unit that is still running
+      .lock                           held by the process that works in the folder
 
-The table is made from the neuron files alone, so it is the same whether or not the study was
-interrupted between or inside its units.
+The table is made from the units' files alone, so it is the same whether or not the study was interrupted.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,46 +31,46 @@ from actratio.errors import RunError, short
 from actratio.files import is_temporary, remove_leftovers, replacing, write_json
 from actratio.provenance import current_provenance
 
-_CHECKPOINT = "checkpoint.safetensors"
 _SETTINGS = "settings.json"
+_TABLE = "results.parquet"
 _LOCK = ".lock"
 _LONGEST_NAME = 120
-_MATTERS = ("actratio", "commit", "torch", "processor", "threads", "cuda")
-"""What of the provenance can change a result."""
+_DECISIVE = ("actratio", "commit", "torch", "processor", "threads", "cuda")
+"""Parts of the provenance that can change a result."""
 
 
 class RunFolder:
     """The folder ``path`` of a study with ``settings``.
 
     Raises:
-        RunError: the folder holds a study with other settings, or something else altogether.
+        RunError: the folder holds a study with other settings, or something that is not a study.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
-        self.settings = settings
-        # What a JSON file gives back, so that tuples equal lists.
-        wanted = json.loads(json.dumps(settings))
+        # As a JSON file returns them: tuples become lists.
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         if path.exists() and not path.is_dir():
-            raise RunError(f"{path} is a file; results need a folder: choose another with --out")
+            raise RunError(f"{path} is a file, but results need a folder; choose another with --out")
         if (path / _SETTINGS).exists():
             present, self.provenance = read_settings(path)
-            if present != wanted:
+            if present != self.settings:
                 raise RunError(
-                    f"{path} holds a study with other settings ({_difference(present, wanted)}); choose another folder with --out, or remove it"
+                    f"{path} holds a study with other settings ({_difference(present, self.settings)}); "
+                    "choose another folder with --out, or remove this one"
                 )
-        elif path.is_dir() and not all(_is_ours(each.name) for each in path.iterdir()):
+        elif path.is_dir() and not all(_is_ours(entry.name) for entry in path.iterdir()):
             raise RunError(f"{path} is not empty and holds no study; choose another folder with --out")
         else:
             self.provenance = current_provenance()
-            write_json(path / _SETTINGS, {"settings": wanted, "provenance": self.provenance})
+            write_json(path / _SETTINGS, self.metadata)
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Work in the folder as the only process; the lock ends with the process, however that ends.
+        """Lock the folder for this process. The lock ends with the process, even if it is killed.
 
         Raises:
-            RunError: another process works there, or the folder cannot be written to.
+            RunError: another process works in the folder, or the folder is not writable.
         """
         try:
             lock = FileLock(self.path / _LOCK, blocking=False)
@@ -82,106 +81,134 @@ class RunFolder:
             ) from None
         except OSError as error:
             raise RunError(
-                f"{self.path} cannot be written to ({error.strerror}); choose another folder with --out"
+                f"{self.path} is not writable ({error.strerror}); choose another folder with --out"
             ) from None
         with lock:
             remove_leftovers(self.path)
             yield
 
     def note_change(self) -> None:
-        """Before a unit is computed: where other software or another machine goes on with a study, its results say so."""
+        """Record the present versions and machine if they differ from those that began the study."""
         now = current_provenance()
-        seen = [self.provenance, *self.provenance.get("resumed", [])]
-        if any(all(now[key] == each.get(key) for key in _MATTERS) for each in seen):
+        recorded = [self.provenance, *self.provenance.get("resumed", [])]
+        if any(all(now[key] == earlier.get(key) for key in _DECISIVE) for earlier in recorded):
             return
-        resumed = [*self.provenance.get("resumed", []), now]
-        self.provenance = {**self.provenance, "resumed": resumed}
-        write_json(self.path / _SETTINGS, {"settings": self.settings, "provenance": self.provenance})
+        self.provenance = {**self.provenance, "resumed": [*self.provenance.get("resumed", []), now]}
+        write_json(self.path / _SETTINGS, self.metadata)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """Settings and provenance, for the metadata of tables."""
         return {"settings": self.settings, "provenance": self.provenance}
 
+    @property
+    def table_path(self) -> Path:
+        """The tidy table."""
+        return table_path(self.path)
+
     def unit_file(self, unit: str) -> Path:
-        """The file of a finished unit, whatever characters its name has."""
-        name = re.sub(r"[^A-Za-z0-9.-]+", "_", unit)[-_LONGEST_NAME:]
-        if name != unit:
-            name += "-" + hashlib.sha256(unit.encode()).hexdigest()[:8]
-        return self.path / "neurons" / f"{name}.safetensors"
+        """Return the file of a finished unit; any characters are allowed in the unit's name."""
+        return self.path / "neurons" / _file_name(unit)
 
-    def load_unit(self, unit: str) -> dict[str, Tensor] | None:
-        """Arrays of a finished unit, or ``None`` if it is still to do."""
-        path = self.unit_file(unit)
-        return _load(path)[0] if path.exists() else None
+    def checkpoint_file(self, unit: str) -> Path:
+        """Return the file that holds the state of a running unit."""
+        return self.path / "checkpoints" / _file_name(unit)
 
-    def save_unit(self, unit: str, arrays: dict[str, Tensor]) -> None:
-        """Write a finished unit and forget its checkpoint."""
-        _save(self.unit_file(unit), arrays, unit)
-        (self.path / _CHECKPOINT).unlink(missing_ok=True)
+    def is_finished(self, unit: str) -> bool:
+        """Whether a unit's result is there."""
+        return self.unit_file(unit).exists()
+
+    def load_unit(self, unit: str) -> dict[str, Tensor]:
+        """Return the arrays of a finished unit.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        return _load(self.unit_file(unit))
+
+    def save_unit(self, unit: str, arrays: Mapping[str, Tensor]) -> None:
+        """Write a finished unit and remove its checkpoint."""
+        _save(self.unit_file(unit), arrays)
+        checkpoint = self.checkpoint_file(unit)
+        checkpoint.unlink(missing_ok=True)
+        with suppress(OSError):  # other units still have checkpoints there
+            checkpoint.parent.rmdir()
 
     def load_checkpoint(self, unit: str) -> dict[str, Tensor] | None:
-        """Arrays of the checkpoint, if it is this unit's."""
-        path = self.path / _CHECKPOINT
-        if not path.exists():
-            return None
-        arrays, owner = _load(path)
-        return arrays if owner == unit else None
+        """Return the saved state of a unit, or ``None`` if there is none.
 
-    def save_checkpoint(self, unit: str, arrays: dict[str, Tensor]) -> None:
-        """Write where the unit under way stands."""
-        _save(self.path / _CHECKPOINT, arrays, unit)
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.checkpoint_file(unit)
+        return _load(path) if path.exists() else None
+
+    def save_checkpoint(self, unit: str, arrays: Mapping[str, Tensor]) -> None:
+        """Write the state of a running unit."""
+        _save(self.checkpoint_file(unit), arrays)
 
 
-def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings and provenance of the study in ``path``.
+def table_path(folder: Path) -> Path:
+    """Return the path of a study's tidy table."""
+    return folder / _TABLE
+
+
+def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings and the provenance of the study in ``folder``.
 
     Raises:
-        RunError: there is none, or its settings file is damaged.
+        RunError: the folder holds no study, or its settings file is damaged.
     """
-    file = path / _SETTINGS
+    file = folder / _SETTINGS
     if not file.is_file():
-        raise RunError(f"{path} holds no study: it has no {_SETTINGS}; give the folder that a study was written to")
+        raise RunError(f"{folder} holds no study: {_SETTINGS} is missing; give the folder that a study was written to")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        settings, made_by = content["settings"], content["provenance"]
-        if not (isinstance(made_by, dict) and isinstance(settings, dict) and settings.get("data")):
-            raise ValueError("it does not say what was studied")
-        return settings, made_by
+        settings, provenance = content["settings"], content["provenance"]
+        if not (isinstance(provenance, dict) and isinstance(settings, dict) and settings.get("study")):
+            raise ValueError("it does not name a study")
+        return settings, provenance
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} is damaged ({error}); remove the folder and run the study again") from None
 
 
+def _file_name(unit: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", unit)[-_LONGEST_NAME:]
+    if name != unit:
+        name += "-" + hashlib.sha256(unit.encode()).hexdigest()[:8]
+    return f"{name}.safetensors"
+
+
 def _is_ours(name: str) -> bool:
-    """Whether a file is all that a study leaves which was killed before its first step."""
+    """Whether a study that was killed before its first step can have left this file."""
     return name == _LOCK or is_temporary(name)
 
 
-def _difference(present: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The first setting that differs, by its path: ``data.mnist.architectures``, say."""
+def _difference(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Return the first setting that differs, by its path, such as ``data.mnist.architectures``."""
     for key in sorted({*present, *wanted}):
         there, here = present.get(key), wanted.get(key)
         if isinstance(there, dict) and isinstance(here, dict) and there != here:
             return f"{key}.{_difference(there, here)}"
         if there != here:
-            return f"{key}: {_short(there)} there, {_short(here)} here"
+            return f"{key}: {_shown(there)} there, {_shown(here)} here"
     return "none"
 
 
-def _short(value: Any) -> str:
+def _shown(value: Any) -> str:
     if value is None or isinstance(value, dict):
         return "given" if value else "none"
     return short(", ".join(map(str, value)) if isinstance(value, list) else value, 120)
 
 
-def _save(path: Path, arrays: dict[str, Tensor], unit: str) -> None:
+def _save(path: Path, arrays: Mapping[str, Tensor]) -> None:
     with replacing(path) as temporary:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in arrays.items()}, temporary, {"unit": unit})
+        save_file({name: tensor.contiguous().cpu() for name, tensor in arrays.items()}, temporary)
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], str]:
+def _load(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get("unit", "")  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path} is damaged ({error}); remove it, and the study computes it again") from None

@@ -20,7 +20,7 @@ _OURS_NOTE = "Bands are 95 % intervals over seeds."
 _PUBLISHED_NOTE = " Hollow points are the article's published measurements (one seed, with biases)."
 
 
-def charts(
+def mlp_charts(
     frame: pd.DataFrame, laws: list[DatasetLaws], published: pd.DataFrame | None, split: str = "train"
 ) -> list[Chart]:
     """All charts of a study's tidy table.
@@ -194,8 +194,7 @@ def _scaling(
         key=f"scaling-{key}",
         title=f"Active neurons against width, with the laws: {dataset}",
         reading="On these axes a power of N is a straight line, and √N one of slope ½. Each point is one layer of one architecture, "
-        f"coloured by its depth; dashed lines are the fitted laws. {fitted.verdict if fitted else ''} "
-        + _note(theirs).replace("Bands", "Bars"),
+        "coloured by its depth; dashed lines are the fitted laws. " + _note(theirs).replace("Bands", "Bars"),
         x_label="neurons in the layer (N)",
         y_label="active neurons (A)",
         series=series,

@@ -1,50 +1,72 @@
-"""The article's study: train its MLPs, count how many neurons fire in every layer, every epoch."""
+"""The article's study: train its MLPs and count how many neurons fire in every layer, every epoch."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from actratio.data import BUILTIN, Dataset, load_dataset
-from actratio.errors import ActratioError, RunError
-from actratio.files import write_table
-from actratio.studies.folder import RunFolder
-from actratio.studies.mlp.history import EpochResult, from_tensors, to_frame, to_tensors
+from actratio.devices import device_named
+from actratio.errors import ActratioError
+from actratio.report.findings import Findings
+from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
+from actratio.studies.mlp.history import TIDY_COLUMNS, EpochResult, from_tensors, to_frame, to_tensors
 from actratio.training import ARTICLE_HIDDEN, Architecture
 from actratio.training.trainer import Trainer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-STUDY = "mlp"
-_CHECKPOINT_SECONDS = 5.0
-
-Progress = Callable[[str, int], None]
-"""Called with what is under way and how many FLOPs of the study were done since the last call."""
+_QUICK_SEEDS, _QUICK_EPOCHS = 2, 3
 
 
 @dataclass(frozen=True)
-class MlpStudy:
-    """What to train. Without architectures, the article's hidden layers.
+class MlpStudy(Study):
+    """Which MLPs to train, and on what.
 
     Raises:
-        ActratioError: no data set, or numbers that are not positive.
+        ActratioError: a number that is not positive, a name that is given twice, or no data set.
     """
 
-    datasets: tuple[str, ...] = ("digits",)
-    architectures: tuple[str, ...] = ()
-    seeds: int = 5
-    epochs: int = 20
-    batch_size: int = 64
-    bias: bool = False
-    device: str = "cpu"
-    data_dir: Path | None = None
-    label: str | None = None
+    name: ClassVar[str] = "mlp"
+    summary: ClassVar[str] = (
+        "Train the article's ReLU MLPs, count how many neurons fire, fit how that grows with width."
+    )
+    unit_noun: ClassVar[str] = "training"
+    columns: ClassVar[tuple[str, ...]] = TIDY_COLUMNS
+
+    datasets: tuple[str, ...] = field(
+        default=("digits",),
+        metadata={
+            "option": Option(
+                "Data sets, separated by commas: names from 'actratio datasets', CSV files, Hugging Face ids.", "digits"
+            )
+        },
+    )
+    architectures: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "option": Option("Widths joined by '-', separated by commas, such as 512-256-10.", "the article's six")
+        },
+    )
+    seeds: int = field(default=5, metadata={"option": Option("Number of seeds, trained as one stack.", minimum=1)})
+    epochs: int = field(default=20, metadata={"option": Option("Passes over the training data.", minimum=1)})
+    batch_size: int = field(default=64, metadata={"option": Option("Examples per step.", minimum=1)})
+    bias: bool = field(
+        default=False,
+        metadata={"option": Option("Use biases. The article's text has none; its published data does.")},
+    )
+    device: str = field(default="auto", metadata={"option": Option("auto, cpu or cuda.")})
+    data_dir: Path | None = field(
+        default=None, metadata={"option": Option("Folder of data sets.", environment="ACTRATIO_DATA")}
+    )
+    label: str | None = field(
+        default=None,
+        metadata={"option": Option("Label column of a CSV file or hub data set.", "found by its name")},
+    )
+    _loaded: _Loaded = field(default_factory=lambda: _Loaded(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.datasets:
@@ -58,202 +80,188 @@ class MlpStudy:
                 raise ActratioError(f"the {name} is {value}; it must be at least 1")
         if self.label is not None and all(name in BUILTIN for name in self.datasets):
             raise ActratioError(
-                f"the label {self.label!r} was given, but the label of {', '.join(self.datasets)} is known; leave --label out"
+                f"the label column {self.label!r} was given, but {', '.join(self.datasets)} has a known one; omit --label"
             )
         for kind, names in (("data set", self.datasets), ("architecture", self.architectures)):
-            double = next((name for name in names if names.count(name) > 1), None)
-            if double:
-                raise ActratioError(f"the {kind} {double!r} is given twice; give each once")
+            repeated = next((name for name in names if names.count(name) > 1), None)
+            if repeated:
+                raise ActratioError(f"the {kind} {repeated!r} is given twice; give each name once")
+
+    def settings(self) -> dict[str, Any]:
+        data = {}
+        for name in self.datasets:
+            facts = self._facts(name)
+            data[name] = {
+                "fingerprint": facts.fingerprint,
+                "train": facts.train,
+                "val": facts.val,
+                "features": facts.features,
+                "classes": facts.classes,
+                "architectures": [str(architecture) for architecture in self._architectures(facts)],
+            }
+        return {
+            "study": self.name,
+            "datasets": list(self.datasets),
+            "data": data,
+            "seeds": self.seeds,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "bias": self.bias,
+            "device": device_named(self.device).type,
+        }
+
+    def units(self) -> list[Unit]:
+        """One training per data set and architecture, all seeds at once; costs are FLOPs."""
+        units = []
+        for name in self.datasets:
+            facts = self._facts(name)
+            for architecture in self._architectures(facts):
+                parameters = {"dataset": name, "architecture": architecture}
+                units.append(Unit(f"{name}--{architecture}", self._flops(architecture, facts), parameters))
+        return units
+
+    def run(self, unit: Unit, checkpoint: Checkpoint) -> Arrays:
+        trainer = Trainer(
+            unit.parameters["architecture"],
+            self._dataset(unit.parameters["dataset"]),
+            range(self.seeds),
+            bias=self.bias,
+            batch_size=self.batch_size,
+            device=device_named(self.device),
+        )
+        saved = checkpoint.load()
+        if saved is None:
+            history = [EpochResult(0, 0, trainer.evaluate("train"), trainer.evaluate("val"))]
+        else:
+            try:
+                trainer.restore(_with_prefix(saved, "trainer."))
+                history = from_tensors(_with_prefix(saved, "history."))
+            except (KeyError, RuntimeError, IndexError) as error:
+                raise checkpoint.unusable(error) from None
+        share = 1 / (self.epochs + 1)
+        checkpoint.advance(share * len(history))
+        for epoch in range(len(history), self.epochs + 1):
+            trained = trainer.epoch()
+            history.append(EpochResult(epoch, trainer.steps_done, trained, trainer.evaluate("val")))
+            checkpoint.advance(share)
+            if epoch < self.epochs:
+                checkpoint.save(lambda: _state(trainer, history))
+        return to_tensors(history)
+
+    def frame(self, unit: Unit, arrays: Arrays) -> pd.DataFrame:
+        return to_frame(
+            from_tensors(arrays),
+            study=self.name,
+            dataset=unit.parameters["dataset"],
+            architecture=unit.parameters["architecture"],
+            seeds=tuple(range(self.seeds)),
+        )
+
+    def quick(self) -> MlpStudy:
+        return replace(self, seeds=min(self.seeds, _QUICK_SEEDS), epochs=min(self.epochs, _QUICK_EPOCHS))
+
+    def folder_name(self) -> str:
+        plain = ["".join(c if c.isalnum() or c in "_." else "-" for c in Path(name).name) for name in self.datasets]
+        return "-".join(["mlp", *plain]) + ("-bias" if self.bias else "")
+
+    def announce(self) -> list[str]:
+        lines = []
+        for name in self.datasets:
+            facts = self._facts(name)
+            lines.append(
+                f"{name}: {facts.train:,} + {facts.val:,} examples, {facts.features} features, {facts.classes} classes "
+                f"({facts.source}); architectures {', '.join(map(str, self._architectures(facts)))}"
+            )
+        biases = "with" if self.bias else "without"
+        return [
+            *lines,
+            f"{self.seeds} seeds, {self.epochs} epochs, {biases} biases, on {device_named(self.device).type}",
+        ]
+
+    @staticmethod
+    def read_published(path: Path) -> pd.DataFrame:
+        from actratio.laws.observations import read_published
+
+        return read_published(path)
+
+    @staticmethod
+    def analyse(frame: pd.DataFrame, settings: Mapping[str, Any], published: pd.DataFrame | None) -> Findings:
+        from actratio.studies.mlp.analysis import study_findings
+
+        return study_findings(frame, settings, published)
+
+    def _dataset(self, name: str) -> Dataset:
+        return self._loaded.dataset(name, self.data_dir, self.label)
+
+    def _facts(self, name: str) -> _Facts:
+        if name not in self._loaded.facts:
+            self._dataset(name)
+        return self._loaded.facts[name]
+
+    def _architectures(self, facts: _Facts) -> list[Architecture]:
+        if not self.architectures:
+            return [Architecture(facts.features, hidden, facts.classes) for hidden in ARTICLE_HIDDEN]
+        parsed = [Architecture.parse(spec, inputs=facts.features, outputs=facts.classes) for spec in self.architectures]
+        for index, architecture in enumerate(parsed):
+            first = parsed.index(architecture)
+            if first < index:
+                raise ActratioError(
+                    f"{self.architectures[first]} and {self.architectures[index]} are the same architecture, "
+                    f"{architecture}; give it once"
+                )
+        return parsed
+
+    def _flops(self, architecture: Architecture, facts: _Facts) -> int:
+        """FLOPs of the matrix products of a training, with its evaluations."""
+        before = architecture.forward_flops(facts.train + facts.val)
+        per_epoch = architecture.training_flops(facts.train) + architecture.forward_flops(facts.val)
+        return self.seeds * (before + self.epochs * per_epoch)
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One training: a data set and an architecture, all seeds at once."""
+class _Facts:
+    """What planning needs to know of a data set; ``train`` and ``val`` are numbers of examples."""
 
-    dataset: str
-    architecture: Architecture
-    flops: int
+    fingerprint: str
+    train: int
+    val: int
+    features: int
+    classes: int
+    source: str
 
-    @property
-    def name(self) -> str:
-        return f"{self.dataset}--{self.architecture}"
 
+class _Loaded:
+    """The facts of every data set that was loaded, and the last one itself: its architectures train one after another."""
 
-class MlpRun:
-    """A study made ready: data checked, architectures resolved, folder opened.
+    def __init__(self) -> None:
+        self.facts: dict[str, _Facts] = {}
+        self._latest: Dataset | None = None
 
-    >>> run = MlpRun(MlpStudy(epochs=1, seeds=1), out)      # doctest: +SKIP
-    >>> run.execute()                                        # doctest: +SKIP
-    >>> run.frame()                                          # doctest: +SKIP
-    """
-
-    def __init__(self, study: MlpStudy, out: Path) -> None:
-        """Check all input before the first step, so that hours are not lost to a typing error.
-
-        Raises:
-            ActratioError: anything wrong with the data, the architectures, the device or ``out``.
-        """
-        self.study = study
-        self._device = _device(study.device)
-        self._loaded: Dataset | None = None
-        self.units: list[Unit] = []
-        self.sources: dict[str, str] = {}
-        data: dict[str, dict[str, Any]] = {}
-        for name in study.datasets:
-            dataset = self._dataset(name)
-            self.sources[name] = dataset.source
-            architectures = _architectures(study, dataset)
-            data[name] = {
-                "fingerprint": dataset.fingerprint,
-                "train": len(dataset.y_train),
-                "val": len(dataset.y_val),
-                "features": dataset.features,
-                "classes": dataset.classes,
-                "architectures": [str(architecture) for architecture in architectures],
-            }
-            self.units += [Unit(name, each, _flops(study, each, dataset)) for each in architectures]
-        self.folder = RunFolder(
-            out,
-            {
-                "study": STUDY,
-                "datasets": list(study.datasets),
-                "data": data,
-                "seeds": study.seeds,
-                "epochs": study.epochs,
-                "batch_size": study.batch_size,
-                "bias": study.bias,
-                "device": self._device.type,
-            },
-        )
-
-    @property
-    def table_path(self) -> Path:
-        """The tidy table."""
-        return self.folder.path / "results.parquet"
-
-    @property
-    def flops(self) -> int:
-        """FLOPs of the whole study's matrix products."""
-        return sum(unit.flops for unit in self.units)
-
-    def execute(self, progress: Progress = lambda message, flops: None) -> None:
-        """Train what is not trained yet; the table is rewritten after every unit.
-
-        Raises:
-            RunError: another process works in the folder, or a file in it is damaged.
-        """
-        with self.folder.working():
-            for unit in self.units:
-                if self.folder.unit_file(unit.name).exists():
-                    progress(unit.name, unit.flops)
-                    continue
-                self.folder.note_change()
-                history = self._train(unit, progress)
-                self.folder.save_unit(unit.name, to_tensors(history))
-                self._write_table()
-            # Once more, because a kill may have come between a unit and its table.
-            self._write_table()
-
-    def finished(self) -> list[Unit]:
-        """Units whose results are there."""
-        return [unit for unit in self.units if self.folder.unit_file(unit.name).exists()]
-
-    def frame(self) -> pd.DataFrame:
-        """The tidy table of the finished units."""
-        import pandas as pd
-
-        frames = []
-        for unit in self.finished():
-            arrays = self.folder.load_unit(unit.name)
-            assert arrays is not None  # finished() has just seen it
-            seeds = tuple(range(self.study.seeds))
-            frames.append(
-                to_frame(
-                    from_tensors(arrays), study=STUDY, dataset=unit.dataset, architecture=unit.architecture, seeds=seeds
-                )
+    def dataset(self, name: str, data_dir: Path | None, label: str | None) -> Dataset:
+        """Return the data set, from memory if it was the last one."""
+        if self._latest is None or self._latest.name != name:
+            self._latest = None  # free the old one before the new one is read
+            latest = self._latest = load_dataset(name, data_dir, label=label)
+            self.facts[name] = _Facts(
+                latest.fingerprint,
+                len(latest.y_train),
+                len(latest.y_val),
+                latest.features,
+                latest.classes,
+                latest.source,
             )
-        return pd.concat(frames, ignore_index=True)
+        return self._latest
 
-    def _write_table(self) -> None:
-        write_table(self.table_path, self.frame(), self.folder.metadata)
-
-    def _train(self, unit: Unit, progress: Progress) -> list[EpochResult]:
-        epochs = self.study.epochs
-        share = unit.flops // (epochs + 1)
-        trainer = Trainer(
-            unit.architecture,
-            self._dataset(unit.dataset),
-            range(self.study.seeds),
-            bias=self.study.bias,
-            batch_size=self.study.batch_size,
-            device=self._device,
-        )
-        history: list[EpochResult] = []
-        checkpoint = self.folder.load_checkpoint(unit.name)
-        if checkpoint is not None:
-            try:
-                trainer.restore(_part(checkpoint, "trainer."))
-                history = from_tensors(_part(checkpoint, "history."))
-            except (KeyError, RuntimeError, IndexError) as error:
-                raise RunError(
-                    f"the checkpoint in {self.folder.path} is damaged ({error}); remove it, and {unit.name} starts again"
-                ) from None
-        else:
-            history.append(EpochResult(0, 0, trainer.evaluate("train"), trainer.evaluate("val")))
-        progress(unit.name, share * len(history))
-        saved = time.monotonic()
-        for epoch in range(len(history), epochs + 1):
-            trained = trainer.epoch()
-            history.append(EpochResult(epoch, trainer.steps_done, trained, trainer.evaluate("val")))
-            progress(unit.name, share)
-            if time.monotonic() - saved > _CHECKPOINT_SECONDS and epoch < epochs:
-                state = {f"trainer.{name}": tensor for name, tensor in trainer.state().items()}
-                past = {f"history.{name}": tensor for name, tensor in to_tensors(history).items()}
-                self.folder.save_checkpoint(unit.name, {**state, **past})
-                saved = time.monotonic()
-        return history
-
-    def _dataset(self, name: str) -> Dataset:
-        """The data set; the last one stays in memory, because its architectures train one after another."""
-        if self._loaded is None or self._loaded.name != name:
-            self._loaded = None  # free the old one before the new one is read
-            self._loaded = load_dataset(name, self.study.data_dir, label=self.study.label)
-        return self._loaded
+    def __reduce__(self) -> tuple[type[_Loaded], tuple[()]]:
+        return _Loaded, ()  # another process loads its own
 
 
-def _part(arrays: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+def _state(trainer: Trainer, history: Sequence[EpochResult]) -> Arrays:
+    return {
+        **{f"trainer.{name}": tensor for name, tensor in trainer.state().items()},
+        **{f"history.{name}": tensor for name, tensor in to_tensors(list(history)).items()},
+    }
+
+
+def _with_prefix(arrays: Arrays, prefix: str) -> Arrays:
     return {name.removeprefix(prefix): tensor for name, tensor in arrays.items() if name.startswith(prefix)}
-
-
-def _architectures(study: MlpStudy, dataset: Dataset) -> list[Architecture]:
-    if not study.architectures:
-        return [Architecture(dataset.features, hidden, dataset.classes) for hidden in ARTICLE_HIDDEN]
-    found = [Architecture.parse(spec, inputs=dataset.features, outputs=dataset.classes) for spec in study.architectures]
-    for index, architecture in enumerate(found):
-        if architecture in found[:index]:
-            specs = (study.architectures[found.index(architecture)], study.architectures[index])
-            raise ActratioError(f"{' and '.join(specs)} are the same architecture, {architecture}; give it once")
-    return found
-
-
-def _flops(study: MlpStudy, architecture: Architecture, dataset: Dataset) -> int:
-    train, val = len(dataset.y_train), len(dataset.y_val)
-    before = architecture.forward_flops(train + val)
-    an_epoch = architecture.training_flops(train) + architecture.forward_flops(val)
-    return study.seeds * (before + study.epochs * an_epoch)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise ActratioError(f"there is no device {name!r}; write auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ActratioError("the device cuda was asked for, but PyTorch finds no GPU on this machine; write cpu")
-    return torch.device(name)
-
-
-def specs(names: Sequence[str]) -> tuple[str, ...]:
-    """Names from command-line values, each of which may hold several, separated by commas; a file may have one in its name."""
-    values = [[value] if "," in value and Path(value).is_file() else value.split(",") for value in names]
-    return tuple(part.strip() for parts in values for part in parts if part.strip())

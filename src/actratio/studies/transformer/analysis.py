@@ -1,18 +1,41 @@
-"""The chart, the table and the page of the study of transformers."""
+"""What the study of transformers concludes from its tidy table."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actratio.laws.estimate import mean_interval
 from actratio.report.chart import Chart, Series
-from actratio.report.page import Page, Table, write_page
-from actratio.report.static import save_charts
-from actratio.studies.transformer.study import Profile
+from actratio.report.findings import Findings, Table
+from actratio.studies.transformer.profiles import Profile, article_table, profiles
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def profile_findings(frame: pd.DataFrame, settings: Mapping[str, Any], published: pd.DataFrame | None) -> Findings:
+    """Compare the profile of every model with the article's description.
+
+    Args:
+        published: the article's measurements (``profiles.read_gpt``), drawn for the models that it has.
+    """
+    table = article_table(frame)
+    models = profiles(table)
+    prompts = len(settings["prompts"])
+    return Findings(
+        title="Activation ratios of transformers",
+        lead=(
+            "Share of the activation functions' outputs above zero, over the tokens of "
+            f"{prompts} prompt{'' if prompts == 1 else 's'}."
+        ),
+        sentences=[model.verdict for model in models],
+        tables=[profile_table(models, table.groupby("model")["layer"].nunique().to_dict())],
+        charts=[profile_chart(table, published)],
+        details={name: str(value) for name, value in settings.items()},
+        exports={"gpt.csv": table},
+    )
 
 
 def profile_chart(table: pd.DataFrame, published: pd.DataFrame | None) -> Chart:
@@ -63,12 +86,3 @@ def profile_table(profiles: list[Profile], layers: dict[str, int]) -> Table:
         "Means over prompts. 'After a third' is the mean of the layers after the first third; 'change from there' is that of a straight "
         "line through them, from the first to the last, as a share of their mean.",
     )
-
-
-def write_profile(
-    folder: Path, table: Table, chart: Chart, findings: list[str], lead: str, details: dict[str, str]
-) -> Path:
-    """Write ``figures/`` and ``report.html`` into ``folder``; returns the page."""
-    save_charts([chart], folder / "figures")
-    page = Page("Activation ratios of transformers", lead, findings, [table], [chart], details)
-    return write_page(page, folder / "report.html")

@@ -2,121 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from torch import nn
-
-from actratio.counting.measuring import measure
+from actratio.counting.measurement import COLUMNS
 from actratio.data.text import ARTICLE_PROMPTS, token_batches
-from actratio.errors import FitError
+from actratio.errors import ActratioError
+from actratio.report.findings import Findings
+from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
+from actratio.studies.frames import frame_from_arrays, frame_to_arrays
 
 if TYPE_CHECKING:
     import pandas as pd
 
-GPT_COLUMNS = ("model", "layer", "input", "activation_ratio")
-"""Columns of the article's published measurements of transformers, in order."""
-
 _LONGEST = 1024  # tokens of a prompt in one forward pass
-
-# What "about 4 %, rising to about 14 % over the first third, then flat" is taken to mean.
-FIRST = (0.03, 0.05)
-SETTLED = (0.12, 0.16)
-FLAT = 0.2
 
 
 @dataclass(frozen=True)
-class Profile:
-    """How a model's ratio goes over its depth, and what that says of the article's description.
+class TransformerStudy(Study):
+    """Which models to measure, and on which prompts.
 
-    Attributes:
-        first: ratio of the first layer.
-        settled: mean ratio of the layers after the first third.
-        drift: by how much of ``settled`` a straight line through these layers changes from the first to the last of them.
-    """
-
-    model: str
-    first: float
-    settled: float
-    drift: float
-
-    @property
-    def verdict(self) -> str:
-        """In words, each part of the description held against its figure."""
-        parts = [
-            ("starts near 4 %", FIRST[0] <= self.first <= FIRST[1], f"the first layer fires {self.first:.1%}"),
-            (
-                "settles around 14 %",
-                SETTLED[0] <= self.settled <= SETTLED[1],
-                f"after a third it is {self.settled:.1%}",
-            ),
-            ("is flat then", abs(self.drift) <= FLAT, f"from there to the end it changes by {self.drift:+.0%}"),
-        ]
-        said = "; ".join(f"'{what}' {'holds' if holds else 'does not hold'}: {figure}" for what, holds, figure in parts)
-        whole = "holds" if all(holds for _, holds, _ in parts) else "does not hold as a whole"
-        return f"{self.model}: the article's description {whole}; {said}."
-
-
-def measure_profile(
-    model: nn.Module,
-    tokenizer: Any,
-    name: str,
-    prompts: Sequence[str] = ARTICLE_PROMPTS,
-) -> pd.DataFrame:
-    """Ratio of the activation functions' outputs above zero, one row a layer and prompt.
-
-    Each prompt is measured by itself, as the article did, so that all weigh the same however long they are.
-    """
-    import pandas as pd
-
-    frames = []
-    for number, prompt in enumerate(prompts):
-        batches = token_batches(tokenizer, [prompt], length=_LONGEST, batch_size=1, packed=False)
-        frame = measure(model, batches, tensors=["activation"], counts_alone=True, name=name).to_frame()
-        frames.append(frame.assign(input=number))
-    return pd.concat(frames, ignore_index=True)
-
-
-def article_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """With the published file's columns: a layer's experts together, weighed by their tokens.
-
-    Of several tensors and criteria the first is taken.
-    """
-    first = frame.iloc[0]
-    frame = frame[(frame["tensor"] == first["tensor"]) & (frame["criterion"] == first["criterion"])]
-    weighed = frame.assign(active=frame["active_mean"] * frame["tokens"], neurons=frame["width"] * frame["tokens"])
-    sums = weighed.groupby(["model", "layer", "input"], sort=False)[["active", "neurons"]].sum().reset_index()
-    return sums.assign(activation_ratio=sums["active"] / sums["neurons"])[list(GPT_COLUMNS)]
-
-
-def profiles(table: pd.DataFrame) -> list[Profile]:
-    """What each model of a table with ``GPT_COLUMNS`` says of the article's description."""
-    found = []
-    for model, rows in table.groupby("model", sort=False):
-        ratio = rows.groupby("layer")["activation_ratio"].mean().sort_index().to_numpy()
-        late = ratio[len(ratio) // 3 :]
-        settled = float(late.mean())
-        slope = float(np.polyfit(np.arange(len(late)), late, 1)[0]) if len(late) > 1 else 0.0
-        found.append(
-            Profile(str(model), float(ratio[0]), settled, slope * (len(late) - 1) / settled if settled else 0.0)
-        )
-    return found
-
-
-def read_gpt(path: Path) -> pd.DataFrame:
-    """Read the article's published measurements of transformers, or a table with its columns.
+    Each prompt is measured by itself, as the article did, so that all prompts have the same weight.
 
     Raises:
-        FitError: no such file, or other columns.
+        ActratioError: no model was given, or one was given twice.
     """
-    from actratio.data.tables import read_csv
 
-    if not path.is_file():
-        raise FitError(f"{path} is not a file; give a CSV with the columns {', '.join(GPT_COLUMNS)}")
-    frame = read_csv(path)
-    if not set(GPT_COLUMNS) <= set(frame.columns):
-        raise FitError(f"{path} is not a table of transformers; it must have the columns {', '.join(GPT_COLUMNS)}")
-    return frame
+    name: ClassVar[str] = "transformer"
+    summary: ClassVar[str] = "Measure how the activation ratio changes over the depth of transformers."
+    unit_noun: ClassVar[str] = "model"
+    columns: ClassVar[tuple[str, ...]] = (*COLUMNS, "input")
+
+    models: tuple[str, ...] = field(
+        default=(), metadata={"option": Option("Folders or hub ids of models, separated by commas.")}
+    )
+    prompts: tuple[str, ...] = field(
+        default=ARTICLE_PROMPTS,
+        metadata={
+            "option": Option(
+                "A text to measure on; repeat the option for several.",
+                "the article's four",
+                flag="prompt",
+                repeated=True,
+            )
+        },
+    )
+    dtype: str = field(default="auto", metadata={"option": Option("auto (as saved), fp32, bf16 or fp16.")})
+    device: str = field(default="auto", metadata={"option": Option("auto, cpu or cuda.")})
+    trust_remote_code: bool = field(
+        default=False, metadata={"option": Option("Run Python code that comes with a model.", switch=True)}
+    )
+    allow_pickle: bool = field(
+        default=False, metadata={"option": Option("Load weights that are not safetensors.", switch=True)}
+    )
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise ActratioError("no model was given; name at least one with --models, a folder or a hub id")
+        repeated = next((name for name in self.models if self.models.count(name) > 1), None)
+        if repeated:
+            raise ActratioError(f"the model {repeated!r} is given twice; give each name once")
+
+    def settings(self) -> dict[str, Any]:
+        from actratio.models import model_fingerprint
+
+        return {
+            "study": self.name,
+            "models": list(self.models),
+            "prompts": list(self.prompts),
+            "dtype": self.dtype,
+            "fingerprints": {name: model_fingerprint(name) for name in self.models},
+        }
+
+    def units(self) -> list[Unit]:
+        """One model each, all taken to cost the same."""
+        return [Unit(name, 1.0, {"model": name}) for name in self.models]
+
+    def run(self, unit: Unit, checkpoint: Checkpoint) -> Arrays:
+        import pandas as pd
+
+        from actratio.counting.measuring import measure
+        from actratio.models import load_model, load_tokenizer
+
+        name = unit.parameters["model"]
+        tokenizer = load_tokenizer(name, trust_remote_code=self.trust_remote_code)
+        model = load_model(
+            name,
+            dtype=self.dtype,
+            device=self.device,
+            trust_remote_code=self.trust_remote_code,
+            allow_pickle=self.allow_pickle,
+        )
+        frames = []
+        for number, prompt in enumerate(self.prompts):
+            batches = token_batches(tokenizer, [prompt], length=_LONGEST, batch_size=1, packed=False)
+            measured = measure(model, batches, tensors=["activation"], counts_alone=True, name=name)
+            frames.append(measured.to_frame().assign(input=number))
+            checkpoint.advance(1 / len(self.prompts))
+        return frame_to_arrays(pd.concat(frames, ignore_index=True))
+
+    def frame(self, unit: Unit, arrays: Arrays) -> pd.DataFrame:
+        return frame_from_arrays(arrays)
+
+    def quick(self) -> TransformerStudy:
+        return replace(self, models=self.models[:1], prompts=self.prompts[:2])
+
+    def folder_name(self) -> str:
+        plain = [Path(name).resolve().name if Path(name).is_dir() else name.replace("/", "-") for name in self.models]
+        return "-".join(["transformer", *plain])[:100]
+
+    def announce(self) -> list[str]:
+        return [f"{len(self.models)} models, {len(self.prompts)} prompts, dtype {self.dtype}"]
+
+    @staticmethod
+    def read_published(path: Path) -> pd.DataFrame:
+        from actratio.studies.transformer.profiles import read_gpt
+
+        return read_gpt(path)
+
+    @staticmethod
+    def analyse(frame: pd.DataFrame, settings: Mapping[str, Any], published: pd.DataFrame | None) -> Findings:
+        from actratio.studies.transformer.analysis import profile_findings
+
+        return profile_findings(frame, settings, published)

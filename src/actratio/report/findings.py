@@ -1,0 +1,52 @@
+"""What an analysis found, before any markup: sentences, tables and charts that every renderer reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from actratio.report.chart import Chart, HeatMap
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        header: one name per column.
+        rows: one list of cells per row, as long as ``header``.
+        reading: one or two sentences on how to read it.
+    """
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    reading: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The result of an analysis.
+
+    Attributes:
+        title: heading of the page.
+        lead: one paragraph on what was measured and how.
+        sentences: what was found, most important first.
+        tables, charts: the numbers behind the sentences.
+        details: names and values for the end of the page, such as versions and data fingerprints.
+        data: what ``--json`` adds to the settings, rows and sentences, such as fitted laws.
+        exports: tables for other programs, by the name of the CSV file that they are written to.
+    """
+
+    title: str
+    lead: str
+    sentences: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    charts: Sequence[Chart | HeatMap] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    exports: Mapping[str, pd.DataFrame] = field(default_factory=dict)

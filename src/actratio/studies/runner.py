@@ -1,0 +1,178 @@
+"""Running any study in a folder, and reading a finished one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actratio.errors import RunError
+from actratio.files import read_table, write_csv, write_table
+from actratio.report.findings import Findings
+from actratio.report.page import write_report
+from actratio.studies.base import Arrays, Study, Unit
+from actratio.studies.folder import RunFolder, read_settings, table_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CHECKPOINT_SECONDS = 5.0
+_QUICK_RUN = "This is a quick run: it checks that the study works, and supports no conclusion."
+
+Progress = Callable[[str, float], None]
+"""Called with the name of the running unit and the cost that was done since the last call."""
+
+
+class Runner:
+    """A study in its folder.
+
+    All input is checked when the runner is made, so that a typing error is found before hours of work.
+
+    >>> runner = Runner(MlpStudy(epochs=1, seeds=1), Path("runs/try"))      # doctest: +SKIP
+    >>> runner.execute()                                                    # doctest: +SKIP
+    >>> runner.frame()                                                      # doctest: +SKIP
+
+    Args:
+        quick: run ``study.quick()`` instead, and say on the page that it is a quick run.
+
+    Raises:
+        ActratioError: the study's input is missing or damaged, or the folder holds something else.
+    """
+
+    def __init__(self, study: Study, path: Path, *, quick: bool = False) -> None:
+        self.study = study.quick() if quick else study
+        settings = self.study.settings() | ({"quick": True} if quick else {})
+        self.units = self.study.units()
+        self.folder = RunFolder(path, settings)
+
+    @property
+    def cost(self) -> float:
+        """Cost of all units together."""
+        return sum(unit.cost for unit in self.units)
+
+    @property
+    def finished(self) -> list[Unit]:
+        """Units whose results are there."""
+        return [unit for unit in self.units if self.folder.is_finished(unit.name)]
+
+    def execute(self, progress: Progress = lambda unit, cost: None) -> None:
+        """Run the units that are not finished. The table is rewritten after every unit.
+
+        Raises:
+            RunError: another process works in the folder, or a file in it is damaged.
+        """
+        with self.folder.working():
+            for unit in self.units:
+                if self.folder.is_finished(unit.name):
+                    progress(unit.name, unit.cost)
+                    continue
+                self.folder.note_change()
+                arrays = self.study.run(unit, _FolderCheckpoint(self.folder, unit, progress))
+                self.folder.save_unit(unit.name, arrays)
+                self._write_table()
+            # Again, because the process may have been killed between a unit and its table.
+            self._write_table()
+
+    def frame(self) -> pd.DataFrame:
+        """Return the tidy table of the finished units."""
+        import pandas as pd
+
+        frames = [self.study.frame(unit, self.folder.load_unit(unit.name)) for unit in self.finished]
+        return pd.concat(frames, ignore_index=True)
+
+    def _write_table(self) -> None:
+        write_table(self.folder.table_path, self.frame(), self.folder.metadata)
+
+
+class _FolderCheckpoint:
+    """A ``Checkpoint`` in the study's folder."""
+
+    def __init__(self, folder: RunFolder, unit: Unit, progress: Progress) -> None:
+        self._folder, self._unit, self._progress = folder, unit, progress
+        self._saved = time.monotonic()
+
+    def load(self) -> Arrays | None:
+        return self._folder.load_checkpoint(self._unit.name)
+
+    def save(self, make_arrays: Callable[[], Arrays]) -> None:
+        if time.monotonic() - self._saved > _CHECKPOINT_SECONDS:
+            self._folder.save_checkpoint(self._unit.name, make_arrays())
+            self._saved = time.monotonic()
+
+    def advance(self, share: float) -> None:
+        self._progress(self._unit.name, share * self._unit.cost)
+
+    def unusable(self, error: Exception) -> RunError:
+        path = self._folder.checkpoint_file(self._unit.name)
+        return RunError(f"{path} is damaged ({error}); remove it, and {self._unit.name} starts again")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A study's folder with at least one finished unit, read and analysed.
+
+    Attributes:
+        frame: the tidy table.
+        findings: what the study concludes from it.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    frame: pd.DataFrame
+    findings: Findings
+
+    @classmethod
+    def read(cls, path: Path, published: pd.DataFrame | None = None) -> FinishedRun:
+        """Analyse the study in the folder ``path``; neither its data nor its models are needed.
+
+        Args:
+            published: what the study's ``read_published`` returned, drawn beside our measurements.
+
+        Raises:
+            RunError: the folder holds no study, none of its units is finished, or its table is damaged.
+        """
+        settings, provenance = read_settings(path)
+        study = study_in(path)
+        table = table_path(path)
+        if not table.is_file():
+            raise RunError(f"{path} has no finished {study.unit_noun} yet; run the study's command again to resume")
+        frame, _ = read_table(table)
+        missing = [column for column in study.columns if column not in frame.columns]
+        if missing:
+            raise RunError(
+                f"{table} has no column {missing[0]}; remove it, and run the study's command to write it again"
+            )
+        findings = study.analyse(frame, settings, published)
+        details = {**findings.details, **{name: str(value) for name, value in provenance.items()}}
+        findings = replace(findings, details=details)
+        if settings.get("quick"):
+            findings = replace(findings, sentences=[_QUICK_RUN], data={})  # no conclusion, in any form
+        return cls(path, settings, frame, findings)
+
+    def write_report(self) -> Path:
+        """Write the page, the figures and the exported tables into the folder; return the page."""
+        return write_report(self.findings, self.path)
+
+    def write_csv(self) -> Path:
+        """Write the tidy table as CSV too; return its path."""
+        path = table_path(self.path).with_suffix(".csv")
+        write_csv(path, self.frame)
+        return path
+
+
+def study_in(path: Path) -> type[Study]:
+    """Return the class of the study in the folder ``path``.
+
+    Raises:
+        RunError: the folder holds no study, or one that this version does not know.
+    """
+    from actratio.studies import STUDIES
+
+    name = read_settings(path)[0]["study"]
+    if name not in STUDIES:
+        raise RunError(
+            f"{path} holds a study named {name!r}, which this version does not know; it knows {', '.join(STUDIES)}"
+        )
+    return STUDIES[name]

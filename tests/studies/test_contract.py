@@ -1,0 +1,262 @@
+"""The contract of a study, checked on every registered one.
+
+To cover a new study, add a small version of it to ``SMALL``; ``test_every_study_is_covered`` fails until then.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from actratio import ActratioError
+from actratio.files import read_table
+from actratio.studies import STUDIES, MlpStudy, Study, TransformerStudy
+from actratio.studies.runner import FinishedRun, Runner
+
+
+@pytest.fixture(scope="module")
+def models(tiny_gpt2: Callable[..., Any], minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Folders of two small models with a tokenizer."""
+    import transformers
+
+    folders = []
+    for activation in ("relu", "gelu_new"):
+        folder = tmp_path_factory.mktemp("models") / activation
+        tiny_gpt2(activation).save_pretrained(folder)
+        transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained(folder)
+        folders.append(str(folder))
+    return folders[0], folders[1]
+
+
+SMALL: dict[str, Callable[[tuple[str, str]], tuple[Study, list[str], dict[str, Any]]]] = {
+    # A study of at least two units, the options of the command that runs it, and a field with another value.
+    "mlp": lambda _: (
+        MlpStudy(architectures=("40-10", "24-8-10"), seeds=2, epochs=4, device="cpu"),
+        ["--architectures", "40-10,24-8-10", "--seeds", "2", "--epochs", "4", "--device", "cpu"],
+        {"epochs": 5},
+    ),
+    "transformer": lambda models: (
+        TransformerStudy(models=models, prompts=("A king.", "A fox and a hound."), device="cpu"),
+        ["--models", ",".join(models), "--prompt", "A king.", "--prompt", "A fox and a hound.", "--device", "cpu"],
+        {"prompts": ("A queen.",)},
+    ),
+}
+
+
+@pytest.fixture(params=list(STUDIES))
+def small(request: pytest.FixtureRequest, models: tuple[str, str]) -> tuple[Study, list[str], dict[str, Any]]:
+    return SMALL[request.param](models)
+
+
+@pytest.fixture
+def study(small: tuple[Study, list[str], dict[str, Any]]) -> Study:
+    return small[0]
+
+
+def finished(study: Study, folder: Path) -> Runner:
+    runner = Runner(study, folder)
+    runner.execute()
+    return runner
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything that a report writes: the page, the figures and the exported tables."""
+    paths = [folder / "report.html", *folder.glob("*.csv"), *(folder / "figures").iterdir()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def test_every_study_is_covered() -> None:
+    assert set(SMALL) == set(STUDIES)
+    assert all(name == study.name for name, study in STUDIES.items())
+
+
+def test_units_are_named_uniquely_and_can_be_sent_to_another_process(study: Study) -> None:
+    units = study.units()
+    assert len(units) >= 2
+    assert len({unit.name for unit in units}) == len(units)
+    assert all(unit.cost > 0 for unit in units)
+    sent_study, sent_units = pickle.loads(pickle.dumps((study, units)))
+    assert sent_units == units
+    assert sent_study.settings() == study.settings()
+
+
+class _Forgetful:
+    """A checkpoint of a unit that runs without a folder, as in another process."""
+
+    def load(self) -> None:
+        return None
+
+    def save(self, make_arrays: Callable[[], Any]) -> None:
+        pass
+
+    def advance(self, share: float) -> None:
+        pass
+
+    def unusable(self, error: Exception) -> Exception:
+        return error
+
+
+def test_units_are_independent_of_each_other_and_of_their_order(study: Study, tmp_path: Path) -> None:
+    runner = finished(study, tmp_path / "run")
+    for unit in reversed(runner.units):
+        again = pickle.loads(pickle.dumps(study)).run(unit, _Forgetful())
+        arrays = runner.folder.load_unit(unit.name)
+        assert set(again) == set(arrays)
+        assert all(torch.equal(again[name], arrays[name]) for name in arrays)
+
+
+def test_the_table_has_the_declared_columns_and_the_settings(study: Study, tmp_path: Path) -> None:
+    runner = finished(study, tmp_path / "run")
+    frame, metadata = read_table(runner.folder.table_path)
+    assert set(study.columns) <= set(frame.columns)
+    assert metadata["settings"] == json.loads(json.dumps(study.settings()))
+    assert {"actratio", "torch", "date", "commit"} <= set(metadata["provenance"])
+    pd.testing.assert_frame_equal(frame, runner.frame(), check_exact=True)
+
+
+def test_a_finished_study_is_not_computed_again(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = finished(study, tmp_path / "run").folder.table_path.read_bytes()
+    monkeypatch.setattr(type(study), "run", None)  # computing a unit would fail
+    assert finished(study, tmp_path / "run").folder.table_path.read_bytes() == before
+
+
+def test_other_settings_are_refused_and_nothing_changes(
+    small: tuple[Study, list[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    study, _, change = small
+    before = finished(study, tmp_path / "run").folder.table_path.read_bytes()
+    with pytest.raises(ActratioError, match=rf"other settings \({next(iter(change))}"):
+        Runner(replace(study, **change), tmp_path / "run")  # type: ignore[type-var]
+    assert (tmp_path / "run" / "results.parquet").read_bytes() == before
+
+
+def test_kill_nine_and_resume_gives_the_identical_table(
+    small: tuple[Study, list[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    study, options, _ = small
+    folder = tmp_path / "cut"
+    # The process waits after its first finished unit, so that the kill always comes in the middle of the study.
+    script = (
+        "import time; from actratio.cli import main; from actratio.studies import runner\n"
+        "save = runner.RunFolder.save_unit\n"
+        "runner.RunFolder.save_unit = lambda *arguments: (save(*arguments), time.sleep(600))\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", script, "study", study.name, *options, "--out", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not any((folder / "neurons").glob("[!.]*.safetensors")):
+        assert process.poll() is None, "the study ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(Runner(study, folder).finished) == 1
+    resumed, whole = finished(study, folder), finished(study, tmp_path / "whole")
+    pd.testing.assert_frame_equal(
+        read_table(resumed.folder.table_path)[0], read_table(whole.folder.table_path)[0], check_exact=True
+    )
+
+
+def test_the_report_is_redrawn_byte_for_byte_by_the_command(
+    study: Study, tmp_path: Path, run_command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished(study, tmp_path / "run").folder.path
+    FinishedRun.read(folder).write_report()
+    before = contents(folder)
+    (folder / "report.html").unlink()
+    assert run_command("report", folder) == 0
+    assert contents(folder) == before
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_json_is_one_object_of_the_common_schema(
+    small: tuple[Study, list[str], dict[str, Any]],
+    tmp_path: Path,
+    run_command: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    study, options, _ = small
+    assert run_command("study", study.name, *options, "--out", tmp_path / "run", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {"settings", "rows", "path", "verdicts"} <= set(said)
+    assert said["settings"] == json.loads(json.dumps(study.settings()))
+    assert said["path"] == str(tmp_path / "run")
+    frame = pd.read_parquet(tmp_path / "run" / "results.parquet")
+    assert [list(row) for row in said["rows"][:1]] == [list(frame.columns)]
+    assert len(said["rows"]) == len(frame)
+    assert said["verdicts"]
+    assert all(isinstance(verdict, str) for verdict in said["verdicts"])
+    assert run_command("report", tmp_path / "run", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == said
+
+
+def test_a_quick_run_says_no_more_than_that_it_is_one(
+    small: tuple[Study, list[str], dict[str, Any]],
+    tmp_path: Path,
+    run_command: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    study, options, _ = small
+    assert run_command("study", study.name, *options, "--out", tmp_path / "run", "--quick", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["settings"]["quick"] is True
+    assert len(said["verdicts"]) == 1
+    assert "quick run" in said["verdicts"][0]
+    full = FinishedRun.read(finished(study, tmp_path / "full").folder.path).findings
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "quick run" in page
+    assert not [sentence for sentence in full.sentences if sentence in page]
+    # A quick run and a full one don't mix.
+    with pytest.raises(ActratioError, match="other settings"):
+        Runner(study, tmp_path / "run")
+
+
+def test_the_command_announces_and_lists_the_study(
+    study: Study, run_command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command("study", "--list", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {"name": study.name, "question": study.summary} in rows
+    assert study.announce()
+    assert run_command("study", study.name, "--help") == 0
+    assert study.summary.split()[0] in capsys.readouterr().out
+
+
+def test_progress_adds_up_to_the_cost(study: Study, tmp_path: Path) -> None:
+    runner = Runner(study, tmp_path / "run")
+    reported: dict[str, float] = {}
+
+    def progress(unit: str, cost: float) -> None:
+        reported[unit] = reported.get(unit, 0) + cost
+
+    runner.execute(progress)
+    assert reported == pytest.approx({unit.name: unit.cost for unit in runner.units})
+
+
+def test_a_folder_with_nothing_finished_is_refused(
+    study: Study, tmp_path: Path, run_command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Runner(study, tmp_path / "run")
+    assert run_command("report", tmp_path / "run") == 2
+    assert f"no finished {study.unit_noun}" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_unknown_study_is_named(
+    tmp_path: Path, run_command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "settings.json").write_text('{"settings": {"study": "astrology"}, "provenance": {}}')
+    assert run_command("report", tmp_path) == 2
+    assert "a study named 'astrology'" in " ".join(capsys.readouterr().err.split())
