@@ -14,9 +14,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from actratio.report.page import Table
+from actratio.report.findings import Table
 from actratio.report.static import save_charts
-from actratio.studies.mlp.analysis import StudyReport
+from actratio.studies import MlpStudy
+from actratio.studies.folder import read_settings
+from actratio.studies.runner import FinishedRun
 
 PAGE = Path(__file__).parent / "results" / "mlp.md"
 
@@ -29,8 +31,9 @@ def markdown(table: Table) -> str:
     return "\n".join([line, rule, *rows])
 
 
-def section(report: StudyReport, name: str) -> str:
-    """All that the page shows of a run; its figures are written beside the page."""
+def section(run: FinishedRun, name: str) -> str:
+    """Return everything that the page shows of a run; its figures are written beside the page."""
+    report = run.findings
     widths, laws = report.tables
     with tempfile.TemporaryDirectory() as folder:
         save_charts(report.charts, Path(folder))
@@ -39,14 +42,14 @@ def section(report: StudyReport, name: str) -> str:
             target.write_bytes((Path(folder) / f"{chart.key}.svg").read_bytes())
     return "\n\n".join(
         [
-            "\n".join(f"- {finding}" for finding in report.findings),
+            "\n".join(f"- {finding}" for finding in report.sentences),
             markdown(widths),
             "Ratios and active neurons are means over the layers of a width, ± half of the 95 % interval over seeds; the published "
             "ratio is the mean over the layers of a width.",
             markdown(laws),
             "In brackets 95 % intervals; what they and the columns mean, see [Scaling laws](../laws.md).",
             "\n".join(f"![{chart.title}](figures/{name}-{chart.key}.svg)" for chart in report.charts),
-            _made_with(report.provenance),
+            _made_with(read_settings(run.path)[1]),
         ]
     )
 
@@ -66,9 +69,9 @@ def main() -> None:
     arguments = parser.parse_args()
     page = PAGE.read_text(encoding="utf-8")
     for run in arguments.runs:
-        report = StudyReport.of(run, arguments.published)
-        name = "bias" if report.settings["bias"] else "no-bias"
-        content = section(report, name)
+        finished = FinishedRun.read(run, MlpStudy.read_published(arguments.published))
+        name = "bias" if finished.settings["bias"] else "no-bias"
+        content = section(finished, name)
         pattern = rf"(<!-- begin: {name} -->\n).*?(<!-- end: {name} -->)"
         page, found = re.subn(
             pattern, lambda match, text=content: f"{match[1]}\n{text}\n\n{match[2]}", page, flags=re.DOTALL
