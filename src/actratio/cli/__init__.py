@@ -1,6 +1,6 @@
-"""The commands: thin, one function each; ``terminal`` prints what they say.
+"""The command line: one thin function per command. Commands parse options, call the library, and print.
 
-To add one: a function in the module of its kind, registered here.
+To add a command, write its function in a module of this package and register it here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from actratio.errors import ActratioError
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Find out how much of a network's MLP compute is wasted, why, and get it back.",
+    help="Measure how much of a network's MLP compute is wasted, explain why, and get it back.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -42,21 +42,21 @@ _INTERRUPTED = 130  # typer's exit status after Ctrl-C
 
 
 def main() -> None:
-    """Run the command line; bad input is one sentence and exit status 2, an interrupt exit status 1."""
+    """Run the command line. Bad input prints one sentence and exits with status 2; an interrupt exits with status 1."""
     try:
         app()
     except ActratioError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)
     except (OSError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's word for what does not fit
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # PyTorch reports a failed allocation so
             raise
         err.print(f"[bold red]failed:[/] {escape(str(error).strip())}", soft_wrap=True, highlight=False)
         sys.exit(1)
     except SystemExit as ended:
         if ended.code != _INTERRUPTED:
             raise
-        err.print("stopped; nothing is half-written, run the same command again")
+        err.print("stopped; no file is half-written. Run the same command again")
         sys.exit(1)
 
 

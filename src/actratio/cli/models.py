@@ -1,4 +1,4 @@
-"""What reads a model: ``measure`` and ``sites``."""
+"""The commands ``measure`` and ``sites``."""
 
 from __future__ import annotations
 
@@ -8,34 +8,40 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode, split_names
+from actratio.cli.options import AllowPickle, Device, DType, EveryRow, Json, TokenizerName, TrustRemoteCode, split_names
 from actratio.cli.terminal import err, print_findings, print_json, print_path, print_table, records, tokens_bar
+from actratio.errors import short
 
 if TYPE_CHECKING:
     from actratio.counting.measurement import Measurement
 
 
 def measure_model(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id of a model of transformers'.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id of a transformers model.")],
     text: Annotated[
         list[str] | None,
         typer.Option(
-            help="Text file, .jsonl file, or Hugging Face data set (owner/name); several times for several.",
+            help="Text file, .jsonl file, or Hugging Face dataset (owner/name); repeat the option for several.",
             show_default="the article's four prompts",
         ),
     ] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="A text itself; several times for several.", show_default=False)
+        list[str] | None, typer.Option(help="The text itself; repeat the option for several.", show_default=False)
     ] = None,
-    column: Annotated[str, typer.Option(help="Field or column that holds the text.")] = "text",
-    length: Annotated[int, typer.Option(min=1, help="Tokens of a sequence at most.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences in a forward pass.")] = 4,
+    column: Annotated[str, typer.Option(help="Field or column with the text.")] = "text",
+    length: Annotated[int, typer.Option(min=1, help="Most tokens per sequence.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences per forward pass.")] = 4,
     packed: Annotated[
-        bool, typer.Option("--packed/--padded", help="Join texts, or start a sequence with each.")
+        bool,
+        typer.Option(
+            "--packed/--padded", help="Join texts into full sequences, or start a new sequence for each text."
+        ),
     ] = False,
-    limit_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens at most.", show_default=False)] = None,
+    limit_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many tokens.", show_default=False)
+    ] = None,
     sites: Annotated[
-        str | None, typer.Option(help="Globs over names, separated by commas.", show_default="MLPs and experts")
+        str | None, typer.Option(help="Globs over site names, separated by commas.", show_default="MLPs and experts")
     ] = None,
     tensors: Annotated[str, typer.Option(help="activation, hidden (gated MLPs), or both.")] = "activation,hidden",
     criteria: Annotated[
@@ -45,19 +51,20 @@ def measure_model(
     dtype: DType = "auto",
     device: Device = "auto",
     device_map: Annotated[
-        str | None, typer.Option(help="As transformers has it, such as auto.", show_default=False)
+        str | None, typer.Option(help="Passed to transformers, for example auto.", show_default=False)
     ] = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", metavar="RUN", help="Results folder.", show_default="runs/measure-MODEL")
     ] = None,
     csv: Annotated[
-        bool, typer.Option("--csv", help="Write sites.csv too, and gpt.csv with the article's columns.")
+        bool, typer.Option("--csv", help="Write the table as sites.csv too, and gpt.csv with the article's columns.")
     ] = False,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
+    every_row: EveryRow = False,
     as_json: Json = False,
 ) -> None:
-    """Measure how many neurons of a model's MLPs fire on some text, exactly, in one pass."""
+    """Measure how many neurons of a model's MLPs fire on a text, exactly, in one pass."""
     from dataclasses import replace
     from itertools import chain
 
@@ -69,12 +76,12 @@ def measure_model(
     from actratio.models import load_model, load_tokenizer, with_decoder_inputs
     from actratio.studies.transformer.profiles import article_table
 
-    wanted = [Criterion.parse(each) for each in split_names([criteria])]
+    parsed = [Criterion.parse(criterion) for criterion in split_names([criteria])]
     folder = out_dir or Path("runs") / ("measure-" + Path(model).resolve().name)
     check_place(folder, model)
     prompts = prompt if prompt or text else list(ARTICLE_PROMPTS)
-    words = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
-    with err.status(f"loading {escape(model)}"):
+    loaded_tokenizer = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
+    with err.status(f"loading {escape(short(model))}"):
         loaded = load_model(
             model,
             dtype=dtype,
@@ -83,15 +90,17 @@ def measure_model(
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
         )
-    texts = chain(prompts or (), *(read_texts(each, column=column) for each in text or ()))
-    batches = token_batches(words, texts, length=length, batch_size=batch_size, packed=packed, limit=limit_tokens)
+    texts = chain(prompts or (), *(read_texts(source, column=column) for source in text or ()))
+    batches = token_batches(
+        loaded_tokenizer, texts, length=length, batch_size=batch_size, packed=packed, limit=limit_tokens
+    )
     with tokens_bar(limit_tokens) as progress:
-        found = measure(
+        measurement = measure(
             loaded,
             with_decoder_inputs(loaded, batches),
             sites=None if sites is None else split_names([sites]),
             tensors=split_names([tensors]),
-            criteria=wanted,
+            criteria=parsed,
             name=model,
             progress=progress,
         )
@@ -103,32 +112,33 @@ def measure_model(
         "packed": packed,
         "limit_tokens": limit_tokens,
     }
-    found = replace(found, settings={**settings, **found.settings})
-    found.save(folder)
+    measurement = replace(measurement, settings={**settings, **measurement.settings})
+    measurement.save(folder)
     if csv:
-        frame = found.to_frame()
+        frame = measurement.to_frame()
         write_csv(folder / "sites.csv", frame)
         write_csv(folder / "gpt.csv", article_table(frame.assign(input=0)))
-    show_measurement(found, folder, as_json=as_json)
+    show_measurement(measurement, folder, every_row=every_row, as_json=as_json)
 
 
 def list_sites(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id of a model of transformers'.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id of a transformers model.")],
     sites: Annotated[
         str | None,
-        typer.Option(help="Globs over names, separated by commas.", show_default="MLPs and experts"),
+        typer.Option(help="Globs over site names, separated by commas.", show_default="MLPs and experts"),
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
+    every_row: EveryRow = False,
     as_json: Json = False,
 ) -> None:
-    """List where a model computes activations, found by following one small forward pass."""
+    """List where a model computes MLP activations, found by following one small forward pass."""
     from dataclasses import asdict
 
     from actratio.models import load_model
     from actratio.sites import find_sites
 
-    with err.status(f"loading {escape(model)}"):
+    with err.status(f"loading {escape(short(model))}"):
         loaded = load_model(model, device="cpu", trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
     found = find_sites(loaded, select=None if sites is None else split_names([sites]))
     if as_json:
@@ -149,10 +159,10 @@ def list_sites(
         ]
         for site in found
     ]
-    print_table(f"Sites of {model}", header, rows, justify="left")
+    print_table(f"Sites of {model}", header, rows, justify="left", every_row=every_row)
 
 
-def show_measurement(measurement: Measurement, folder: Path, *, as_json: bool) -> None:
+def show_measurement(measurement: Measurement, folder: Path, *, every_row: bool, as_json: bool) -> None:
     """Write the report of a measurement into its folder, and print what was found."""
     from actratio.report.measured import measurement_findings
     from actratio.report.page import write_report
@@ -166,6 +176,6 @@ def show_measurement(measurement: Measurement, folder: Path, *, as_json: bool) -
             {"settings": measurement.settings, "rows": rows, "path": str(folder), "verdicts": findings.sentences}
         )
         return
-    print_findings(findings)
+    print_findings(findings, every_row=every_row)
     print_path("measurement", folder)
     print_path("report", page)

@@ -11,11 +11,12 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from rich.markup import escape
 
-from actratio.cli.options import Json, Published, split_names
+from actratio.cli.options import EveryRow, Json, Published, split_names
 from actratio.cli.terminal import err, plural, print_findings, print_json, print_path, print_table, records, units_bar
 from actratio.errors import ActratioError
 from actratio.studies import STUDIES, Study
 from actratio.studies.base import Option
+from actratio.studies.folder import table_path
 from actratio.studies.runner import FinishedRun, Runner
 
 study_app = typer.Typer(
@@ -44,7 +45,14 @@ def list_studies(
 
 
 def run_study(
-    study: Study, out_dir: Path | None, published: Path | None, *, quick: bool, csv: bool, as_json: bool
+    study: Study,
+    out_dir: Path | None,
+    published: Path | None,
+    *,
+    quick: bool,
+    csv: bool,
+    every_row: bool,
+    as_json: bool,
 ) -> None:
     """Run a study, and print and write what it found."""
     reference = None if published is None else study.read_published(published)
@@ -64,10 +72,10 @@ def run_study(
             soft_wrap=True,
         )
         raise typer.Exit(1) from None
-    show_run(runner.folder.path, reference, csv=csv, as_json=as_json)
+    show_run(runner.folder.path, reference, csv=csv, every_row=every_row, as_json=as_json)
 
 
-def show_run(path: Path, published: Any, *, csv: bool, as_json: bool) -> None:
+def show_run(path: Path, published: Any, *, csv: bool, every_row: bool, as_json: bool) -> None:
     """Analyse a study's folder, write its report, and print what was found."""
     with err.status("analysing the results"):
         run = FinishedRun.read(path, published)
@@ -86,8 +94,8 @@ def show_run(path: Path, published: Any, *, csv: bool, as_json: bool) -> None:
             }
         )
         return
-    print_findings(findings)
-    print_path("table", path / "results.parquet")
+    print_findings(findings, every_row=every_row)
+    print_path("table", table_path(path))
     for table in (*tables, *(path / name for name in findings.exports)):
         print_path("", table)
     print_path("report", page)
@@ -107,10 +115,16 @@ def _command_of(kind: type[Study]) -> Callable[..., None]:
     """Return a function with one parameter per option, as typer reads it."""
 
     def command(
-        out_dir: Path | None, published: Path | None, quick: bool, csv: bool, as_json: bool, **values: Any
+        out_dir: Path | None,
+        published: Path | None,
+        quick: bool,
+        csv: bool,
+        every_row: bool,
+        as_json: bool,
+        **values: Any,
     ) -> None:
         given = {name: _parsed(options[name], value) for name, value in values.items() if value is not None}
-        run_study(kind(**given), out_dir, published, quick=quick, csv=csv, as_json=as_json)
+        run_study(kind(**given), out_dir, published, quick=quick, csv=csv, every_row=every_row, as_json=as_json)
 
     options = {field.name: field for field in fields(kind) if "option" in field.metadata}  # type: ignore[arg-type]
     hints = get_type_hints(kind)
@@ -120,6 +134,7 @@ def _command_of(kind: type[Study]) -> Callable[..., None]:
         _keyword("published", Published, None),
         _keyword("quick", Annotated[bool, typer.Option("--quick", help="Try the study out in at most two minutes; the results support no conclusion.")], False),
         _keyword("csv", Annotated[bool, typer.Option("--csv", help="Write the table as results.csv too.")], False),
+        _keyword("every_row", EveryRow, False),
         _keyword("as_json", Json, False),
     ]  # fmt: skip
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

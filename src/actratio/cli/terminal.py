@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from actratio.report.findings import Findings
 
 Justify = Literal["left", "right"]
+_BORDERS = 3  # characters of padding and border per column
+_MOST_ROWS, _ROWS_OF_LONG_TABLES = 40, 20
 _LABEL = 13  # width of the labels before paths
 _PIPE_WIDTH = 120  # rich assumes 80 for a pipe, which would fold the tables
 out = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
@@ -76,10 +79,10 @@ def units_bar(total: float) -> Iterator[Callable[[str, float], None]]:
         bar.update(task, completed=total, description="finished")
 
 
-def print_findings(findings: Findings) -> None:
+def print_findings(findings: Findings, *, every_row: bool = False) -> None:
     """Print the tables, then the sentences."""
     for table in findings.tables:
-        print_table(table.title, table.header, table.rows)
+        print_table(table.title, table.header, table.rows, every_row=every_row)
     print_sentences(findings.sentences)
 
 
@@ -89,14 +92,74 @@ def print_sentences(sentences: Iterable[str]) -> None:
         out.print(f"• {escape(sentence)}", highlight=False)
 
 
-def print_table(title: str, header: list[str], rows: list[list[str]], justify: Justify = "right") -> None:
-    """Print one table; ``justify`` applies to all columns but the first, which is on the left."""
-    table = RichTable(title=escape(title), title_justify="left", title_style="bold")
-    for number, name in enumerate(header):
-        table.add_column(escape(name), justify="left" if number == 0 else justify, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+def print_table(
+    title: str, header: list[str], rows: list[list[str]], justify: Justify = "right", *, every_row: bool = False
+) -> None:
+    """Print one table that fits the terminal.
+
+    Names are never broken in the middle: a prefix that all names of the first column share is moved to the title, and
+    columns that don't fit are left out, from the right. Of a long table, evenly spaced rows are shown.
+
+    Args:
+        justify: of all columns but the first, which is on the left.
+        every_row: show all rows of a long table.
+    """
+    notes = []
+    prefix, rows = _without_common_prefix(rows)
+    shown = rows if every_row or len(rows) <= _MOST_ROWS else _evenly_spaced(rows, _ROWS_OF_LONG_TABLES)
+    if len(shown) < len(rows):
+        notes.append(f"{len(shown)} of {len(rows)} rows; --all shows every row")
+    columns = _fitting_columns(header, shown, out.width)
+    if columns < len(header):
+        notes.append(f"not shown at this width: {', '.join(header[columns:])}")
+    # Not as the table's own title and caption, which are wrapped to the width of the table.
+    out.print(f"[bold]{escape(f'{title}, in {prefix}' if prefix else title)}[/]", highlight=False)
+    table = RichTable()
+    for number, name in enumerate(header[:columns]):
+        # Only the last resort, one column that is wider than the terminal, is folded.
+        table.add_column(
+            escape(name),
+            justify="left" if number == 0 else justify,
+            no_wrap=columns > 1,
+            overflow="fold" if columns == 1 else "ellipsis",
+        )
+    for row in shown:
+        table.add_row(*(escape(cell) for cell in row[:columns]))
     out.print(table)
+    for note in notes:
+        out.print(f"[dim]{escape(note)}[/]", highlight=False)
+
+
+def _without_common_prefix(rows: list[list[str]]) -> tuple[str, list[list[str]]]:
+    """Return the dotted prefix that all names of the first column share, and the rows without it."""
+    names = [row[0].split(".") for row in rows]
+    if len(names) < 2 or not all("." in row[0] for row in rows):
+        return "", rows
+    shared = 0
+    for parts in zip(*(name[:-1] for name in names), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared += 1
+    if not shared:
+        return "", rows
+    return ".".join(names[0][:shared]), [
+        [".".join(name[shared:]), *row[1:]] for name, row in zip(names, rows, strict=True)
+    ]
+
+
+def _evenly_spaced(rows: list[list[str]], number: int) -> list[list[str]]:
+    """Return ``number`` rows, with the first and the last among them."""
+    return [rows[round(place * (len(rows) - 1) / (number - 1))] for place in range(number)]
+
+
+def _fitting_columns(header: list[str], rows: list[list[str]], width: int) -> int:
+    """Return how many columns, from the left, fit the width with their borders; at least one."""
+    used = 1
+    for number, name in enumerate(header):
+        used += max(cell_len(cell) for cell in (name, *(row[number] for row in rows))) + _BORDERS
+        if used > width:
+            return max(1, number)
+    return len(header)
 
 
 def print_path(label: str, path: Path) -> None:

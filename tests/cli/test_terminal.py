@@ -1,0 +1,67 @@
+"""Tables in the terminal: they fit its width, and names stay whole."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from actratio.cli import terminal
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What is printed, at a width that a test sets with ``resize``."""
+    text = io.StringIO()
+    monkeypatch.setattr(terminal, "out", Console(file=text, width=80))
+    return text
+
+
+def resize(width: int) -> None:
+    terminal.out.width = width
+
+
+HEADER = ["site", "tokens", "ratio", "first token", "rest", "dead", "always on", "overlap"]
+ROWS = [[f"model.layers.{n}.mlp", "1,024", "12.34%", "10.00%", "13.00%", "123", "45", "0.55"] for n in range(4)]
+
+
+@pytest.mark.parametrize("width", [30, 40, 80, 120])
+def test_a_table_fits_the_width_and_names_the_columns_that_it_leaves_out(printed: io.StringIO, width: int) -> None:
+    resize(width)
+    terminal.print_table("Ratios", HEADER, ROWS)
+    lines = printed.getvalue().splitlines()
+    assert all(len(line) <= width for line in lines)
+    text = " ".join(printed.getvalue().split())
+    assert all(f"{number}.mlp" in text for number in range(4))
+    assert all(name in text for name in HEADER)  # as a column, or in the note
+    assert ("not shown at this width" in text) == (width < 80)
+
+
+def test_a_shared_prefix_moves_to_the_title(printed: io.StringIO) -> None:
+    terminal.print_table("Ratios", HEADER[:2], [row[:2] for row in ROWS])
+    assert "Ratios, in model.layers" in printed.getvalue()
+    assert "model.layers.0" not in printed.getvalue()
+
+
+def test_names_without_a_shared_prefix_stay_whole(printed: io.StringIO) -> None:
+    terminal.print_table("Ratios", ["site", "ratio"], [["encoder.0", "1%"], ["decoder.0", "2%"], ["head", "3%"]])
+    assert "encoder.0" in printed.getvalue()
+    assert ", in" not in printed.getvalue()
+
+
+def test_a_long_table_is_summarised_unless_every_row_is_asked_for(printed: io.StringIO) -> None:
+    rows = [[f"layers.{number}", str(number)] for number in range(100)]
+    terminal.print_table("Ratios", ["site", "n"], rows)
+    text = printed.getvalue()
+    assert "20 of 100 rows; --all shows every row" in text
+    assert "│ 0 " in text
+    assert "│ 99" in text
+    terminal.print_table("Ratios", ["site", "n"], rows, every_row=True)
+    assert "│ 57" in printed.getvalue()
+
+
+def test_markup_in_a_name_is_text(printed: io.StringIO) -> None:
+    terminal.print_table("[bold]x", ["[red]a"], [["[blink]b"]])
+    assert "[bold]x" in printed.getvalue()
+    assert "[blink]b" in printed.getvalue()
