@@ -1,0 +1,51 @@
+"""The command ``fit``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.cli.conftest import Actratio
+from tests.conftest import ROOT
+
+SMALL = ["--architectures", "16-10,24-8-10", "--seeds", "2", "--epochs", "2"]
+
+
+def test_fit_reads_any_table_of_widths(tmp_path: Path, actratio: Actratio) -> None:
+    pd.DataFrame({"width": [64, 256, 1024], "active_mean": [24.0, 48.0, 96.0]}).to_csv(tmp_path / "t.csv", index=False)
+    done = actratio("fit", "t.csv", cwd=tmp_path)
+    assert "F·√N" in done.stdout
+    content = json.loads(actratio("fit", "t.csv", "--json", cwd=tmp_path).stdout)
+    assert content["laws"][0]["laws"][0]["parameters"]["F"]["value"] == pytest.approx(3.0)
+    assert len(content["rows"]) == 3
+
+
+def test_what_fit_prints_is_as_before(tmp_path: Path, actratio: Actratio) -> None:
+    """The whole of it, against a file; to change it on purpose, write the new output there."""
+    widths, active = [32, 64, 128, 256, 512, 1024], [20.0, 24.0, 36.0, 47.0, 70.0, 95.0]
+    pd.DataFrame({"width": widths, "active_mean": active}).to_csv(tmp_path / "t.csv", index=False)
+    printed = actratio("fit", "t.csv", "--resamples", "200", cwd=tmp_path).stdout
+    assert printed == (ROOT / "tests" / "golden" / "fit.txt").read_text(encoding="utf-8")
+
+
+def test_fit_of_the_article_s_csv_says_whether_the_root_law_holds(
+    tmp_path: Path, published: Path, actratio: Actratio
+) -> None:
+    done = actratio("fit", str(published), "--resamples", "100", cwd=tmp_path)
+    assert "mnist: √N" in done.stdout
+    assert "fashion_mnist: √N" in done.stdout
+    assert "the logits' layer" in done.stdout
+
+
+def test_json_of_a_table_with_dates_and_infinities(tmp_path: Path, actratio: Actratio) -> None:
+    frame = pd.DataFrame(
+        {"width": [64, 128], "active_mean": [6.0, 9.0], "day": pd.Timestamp("2024-01-01"), "other": [np.inf, 1.0]}
+    )
+    frame.to_parquet(tmp_path / "t.parquet")
+    rows = json.loads(actratio("fit", "t.parquet", "--json", cwd=tmp_path).stdout)["rows"]
+    assert rows[0]["other"] is None
+    assert rows[0]["day"].startswith("2024-01-01")

@@ -1,0 +1,102 @@
+"""The command ``study``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.cli.conftest import Actratio
+
+SMALL = ["--architectures", "16-10,24-8-10", "--seeds", "2", "--epochs", "2"]
+
+
+def test_study_prints_the_table_and_the_paths_of_what_it_wrote(tmp_path: Path, actratio: Actratio) -> None:
+    done = actratio("study", "mlp", *SMALL, cwd=tmp_path)
+    assert "activation ratio" in done.stdout
+    assert "√N" in done.stdout
+    folder = tmp_path / "runs" / "mlp-digits"
+    assert (folder / "results.parquet").is_file()
+    assert (folder / "report.html").is_file()
+    assert len(list((folder / "figures").glob("*.svg"))) == len(list((folder / "figures").glob("*.png"))) == 5
+    assert "runs/mlp-digits/results.parquet" in done.stdout
+    assert "2 seeds, 2 epochs, without biases, on cpu" in done.stderr
+    assert "2 trainings; results in" in done.stderr
+
+
+def test_json_is_one_object_alone_on_stdout(tmp_path: Path, actratio: Actratio) -> None:
+    done = actratio("study", "mlp", *SMALL, "--json", "--out", "here", cwd=tmp_path)
+    content = json.loads(done.stdout)
+    assert set(content) == {"settings", "rows", "path", "laws", "verdicts"}
+    assert content["path"] == "here"
+    frame = pd.read_parquet(tmp_path / "here" / "results.parquet")
+    assert len(content["rows"]) == len(frame)
+    assert content["rows"][0]["activation_ratio"] == frame["activation_ratio"].iloc[0]
+    assert content["laws"][0]["dataset"] == "digits"
+    assert [law["law"] for law in content["laws"][0]["laws"]] == ["sqrt", "power", "saturating", "logarithmic"]
+
+
+def test_csv_has_the_article_s_columns(tmp_path: Path, actratio: Actratio) -> None:
+    actratio("study", "mlp", *SMALL, "--csv", "--out", "run", cwd=tmp_path)
+    article = pd.read_csv(tmp_path / "run" / "article.csv")
+    assert article.columns[:3].tolist() == ["Dataset", "Model", "Epoch"]
+    tidy = pd.read_csv(tmp_path / "run" / "results.csv")
+    assert "activation_ratio" in tidy.columns
+    fitted = json.loads(actratio("fit", "run/article.csv", "--resamples", "0", "--json", cwd=tmp_path).stdout)
+    again = json.loads(actratio("fit", "run", "--resamples", "0", "--json", cwd=tmp_path).stdout)
+    ours, theirs = (each["laws"][0]["laws"][0]["parameters"]["F"]["value"] for each in (fitted, again))
+    assert ours == pytest.approx(theirs, rel=1e-9)
+
+
+def test_control_c_ends_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "actratio.cli", "study", "mlp", "--out", "run", "--epochs", "500"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+        # What a shell starts in the background ignores the interrupt, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run" / "settings.json").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert "run the same command again to resume" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_study_of_one_width_is_shown_without_laws(tmp_path: Path, actratio: Actratio) -> None:
+    done = actratio(
+        "study", "mlp", "--architectures", "16-10", "--seeds", "2", "--epochs", "1", "--out", "run", cwd=tmp_path
+    )
+    assert "no law was fitted: all observations have the width 16" in " ".join(done.stdout.split())
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_a_log_without_a_terminal_shows_how_far_it_is(tmp_path: Path, actratio: Actratio) -> None:
+    done = actratio("study", "mlp", *SMALL, cwd=tmp_path)
+    assert "100% done" in done.stderr
+
+
+def test_a_file_with_a_comma_in_its_name_is_one_data_set(tmp_path: Path, actratio: Actratio) -> None:
+    rows = [f"{i % 7},{i % 5},{i % 2}" for i in range(40)]
+    (tmp_path / "a,b.csv").write_text("\n".join(["x,y,label", *rows]))
+    arguments = ["--datasets", "a,b.csv", "--architectures", "4-2,3-2", "--seeds", "1", "--epochs", "1", "--out", "run"]
+    assert "a,b.csv" in actratio("study", "mlp", *arguments, cwd=tmp_path).stdout
