@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from actratio import ActratioError, Measurement, Probe, find_sites, load, measure
 from actratio.counting.counts import SiteCounts
-from actratio.counting.criteria import Criterion
+from actratio.counting.criteria import Positive
 from actratio.counting.kernels.reference import count
 from tests.sites.test_find import Blocks, D, ParallelExperts
 from tests.test_models import tiny
@@ -294,7 +294,7 @@ def test_recomputed_activations_are_counted_once(reentrant: bool) -> None:
     # Version 6 of transformers has the newer name alone, and older ones have the other.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": reentrant})
-    with Probe(model, find_sites(model), criteria=[Criterion("positive")]) as probe:
+    with Probe(model, find_sites(model), criteria=[Positive()]) as probe:
         model(**BATCH, labels=IDS).loss.backward()
     assert {c.tokens for each in probe.counted.values() for c in each.counts.values()} == {int(LEFT.sum())}
 

@@ -59,7 +59,7 @@ def measure_model(
     from dataclasses import replace
     from itertools import chain
 
-    from actratio.counting.criteria import Criterion
+    from actratio.counting.criteria import parse_criterion
     from actratio.counting.measurement import check_place
     from actratio.counting.measuring import measure
     from actratio.data.text import ARTICLE_PROMPTS, read_texts, token_batches
@@ -68,7 +68,7 @@ def measure_model(
     from actratio.studies.mlp.study import specs
     from actratio.studies.transformer.study import article_table
 
-    wanted = [Criterion.parse(each) for each in specs([criteria])]
+    wanted = [parse_criterion(each) for each in specs([criteria])]
     folder = out_dir or Path("runs") / ("measure-" + Path(model).resolve().name)
     check_place(folder, model)
     prompts = prompt if prompt or text else list(ARTICLE_PROMPTS)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actratio.counting.criteria import Criterion
+from actratio.counting.criteria import Criterion, parse_criterion
 from actratio.counting.measurement import Measurement
 from actratio.counting.probe import TENSORS, Probe
 from actratio.errors import SiteError
@@ -57,7 +57,7 @@ def measure(
         raise SiteError(f"there is no tensor {unknown[0] if unknown else ''!r}; write {' or '.join(TENSORS)}")
     if not criteria:
         raise SiteError("there is no criterion to count by; write one, such as positive")
-    wanted = [each if isinstance(each, Criterion) else Criterion.parse(each) for each in criteria]
+    wanted = [each if isinstance(each, Criterion) else parse_criterion(each) for each in criteria]
     device = device_of(model)
     probe: Probe | None = None
     every: list[Site] = []

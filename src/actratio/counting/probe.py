@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from actratio.counting.counts import SiteCounts
-from actratio.counting.criteria import Criterion
+from actratio.counting.criteria import Criterion, Positive
 from actratio.counting.kernels import count
 from actratio.counting.magnitudes import Magnitudes
 from actratio.errors import SiteError
@@ -65,7 +65,7 @@ class Probe:
         sites: Sequence[Site],
         *,
         tensors: Iterable[str] = TENSORS,
-        criteria: Iterable[Criterion] = (Criterion("positive"),),
+        criteria: Iterable[Criterion] = (Positive(),),
         counts_alone: bool = False,
     ) -> None:
         self.sites = list(sites)
@@ -82,6 +82,10 @@ class Probe:
             for tensor in self._tensors:
                 if tensor == "activation" or site.gated:
                     self.counted[site.name, tensor] = Counted()
+        self._criteria = {
+            site.name: [(criterion, criterion.for_site(site.name)) for criterion in self.criteria]
+            for site in self.sites
+        }
         if self.sites and not self.counted:
             raise SiteError(
                 "no site has a hidden tensor beside its activation, because no MLP is gated; measure the activation"
@@ -294,16 +298,16 @@ class Probe:
         flat = x.reshape(-1, x.shape[-1])
         if rows.index is not None:
             flat = flat[rows.index.to(flat.device)]
-        for number, criterion in enumerate(self.criteria):
-            norms = self._column_norms(site) if criterion.weighs else None
+        for number, (criterion, at_site) in enumerate(self._criteria[site.name]):
+            norms = self._column_norms(site) if at_site.needs_norms else None
             made, magnitudes = count(
                 flat,
-                criterion,
+                at_site,
                 rows.lengths,
                 rows.first,
                 norms=norms,
                 magnitudes=number == 0 and not self._counts_alone,
-                sets=not self._counts_alone,
+                co_activation=not self._counts_alone,
             )
             tokens = self._tokens[self._side(site)]
             if tokens is not None:
