@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -61,19 +61,26 @@ def measure(
         raise SiteError("there is no criterion to count by; write one, such as positive")
     parsed = [item if isinstance(item, Criterion) else parse_criterion(item) for item in criteria]
     device = device_of(model)
-    with evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad(), ExitStack() as block:
         inputs = (_without_cache(model, _inputs(batch, device)) for batch in batches)
         first = next(inputs, None)
         if first is None:
             raise SiteError("there are no batches to measure; give at least one")
-        found = trace(model, first)
-        probe = Probe(model, choose(found, sites), tensors=tensors, criteria=parsed, counts_alone=counts_alone)
-        with probe:
-            for batch_inputs in chain([first], inputs):
-                probe.enabled = True
-                call(model, batch_inputs)
-                probe.enabled = False  # what makes the next batch may run the model too
-                progress(probe.tokens)
+        for few_tokens in (True, False):
+            try:
+                found = trace(model, first, few_tokens=few_tokens)
+                probe = Probe(model, choose(found, sites), tensors=tensors, criteria=parsed, counts_alone=counts_alone)
+                block.enter_context(probe)
+                call(model, first)
+                break
+            except SiteError:  # perhaps a site runs only in longer sequences, or more often in them
+                block.close()
+                if not few_tokens:
+                    raise
+        progress(probe.tokens)
+        while (batch_inputs := _next_uncounted(inputs, probe)) is not None:
+            call(model, batch_inputs)
+            progress(probe.tokens)
     settings: dict[str, Any] = {
         "tensors": list(tensors),
         "criteria": [str(criterion) for criterion in parsed],
@@ -82,6 +89,15 @@ def measure(
     if sites is None:
         settings["left_out"] = dict(Counter(site.role for site in found if site.down and site not in probe.sites))
     return Measurement.of(probe, name or getattr(model, "name_or_path", "") or type(model).__name__, settings)
+
+
+def _next_uncounted(inputs: Iterator[Any], probe: Probe) -> Any:
+    """Return the next batch; what makes it may run the model too, which is not counted."""
+    probe.enabled = False
+    try:
+        return next(inputs, None)
+    finally:
+        probe.enabled = True
 
 
 def _inputs(batch: Any, device: torch.device) -> Any:
