@@ -10,55 +10,55 @@ import pytest
 import torch
 from torch import Tensor
 
-from actratio.counting.criteria import Criterion
+from actratio.counting.criteria import Criterion, Positive
 from actratio.counting.kernels import reference
 from actratio.counting.magnitudes import Magnitudes
-from tests.counting.test_kernels import same, sample
+from tests.counting.test_kernels import EXAMPLES, assert_same_counts, sample
 
-cuda = pytest.importorskip("actratio.counting.kernels.cuda", reason="Triton is for Linux alone")
+cuda = pytest.importorskip("actratio.counting.kernels.cuda", reason="Triton runs on Linux only")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def check(x: Tensor, criterion: Criterion, lengths: list[int], first: Tensor | None, norms: Tensor | None) -> None:
     x = x.to(DEVICE)
     norms = None if norms is None else norms.to(DEVICE)
-    counts, magnitudes = cuda.count(x, criterion, lengths, first, norms=norms, magnitudes=True, sets=True)
-    same(counts.cpu(), reference.count(criterion.active(x, norms), lengths, first).cpu())
+    counts, magnitudes = cuda.count(x, criterion, lengths, first, norms=norms, magnitudes=True, co_activation=True)
+    assert_same_counts(counts.cpu(), reference.count(criterion.active(x, norms), lengths, first).cpu())
     assert torch.equal(magnitudes.counts, Magnitudes.of(x).counts)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("text", ["positive", "nonzero", "above(0.7)", "contribution(0.5)"])
-def test_every_type_and_criterion(text: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("criterion", EXAMPLES, ids=str)
+def test_cuda_kernel_counts_every_dtype_and_criterion(criterion: Criterion, dtype: torch.dtype) -> None:
     lengths = [3, 0, 14]
-    x, criterion = sample(17, 65, dtype), Criterion.parse(text)
-    norms = torch.rand(65) + 0.1 if criterion.weighs else None
+    x = sample(17, 65, dtype)
+    norms = torch.rand(65) + 0.1 if criterion.needs_norms else None
     check(x, criterion, lengths, torch.arange(17) % 3 == 0, norms)
 
 
 @pytest.mark.parametrize(("lengths", "width"), [([1], 1), ([], 8), ([17], 300), ([2, 2], 256)])
-def test_shapes_at_the_edges_of_tiles(lengths: list[int], width: int) -> None:
-    check(sample(sum(lengths), width, torch.bfloat16), Criterion("positive"), lengths, None, None)
+def test_cuda_kernel_counts_shapes_at_the_edges_of_tiles(lengths: list[int], width: int) -> None:
+    check(sample(sum(lengths), width, torch.bfloat16), Positive(), lengths, None, None)
 
 
-def test_a_sequence_longer_than_the_longest_window_overlaps_across_its_pieces() -> None:
-    check(sample(600, 9, torch.float32), Criterion("positive"), [513, 87], None, None)
+def test_cuda_kernel_overlap_crosses_the_pieces_of_a_long_sequence() -> None:
+    check(sample(600, 9, torch.float32), Positive(), [513, 87], None, None)
 
 
-def test_rows_that_lie_apart() -> None:
-    check(torch.randn(40, 12)[::2, 2:9], Criterion("positive"), [20], None, None)
-    check(torch.randn(9, 20).T, Criterion("positive"), [20], None, None)
+def test_cuda_kernel_counts_rows_that_are_not_contiguous() -> None:
+    check(torch.randn(40, 12)[::2, 2:9], Positive(), [20], None, None)
+    check(torch.randn(9, 20).T, Positive(), [20], None, None)
 
 
-def test_counts_alone() -> None:
+def test_cuda_kernel_counts_without_co_activation() -> None:
     x = sample(20, 40, torch.float32).to(DEVICE)
-    counts, magnitudes = cuda.count(x, Criterion("positive"), [20], None, magnitudes=False, sets=False)
-    same(counts.cpu(), reference.count(x > 0, [20], sets=False).cpu())
+    counts, magnitudes = cuda.count(x, Positive(), [20], None, magnitudes=False, co_activation=False)
+    assert_same_counts(counts.cpu(), reference.count(x > 0, [20], co_activation=False).cpu())
     assert magnitudes is None
 
 
-def test_it_takes_what_lies_on_a_gpu() -> None:
-    assert not cuda.takes(torch.zeros(1, 1), Criterion("positive"))
+def test_cuda_kernel_refuses_cpu_tensors() -> None:
+    assert not cuda.supports(torch.zeros(1, 1), Positive())
 
 
 COMPILE = """
@@ -92,7 +92,7 @@ compile(
 """
 
 
-def test_it_compiles_for_gpus_also_where_there_is_none() -> None:
+def test_cuda_kernels_compile_without_a_gpu() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     ran = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

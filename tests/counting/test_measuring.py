@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from actratio import ActratioError, Measurement, Probe, find_sites, load, measure
 from actratio.counting.counts import SiteCounts
-from actratio.counting.criteria import Criterion
+from actratio.counting.criteria import Positive
 from actratio.counting.kernels.reference import count
 from tests.sites.test_find import Blocks, D, ParallelExperts
 from tests.test_models import tiny
@@ -294,7 +294,7 @@ def test_recomputed_activations_are_counted_once(reentrant: bool) -> None:
     # Version 6 of transformers has the newer name alone, and older ones have the other.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": reentrant})
-    with Probe(model, find_sites(model), criteria=[Criterion("positive")]) as probe:
+    with Probe(model, find_sites(model), criteria=[Positive()]) as probe:
         model(**BATCH, labels=IDS).loss.backward()
     assert {c.tokens for each in probe.counted.values() for c in each.counts.values()} == {int(LEFT.sum())}
 
@@ -511,3 +511,66 @@ def test_a_copy_made_inside_a_probe_counts_nothing() -> None:
     copied(x)
     assert probe.tokens == 2
     assert not model._forward_hooks
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "mixtral"])
+def test_hooks_are_registered_once_for_any_number_of_batches(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[str] = []
+    for name in ("register_forward_hook", "register_forward_pre_hook"):
+        original = getattr(nn.Module, name)
+
+        def register(*args: Any, _original: Any = original, _name: str = name, **kwargs: Any) -> Any:
+            registered.append(_name)
+            return _original(*args, **kwargs)
+
+        monkeypatch.setattr(nn.Module, name, register)
+    model = tiny(kind)
+    measure(model, [BATCH])
+    once = len(registered)
+    assert once
+    measure(model, [BATCH] * 5)
+    assert len(registered) == 2 * once
+
+
+def test_a_probe_can_be_entered_again_and_disabled() -> None:
+    model = MLP()
+    probe = Probe(model, find_sites(model, X))
+    for _ in range(2):
+        with probe:
+            model(X)
+        model(X)  # outside the block
+    with probe:
+        probe.enabled = False
+        model(X)
+    assert probe.tokens == 2 * len(X)
+
+
+def test_batches_that_are_made_by_the_model_are_not_counted() -> None:
+    model = MLP()
+
+    def batches() -> Any:
+        for _ in range(3):
+            model(X)
+            yield X
+
+    assert measure(model, batches()).rows[0].counts.tokens == 3 * len(X)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
+@pytest.mark.parametrize("given", [{}, {"use_cache": True}])
+def test_measure_builds_no_cache_unless_the_batch_asks_for_it(kind: str, given: dict[str, bool]) -> None:
+    model, seen = tiny(kind), []
+
+    def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        seen.append((kwargs["use_cache"], output.get("past_key_values") is not None))
+
+    model.config.is_decoder = kind != "bert"
+    measure(model, [BATCH])
+    handle = model.register_forward_hook(hook, with_kwargs=True)
+    cached = measure(model, [{**BATCH, **given}])
+    if not given:
+        measure(model, [IDS])  # a tensor is passed by the name of the first parameter
+    handle.remove()
+    assert all(use_cache == bool(given) for use_cache, _ in seen)
+    assert given or not any(has_cache for _, has_cache in seen)
+    assert same(cached.rows[0].counts, measure(model, [BATCH]).rows[0].counts)

@@ -9,9 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actratio import ActratioError
 from actratio.counting.counts import BLOCKS, WINDOWS, SiteCounts
-from actratio.counting.criteria import Criterion
 from actratio.counting.kernels.reference import count
 from actratio.counting.magnitudes import BINS, Magnitudes, edges
 
@@ -116,32 +114,6 @@ def test_any_split_into_sequences_merges_to_the_whole(data: st.DataObject) -> No
     assert len(whole.union) == len(WINDOWS)
     assert whole.idle_blocks is not None
     assert len(whole.idle_blocks) == len(BLOCKS)
-
-
-@pytest.mark.parametrize(
-    ("text", "active"),
-    [
-        ("positive", [False, False, True, True, False]),
-        ("nonzero", [True, False, True, True, True]),
-        ("above(2)", [True, False, False, True, False]),
-        ("contribution(2)", [True, False, True, True, False]),
-    ],
-)
-def test_each_criterion_by_hand(text: str, active: list[bool]) -> None:
-    x = torch.tensor([[-2.0, 0.0, 1.0, 3.0, math.nan]])
-    norms = torch.tensor([1.0, 1.0, 2.0, 1.0, 1.0])
-    criterion = Criterion.parse(text)
-    assert criterion.active(x, norms)[0].tolist() == active
-    assert str(criterion) == text
-    assert criterion.weighs == text.startswith("contribution")
-
-
-@pytest.mark.parametrize(
-    "text", ["", "big", "above", "above()", "above(x)", "above(0)", "above(-1)", "above(inf)", "positive(1)", "above(1"]
-)
-def test_a_criterion_that_makes_no_sense_is_refused(text: str) -> None:
-    with pytest.raises(ActratioError, match="criterion"):
-        Criterion.parse(text)
 
 
 def test_magnitudes_by_hand() -> None:

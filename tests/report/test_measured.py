@@ -134,7 +134,7 @@ def test_the_table_names_what_differs(found: Measurement) -> None:
 
 def test_what_was_not_counted_is_not_drawn() -> None:
     mask = torch.ones(3, 4, dtype=torch.bool)
-    alone = Row(site("one", 0, 4), "activation", "positive", reference.count(mask, [3], sets=False))
+    alone = Row(site("one", 0, 4), "activation", "positive", reference.count(mask, [3], co_activation=False))
     found = Measurement("m", [alone], {}, {}, {})
     assert [each.key for each in measurement_charts(found)] == ["profile", "ranks", "silent"]
     assert len(measurement_sentences(found)) == 2

@@ -68,7 +68,7 @@ def measure_model(
     from dataclasses import replace
     from itertools import chain
 
-    from actratio.counting.criteria import Criterion
+    from actratio.counting.criteria import parse_criterion
     from actratio.counting.measurement import check_place
     from actratio.counting.measuring import measure
     from actratio.data.text import ARTICLE_PROMPTS, read_texts, token_batches
@@ -76,7 +76,7 @@ def measure_model(
     from actratio.models import load_model, load_tokenizer, with_decoder_inputs
     from actratio.studies.transformer.profiles import article_table
 
-    parsed = [Criterion.parse(criterion) for criterion in split_names([criteria])]
+    parsed = [parse_criterion(criterion) for criterion in split_names([criteria])]
     folder = out_dir or Path("runs") / ("measure-" + Path(model).resolve().name)
     check_place(folder, model)
     prompts = prompt if prompt or text else list(ARTICLE_PROMPTS)

@@ -1,94 +1,191 @@
 """What counts as an active neuron.
 
-To add one: a ``Criterion`` and its line in ``_KINDS``.
+To add a criterion, write its class here and list the class in ``CRITERIA``. Kernels that don't know the class leave
+it to the reference, so counts are right from the start.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from actratio.errors import CriterionError
 
-_Test = Callable[[Tensor, float, Tensor | None], Tensor]
 
+class Criterion(ABC):
+    """Decides which neurons of an activation are active.
 
-def nearest(threshold: float, dtype: torch.dtype) -> float:
-    """The threshold as a number of this type, as torch compares, but never zero, which every zero would reach."""
-    rounded = float(torch.tensor(threshold, dtype=torch.float64).to(dtype))
-    return rounded or torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    Attributes:
+        name: the name in tables and on the command line.
+        needs_norms: whether ``active`` needs the norms of the down projection's columns.
+    """
 
+    name: ClassVar[str]
+    needs_norms: ClassVar[bool] = False
 
-def _given(norms: Tensor | None) -> Tensor:
-    if norms is None:
-        raise ValueError("contribution(τ) needs the norms of the down projection's columns")
-    return norms
+    @abstractmethod
+    def active(self, x: Tensor, norms: Tensor | None = None) -> Tensor:
+        """Return a bool tensor that says which elements are active.
 
+        Args:
+            x: activations, (tokens, width).
+            norms: ‖W_down[:, i]‖₂ in float32, (width,), for criteria with ``needs_norms``.
+        """
 
-_KINDS: dict[str, tuple[bool, bool, _Test]] = {
-    # name: has a threshold, needs the down projection's column norms, test
-    "positive": (False, False, lambda x, tau, norms: x > 0),
-    "nonzero": (False, False, lambda x, tau, norms: x != 0),
-    "above": (True, False, lambda x, tau, norms: x.abs() >= nearest(tau, x.dtype)),
-    "contribution": (True, True, lambda x, tau, norms: x.abs().float() * _given(norms) >= nearest(tau, torch.float32)),
-}
+    def for_site(self, site_name: str) -> Criterion:
+        """Return the criterion to use at one site; by default the same at all sites."""
+        return self
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
-class Criterion:
-    """One of ``positive`` (x > 0), ``nonzero`` (x ≠ 0), ``above(τ)`` (\\|x\\| ≥ τ) and ``contribution(τ)``
-    (\\|x\\| · ‖W_down[:, i]‖₂ ≥ τ: what the neuron adds to the MLP's output).
+class Positive(Criterion):
+    """Active: x > 0. NaN isn't active.
 
-    NaN is active for ``nonzero`` alone: a kernel could not skip it. A threshold is rounded to the type of what it is
-    compared with (for ``contribution``, float32).
-
-    >>> Criterion.parse("above(0.5)")
-    Criterion(kind='above', threshold=0.5)
+    >>> Positive().active(torch.tensor([[-1.0, 0.0, 2.0]])).tolist()
+    [[False, False, True]]
     """
 
-    kind: str
-    threshold: float = math.nan
-
-    @classmethod
-    def parse(cls, text: str) -> Criterion:
-        """Read ``positive``, ``above(0.1)`` and the like.
-
-        Raises:
-            CriterionError: unknown, or a threshold that is missing, not a positive number, or too much.
-        """
-        match = re.fullmatch(r"\s*([a-z]+)\s*(?:\(\s*([^()]*?)\s*\))?\s*", text)
-        if match is None or match[1] not in _KINDS:
-            raise CriterionError(
-                f"there is no criterion {text!r}; write positive, nonzero, above(τ) or contribution(τ)"
-            )
-        kind, given = match[1], match[2]
-        if not _KINDS[kind][0]:
-            if given is not None:
-                raise CriterionError(f"the criterion {kind} has no threshold; write it without {given!r}")
-            return cls(kind)
-        try:
-            threshold = float(given or "")
-        except ValueError:
-            threshold = math.nan
-        if not (math.isfinite(threshold) and threshold > 0):
-            raise CriterionError(
-                f"the criterion {kind} needs a threshold above zero, such as {kind}(0.1), not {text!r}"
-            )
-        return cls(kind, threshold)
-
-    def __str__(self) -> str:
-        return self.kind if math.isnan(self.threshold) else f"{self.kind}({self.threshold:g})"
-
-    @property
-    def weighs(self) -> bool:
-        """Whether it needs the norms of the down projection's columns."""
-        return _KINDS[self.kind][1]
+    name: ClassVar[str] = "positive"
 
     def active(self, x: Tensor, norms: Tensor | None = None) -> Tensor:
-        """Which elements of ``x`` (tokens, width) are active; ``norms`` (width,) are ‖W_down[:, i]‖₂."""
-        return _KINDS[self.kind][2](x, self.threshold, norms)
+        return x > 0
+
+
+@dataclass(frozen=True)
+class Nonzero(Criterion):
+    """Active: x ≠ 0. NaN is active, because a kernel could not skip it."""
+
+    name: ClassVar[str] = "nonzero"
+
+    def active(self, x: Tensor, norms: Tensor | None = None) -> Tensor:
+        return x != 0
+
+
+@dataclass(frozen=True)
+class Above(Criterion):
+    """Active: \\|x\\| ≥ threshold, with the threshold rounded to the dtype of x. NaN isn't active.
+
+    >>> str(Above(0.5))
+    'above(0.5)'
+    """
+
+    name: ClassVar[str] = "above"
+    threshold: float
+
+    def active(self, x: Tensor, norms: Tensor | None = None) -> Tensor:
+        values = x if x.is_floating_point() else x.float()
+        return values.abs() >= nearest(self.threshold, values.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.threshold:g})"
+
+
+@dataclass(frozen=True)
+class Contribution(Criterion):
+    """Active: \\|x\\| · ‖W_down[:, i]‖₂ ≥ threshold, in float32. NaN isn't active.
+
+    The product is the length of what the neuron adds to the MLP's output.
+    """
+
+    name: ClassVar[str] = "contribution"
+    needs_norms: ClassVar[bool] = True
+    threshold: float
+
+    def active(self, x: Tensor, norms: Tensor | None = None) -> Tensor:
+        if norms is None:
+            raise ValueError("contribution needs the norms of the down projection's columns; pass norms")
+        return x.float().abs() * norms >= nearest(self.threshold, torch.float32)
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.threshold:g})"
+
+
+@dataclass(frozen=True, eq=False)
+class Thresholds(Criterion):
+    """Active: not \\|h\\| ≤ τᵢ, with a threshold for each neuron of each site. NaN is active, as in sparse layers.
+
+    Attributes:
+        by_site: thresholds (width,) by the site's name.
+
+    >>> limits = Thresholds({"layers.0.mlp": torch.tensor([0.1, 2.0])})
+    >>> limits.for_site("layers.0.mlp").active(torch.tensor([[1.0, 1.0]])).tolist()
+    [[True, False]]
+    """
+
+    name: ClassVar[str] = "thresholds"
+    by_site: Mapping[str, Tensor]
+
+    def active(self, x: Tensor, norms: Tensor | None = None) -> Tensor:
+        raise TypeError("thresholds differ from site to site; call for_site first")
+
+    def for_site(self, site_name: str) -> Criterion:
+        """Return the criterion with the thresholds of one site.
+
+        Raises:
+            CriterionError: the site has no thresholds.
+        """
+        if site_name not in self.by_site:
+            raise CriterionError(f"there are no thresholds for the site {site_name}; give a tensor (width,) for it")
+        return _SiteThresholds(self.by_site[site_name])
+
+
+@dataclass(frozen=True, eq=False)
+class _SiteThresholds(Criterion):
+    name: ClassVar[str] = Thresholds.name
+    thresholds: Tensor
+
+    def active(self, x: Tensor, norms: Tensor | None = None) -> Tensor:
+        if x.shape[-1] != len(self.thresholds):
+            raise CriterionError(
+                f"there are {len(self.thresholds)} thresholds for {x.shape[-1]} neurons; give one for each neuron"
+            )
+        # Both have dimensions, so torch compares a half-precision activation with float32 thresholds in float32.
+        return ~(x.abs() <= self.thresholds.to(x.device))
+
+
+CRITERIA: dict[str, type[Criterion]] = {kind.name: kind for kind in (Positive, Nonzero, Above, Contribution)}
+"""Criteria that can be written as text, by name."""
+
+
+def parse_criterion(text: str) -> Criterion:
+    """Return the criterion that a text names: ``positive``, ``above(0.1)`` and so on.
+
+    Raises:
+        CriterionError: the name is unknown, or the threshold is missing, not a positive number, or not expected.
+
+    >>> parse_criterion("above(0.5)")
+    Above(threshold=0.5)
+    """
+    match = re.fullmatch(r"\s*([a-z]+)\s*(?:\(\s*([^()]*?)\s*\))?\s*", text)
+    if match is None or match[1] not in CRITERIA:
+        known = [f"{name}(τ)" if fields(kind) else name for name, kind in CRITERIA.items()]  # type: ignore[arg-type]
+        raise CriterionError(f"there is no criterion {text!r}; write {', '.join(known[:-1])} or {known[-1]}")
+    name, argument = match[1], match[2]
+    kind = CRITERIA[name]
+    if not fields(kind):  # type: ignore[arg-type]
+        if argument is not None:
+            raise CriterionError(f"the criterion {name} has no threshold, but {argument!r} was given; write {name}")
+        return kind()
+    try:
+        threshold = float(argument or "")
+    except ValueError:
+        threshold = math.nan
+    if not (math.isfinite(threshold) and threshold > 0):
+        raise CriterionError(f"the criterion {name} needs a threshold above zero, such as {name}(0.1), not {text!r}")
+    return kind(threshold)  # type: ignore[call-arg]
+
+
+def nearest(threshold: float, dtype: torch.dtype) -> float:
+    """Return the threshold rounded to a dtype, as torch compares it; never zero, because every zero would reach it."""
+    rounded = float(torch.tensor(threshold, dtype=torch.float64).to(dtype))
+    return rounded or torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps

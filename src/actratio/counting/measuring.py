@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from actratio.counting.criteria import Criterion
+from actratio.counting.criteria import Criterion, parse_criterion
 from actratio.counting.measurement import Measurement
 from actratio.counting.probe import TENSORS, Probe
 from actratio.errors import SiteError
-from actratio.sites import Site, call, choose, device_of, evaluating, trace
+from actratio.sites import call, choose, device_of, evaluating, trace
 from actratio.sites.find import Select
 
 Progress = Callable[[int], None]
@@ -57,39 +59,49 @@ def measure(
         raise SiteError(f"there is no tensor {unknown[0] if unknown else ''!r}; write {' or '.join(TENSORS)}")
     if not criteria:
         raise SiteError("there is no criterion to count by; write one, such as positive")
-    wanted = [each if isinstance(each, Criterion) else Criterion.parse(each) for each in criteria]
+    parsed = [item if isinstance(item, Criterion) else parse_criterion(item) for item in criteria]
     device = device_of(model)
-    probe: Probe | None = None
-    every: list[Site] = []
-    with evaluating(model), torch.no_grad():
-        for batch in batches:
-            inputs = _inputs(batch, device)
-            if probe is None:
-                every = trace(model, inputs)
-                probe = Probe(
-                    model,
-                    choose(every, sites),
-                    tensors=tensors,
-                    criteria=wanted,
-                    counts_alone=counts_alone,
-                )
-            with probe:
-                call(model, inputs)
+    with evaluating(model), torch.no_grad(), ExitStack() as block:
+        inputs = (_without_cache(model, _inputs(batch, device)) for batch in batches)
+        first = next(inputs, None)
+        if first is None:
+            raise SiteError("there are no batches to measure; give at least one")
+        for few_tokens in (True, False):
+            try:
+                found = trace(model, first, few_tokens=few_tokens)
+                probe = Probe(model, choose(found, sites), tensors=tensors, criteria=parsed, counts_alone=counts_alone)
+                block.enter_context(probe)
+                call(model, first)
+                break
+            except SiteError:  # perhaps a site runs only in longer sequences, or more often in them
+                block.close()
+                if not few_tokens:
+                    raise
+        progress(probe.tokens)
+        while (batch_inputs := _next_uncounted(inputs, probe)) is not None:
+            call(model, batch_inputs)
             progress(probe.tokens)
-    if probe is None:
-        raise SiteError("there are no batches to measure; give at least one")
     settings: dict[str, Any] = {
         "tensors": list(tensors),
-        "criteria": [str(each) for each in wanted],
+        "criteria": [str(criterion) for criterion in parsed],
         "counts_alone": counts_alone,
     }
     if sites is None:
-        settings["left_out"] = dict(Counter(site.role for site in every if site.down and site not in probe.sites))
+        settings["left_out"] = dict(Counter(site.role for site in found if site.down and site not in probe.sites))
     return Measurement.of(probe, name or getattr(model, "name_or_path", "") or type(model).__name__, settings)
 
 
+def _next_uncounted(inputs: Iterator[Any], probe: Probe) -> Any:
+    """Return the next batch; what makes it may run the model too, which is not counted."""
+    probe.enabled = False
+    try:
+        return next(inputs, None)
+    finally:
+        probe.enabled = True
+
+
 def _inputs(batch: Any, device: torch.device) -> Any:
-    """What the model reads of a batch, on its device."""
+    """Return what the model reads of a batch, on the model's device."""
     if isinstance(batch, tuple | list):
         batch = batch[0]
     if isinstance(batch, Mapping):
@@ -99,3 +111,15 @@ def _inputs(batch: Any, device: torch.device) -> Any:
             f"a batch is a {type(batch).__name__}; it must be a tensor, a mapping of tensors, or a pair (x, y)"
         )
     return batch.to(device)
+
+
+def _without_cache(model: nn.Module, inputs: Any) -> Any:
+    """Tell a model from transformers to build no KV cache, which nothing would read.
+
+    Models without such an option, and inputs that set it, stay unchanged.
+    """
+    parameters = inspect.signature(getattr(model, "_orig_mod", model).forward).parameters
+    if "use_cache" not in parameters or not hasattr(getattr(model, "config", None), "use_cache"):
+        return inputs
+    by_name = inputs if isinstance(inputs, Mapping) else {next(iter(parameters)): inputs}
+    return {"use_cache": False, **by_name}

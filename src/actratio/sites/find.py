@@ -15,6 +15,7 @@ from torch import nn
 
 from actratio.errors import SiteError
 from actratio.sites.flow import Flow
+from actratio.sites.parts import parts
 from actratio.sites.roles import block_of, role_of, unique, with_sleeping_experts
 from actratio.sites.site import MEASURED, Group, Site
 from actratio.sites.tokens import Tokens, arguments_of, is_turned
@@ -56,14 +57,30 @@ def find_sites(model: nn.Module, inputs: Any = None, *, select: Select = None) -
     return choose(trace(model, inputs), select)
 
 
-def trace(model: nn.Module, inputs: Any = None) -> list[Site]:
-    """All sites of a model, whatever their role, as ``find_sites`` finds them."""
-    if inputs is None:  # a table of what models of transformers' read, which others need not load
+def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False) -> list[Site]:
+    """Return all sites of a model, of any role, as ``find_sites`` finds them.
+
+    Only a small part of the inputs is read, because all tensors of the pass are held until it ends.
+
+    Args:
+        few_tokens: whether to cut sequences of tokens too, which takes less time. A model that cuts its sequences into
+            chunks may then have sites that run more often in a longer pass; ``Probe`` raises an error for these.
+    """
+    if inputs is None:  # a table of what models from transformers read, which others need not load
         from actratio.sites.inputs import made_up
 
         inputs = made_up(model)
-    # A compiled module's original has the hooks' names, and runs the same Python.
-    return _trace(getattr(model, "_orig_mod", model), inputs)
+    # The original of a compiled module has the hooks' names, and runs the same Python.
+    model = getattr(model, "_orig_mod", model)
+    *smaller, whole = parts(model, inputs, few_tokens)
+    for number, part in enumerate(smaller):
+        try:
+            sites, is_complete = _follow(model, part)
+        except SiteError:  # a model that can't read less
+            continue
+        if is_complete or not (few_tokens and number == 0):
+            return sites
+    return _follow(model, whole)[0]
 
 
 def choose(sites: Sequence[Site], select: Select) -> list[Site]:
@@ -98,42 +115,8 @@ def call(model: nn.Module, inputs: Any) -> Any:
     return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
 
 
-def _trace(model: nn.Module, inputs: Any) -> list[Site]:
-    """Follow a small part of the batch: memory for all tensors of a large one is not to be had."""
-    part = _few(inputs)
-    if part is not None:
-        try:
-            return _follow(model, part)
-        except SiteError:  # a model that reads all or nothing
-            pass
-    return _follow(model, inputs)
-
-
-def _few(inputs: Any) -> Any:
-    """One or two examples of a batch of more, not as many as they have tokens; ``None`` where that cannot be cut out."""
-    named = (
-        inputs
-        if isinstance(inputs, Mapping)
-        else dict(enumerate(inputs if isinstance(inputs, tuple | list) else [inputs]))
-    )
-    tensors = [each for each in named.values() if isinstance(each, torch.Tensor) and each.ndim]
-    plain = all(each is None or isinstance(each, torch.Tensor | bool | int | float | str) for each in named.values())
-    if not tensors or not plain or len(tensors[0]) < 2:
-        return None
-    batch, second = len(tensors[0]), tensors[0].shape[1] if tensors[0].ndim > 1 else 0
-    few = 1 if batch == 2 or second == 2 else 2
-    if batch == 2 and second != 2:
-        return None
-    cut = {
-        key: each[:few] if isinstance(each, torch.Tensor) and each.ndim and len(each) == batch else each
-        for key, each in named.items()
-    }
-    if isinstance(inputs, Mapping):
-        return cut
-    return tuple(cut.values()) if isinstance(inputs, tuple | list) else cut[0]
-
-
-def _follow(model: nn.Module, inputs: Any) -> list[Site]:
+def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool]:
+    """Return the sites that one forward pass shows, and whether every part of the model ran in it."""
     groups: dict[Group, _Group] = {}
 
     def on_use(use: Use) -> None:
@@ -159,7 +142,26 @@ def _follow(model: nn.Module, inputs: Any) -> list[Site]:
                 group.calls += 1
         runs = Counter(value.module for value in flow.activations.values())
         sites = _sites(groups, weights, runs, flow, _tokens(model, inputs))
-        return unique(with_sleeping_experts(sites, dict(model.named_modules())))
+        sites = unique(with_sleeping_experts(sites, dict(model.named_modules())))
+        return sites, not _sleeping(model, flow)
+
+
+def _sleeping(model: nn.Module, flow: Flow) -> bool:
+    """Whether a module with a weight matrix neither ran nor had its weight in a product, as an expert without tokens."""
+    hidden = {
+        f"{name}.{child}"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.MultiheadAttention)  # torch computes its products where they can't be followed
+        for child, _ in module.named_children()
+    }
+    return any(
+        parameter.ndim > 1
+        and path not in flow.ran
+        and path not in hidden
+        and f"{path}.{name}".removeprefix(".") not in flow.multiplied
+        for path, module in model.named_modules()
+        for name, parameter in module.named_parameters(recurse=False)
+    )
 
 
 def _tokens(model: nn.Module, inputs: Any) -> Tokens | None:

@@ -47,6 +47,7 @@ class Flow(TorchFunctionMode):
             the product: the path of the module, and the names of the weights that made the two, as far as they are known.
         ran: paths of the modules whose hooks were called: no list of modules, and none whose ``forward`` was
             called past them.
+        multiplied: names of the weights that entered a product.
     """
 
     def __init__(self, model: nn.Module, on_use: Callable[[Use], None]) -> None:
@@ -57,6 +58,7 @@ class Flow(TorchFunctionMode):
         self.activations: dict[int, Value] = {}
         self.scans: set[tuple[str, frozenset[str]]] = set()
         self.ran: set[str] = set()
+        self.multiplied: set[str] = set()
         self._thread = threading.get_ident()
         self._values: dict[int, Value] = {}
         self._sources: dict[int, int] = {}
@@ -268,6 +270,7 @@ class Flow(TorchFunctionMode):
                 columns = columns if turned else columns.transpose(-1, -2)
             elif name not in functions.CONVOLUTION and name != "linear" and columns.ndim > 1:
                 columns = columns.transpose(-1, -2)
+        self.multiplied.add(weight.name)
         value = self._values.get(id(data))
         if name in functions.CONVOLUTION:
             if columns.shape[1] == 1 and columns.shape[0] > 1:  # depthwise: neurons are not mixed

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from actratio.counting.counts import SiteCounts
-from actratio.counting.criteria import Criterion
+from actratio.counting.criteria import Nonzero
 from actratio.counting.kernels import count
 from actratio.counting.measurement import Measurement, Row
 from actratio.errors import SiteError
@@ -160,7 +160,7 @@ def measured_above(
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             hidden = args[0].flatten(0, -2)[kept[-1].flatten().to(args[0].device)]
             above = ~(hidden.abs() <= thresholds[name].to(hidden.device))
-            made = count(above, Criterion("nonzero"), kept[-1].sum(-1).tolist())[0]
+            made = count(above, Nonzero(), kept[-1].sum(-1).tolist())[0]
             counted[name] = counted[name].merge(made) if name in counted else made
 
         return hook

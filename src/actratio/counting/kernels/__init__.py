@@ -26,25 +26,25 @@ def count(
     *,
     norms: Tensor | None = None,
     magnitudes: bool = False,
-    sets: bool = True,
+    co_activation: bool = True,
 ) -> tuple[SiteCounts, Magnitudes | None]:
-    """Count an activation (tokens, width) by the fastest kernel that takes it.
+    """Count an activation (tokens, width) with the fastest kernel that supports it.
 
     Args:
         x: activations; the tokens of a sequence lie one after another.
         lengths: how many tokens each sequence has.
         first: bool, (tokens,), the first tokens of sequences, or ``None``.
-        norms: (width,), ‖W_down[:, i]‖₂, for criteria that weigh.
-        sets: whether to count what is about sets of neurons: unions, overlap, idle blocks.
+        norms: (width,), ‖W_down[:, i]‖₂, for criteria with ``needs_norms``.
+        co_activation: whether to count which neurons are active together: unions, overlap and idle blocks.
         magnitudes: whether to count the histogram of \\|x\\| too.
     """
     for kernel in _compiled():
-        if kernel.takes(x, criterion):
+        if kernel.supports(x, criterion):
             found: tuple[SiteCounts, Magnitudes | None] = kernel.count(
-                x, criterion, lengths, first, norms=norms, magnitudes=magnitudes, sets=sets
+                x, criterion, lengths, first, norms=norms, magnitudes=magnitudes, co_activation=co_activation
             )
             return found
-    counts = reference.count(criterion.active(x, norms), lengths, first, sets=sets)
+    counts = reference.count(criterion.active(x, norms), lengths, first, co_activation=co_activation)
     return counts, Magnitudes.of(x) if magnitudes else None
 
 

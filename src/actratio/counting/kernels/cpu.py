@@ -11,7 +11,7 @@ Numba compiles it on first use and keeps the result on disk.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from actratio.counting.counts import WINDOWS, SiteCounts
-from actratio.counting.criteria import Criterion, nearest
+from actratio.counting.criteria import Above, Criterion, Nonzero, Positive, nearest
 from actratio.counting.magnitudes import BINS, SHIFT, Magnitudes
 
 if TYPE_CHECKING:
@@ -33,10 +33,13 @@ _TABLES = 4
 _INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.bool: torch.int8}
 """Types that are counted, and the integers that hold their bits."""
 
+_Bounds = tuple[int, int, int]
+"""A mask of the bits to compare, and the smallest and the largest masked bits of an active number."""
 
-def takes(x: Tensor, criterion: Criterion) -> bool:
-    """Whether this module counts such a tensor by such a criterion."""
-    return x.device.type == "cpu" and x.dtype in _INTEGERS and not criterion.weighs
+
+def supports(x: Tensor, criterion: Criterion) -> bool:
+    """Return whether this kernel counts such a tensor by such a criterion."""
+    return x.device.type == "cpu" and x.dtype in _INTEGERS and type(criterion) in _BOUNDS
 
 
 def count(
@@ -47,18 +50,18 @@ def count(
     *,
     norms: Tensor | None = None,
     magnitudes: bool,
-    sets: bool,
+    co_activation: bool,
 ) -> tuple[SiteCounts, Magnitudes | None]:
     """Count an activation (tokens, width); lengths and ``first`` as for ``reference.count``.
 
     Args:
-        norms: not used, because criteria that weigh are not taken.
+        norms: not used; this kernel supports no criterion that needs them.
         magnitudes: whether to count the histogram of \\|x\\| in the same pass.
-        sets: as for ``reference.count``.
+        co_activation: as for ``reference.count``.
     """
     tokens, width = x.shape
     bits = x.contiguous().view(_INTEGERS[x.dtype]).numpy()
-    mask, low, high = _bounds(criterion, x.dtype)
+    mask, low, high = _BOUNDS[type(criterion)](criterion, x.dtype)
     threads = max(1, min(torch.get_num_threads(), _most_threads(), tokens))
     active = np.zeros((threads, width), np.int64)
     words = np.zeros((tokens, -(-width // _WORD)), np.uint64)
@@ -86,7 +89,7 @@ def count(
         first_active=None if first is None else _of_words(words[first.numpy()], width),
         per_token=torch.from_numpy(np.bincount(per_token, minlength=width + 1)),
     )
-    if sets:
+    if co_activation:
         windows, union, pairs, idle = _sets(words, np.asarray(lengths, np.int64), len(WINDOWS), width)
         counts = replace(
             counts,
@@ -99,17 +102,29 @@ def count(
     return counts, Magnitudes(torch.from_numpy(histogram.sum(0))) if magnitudes else None
 
 
-def _bounds(criterion: Criterion, dtype: torch.dtype) -> tuple[int, int, int]:
-    """Which bits are compared, and the smallest and largest that are an active number's."""
-    every, magnitude = -1, _magnitude(dtype)
-    if dtype == torch.bool:
-        return every, 1, 1
-    infinite = _bits_of(math.inf, dtype)
-    if criterion.kind == "positive":
-        return every, 1, infinite
-    if criterion.kind == "nonzero":
-        return magnitude, 1, magnitude  # NaN too
-    return magnitude, _bits_of(nearest(criterion.threshold, dtype), dtype), infinite
+def _positive(criterion: Criterion, dtype: torch.dtype) -> _Bounds:
+    return (_ALL_BITS, 1, 1) if dtype == torch.bool else (_ALL_BITS, 1, _bits_of(math.inf, dtype))
+
+
+def _nonzero(criterion: Criterion, dtype: torch.dtype) -> _Bounds:
+    magnitude = _magnitude(dtype)
+    return magnitude, 1, magnitude  # NaN is above infinity, and active
+
+
+def _above(criterion: Criterion, dtype: torch.dtype) -> _Bounds:
+    assert isinstance(criterion, Above)
+    if dtype == torch.bool:  # True is 1
+        return _ALL_BITS, 1, 1 if nearest(criterion.threshold, torch.float32) <= 1 else 0
+    return _magnitude(dtype), _bits_of(nearest(criterion.threshold, dtype), dtype), _bits_of(math.inf, dtype)
+
+
+_ALL_BITS = -1
+_BOUNDS: dict[type[Criterion], Callable[[Criterion, torch.dtype], _Bounds]] = {
+    Positive: _positive,
+    Nonzero: _nonzero,
+    Above: _above,
+}
+"""How each supported criterion reads as a comparison of bits; other criteria go to the reference."""
 
 
 def _most_threads() -> int:

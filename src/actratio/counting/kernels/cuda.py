@@ -17,11 +17,12 @@ import triton.language as tl
 from torch import Tensor
 
 from actratio.counting.counts import BLOCKS, WINDOWS, SiteCounts
-from actratio.counting.criteria import Criterion, nearest
+from actratio.counting.criteria import Above, Contribution, Criterion, Nonzero, Positive, nearest
 from actratio.counting.magnitudes import BINS, SHIFT, Magnitudes
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
-_KINDS = {"positive": 0, "nonzero": 1, "above": 2, "contribution": 3}
+_KINDS: dict[type[Criterion], int] = {Positive: 0, Nonzero: 1, Above: 2, Contribution: 3}
+"""The kernel's constant for each supported criterion; other criteria go to the reference."""
 _WORD = 32
 _ROWS, _COLUMNS = 16, 256
 _PROGRAMS = 1024  # a few for each multiprocessor of a large GPU
@@ -29,9 +30,9 @@ _WORDS = 16  # of a program of the second pass, whole blocks of 256 neurons
 _LONGEST = WINDOWS[-1]
 
 
-def takes(x: Tensor, criterion: Criterion) -> bool:
-    """Whether this module counts such a tensor by such a criterion."""
-    return x.is_cuda and x.dtype in _TYPES and criterion.kind in _KINDS
+def supports(x: Tensor, criterion: Criterion) -> bool:
+    """Return whether this kernel counts such a tensor by such a criterion."""
+    return x.is_cuda and x.dtype in _TYPES and type(criterion) in _KINDS
 
 
 def count(
@@ -42,7 +43,7 @@ def count(
     *,
     norms: Tensor | None = None,
     magnitudes: bool,
-    sets: bool,
+    co_activation: bool,
 ) -> tuple[SiteCounts, Magnitudes | None]:
     """Count an activation (tokens, width); the arguments are those of ``kernels.count``."""
     tokens, width = x.shape
@@ -54,19 +55,21 @@ def count(
 
     active, first_active, bins = zeros(width), zeros(width), zeros(BINS)
     per_token = zeros(tokens, dtype=torch.int32)
-    words = torch.empty(tokens, many, dtype=torch.int32, device=device) if sets else per_token
+    words = torch.empty(tokens, many, dtype=torch.int32, device=device) if co_activation else per_token
     is_first = per_token if first is None else first.to(device=device, dtype=torch.int32, non_blocking=True)
     blocks = triton.cdiv(width, _COLUMNS)
     splits = max(1, min(triton.cdiv(tokens, _ROWS), _PROGRAMS // blocks))
     rows = triton.cdiv(triton.cdiv(tokens, splits), _ROWS) * _ROWS
     if tokens and width:
-        kind = _KINDS[criterion.kind]
-        threshold = nearest(criterion.threshold, torch.float32 if criterion.weighs else x.dtype) if kind > 1 else 0.0
+        kind = _KINDS[type(criterion)]
+        threshold = 0.0
+        if isinstance(criterion, Above | Contribution):
+            threshold = nearest(criterion.threshold, torch.float32 if criterion.needs_norms else x.dtype)
         grid = (blocks, triton.cdiv(tokens, rows))
         _count[grid](
             x.view(torch.int16) if x.dtype == torch.bfloat16 else x, x if norms is None else norms.to(device), is_first, active, first_active, per_token, words, bins,
             tokens, width, x.stride(0), many, rows, threshold,
-            BFLOAT=x.dtype == torch.bfloat16, KIND=kind, FIRST=first is not None, MAGNITUDES=magnitudes, SETS=sets,
+            BFLOAT=x.dtype == torch.bfloat16, KIND=kind, FIRST=first is not None, MAGNITUDES=magnitudes, SETS=co_activation,
             ROWS=_ROWS, COLUMNS=_COLUMNS, BINS=BINS, SHIFT=SHIFT,
         )  # fmt: skip
         # Elements beyond the edges of a tile were read as zero, which is bin 0.
@@ -81,7 +84,7 @@ def count(
         # Not bincount, which waits to know the largest.
         per_token=zeros(width + 1).scatter_add_(0, spread, torch.ones_like(spread)),
     )
-    if sets:
+    if co_activation:
         counts = _with_sets(counts, words, lengths, width)
     return counts, Magnitudes(bins) if magnitudes else None
 

@@ -11,17 +11,19 @@ from torch import Tensor
 from actratio.counting.counts import BLOCKS, WINDOWS, SiteCounts
 
 
-def count(active: Tensor, lengths: Sequence[int], first: Tensor | None = None, *, sets: bool = True) -> SiteCounts:
+def count(
+    active: Tensor, lengths: Sequence[int], first: Tensor | None = None, *, co_activation: bool = True
+) -> SiteCounts:
     """Count a mask of active neurons.
 
     Args:
         active: bool, (tokens, width); the tokens of a sequence lie one after another.
         lengths: how many tokens each sequence has; their sum is the number of tokens.
         first: bool, (tokens,), the first tokens of sequences; ``None`` where that means nothing.
-        sets: whether to count what is about sets of neurons: unions, overlap, idle blocks.
+        co_activation: whether to count which neurons are active together: unions, overlap and idle blocks.
 
     Returns:
-        Everything that ``SiteCounts`` can hold, without ``sets`` the rest, where the mask is.
+        Everything that ``SiteCounts`` can hold, without ``co_activation`` the rest, where the mask is.
     """
     tokens, width = active.shape
     if sum(lengths) != tokens:
@@ -35,7 +37,7 @@ def count(active: Tensor, lengths: Sequence[int], first: Tensor | None = None, *
         first_active=None if first is None else active[first.to(active.device)].sum(0),
         per_token=torch.bincount(per_token, minlength=width + 1),
     )
-    if not sets:
+    if not co_activation:
         return counts
     zero = torch.zeros((), dtype=torch.int64, device=active.device)
     windows, union, both, either = [0] * len(WINDOWS), [zero] * len(WINDOWS), zero, zero

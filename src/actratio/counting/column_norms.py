@@ -1,0 +1,45 @@
+"""How much each neuron can add to an MLP's output: the norms of the down projection's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from actratio.errors import SiteError
+from actratio.sites import Site
+
+
+class ColumnNorms:
+    """The norms ‖W_down[:, i]‖₂ of a model's sites, computed when they are first asked for.
+
+    Args:
+        weights: the model's parameters by name.
+    """
+
+    def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
+        self._weights = weights
+        self._known: dict[str, tuple[int, Tensor]] = {}
+
+    def at(self, site: Site) -> Tensor:
+        """Return the norms at a site in float32, (width,), computed again when the weights have changed.
+
+        Raises:
+            SiteError: the site has no down projection.
+        """
+        if site.down is None:
+            raise SiteError(
+                f"{site.name} has no down projection, whose norms the criterion contribution(τ) needs; "
+                "use another criterion, or leave the site out"
+            )
+        weight = self._weights[site.down]
+        version, norms = self._known.get(site.name, (None, None))
+        if norms is None or version != weight._version:
+            part = (weight if site.expert is None else weight[site.expert]).detach().float()
+            # A grouped convolution has, for each group of outputs, the columns of that group's neurons.
+            groups = site.width // part.shape[site.hidden_axis]
+            columns = (chunk.movedim(site.hidden_axis, -1).flatten(0, -2) for chunk in part.chunk(groups))
+            norms = torch.cat([chunk.norm(dim=0) for chunk in columns])
+            self._known[site.name] = (weight._version, norms)
+        return norms

@@ -1,0 +1,112 @@
+"""What a probe knows while one forward pass runs: made when the pass begins, and dropped when it ends."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from actratio.counting.counts import SiteCounts
+from actratio.counting.criteria import Criterion
+from actratio.counting.magnitudes import Magnitudes
+from actratio.errors import SiteError
+from actratio.sites import Group, Site
+from actratio.sites.tokens import Rows, Tokens, rows_of
+
+_NOT_TEXT = re.compile(r"(^|[._])(vision|visual|image|audio|speech)")
+"""In the path of a tower whose rows are not the tokens of the text."""
+
+
+class Pending(NamedTuple):
+    """Counts of one call of a site, which are added to the probe's when the pass succeeds."""
+
+    site: str
+    tensor: str
+    criterion: Criterion
+    counts: SiteCounts
+    magnitudes: Magnitudes | None
+
+
+class ForwardPass:
+    """One forward pass of a model that is being counted.
+
+    Attributes:
+        module: the module whose forward pass it is: the model, or the encoder that ``generate`` calls by itself.
+        calls: how often each group of sites ran so far.
+        pending: what was counted so far.
+    """
+
+    def __init__(self, module: nn.Module, arguments: Mapping[str, Any], expected: Sequence[Sequence[Site]]) -> None:
+        """Read the pass's tokens.
+
+        Args:
+            arguments: the arguments of the call, by name.
+            expected: the groups of sites that must run.
+        """
+        self.module = module
+        self.expected = expected
+        self.calls: Counter[Group] = Counter()
+        self.pending: list[Pending] = []
+        self._text, self._decoder = Tokens.of(arguments), Tokens.of(arguments, "decoder_")
+        self._rows: dict[tuple[int, torch.Size, int, bool], Rows] = {}
+        self._rows_seen: Counter[tuple[str, str]] = Counter()
+
+    def tokens(self, site: Site) -> Tokens | None:
+        """Return the tokens that a site sees: the decoder's, the text's, or ``None`` in a tower for images or sound."""
+        if _NOT_TEXT.search(site.owner):
+            return None
+        return self._decoder if self._decoder is not None and "decoder" in site.owner else self._text
+
+    def rows(self, x: Tensor, site: Site, tensor: str) -> Rows:
+        """Return which rows of an activation are which tokens.
+
+        Sites whose activations have one shape share the answer: making it asks a GPU for numbers, which takes time.
+        """
+        tokens, start = self.tokens(site), 0
+        is_chunk = (
+            tokens is not None
+            and site.calls > 1
+            and x.ndim == 3
+            and len(x) == tokens.batch
+            and x.shape[1] < tokens.length
+        )
+        part = tokens
+        if tokens is not None and is_chunk:  # chunked feed-forward: some successive tokens of each sequence
+            start = self._rows_seen[site.name, tensor] // tokens.batch
+            if start + x.shape[1] <= tokens.length:
+                part = tokens.part(start, start + x.shape[1])
+        key = id(tokens), x.shape[:-1], start, site.turned
+        if key not in self._rows:
+            self._rows[key] = rows_of(x.shape, part, site.name, site.turned)
+        self._rows_seen[site.name, tensor] += x.shape[:-1].numel()
+        return self._rows[key]
+
+    def check_calls(self) -> None:
+        """Check that every expected site ran as often as when it was found.
+
+        Raises:
+            SiteError: a site ran another number of times.
+        """
+        for sites in self.expected:
+            site, calls = sites[0], self.calls[sites[0].group]
+            if not calls and site.role == "expert" and site.expert is None:
+                continue  # no token was routed to it
+            if calls != site.calls and site.down is not None and not self._saw_all_tokens(site):
+                times = "was not called" if not calls else f"was called {calls} times"
+                raise SiteError(
+                    f"{site.name} {times} in a forward pass, but {site.calls} times in the one that found it; "
+                    "find the sites again with inputs such as these"
+                )
+
+    def _saw_all_tokens(self, site: Site) -> bool:
+        """Whether each token was seen once, however many chunks the sequences were cut into."""
+        tokens = self.tokens(site)
+        return (
+            site.calls > 1
+            and tokens is not None
+            and self._rows_seen[site.name, "activation"] == tokens.batch * tokens.length
+        )

@@ -1,0 +1,70 @@
+"""Following the data inside some modules of a model, each time that these modules run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from torch import nn
+
+from actratio.sites.flow import Flow
+from actratio.sites.values import Use
+
+
+class ScopeFollower:
+    """Call ``on_use`` for every product with a down projection inside some modules.
+
+    Args:
+        is_counting: whether to follow a scope that is about to run.
+    """
+
+    def __init__(self, model: nn.Module, on_use: Callable[[Use], None], is_counting: Callable[[], bool]) -> None:
+        self._model = model
+        self._on_use = on_use
+        self._is_counting = is_counting
+        self._running: ExitStack | None = None
+
+    def register(self, scopes: Sequence[nn.Module], stack: ExitStack) -> None:
+        """Register the hooks, once for any number of forward passes; ``stack`` removes them."""
+        if not scopes:
+            return
+        flow = Flow(self._model, self._on_use)  # one for all scopes, because scopes don't run inside each other
+        stack.callback(self._stop)
+        for scope in scopes:
+            self._register(scope, flow, stack)
+
+    def _register(self, scope: nn.Module, flow: Flow, stack: ExitStack) -> None:
+        started: list[bool] = []
+
+        def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
+            # A module with two names may run inside another scope, whose run is followed already.
+            started.append(self._is_counting() and self._running is None)
+            if started[-1]:
+                self._running = ExitStack()
+                # Hooks on all modules of the process, so they last only as long as the scope runs.
+                self._running.enter_context(flow.modules(scope))
+                self._running.enter_context(flow)
+
+        def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if started and started.pop():
+                started.clear()
+                self._stop()
+
+        stack.callback(started.clear)
+        stack.callback(scope.register_forward_pre_hook(enter).remove)
+        stack.callback(scope.register_forward_hook(leave, always_call=True).remove)
+
+    def _stop(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
+
+
+def outermost(scopes: Iterable[str]) -> list[str]:
+    """Return the scopes that lie in no other scope, from the root of the model down."""
+    outer_scopes: list[str] = []
+    for scope in sorted(set(scopes), key=lambda path: path.count(".") if path else -1):
+        if not any(not outer or scope == outer or scope.startswith(f"{outer}.") for outer in outer_scopes):
+            outer_scopes.append(scope)
+    return outer_scopes
