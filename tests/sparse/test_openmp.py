@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from actratio.sparse.kernels import openmp
-from actratio.sparse.kernels.cpu import Product
+from actratio.sparse.kernels.cpu import CPUProduct
+from actratio.sparse.kernels.product import Weights
 
 FIND = """
 import ctypes, sys
@@ -88,7 +89,7 @@ def test_without_openmp_the_product_runs_in_one_thread(
     hidden, x = sparse_randn(3, 200, ratio=0.2), randn(3, 12, seed=3)
     try:
         torch.set_num_threads(2)
-        found = Product(rows, up=up)(hidden, hidden.numel(), x)
+        found = CPUProduct(Weights(rows, up=up))(hidden, hidden.numel(), x)
     finally:
         torch.set_num_threads(before)
     assert found is not None

@@ -30,10 +30,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actratio.sparse.kernels import openmp, product
+from actratio.sparse.kernels import openmp
 from actratio.sparse.kernels.cpu_call import Call
 from actratio.sparse.kernels.cpu_loops import CHUNK, compile_for
-from actratio.sparse.kernels.product import address
+from actratio.sparse.kernels.product import Product, Weights, address
 
 GROUP = 16
 """Examples that are multiplied together; a larger batch is split into groups."""
@@ -42,80 +42,78 @@ _ZEROS: dict[torch.dtype, Any] = {torch.float32: np.float32(0), torch.bfloat16: 
 _Function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
 
 
-def takes(rows: Tensor, up: Tensor | None = None) -> bool:
-    """Whether these kernels multiply by such weights (width, features): contiguous, and even if they are read as pairs."""
-    return all(
-        each.device.type == "cpu"
-        and each.dtype in _ZEROS
-        and each.is_contiguous()
-        and each.numel() > 0
-        and (each.dtype == torch.float32 or each.shape[1] % 2 == 0)
-        for each in (rows, up if up is not None else rows)
-    )
-
-
 @cache
 def _functions(dtype: torch.dtype) -> tuple[Callable[[int], int], int]:
     """Return the compiled product for a weight type, and the address of what its threads run."""
-    compiled: Any = compile_for(_ZEROS[dtype])
+    compiled = compile_for(_ZEROS[dtype])
     return _Function(compiled.multiply.address), compiled.body.address
 
 
-class Product(product.Product):
-    """On a CPU."""
+class CPUProduct(Product):
+    """A product on a CPU. It needs the addresses of its weights only."""
 
-    def __init__(
-        self,
-        rows: Tensor,
-        bias: Tensor | None = None,
-        thresholds: Tensor | None = None,
-        up: Tensor | None = None,
-        up_bias: Tensor | None = None,
-    ) -> None:
-        super().__init__(rows, bias, thresholds, up, up_bias)
-        self._item_size = rows.element_size()
-        self._multiply, body = _functions(rows.dtype)
+    device_type = "cpu"
+    dtypes = tuple(_ZEROS)
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__(weights)
+        self._thresholds = weights.thresholds  # these stay alive after release_weights
+        self._item_size = self.dtype.itemsize
+        self._multiply, body = _functions(self.dtype)
         self._fixed = {
-            "up": address(up),
-            "up_bias": address(up_bias),
-            "rows": rows.data_ptr(),
-            "bias": address(bias),
-            "thresholds": address(thresholds),
+            "up": address(weights.up),
+            "up_bias": address(weights.up_bias),
+            "rows": address(weights.rows),
+            "bias": address(weights.bias),
+            "thresholds": address(weights.thresholds),
             "width": self.width,
             "features": self.features,
             "inputs": self.inputs,
             "openmp": openmp.parallel_address(),
             "body": body,
         }
-        self._local = threading.local()
+        self._has_threads = self._fixed["openmp"] != 0
+        self._calls = threading.local()
 
-    def __call__(self, hidden: Tensor, most: int, x: Tensor | None = None) -> Tensor | None:
-        """As ``product.Product`` says."""
+    @classmethod
+    def supports(cls, weights: Weights) -> bool:
+        """Return whether the kernel can multiply by such weights. It reads bfloat16 in pairs of columns."""
+        return super().supports(weights) and (
+            weights.rows.dtype != torch.bfloat16
+            or all(weight is None or weight.shape[1] % 2 == 0 for weight in (weights.rows, weights.up))
+        )
+
+    def release_weights(self) -> bool:
+        self.weights = None
+        return True
+
+    def __call__(self, hidden: Tensor, max_active: int, x: Tensor | None = None) -> Tensor | None:
         batch = hidden.numel() // self.width
         out = hidden.new_empty((*hidden.shape[:-1], self.features))
         if batch > GROUP:
-            return self._in_groups(hidden, batch, most, x, out)
-        return out if self._run(hidden.data_ptr(), out.data_ptr(), batch, most, address(x)) else None
+            return self._in_groups(hidden, batch, max_active, x, out)
+        x_address = 0 if x is None else x.data_ptr()  # address() costs a call
+        return out if self._run(hidden.data_ptr(), out.data_ptr(), batch, max_active, x_address) else None
 
-    def _in_groups(self, hidden: Tensor, batch: int, most: int, x: Tensor | None, out: Tensor) -> Tensor | None:
+    def _in_groups(self, hidden: Tensor, batch: int, max_active: int, x: Tensor | None, out: Tensor) -> Tensor | None:
         size = self._item_size
         for start in range(0, batch, GROUP):
             count = min(GROUP, batch - start)
             hidden_address = hidden.data_ptr() + start * self.width * size
             out_address = out.data_ptr() + start * self.features * size
             x_address = address(x) + start * self.inputs * size
-            if not self._run(hidden_address, out_address, count, most * count // batch, x_address):
+            if not self._run(hidden_address, out_address, count, max_active * count // batch, x_address):
                 return None
         return out
 
-    def _run(self, hidden: int, out: int, batch: int, most: int, x: int) -> int:
-        calls: dict[Any, Any] = self._local.__dict__
-        threads = torch.get_num_threads() if self._fixed["openmp"] else 1
+    def _run(self, hidden: int, out: int, batch: int, max_active: int, x: int) -> int:
+        calls: dict[Any, Any] = self._calls.__dict__
+        threads = torch.get_num_threads() if self._has_threads else 1
         prepared = calls.get((batch, threads))
         if prepared is None or prepared[-1] != _workspace.version:
             prepared = calls[batch, threads] = self._prepare(batch, threads)
         call, call_address, _ = prepared
-        call.hidden, call.out, call.x, call.max_active = hidden, out, x, most
+        call.hidden, call.out, call.x, call.max_active = hidden, out, x, max_active
         return self._multiply(call_address)
 
     def _prepare(self, batch: int, threads: int) -> tuple[Call, int, int]:

@@ -7,7 +7,7 @@ Functions take a ``Call`` and read its addresses, because unpacking array argume
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import carray, cfunc, njit, types
@@ -339,11 +339,11 @@ class Compiled(NamedTuple):
         body: what each of OpenMP's threads runs.
     """
 
-    multiply: object
-    body: object
+    multiply: Any
+    body: Any
 
 
-def compile_for(like):
+def compile_for(like: Any) -> Compiled:
     """Compile the kernel for the weight type of ``like``, or load it from Numba's cache on disk.
 
     The cache identifies a closure by its code and its variables. So ``like``, a plain number, may be one; a compiled function may
