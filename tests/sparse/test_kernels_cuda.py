@@ -11,9 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from actratio.sparse.kernels.product import Weights
+
 cuda = pytest.importorskip("actratio.sparse.kernels.cuda", reason="Triton is for Linux alone")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 EPSILON = {torch.float32: 2.0**-20, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-9}
+
+
+@pytest.fixture(autouse=True)
+def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Triton's interpreter, tensors are on the CPU."""
+    monkeypatch.setattr(cuda.CUDAProduct, "device_type", DEVICE)
 
 
 def sparse(batch: int, width: int, ratio: float) -> Tensor:
@@ -38,7 +46,7 @@ def test_down(dtype: torch.dtype, batch: int, width: int, features: int, ratio: 
     bias = rand(features, seed=2).to(dtype) if full else None
     thresholds = rand(width, seed=3).abs() if full else None
     given = [None if each is None else each.to(DEVICE) for each in (bias, thresholds)]
-    found = cuda.Product(rows.to(DEVICE), *given)(hidden.to(DEVICE), 0)
+    found = cuda.CUDAProduct(Weights(rows.to(DEVICE), *given))(hidden.to(DEVICE), 0)
     kept = (
         hidden.double() if thresholds is None else torch.where(hidden.float().abs() <= thresholds, 0.0, hidden.double())
     )
@@ -54,7 +62,7 @@ def test_gated(dtype: torch.dtype, batch: int, biased: bool) -> None:
     up, rows = rand(100, 70, seed=2).to(dtype), rand(100, 40, seed=3).to(dtype)
     up_bias, bias = (rand(100, seed=4).to(dtype), rand(40, seed=5).to(dtype)) if biased else (None, None)
     given = [None if each is None else each.to(DEVICE) for each in (bias, None, up, up_bias)]
-    found = cuda.Product(rows.to(DEVICE), *given)(gate.to(DEVICE), 0, x.to(DEVICE))
+    found = cuda.CUDAProduct(Weights(rows.to(DEVICE), *given))(gate.to(DEVICE), 0, x.to(DEVICE))
     zero = torch.zeros(()).double()
     u = x.double() @ up.double().T + (zero if up_bias is None else up_bias.double())
     scale = x.double().abs() @ up.double().abs().T + (zero if up_bias is None else up_bias.double().abs())
@@ -68,14 +76,14 @@ def test_gated(dtype: torch.dtype, batch: int, biased: bool) -> None:
 def test_nan_and_infinity_go_through(odd: float) -> None:
     hidden = torch.zeros(1, 40)
     hidden[0, 33] = odd
-    found = cuda.Product(torch.ones(40, 3, device=DEVICE), None, torch.ones(40, device=DEVICE))(
+    found = cuda.CUDAProduct(Weights(torch.ones(40, 3, device=DEVICE), None, torch.ones(40, device=DEVICE)))(
         hidden.to(DEVICE), 0
     ).cpu()
     assert found.isnan().all() if math.isnan(odd) else torch.equal(found, torch.full((1, 3), odd))
 
 
 def test_large_batches_are_left_to_dense_products() -> None:
-    assert cuda.Product(torch.ones(4, 2, device=DEVICE))(torch.ones(17, 4, device=DEVICE), 0) is None
+    assert cuda.CUDAProduct(Weights(torch.ones(4, 2, device=DEVICE)))(torch.ones(17, 4, device=DEVICE), 0) is None
 
 
 COMPILE = """
@@ -99,7 +107,7 @@ for kind in ("fp32", "bf16", "fp16"):
         )
         compile(
             cuda._up_kernel,
-            {name: f"*{kind}" for name in ("gate", "x", "up", "up_bias", "made")},
+            {name: f"*{kind}" for name in ("gate", "x", "up", "up_bias", "gated")},
             ("batch", "width", "inputs"),
             dict(BIASED=True, BATCH=batch, NEURONS=32, INPUTS=64),
         )

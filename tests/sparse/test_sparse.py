@@ -27,6 +27,7 @@ from actratio.sparse import densify, plans, sparsify
 from actratio.sparse.autotune import Contest, measure_crossover
 from actratio.sparse.crossover import ALWAYS, NEVER
 from actratio.sparse.kernels import cpu
+from actratio.sparse.kernels.product import Weights
 from actratio.sparse.layers import neuron_major
 
 EPSILON = {torch.float32: 2.0**-22, torch.bfloat16: 2.0**-7}
@@ -63,7 +64,7 @@ def test_down_is_the_dense_product(
     hidden, rows = sparse(batch, width, ratio=ratio).to(dtype), rand(width, features).to(dtype)
     bias = rand(features, seed=2).to(dtype) if biased else None
     thresholds = rand(width, seed=3).abs() if cut else None
-    found = cpu.Product(rows, bias, thresholds)(hidden, batch * width)
+    found = cpu.CPUProduct(Weights(rows, bias, thresholds))(hidden, batch * width)
     assert found is not None
     kept = hidden.double()
     if thresholds is not None:
@@ -88,7 +89,7 @@ def test_gated_is_the_dense_product(
     gate, x = sparse(batch, width, ratio=ratio).to(dtype), rand(batch, inputs).to(dtype)
     up, rows = rand(width, inputs, seed=2).to(dtype), rand(width, 10, seed=3).to(dtype)
     up_bias, bias = (rand(width, seed=4).to(dtype), rand(10, seed=5).to(dtype)) if biased else (None, None)
-    found = cpu.Product(rows, bias, None, up, up_bias)(gate, batch * width, x)
+    found = cpu.CPUProduct(Weights(rows, bias, None, up, up_bias))(gate, batch * width, x)
     assert found is not None
     zero = torch.zeros(())
     u = x.double() @ up.double().T + (zero if up_bias is None else up_bias.double())
@@ -100,8 +101,8 @@ def test_gated_is_the_dense_product(
 
 def test_more_active_neurons_than_are_worth_it_are_left_to_the_dense_product() -> None:
     hidden, rows = torch.ones(1, 4), torch.ones(4, 2)
-    assert cpu.Product(rows)(hidden, 3) is None
-    found = cpu.Product(rows)(hidden, 4)
+    assert cpu.CPUProduct(Weights(rows))(hidden, 3) is None
+    found = cpu.CPUProduct(Weights(rows))(hidden, 4)
     assert found is not None
     assert found.tolist() == [[4.0, 4.0]]
 
@@ -113,7 +114,7 @@ def test_nan_and_infinity_go_through(dtype: torch.dtype, odd: float, cut: bool) 
     hidden = torch.zeros(2, 70, dtype=dtype)
     hidden[1, 69] = odd
     rows = torch.ones(70, 4, dtype=dtype)
-    found = cpu.Product(rows, None, torch.ones(70) if cut else None)(hidden, 140)
+    found = cpu.CPUProduct(Weights(rows, None, torch.ones(70) if cut else None))(hidden, 140)
     assert found is not None
     assert found[0].tolist() == [0.0] * 4
     assert torch.equal(found[1], torch.full((4,), odd, dtype=dtype)) or (math.isnan(odd) and found[1].isnan().all())
@@ -121,7 +122,10 @@ def test_nan_and_infinity_go_through(dtype: torch.dtype, odd: float, cut: bool) 
 
 def test_threads_may_change_and_several_may_call_at_once() -> None:
     before = torch.get_num_threads()
-    product, inputs = cpu.Product(rand(512, 64)), [sparse(4, 512, ratio=0.3, seed=seed) for seed in range(8)]
+    product, inputs = (
+        cpu.CPUProduct(Weights(rand(512, 64))),
+        [sparse(4, 512, ratio=0.3, seed=seed) for seed in range(8)],
+    )
     expected = [x @ rand(512, 64) for x in inputs]
     try:
         for threads in (1, 2, 1):
@@ -148,8 +152,8 @@ def test_threads_may_change_and_several_may_call_at_once() -> None:
 
 def test_fewer_threads_than_were_asked_for_do_all_of_the_work() -> None:
     code = (
-        "import torch; torch.set_num_threads(4); from actratio.sparse.kernels import cpu; x, w = torch.ones(2, 300), torch.ones(300, 8);"
-        "print(cpu.Product(w)(x, 600).unique().tolist(), cpu.Product(w)(x[:1], 600).unique().tolist())"
+        "import torch; torch.set_num_threads(4); from actratio.sparse.kernels import cpu, product; x, w = torch.ones(2, 300), torch.ones(300, 8);"
+        "p = cpu.CPUProduct(product.Weights(w)); print(p(x, 600).unique().tolist(), p(x[:1], 600).unique().tolist())"
     )
     environment = {**os.environ, "OMP_THREAD_LIMIT": "2"}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
@@ -761,7 +765,7 @@ class Timed:
 
     def is_slower(self, draws: list[Tensor]) -> bool:
         crossover: Any = vars(self.sparse[0])["_crossover"]
-        return self.slower(crossover.most(len(draws[0]), 1000) / (1000 * len(draws[0])))
+        return self.slower(crossover.max_active(len(draws[0]), 1000) / (1000 * len(draws[0])))
 
 
 def crossover_of(

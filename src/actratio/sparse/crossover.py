@@ -1,4 +1,4 @@
-"""From which activation ratio on the dense product is faster; ``contest`` measures it."""
+"""The activation ratio above which the dense product is faster."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 BATCHES = (1, 2, 4, 8, 16, 64)
-"""Batches that are measured; others are taken for the next larger one, and larger ones for the last."""
+"""Batch sizes that are measured. Another size uses the next larger one; sizes above the last use the last."""
 
-_PLACES = tuple(bisect_left(BATCHES, batch) for batch in range(BATCHES[-1] + 1))
+_INDICES = tuple(bisect_left(BATCHES, batch) for batch in range(BATCHES[-1] + 1))
 
 
 @dataclass(frozen=True)
 class Crossover:
-    """The largest activation ratio at which the sparse product is faster, for each batch of ``BATCHES``; 0 for never."""
+    """Where the dense product takes over.
+
+    Attributes:
+        ratios: for each of ``BATCHES``, the largest activation ratio at which the sparse product is faster; 0 if it never is.
+    """
 
     ratios: tuple[float, ...]
 
-    def most(self, batch: int, width: int) -> int:
-        """How many active neurons, of all examples together, are worth a sparse product."""
-        return int(self.ratios[_PLACES[batch] if batch < len(_PLACES) else -1] * batch * width)
+    def max_active(self, batch: int, width: int) -> int:
+        """Return the number of active neurons, over the whole batch, above which the dense product is faster."""
+        return int(self.ratios[_INDICES[batch] if batch < len(_INDICES) else -1] * batch * width)
 
 
 ALWAYS = Crossover((1.0,) * len(BATCHES))

@@ -24,14 +24,14 @@ def rows_of(module: Any) -> Tensor:
 
 
 def neuron_major(rows: Tensor) -> Tensor:
-    """The same numbers with each neuron's in one piece."""
+    """Return the weight (neurons, features) with contiguous rows; the same tensor if they are contiguous already."""
     if rows.is_contiguous():
         return rows
     if rows.device.type != "cpu" or rows.dtype not in (torch.float32, torch.bfloat16):
         return rows.contiguous()
-    # NumPy asks for large pages, with which far apart rows are found faster, and which begin at multiples of their size.
+    # NumPy asks for large pages, which make distant rows faster to find. A large page begins at a multiple of its size.
     kind = np.dtype(np.float32 if rows.dtype == torch.float32 else np.int16)
-    room = np.empty(rows.numel() + _PAGE // kind.itemsize, kind)
-    first = -room.ctypes.data % _PAGE // kind.itemsize
-    place = torch.from_numpy(room[first : first + rows.numel()]).view(rows.dtype).view(rows.shape)
-    return place.copy_(rows)
+    buffer = np.empty(rows.numel() + _PAGE // kind.itemsize, kind)
+    first = -buffer.ctypes.data % _PAGE // kind.itemsize
+    copy = torch.from_numpy(buffer[first : first + rows.numel()]).view(rows.dtype).view(rows.shape)
+    return copy.copy_(rows)

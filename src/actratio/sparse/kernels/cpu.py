@@ -1,171 +1,161 @@
-"""Products with sparse activations on CPUs: only the rows of the neurons that are active are read.
+"""Products with sparse activations on CPUs, which read only the rows of the active neurons.
 
-Weights are read by neurons, (width, features): the row of a neuron is one contiguous piece of memory. The work is memory
-traffic, so everything here is about reading rows at the speed of the memory:
+Weights are stored by neurons, (width, features): a neuron's row is contiguous in memory. The time is that of the memory traffic:
 
-- Threads share the active neurons, not the columns: rows are read whole.
-- Several rows are added at a time, with the sum in registers, so that the output is read and written once for all of them.
-- A bfloat16 weight is read as pairs, one 32-bit word for two columns: the even one is the word shifted, the odd one the
-  word masked, which takes half the instructions of widening each number; sums of even and odd columns are kept apart.
-- In a batch, neurons are taken in chunks and columns in tiles that stay in the cache, so that a row that several examples
-  need is read from memory once; each example still adds only what is active for it.
+- Threads share the active neurons, not the columns, so rows are read whole.
+- Several rows are added at a time, with the sums in registers. The output is read and written once for all of them.
+- A bfloat16 weight is read as 32-bit words of two columns. The even column is the word shifted, the odd one is the word masked.
+  That takes half the instructions of widening each number. Sums of even and odd columns are kept apart.
+- In a batch, neurons are taken in chunks and columns in tiles that stay in the cache. A row that several examples need is read
+  from memory once, and each example adds only its own active neurons.
 
-Everything but the output lies in a workspace of the calling thread, as large as the largest call so far. The list of
-active neurons has a place for every neuron, so it cannot overflow.
+Everything but the output is in a workspace of the calling thread, which is as large as the largest call so far. The list of
+active neurons has a place for every neuron, so it can't overflow.
 
-A product is prepared once and then called with as little Python as can be: after a dense layer has streamed its weights through
-the caches, every object that Python touches comes from memory too.
+A product is prepared once, and a call runs as little Python as possible: after a dense layer has streamed its weights through the
+caches, every object that Python touches is read from memory again.
 
-Numba compiles it on first use and keeps the result on disk.
+Numba compiles the kernel on first use and keeps the result on disk.
 """
 
 from __future__ import annotations
 
 import ctypes
-import re
 import threading
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from actratio.sparse.kernels import cpu_loops as compiled
-from actratio.sparse.kernels import product
-from actratio.sparse.kernels.cpu_loops import BATCH, CHUNK, HIDDEN, INPUT, MOST, OUT, PLACES, THREADS, TURN
-from actratio.sparse.kernels.product import address
+from actratio.sparse.kernels import openmp
+from actratio.sparse.kernels.cpu_call import Call
+from actratio.sparse.kernels.cpu_loops import CHUNK, compile_for
+from actratio.sparse.kernels.product import Product, Weights, address
 
 GROUP = 16
-"""Examples that are multiplied together; a larger batch is taken in groups."""
+"""Examples that are multiplied together; a larger batch is split into groups."""
 
-_KINDS: dict[torch.dtype, tuple[int, Any, Any, Any]] = {
-    torch.float32: (1, compiled.multiply_f32, compiled.up_f32, compiled.down_f32),
-    torch.bfloat16: (2, compiled.multiply_bf16, compiled.up_bf16, compiled.down_bf16),
-}
-"""Of each type: how many numbers are read as one word, the call, and what its threads do."""
-
-_Call = ctypes.c_int64 * (TURN + 1)
-_Function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
-
-
-def takes(rows: Tensor, up: Tensor | None = None) -> bool:
-    """Whether these kernels multiply by such weights (width, features): contiguous, and even if they are read as pairs."""
-    return all(
-        each.device.type == "cpu"
-        and each.dtype in _KINDS
-        and each.is_contiguous()
-        and each.numel() > 0
-        and (each.dtype == torch.float32 or each.shape[1] % 2 == 0)
-        for each in (rows, up if up is not None else rows)
-    )
-
-
-class Product(product.Product):
-    """On a CPU."""
-
-    def __init__(
-        self,
-        rows: Tensor,
-        bias: Tensor | None = None,
-        thresholds: Tensor | None = None,
-        up: Tensor | None = None,
-        up_bias: Tensor | None = None,
-    ) -> None:
-        super().__init__(rows, bias, thresholds, up, up_bias)
-        self._size = rows.element_size()
-        per, call, up_body, down_body = _KINDS[rows.dtype]
-        self._function: Callable[[int], int] = _Function(call.address)
-        self._template = (
-            0, 0, address(up), address(up_bias), rows.data_ptr(), address(bias), address(thresholds), 0, 0, 0, 0, 0, 0,
-            0, self.width, self.features, self.inputs, 0, 0, per, _openmp(), up_body.address, down_body.address, 0,
-        )  # fmt: skip
-        self._local = threading.local()
-
-    def __call__(self, hidden: Tensor, most: int, x: Tensor | None = None) -> Tensor | None:
-        """As ``product.Product`` says."""
-        batch = hidden.numel() // self.width
-        out = hidden.new_empty((*hidden.shape[:-1], self.features))
-        if batch > GROUP:
-            return self._in_groups(hidden, batch, most, x, out)
-        return out if self._run(hidden.data_ptr(), out.data_ptr(), batch, most, address(x)) else None
-
-    def _in_groups(self, hidden: Tensor, batch: int, most: int, x: Tensor | None, out: Tensor) -> Tensor | None:
-        size = self._size
-        for start in range(0, batch, GROUP):
-            some = min(GROUP, batch - start)
-            read = hidden.data_ptr() + start * self.width * size
-            given = address(x) + start * self.inputs * size
-            if not self._run(read, out.data_ptr() + start * self.features * size, some, most * some // batch, given):
-                return None
-        return out
-
-    def _run(self, hidden: int, out: int, batch: int, most: int, x: int) -> int:
-        local: dict[Any, Any] = self._local.__dict__
-        threads = torch.get_num_threads() if _openmp() else 1
-        call = local.get((batch, threads))
-        if call is None or call[-1] != _workspace.grown:
-            call = local[batch, threads] = self._prepare(batch, threads)
-        numbers, place, _ = call
-        numbers[HIDDEN], numbers[OUT], numbers[INPUT], numbers[MOST] = hidden, out, x, most
-        return self._function(place)
-
-    def _prepare(self, batch: int, threads: int) -> tuple[Any, int, int]:
-        """A call's numbers with all that does not change, their address, and the age of the workspace that they speak of."""
-        numbers = _Call(*self._template)
-        numbers[BATCH], numbers[THREADS] = batch, threads
-        _workspace.fit(threads, batch, self.width, self.features, self.inputs)
-        for place, array in enumerate(_workspace.arrays):
-            numbers[PLACES + place] = array.ctypes.data
-        return numbers, ctypes.addressof(numbers), _workspace.grown
+_ZEROS: dict[torch.dtype, Any] = {torch.float32: np.float32(0), torch.bfloat16: np.uint16(0)}
+_Function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
 
 
 @cache
-def _openmp() -> int:
-    """Address of ``GOMP_parallel`` in the OpenMP library that torch loaded, or 0: then there is one thread.
+def _functions(dtype: torch.dtype) -> tuple[Callable[[int], int], int]:
+    """Return the compiled product for a weight type, and the address of what its threads run."""
+    compiled = compile_for(_ZEROS[dtype])
+    return _Function(compiled.multiply.address), compiled.body.address
 
-    Its threads are those that torch's own products run in. Numba's, of a library of its own, would wait for a core while
-    torch's still look out for work, which costs more than a small product takes.
-    """
-    try:
-        maps = Path("/proc/self/maps").read_text(encoding="utf-8")
-        folder = str(Path(torch.__file__).parent)
-        loaded = {line.split()[-1] for line in maps.splitlines() if re.search(r"/lib(g|i|)omp\d?[^/]*$", line)}
-        mine = sorted(path for path in loaded if path.startswith(folder)) or (
-            sorted(loaded) if len(loaded) == 1 else []
+
+class CPUProduct(Product):
+    """A product on a CPU. It needs the addresses of its weights only."""
+
+    device_type = "cpu"
+    dtypes = tuple(_ZEROS)
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__(weights)
+        self._thresholds = weights.thresholds  # these stay alive after release_weights
+        self._item_size = self.dtype.itemsize
+        self._multiply, body = _functions(self.dtype)
+        self._fixed = {
+            "up": address(weights.up),
+            "up_bias": address(weights.up_bias),
+            "rows": address(weights.rows),
+            "bias": address(weights.bias),
+            "thresholds": address(weights.thresholds),
+            "width": self.width,
+            "features": self.features,
+            "inputs": self.inputs,
+            "openmp": openmp.parallel_address(),
+            "body": body,
+        }
+        self._has_threads = self._fixed["openmp"] != 0
+        self._calls = threading.local()
+
+    @classmethod
+    def supports(cls, weights: Weights) -> bool:
+        """Return whether the kernel can multiply by such weights. It reads bfloat16 in pairs of columns."""
+        return super().supports(weights) and (
+            weights.rows.dtype != torch.bfloat16
+            or all(weight is None or weight.shape[1] % 2 == 0 for weight in (weights.rows, weights.up))
         )
-        function = getattr(ctypes.CDLL(mine[0]), "GOMP_parallel")  # noqa: B009 (mypy knows no attributes of libraries)
-        return ctypes.cast(function, ctypes.c_void_p).value or 0
-    except (OSError, AttributeError, IndexError):
-        return 0
+
+    def release_weights(self) -> bool:
+        self.weights = None
+        return True
+
+    def __call__(self, hidden: Tensor, max_active: int, x: Tensor | None = None) -> Tensor | None:
+        batch = hidden.numel() // self.width
+        out = hidden.new_empty((*hidden.shape[:-1], self.features))
+        if batch > GROUP:
+            return self._in_groups(hidden, batch, max_active, x, out)
+        x_address = 0 if x is None else x.data_ptr()  # address() costs a call
+        return out if self._run(hidden.data_ptr(), out.data_ptr(), batch, max_active, x_address) else None
+
+    def _in_groups(self, hidden: Tensor, batch: int, max_active: int, x: Tensor | None, out: Tensor) -> Tensor | None:
+        size = self._item_size
+        for start in range(0, batch, GROUP):
+            count = min(GROUP, batch - start)
+            hidden_address = hidden.data_ptr() + start * self.width * size
+            out_address = out.data_ptr() + start * self.features * size
+            x_address = address(x) + start * self.inputs * size
+            if not self._run(hidden_address, out_address, count, max_active * count // batch, x_address):
+                return None
+        return out
+
+    def _run(self, hidden: int, out: int, batch: int, max_active: int, x: int) -> int:
+        calls: dict[Any, Any] = self._calls.__dict__
+        threads = torch.get_num_threads() if self._has_threads else 1
+        prepared = calls.get((batch, threads))
+        if prepared is None or prepared[-1] != _workspace.version:
+            prepared = calls[batch, threads] = self._prepare(batch, threads)
+        call, call_address, _ = prepared
+        call.hidden, call.out, call.x, call.max_active = hidden, out, x, max_active
+        return self._multiply(call_address)
+
+    def _prepare(self, batch: int, threads: int) -> tuple[Call, int, int]:
+        """Return the arguments for a batch and a number of threads, their address, and the version of the workspace they use."""
+        _workspace.fit(threads, batch, self.width, self.features, self.inputs)
+        arrays = {name: array.ctypes.data for name, array in _workspace.arrays.items()}
+        call = Call(batch=batch, threads=threads, **self._fixed, **arrays)
+        return call, ctypes.addressof(call), _workspace.version
 
 
 class _Workspace(threading.local):
-    """What a thread's calls write into: room for the active neurons' places and values, the chunks, the threads' sums, and the
-    inputs.
+    """A thread's arrays, which its calls write to.
 
     Attributes:
-        arrays: they grow when they must.
-        grown: how often one has.
+        arrays: by the name of their field of ``Call``. They grow when a call needs more.
+        version: how often an array was replaced.
     """
 
     def __init__(self) -> None:
-        self.arrays: list[Any] = [
-            np.empty(0, kind) for kind in (np.int32, np.float32, np.int32, np.float32, np.float32)
-        ]
-        self.grown = 0
+        types = {
+            "neurons": np.int32,
+            "values": np.float32,
+            "starts": np.int32,
+            "sums": np.float32,
+            "split_x": np.float32,
+        }
+        self.arrays: dict[str, Any] = {name: np.empty(0, dtype) for name, dtype in types.items()}
+        self.version = 0
 
     def fit(self, threads: int, batch: int, width: int, features: int, inputs: int) -> None:
         """Make room for a call."""
-        sizes = (
-            batch * (width + 1), batch * (width + 1), batch * (-(-width // CHUNK) + 1), threads * batch * features, batch * inputs,
-        )  # fmt: skip
-        for place, size in enumerate(sizes):
-            if self.arrays[place].size < size:
-                self.arrays[place] = np.empty(size, self.arrays[place].dtype)
-                self.grown += 1
+        sizes = {
+            "neurons": batch * (width + 1),
+            "values": batch * (width + 1),
+            "starts": batch * (-(-width // CHUNK) + 1),
+            "sums": threads * batch * features,
+            "split_x": batch * inputs,
+        }
+        for name, size in sizes.items():
+            if self.arrays[name].size < size:
+                self.arrays[name] = np.empty(size, self.arrays[name].dtype)
+                self.version += 1
 
 
 _workspace = _Workspace()

@@ -1,97 +1,53 @@
 # mypy: ignore-errors
-"""The compiled part of ``cpu.py``: functions of arrays, or of their addresses, whose types are Numba's.
+"""The compiled part of the CPU kernel.
 
-Arguments are addresses, because unpacking arrays costs more than the smallest of these products.
+Functions take a ``Call`` and read its addresses, because unpacking array arguments costs more than the smallest product.
+``like`` is a zero of the weights' type: float32, or uint16 for the bits of bfloat16.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
-from llvmlite import ir
 from numba import carray, cfunc, njit, types
-from numba.extending import intrinsic, overload
+
+from actratio.sparse.kernels.cpu_call import DOWN, RECORD, UP
+from actratio.sparse.kernels.cpu_intrinsics import array_at, as_bits, as_float, by_type, call_openmp, take_part
 
 CHUNK = 64
-"""Neurons, of which the active ones' tiles stay in the second-level cache."""
+"""Neurons that are taken together in a batch: the tiles of their rows stay in the second-level cache."""
 
 _TILE = 1024  # columns of float32, or pairs of columns of bfloat16
-_FAST = {"contract", "reassoc", "nsz"}  # sums in any order; NaN and infinity stay what they are
+_FAST = {"contract", "reassoc", "nsz"}  # sums may be reordered; NaN and infinity keep their meaning
 
 
-# What a call is made of, in the order of an int64 array: addresses (0 for none), sizes, and how threads are had.
-(
-    HIDDEN, INPUT, UP, UP_BIAS, ROWS, BIAS, THRESHOLDS, OUT, PLACES, VALUES, STARTS, SUMS, SPLIT,
-    BATCH, WIDTH, FEATURES, INPUTS, MOST, THREADS, PER, RUN, UP_BODY, DOWN_BODY, TURN,
-) = range(24)  # fmt: skip
-
-
-@intrinsic
-def _as_float(context, bits):
-    """The float32 that 32 bits are."""
-
-    def code(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.uint32), code
-
-
-@intrinsic
-def _as_bits(context, number):
-    """The 32 bits that a float32 is."""
-
-    def code(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return types.uint32(types.float32), code
-
-
-@intrinsic
-def _pointer(context, address, like):
-    """An address as a pointer to numbers of the type of ``like``."""
-
-    def code(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(like)))
-
-    return types.CPointer(like)(types.int64, like), code
-
-
-_small = njit(cache=True, nogil=True, inline="always")
-
-
-@_small
+@njit(nogil=True, inline="always")
 def _even(word):
-    return _as_float(np.uint32(word << np.uint32(16)))
+    return as_float(np.uint32(word << np.uint32(16)))
 
 
-@_small
+@njit(nogil=True, inline="always")
 def _odd(word):
-    return _as_float(np.uint32(word & np.uint32(0xFFFF0000)))
+    return as_float(np.uint32(word & np.uint32(0xFFFF0000)))
 
 
+@by_type(inline="always")
 def _widen(x):
-    raise NotImplementedError  # compiled code alone calls it
-
-
-@overload(_widen, inline="always")
-def _widen_compiled(x):
-    """A float32 of a number, or of a bfloat16's bits."""
+    """Return a float32 for a float32, or for the bits of a bfloat16."""
     if x == types.float32:
         return lambda x: x
-    return lambda x: _as_float(np.uint32(np.uint32(x) << np.uint32(16)))
+    return lambda x: as_float(np.uint32(np.uint32(x) << np.uint32(16)))
 
 
+@by_type(inline="always")
 def _narrow(x, like):
-    raise NotImplementedError
-
-
-@overload(_narrow, inline="always")
-def _narrow_compiled(x, like):
-    """A float32 rounded to the type of ``like``; to bfloat16, the nearest or the even of two, and NaN to NaN."""
+    """Round a float32 to the type of ``like``. For bfloat16, ties go to the even number, and NaN stays NaN."""
     if like == types.float32:
         return lambda x, like: x
 
     def rounded(x, like):
-        bits = _as_bits(x)
+        bits = as_bits(x)
         if bits & np.uint32(0x7FFFFFFF) > np.uint32(0x7F800000):
             return np.uint16((bits >> np.uint32(16)) | np.uint32(0x40))
         return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
@@ -99,79 +55,69 @@ def _narrow_compiled(x, like):
     return rounded
 
 
-def _word(like):
-    raise NotImplementedError
-
-
-@overload(_word, inline="always")
-def _word_compiled(like):
-    """What weights are read as: floats, or pairs of bfloat16."""
+@by_type(inline="always")
+def _words(address, rows, columns, like):
+    """Return the weight (rows, columns) at an address: float32, or 32-bit words of two bfloat16 columns each."""
     if like == types.float32:
-        return lambda like: np.float32(0)
-    return lambda like: np.uint32(0)
+        return lambda address, rows, columns, like: array_at(address, (rows, columns), np.float32(0))
+    return lambda address, rows, columns, like: array_at(address, (rows, columns // 2), np.uint32(0))
 
 
-@_small
-def _array(address, shape, like):
-    return carray(_pointer(address, like), shape)
-
-
-@_small
-def _views(call):
-    """The workspace's arrays at their addresses."""
-    batch, width = call[BATCH], call[WIDTH]
+@njit(nogil=True, inline="always")
+def _workspace(call):
+    """Return the workspace's arrays: neurons, values, starts, sums."""
+    batch, width = call.batch, call.width
     return (
-        _array(call[PLACES], (batch, width + 1), np.int32(0)),
-        _array(call[VALUES], (batch, width + 1), np.float32(0)),
-        _array(call[STARTS], (batch, -(-width // CHUNK) + 1), np.int32(0)),
-        _array(call[SUMS], (call[THREADS], batch, call[FEATURES]), np.float32(0)),
+        array_at(call.neurons, (batch, width + 1), np.int32(0)),
+        array_at(call.values, (batch, width + 1), np.float32(0)),
+        array_at(call.starts, (batch, -(-width // CHUNK) + 1), np.int32(0)),
+        array_at(call.sums, (call.threads, batch, call.features), np.float32(0)),
     )
 
 
-@njit(cache=True, nogil=True)
-def _select(h, thresholds, idx, val, ptr):
-    """Active neurons of each example in their order, their values, and where each chunk of neurons begins; how many."""
+@njit(nogil=True)
+def _select(hidden, thresholds, neurons, values, starts):
+    """List the active neurons of each example, and return how many there are in all."""
     total = 0
-    for row in range(len(h)):
-        count = np.uint64(0)  # an index that may be negative is looked at twice
-        line, places, values = h[row], idx[row], val[row]
+    for row in range(len(hidden)):
+        count = np.uint64(0)  # indexing with a signed integer costs a check for negative values
+        line, line_neurons, line_values = hidden[row], neurons[row], values[row]
         for start in range(0, line.size, CHUNK):
-            ptr[row, start // CHUNK] = count
+            starts[row, start // CHUNK] = count
             end = min(start + CHUNK, line.size)
             if thresholds.size:
                 for i in range(start, end):
                     value = _widen(line[i])
-                    places[count], values[count] = i, value
+                    line_neurons[count], line_values[count] = i, value
                     count += np.uint64(not (abs(value) <= thresholds[i]))
             else:
                 for i in range(start, end):
                     value = _widen(line[i])
-                    places[count], values[count] = i, value
+                    line_neurons[count], line_values[count] = i, value
                     count += np.uint64(value != np.float32(0))
-        ptr[row, -1] = count
+        starts[row, -1] = count
         total += np.int64(count)
     return total
 
 
-def _add(sums, words, idx, val, begin, end, first, last):
-    raise NotImplementedError
+@by_type(jit_options={"fastmath": _FAST, "nogil": True})
+def _add(sums, words, neurons, values, begin, end, first, last):
+    """Add rows of active neurons to ``sums``: neurons ``begin`` to ``end`` of the list, columns ``first`` to ``last``.
 
-
-@overload(_add, jit_options={"fastmath": _FAST, "nogil": True})
-def _add_compiled(sums, words, idx, val, begin, end, first, last):
-    """Add to ``sums`` the rows of the active neurons from ``begin`` to ``end``, columns from ``first`` to ``last``."""
+    Sums of bfloat16 are kept apart: first those of the even columns, then those of the odd ones.
+    """
     if words.dtype == types.float32:
 
-        def of_floats(sums, words, idx, val, begin, end, first, last):
+        def of_floats(sums, words, neurons, values, begin, end, first, last):
             y = sums[first:last]
             n = begin
             while n + 8 <= end:
-                a0, a1, a2, a3 = val[n], val[n + 1], val[n + 2], val[n + 3]
-                a4, a5, a6, a7 = val[n + 4], val[n + 5], val[n + 6], val[n + 7]
-                w0, w1 = words[idx[n], first:last], words[idx[n + 1], first:last]
-                w2, w3 = words[idx[n + 2], first:last], words[idx[n + 3], first:last]
-                w4, w5 = words[idx[n + 4], first:last], words[idx[n + 5], first:last]
-                w6, w7 = words[idx[n + 6], first:last], words[idx[n + 7], first:last]
+                a0, a1, a2, a3 = values[n], values[n + 1], values[n + 2], values[n + 3]
+                a4, a5, a6, a7 = values[n + 4], values[n + 5], values[n + 6], values[n + 7]
+                w0, w1 = words[neurons[n], first:last], words[neurons[n + 1], first:last]
+                w2, w3 = words[neurons[n + 2], first:last], words[neurons[n + 3], first:last]
+                w4, w5 = words[neurons[n + 4], first:last], words[neurons[n + 5], first:last]
+                w6, w7 = words[neurons[n + 6], first:last], words[neurons[n + 7], first:last]
                 for j in range(last - first):
                     s = y[j] + a0 * w0[j]
                     s += a1 * w1[j]
@@ -183,27 +129,27 @@ def _add_compiled(sums, words, idx, val, begin, end, first, last):
                     y[j] = s + a7 * w7[j]
                 n += 8
             while n + 2 <= end:
-                a0, a1 = val[n], val[n + 1]
-                w0, w1 = words[idx[n], first:last], words[idx[n + 1], first:last]
+                a0, a1 = values[n], values[n + 1]
+                w0, w1 = words[neurons[n], first:last], words[neurons[n + 1], first:last]
                 for j in range(last - first):
                     y[j] += a0 * w0[j] + a1 * w1[j]
                 n += 2
             while n < end:
-                a0, w0 = val[n], words[idx[n], first:last]
+                a0, w0 = values[n], words[neurons[n], first:last]
                 for j in range(last - first):
                     y[j] += a0 * w0[j]
                 n += 1
 
         return of_floats
 
-    def of_pairs(sums, words, idx, val, begin, end, first, last):
+    def of_pairs(sums, words, neurons, values, begin, end, first, last):
         half = sums.size // 2
         even, odd = sums[first:last], sums[half + first : half + last]
         n = begin
         while n + 4 <= end:
-            a0, a1, a2, a3 = val[n], val[n + 1], val[n + 2], val[n + 3]
-            w0, w1 = words[idx[n], first:last], words[idx[n + 1], first:last]
-            w2, w3 = words[idx[n + 2], first:last], words[idx[n + 3], first:last]
+            a0, a1, a2, a3 = values[n], values[n + 1], values[n + 2], values[n + 3]
+            w0, w1 = words[neurons[n], first:last], words[neurons[n + 1], first:last]
+            w2, w3 = words[neurons[n + 2], first:last], words[neurons[n + 3], first:last]
             for j in range(last - first):
                 s = even[j] + a0 * _even(w0[j])
                 t = odd[j] + a0 * _odd(w0[j])
@@ -215,7 +161,7 @@ def _add_compiled(sums, words, idx, val, begin, end, first, last):
                 odd[j] = t + a3 * _odd(w3[j])
             n += 4
         while n < end:
-            a0, w0 = val[n], words[idx[n], first:last]
+            a0, w0 = values[n], words[neurons[n], first:last]
             for j in range(last - first):
                 even[j] += a0 * _even(w0[j])
                 odd[j] += a0 * _odd(w0[j])
@@ -224,47 +170,43 @@ def _add_compiled(sums, words, idx, val, begin, end, first, last):
     return of_pairs
 
 
-@njit(cache=True, nogil=True)
-def _down_part(call, thread, like):
-    """One thread's sums over its share of the active neurons."""
-    idx, val, ptr, acc = _views(call)
-    threads, batch, features = acc.shape
-    words = _array(call[ROWS], (call[WIDTH], features // call[PER]), _word(like))
-    columns, chunks = words.shape[1], ptr.shape[1] - 1
-    acc[thread] = 0
+@njit(nogil=True)
+def _down_part(call, part, like):
+    """Compute the sums over one part of the active neurons."""
+    neurons, values, starts, sums = _workspace(call)
+    parts, batch, features = sums.shape
+    words = _words(call.rows, call.width, features, like)
+    columns, chunks = words.shape[1], starts.shape[1] - 1
+    sums[part] = 0
     if batch == 1:
-        active = ptr[0, chunks]
-        begin, end = active * thread // threads, active * (thread + 1) // threads
-        _add(acc[thread, 0], words, idx[0], val[0], begin, end, 0, columns)
+        active = starts[0, chunks]
+        begin, end = active * part // parts, active * (part + 1) // parts
+        _add(sums[part, 0], words, neurons[0], values[0], begin, end, 0, columns)
         return
     for first in range(0, columns, _TILE):
         last = min(first + _TILE, columns)
-        for chunk in range(chunks * thread // threads, chunks * (thread + 1) // threads):
+        for chunk in range(chunks * part // parts, chunks * (part + 1) // parts):
             for row in range(batch):
-                begin, end = ptr[row, chunk], ptr[row, chunk + 1]
-                _add(acc[thread, row], words, idx[row], val[row], begin, end, first, last)
+                begin, end = starts[row, chunk], starts[row, chunk + 1]
+                _add(sums[part, row], words, neurons[row], values[row], begin, end, first, last)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _finish(call, like):
-    """All threads' sums together, and the bias, in the order and the type of the output."""
-    acc = _views(call)[3]
-    threads, batch, features = acc.shape
-    out = _array(call[OUT], (batch, features), like)
-    bias = _array(call[BIAS], (features if call[BIAS] else 0,), like)
+    """Add up the parts' sums and the bias, and write the output."""
+    sums = _workspace(call)[3]
+    parts, batch, features = sums.shape
+    out = array_at(call.out, (batch, features), like)
+    bias = array_at(call.bias, (features if call.bias else 0,), like)
     for row in range(batch):
-        for thread in range(1, threads):
-            acc[0, row] += acc[thread, row]
-        _write(acc[0, row], bias, out[row])
+        for part in range(1, parts):
+            sums[0, row] += sums[part, row]
+        _write(sums[0, row], bias, out[row])
 
 
+@by_type(jit_options={"nogil": True})
 def _write(sums, bias, out):
-    raise NotImplementedError
-
-
-@overload(_write, jit_options={"nogil": True})
-def _write_compiled(sums, bias, out):
-    """An example's sums, and the bias, in the order and the type of the output."""
+    """Write one example's sums plus the bias, in the order and the type of the output."""
     if out.dtype == types.float32:
 
         def of_floats(sums, bias, out):
@@ -283,47 +225,39 @@ def _write_compiled(sums, bias, out):
     return of_pairs
 
 
-def _split(x, xs):
-    raise NotImplementedError
-
-
-@overload(_split, jit_options={"nogil": True})
-def _split_compiled(x, xs):
-    """One example's inputs as floats: as they are, or first the even and then the odd ones."""
+@by_type(jit_options={"nogil": True})
+def _split(x, split_x):
+    """Copy one example's inputs as float32. Of bfloat16, the even inputs come first, then the odd ones."""
     if x.dtype == types.float32:
 
-        def as_they_are(x, xs):
-            xs[:] = x
+        def of_floats(x, split_x):
+            split_x[:] = x
 
-        return as_they_are
+        return of_floats
 
-    def even_and_odd(x, xs):
+    def of_pairs(x, split_x):
         half = x.size // 2
         for j in range(half):
-            xs[j], xs[half + j] = _widen(x[2 * j]), _widen(x[2 * j + 1])
+            split_x[j], split_x[half + j] = _widen(x[2 * j]), _widen(x[2 * j + 1])
 
-    return even_and_odd
-
-
-def _dot(xs, row):
-    raise NotImplementedError
+    return of_pairs
 
 
-@overload(_dot, jit_options={"fastmath": _FAST, "nogil": True})
-def _dot_compiled(xs, row):
-    """The product of inputs and one neuron's row."""
+@by_type(jit_options={"fastmath": _FAST, "nogil": True})
+def _dot(split_x, row):
+    """Return the product of the inputs and one neuron's row."""
     if row.dtype == types.float32:
 
-        def of_floats(xs, row):
+        def of_floats(split_x, row):
             s = np.float32(0)
             for j in range(row.size):
-                s += xs[j] * row[j]
+                s += split_x[j] * row[j]
             return s
 
         return of_floats
 
-    def of_pairs(xs, row):
-        even, odd = xs[: row.size], xs[row.size :]
+    def of_pairs(split_x, row):
+        even, odd = split_x[: row.size], split_x[row.size :]
         s = np.float32(0)
         for j in range(row.size):
             s += even[j] * _even(row[j]) + odd[j] * _odd(row[j])
@@ -332,137 +266,95 @@ def _dot_compiled(xs, row):
     return of_pairs
 
 
-@njit(cache=True, nogil=True)
-def _up_part(call, thread, like):
-    """Multiply one thread's share of the active gates by their neurons' up projections, rounded as dense products are."""
-    idx, val, ptr, acc = _views(call)
-    threads, batch, _ = acc.shape
-    inputs, width = call[INPUTS], call[WIDTH]
-    xs = _array(call[SPLIT], (batch, inputs), np.float32(0))
-    words = _array(call[UP], (width, inputs // call[PER]), _word(like))
-    bias = _array(call[UP_BIAS], (width if call[UP_BIAS] else 0,), like)
-    chunks = ptr.shape[1] - 1
+@njit(nogil=True)
+def _up_part(call, part, like):
+    """Multiply one part of the active gates by their up projections. Round where a dense product does."""
+    neurons, values, starts, sums = _workspace(call)
+    parts, batch, _ = sums.shape
+    split_x = array_at(call.split_x, (batch, call.inputs), np.float32(0))
+    words = _words(call.up, call.width, call.inputs, like)
+    bias = array_at(call.up_bias, (call.width if call.up_bias else 0,), like)
+    chunks = starts.shape[1] - 1
     for chunk in range(chunks if batch > 1 else 1):
-        if batch > 1 and not chunks * thread // threads <= chunk < chunks * (thread + 1) // threads:
+        if batch > 1 and not chunks * part // parts <= chunk < chunks * (part + 1) // parts:
             continue
         for row in range(batch):
-            begin, end = ptr[row, chunk], ptr[row, chunk + 1]
+            begin, end = starts[row, chunk], starts[row, chunk + 1]
             if batch == 1:
-                active = ptr[0, chunks]
-                begin, end = active * thread // threads, active * (thread + 1) // threads
+                active = starts[0, chunks]
+                begin, end = active * part // parts, active * (part + 1) // parts
             for n in range(begin, end):
-                i = idx[row, n]
-                u = _dot(xs[row], words[i]) + (_widen(bias[i]) if bias.size else np.float32(0))
-                val[row, n] = _widen(_narrow(val[row, n] * _widen(_narrow(u, like)), like))
+                i = neurons[row, n]
+                u = _dot(split_x[row], words[i]) + (_widen(bias[i]) if bias.size else np.float32(0))
+                values[row, n] = _widen(_narrow(values[row, n] * _widen(_narrow(u, like)), like))
 
 
-@intrinsic
-def _next_turn(context, address):
-    """Add one to the int64 at an address, as no other thread does at the same time; what it was."""
-
-    def code(context, builder, signature, arguments):
-        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "seq_cst")
-
-    return types.int64(types.int64), code
-
-
-@intrinsic
-def _call_parallel(context, run, body, argument, threads):
-    """``GOMP_parallel(body, argument, threads, 0)`` at the address ``run``."""
-
-    def code(context, builder, signature, arguments):
-        word, number = ir.IntType(64), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [word, word, number, number])
-        function = builder.inttoptr(arguments[0], kind.as_pointer())
-        threads = builder.trunc(arguments[3], number)
-        builder.call(function, [arguments[1], arguments[2], threads, ir.Constant(number, 0)])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64, types.int64), code
-
-
-_F32, _BF16 = np.float32(0), np.uint16(0)
-
-
-@cfunc(types.void(types.int64), cache=True)
-def down_f32(address):
-    """Parts, until all are taken: OpenMP may give fewer threads than were asked for."""
-    call = _array(address, (TURN + 1,), np.int64(0))
-    turn = _next_turn(address + 8 * TURN)
-    while turn < call[THREADS]:
-        _down_part(call, turn, _F32)
-        turn = _next_turn(address + 8 * TURN)
-
-
-@cfunc(types.void(types.int64), cache=True)
-def down_bf16(address):
-    """As ``down_f32``."""
-    call = _array(address, (TURN + 1,), np.int64(0))
-    turn = _next_turn(address + 8 * TURN)
-    while turn < call[THREADS]:
-        _down_part(call, turn, _BF16)
-        turn = _next_turn(address + 8 * TURN)
-
-
-@cfunc(types.void(types.int64), cache=True)
-def up_f32(address):
-    """As ``down_f32``."""
-    call = _array(address, (TURN + 1,), np.int64(0))
-    turn = _next_turn(address + 8 * TURN)
-    while turn < call[THREADS]:
-        _up_part(call, turn, _F32)
-        turn = _next_turn(address + 8 * TURN)
-
-
-@cfunc(types.void(types.int64), cache=True)
-def up_bf16(address):
-    """As ``down_f32``."""
-    call = _array(address, (TURN + 1,), np.int64(0))
-    turn = _next_turn(address + 8 * TURN)
-    while turn < call[THREADS]:
-        _up_part(call, turn, _BF16)
-        turn = _next_turn(address + 8 * TURN)
-
-
-@njit(cache=True, nogil=True)
-def _multiply(address, like):
-    """A call; whether so few neurons are active that it was done.
-
-    Threads are those of the OpenMP library whose ``GOMP_parallel`` is at ``RUN``; where that is 0, there is one.
-    """
-    call = _array(address, (TURN + 1,), np.int64(0))
-    batch, width = call[BATCH], call[WIDTH]
-    idx, val, ptr, _ = _views(call)
-    limits = _array(call[THRESHOLDS], (width if call[THRESHOLDS] else 0,), np.float32(0))
-    if _select(_array(call[HIDDEN], (batch, width), like), limits, idx, val, ptr) > call[MOST]:
-        return False
-    if call[UP]:
-        given = _array(call[INPUT], (batch, call[INPUTS]), like)
-        split = _array(call[SPLIT], (batch, call[INPUTS]), np.float32(0))
-        for row in range(batch):
-            _split(given[row], split[row])
-        if call[RUN]:
-            call[TURN] = 0
-            _call_parallel(call[RUN], call[UP_BODY], address, call[THREADS])
+@njit(nogil=True)
+def _take_parts(call, pointer, like):
+    """Compute parts of the call's stage until all are taken: OpenMP may start fewer threads than there are parts."""
+    part = take_part(pointer)
+    while part < call.threads:
+        if call.stage == UP:
+            _up_part(call, part, like)
         else:
-            _up_part(call, 0, like)
-    if call[RUN]:
-        call[TURN] = 0
-        _call_parallel(call[RUN], call[DOWN_BODY], address, call[THREADS])
+            _down_part(call, part, like)
+        part = take_part(pointer)
+
+
+@njit(nogil=True)
+def _run_stage(call, pointer, stage, like):
+    """Compute all parts of a stage, by OpenMP's threads if there is an OpenMP library."""
+    call.stage, call.next_part = stage, 0
+    if call.openmp:
+        call_openmp(call.openmp, call.body, pointer, call.threads)
     else:
-        _down_part(call, 0, like)
+        _take_parts(call, pointer, like)
+
+
+@njit(nogil=True)
+def _multiply(call, pointer, like):
+    """Compute a call, and return whether it was done: False if more than ``max_active`` neurons are active."""
+    batch, width = call.batch, call.width
+    neurons, values, starts, _ = _workspace(call)
+    hidden = array_at(call.hidden, (batch, width), like)
+    thresholds = array_at(call.thresholds, (width if call.thresholds else 0,), np.float32(0))
+    if _select(hidden, thresholds, neurons, values, starts) > call.max_active:
+        return False
+    if call.up:
+        x = array_at(call.x, (batch, call.inputs), like)
+        split_x = array_at(call.split_x, (batch, call.inputs), np.float32(0))
+        for row in range(batch):
+            _split(x[row], split_x[row])
+        _run_stage(call, pointer, UP, like)
+    _run_stage(call, pointer, DOWN, like)
     _finish(call, like)
     return True
 
 
-@cfunc(types.int64(types.int64), cache=True)
-def multiply_f32(address):
-    """The call at an address: 1 if it was done, 0 if too many neurons are active."""
-    return np.int64(_multiply(address, _F32))
+class Compiled(NamedTuple):
+    """Two C functions of the address of a ``Call``.
+
+    Attributes:
+        multiply: returns 1 if the product was computed, 0 if too many neurons are active.
+        body: what each of OpenMP's threads runs.
+    """
+
+    multiply: Any
+    body: Any
 
 
-@cfunc(types.int64(types.int64), cache=True)
-def multiply_bf16(address):
-    """As ``multiply_f32``."""
-    return np.int64(_multiply(address, _BF16))
+def compile_for(like: Any) -> Compiled:
+    """Compile the kernel for the weight type of ``like``, or load it from Numba's cache on disk.
+
+    The cache identifies a closure by its code and its variables. So ``like``, a plain number, may be one; a compiled function may
+    not, since it's pickled with a random id.
+    """
+
+    def multiply(pointer):
+        return np.int64(_multiply(carray(pointer, 1)[0], pointer, like))
+
+    def body(pointer):
+        _take_parts(carray(pointer, 1)[0], pointer, like)
+
+    pointer = types.CPointer(RECORD)
+    return Compiled(cfunc(types.int64(pointer), cache=True)(multiply), cfunc(types.void(pointer), cache=True)(body))

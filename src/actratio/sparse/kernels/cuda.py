@@ -1,10 +1,10 @@
 """Products with sparse activations on GPUs, in Triton: inactive neurons' weights are masked out of the loads.
 
-There is no list of active neurons: each program looks at its neurons' activations, and loads the rows of those that some example
-needs. So nothing depends on numbers that the host would have to wait for, and calls can be captured in CUDA graphs. Sums of the
-programs that share columns are written apart and added afterwards, always in one order.
+There is no list of active neurons: each program reads its neurons' activations, and loads the rows of those that some example
+needs. So the host never waits for a result, and calls can be captured in CUDA graphs. Programs that share columns write their sums
+separately. The sums are then added in a fixed order.
 
-Tested in Triton's interpreter, and compiled for one; never timed on a GPU.
+The tests run this in Triton's interpreter and compile it for a GPU. It has never been timed on a GPU.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -15,47 +15,42 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from actratio.sparse.kernels import product
+from actratio.sparse.kernels.product import Product
 
-LARGEST_BATCH = 16
-_DOT = 16  # the least that a matrix product of Triton's takes
-_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+MAX_BATCH = 16
+"""The largest batch that the kernel computes."""
+
+_DOT = 16  # the smallest batch that tl.dot supports
 _NEURONS, _COLUMNS, _SPAN = 32, 128, 512
 
 
-def takes(rows: Tensor, up: Tensor | None = None) -> bool:
-    """Whether these kernels multiply by such weights (width, features), contiguous and on a GPU."""
-    return all(
-        each.device.type == "cuda" and each.dtype in _TYPES and each.is_contiguous() and each.numel() > 0
-        for each in (rows, up if up is not None else rows)
-    )
+class CUDAProduct(Product):
+    """A product on a GPU. It ignores ``max_active``, because the host would have to wait for the number of active neurons."""
 
+    device_type = "cuda"
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
 
-class Product(product.Product):
-    """On a GPU; how many neurons are worth it is not counted, for the host would have to wait for it."""
-
-    def __call__(self, hidden: Tensor, most: int, x: Tensor | None = None) -> Tensor | None:
-        """As ``product.Product`` says."""
-        rows, bias, up, up_bias = self.weights
-        assert rows is not None
+    def __call__(self, hidden: Tensor, max_active: int, x: Tensor | None = None) -> Tensor | None:
+        assert self.weights is not None
+        rows, bias, thresholds, up, up_bias, _ = self.weights
         width = self.width
         batch = hidden.numel() // width
-        if batch > LARGEST_BATCH:
+        if batch > MAX_BATCH:
             return None
         size = 1 if batch == 1 else _DOT
         if up is not None and x is not None:
-            made = torch.empty_like(hidden)
+            gated = torch.empty_like(hidden)
             _up_kernel[(triton.cdiv(width, _NEURONS),)](
-                hidden, x, up, up if up_bias is None else up_bias, made, batch, width, self.inputs,
+                hidden, x, up, up if up_bias is None else up_bias, gated, batch, width, self.inputs,
                 BIASED=up_bias is not None, BATCH=size, NEURONS=_NEURONS, INPUTS=64,
             )  # fmt: skip
-            hidden = made
+            hidden = gated
         features = self.features
         splits = triton.cdiv(width, _SPAN)
         sums = torch.empty(splits, batch, features, dtype=torch.float32, device=hidden.device)
-        cut = self.thresholds is not None
+        cut = thresholds is not None
         _down_kernel[(triton.cdiv(features, _COLUMNS), splits)](
-            hidden, rows, self.thresholds if cut else hidden, sums, batch, width, features,
+            hidden, rows, thresholds if cut else hidden, sums, batch, width, features,
             CUT=cut, BATCH=size, NEURONS=_NEURONS, COLUMNS=_COLUMNS, SPAN=_SPAN,
         )  # fmt: skip
         out = sums.sum(0).view(*hidden.shape[:-1], features)
@@ -67,7 +62,7 @@ def _down_kernel(
     hidden, rows, thresholds, sums, batch, width, features,
     CUT: tl.constexpr, BATCH: tl.constexpr, NEURONS: tl.constexpr, COLUMNS: tl.constexpr, SPAN: tl.constexpr,
 ):  # fmt: skip
-    """``sums`` (splits, batch, features): each split of the neurons, each block of columns by one program."""
+    """Write ``sums`` (splits, batch, features). A program computes one block of columns for one split of the neurons."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     split = tl.program_id(1)
     example = tl.arange(0, BATCH)
@@ -95,10 +90,10 @@ def _down_kernel(
 
 @triton.jit
 def _up_kernel(
-    gate, x, up, up_bias, made, batch, width, inputs,
+    gate, x, up, up_bias, gated, batch, width, inputs,
     BIASED: tl.constexpr, BATCH: tl.constexpr, NEURONS: tl.constexpr, INPUTS: tl.constexpr,
 ):  # fmt: skip
-    """``made`` (batch, width): the gate times the up projection, of neurons whose gate is not zero for some example."""
+    """Write ``gated`` (batch, width): the gate times the up projection, for neurons whose gate is not zero for some example."""
     neuron = tl.program_id(0) * NEURONS + tl.arange(0, NEURONS)
     inside = neuron < width
     example = tl.arange(0, BATCH)
@@ -119,5 +114,5 @@ def _up_kernel(
     if BIASED:
         total += tl.load(up_bias + neuron, mask=inside, other=0.0).to(tl.float32)[None, :]
     g = g.to(tl.float32)
-    u = total.to(made.dtype.element_ty).to(tl.float32)  # rounded as a dense product would be
-    tl.store(made + place, tl.where(g == 0.0, g, g * u).to(made.dtype.element_ty), mask=real)
+    u = total.to(gated.dtype.element_ty).to(tl.float32)  # rounded as a dense product would be
+    tl.store(gated + place, tl.where(g == 0.0, g, g * u).to(gated.dtype.element_ty), mask=real)

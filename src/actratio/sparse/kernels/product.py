@@ -1,72 +1,189 @@
-"""A product with fixed weights, whatever device computes it."""
+"""A product with fixed weights, on any device, and the one place that decides whether a call may use it."""
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
+from actratio.sites.followed import is_followed
 
-class Product:
-    """Σᵢ hᵢ · rowsᵢ over the active neurons, plus the bias; where there is an up projection, hᵢ is gᵢ · (upᵢ · x + biasᵢ).
+_inner: Any = torch._C  # has no types for these functions
+_forward_ad: Any = torch.autograd.forward_ad
+_PLAIN = (Tensor, torch.nn.Parameter)  # subclasses may store other numbers, or none
 
-    Args:
-        rows: (width, features), weights that the kernel's ``takes`` takes.
-        bias: (features,), of the weights' type, as are the others but the thresholds.
-        thresholds: (width,) float32: a neuron is active where |h| is larger, or h is NaN; without, where h ≠ 0.
-        up: (width, inputs).
+
+class Weights(NamedTuple):
+    """The weights of a product. All have the type and the device of ``rows``, but thresholds are float32.
+
+    Attributes:
+        rows: (width, features), the down projection by neurons.
+        bias: (features,).
+        thresholds: (width,). A neuron is active where |h| is larger, or h is NaN. Without thresholds: where h ≠ 0.
+        up: (width, inputs), the up projection of a gated MLP.
         up_bias: (width,).
+        parameter: what calls pass to ``Product.accepts`` in place of ``rows``: the parameter that ``rows`` is a view of.
     """
 
-    def __init__(
-        self,
-        rows: Tensor,
-        bias: Tensor | None = None,
-        thresholds: Tensor | None = None,
-        up: Tensor | None = None,
-        up_bias: Tensor | None = None,
-    ) -> None:
-        self.width, self.features = rows.shape
-        self.inputs = 0 if up is None else up.shape[1]
-        self.thresholds = thresholds
-        self.weights: tuple[Tensor | None, ...] = rows, bias, up, up_bias
-        self._addresses = tuple(map(address, self.weights))
-        self._layouts = tuple(None if each is None else (each.shape, each.stride()) for each in (bias, up, up_bias))
+    rows: Tensor
+    bias: Tensor | None = None
+    thresholds: Tensor | None = None
+    up: Tensor | None = None
+    up_bias: Tensor | None = None
+    parameter: Tensor | None = None
 
-    def is_of(self, rows: Tensor, bias: Tensor | None, up: Tensor | None = None, up_bias: Tensor | None = None) -> bool:
-        """Whether these are the weights, where and as they lay when this was made."""
-        return (
-            self.is_at(rows, bias, up, up_bias)
-            and rows.shape == (self.width, self.features)
-            and rows.is_contiguous()
-            and all(_lies(each, like) for each, like in zip((bias, up, up_bias), self._layouts, strict=True))
+
+class Product(ABC):
+    """Σᵢ hᵢ · rowsᵢ + bias over the active neurons. With an up projection, hᵢ is gᵢ · (upᵢ · x + up_biasᵢ).
+
+    A kernel is a subclass. It says which weights it supports and computes calls that were accepted.
+
+    Attributes:
+        device_type: the device that the kernel runs on.
+        dtypes: the weight types that the kernel supports.
+        weights: the weights, which the product keeps alive; ``None`` after ``release_weights``.
+
+    Raises:
+        ValueError: if the kernel doesn't support these weights.
+    """
+
+    device_type: ClassVar[str]
+    dtypes: ClassVar[tuple[torch.dtype, ...]]
+
+    def __init__(self, weights: Weights) -> None:
+        if not self.supports(weights):
+            raise ValueError(f"{type(self).__name__} does not support these weights; check supports() first")
+        self.width, self.features = weights.rows.shape
+        self.inputs = 0 if weights.up is None else weights.up.shape[1]
+        self.dtype, self.device = weights.rows.dtype, weights.rows.device
+        weight = weights.rows if weights.parameter is None else weights.parameter
+        self._layouts = _layout(weight), _layout(weights.bias), _layout(weights.up), _layout(weights.up_bias)
+        self.weights: Weights | None = Weights(*(None if w is None else w.detach() for w in weights))  # type: ignore[arg-type]
+
+    @classmethod
+    def supports(cls, weights: Weights) -> bool:
+        """Return whether the kernel can multiply by such weights."""
+        rows, bias, thresholds, up, up_bias, parameter = weights
+        if rows.device.type != cls.device_type or rows.dtype not in cls.dtypes or rows.ndim != 2:
+            return False
+        if parameter is not None and type(parameter) not in _PLAIN:
+            return False
+        width, features = rows.shape
+        inputs = 0 if up is None else up.shape[-1]
+        expected = (
+            (rows, rows.dtype, (width, features)),
+            (bias, rows.dtype, (features,)),
+            (thresholds, torch.float32, (width,)),
+            (up, rows.dtype, (width, inputs)),
+            (up_bias, rows.dtype, (width,)),
+        )
+        return all(
+            tensor is None
+            or (
+                type(tensor) in _PLAIN
+                and (tensor.dtype, tensor.device) == (dtype, rows.device)
+                and tensor.shape == shape
+                and tensor.is_contiguous()
+                and tensor.numel() > 0
+                and not tensor.is_neg()
+            )
+            for tensor, dtype, shape in expected
         )
 
-    def is_at(self, rows: Tensor, bias: Tensor | None, up: Tensor | None = None, up_bias: Tensor | None = None) -> bool:
-        """Whether these are where the weights were when this was made, however they lie."""
-        return self._addresses == (rows.data_ptr(), address(bias), address(up), address(up_bias))
-
-    def __reduce__(self) -> Any:
-        return type(None), ()  # addresses are of no use to a copy
-
-    def __call__(self, hidden: Tensor, most: int, x: Tensor | None = None) -> Tensor | None:
-        """Multiply.
+    def accepts(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        up: Tensor | None = None,
+        up_bias: Tensor | None = None,
+        x: Tensor | None = None,
+    ) -> bool:
+        """Return whether this product computes what a dense one would for this call.
 
         Args:
-            hidden: (…, width), contiguous, of the weights' type; with an up projection, the gate after its activation function.
-            most: how many active neurons, of all examples together (of a part of them, its share), are worth it.
-            x: (…, inputs), contiguous: what the up projection reads.
+            hidden: (…, width), the activation, or the gate after its activation function.
+            weight: ``Weights.parameter``, or ``Weights.rows`` if that is not set.
+            bias: the weights now, as are the next two.
+            x: (…, inputs), what the up projection reads.
+        """
+        return (
+            not needs_dense(hidden, weight, bias, up, up_bias, x)
+            and self.reads(weight, bias, up, up_bias)
+            and self._fits(hidden, self.width)
+            and (
+                x is None
+                if up is None
+                else x is not None and self._fits(x, self.inputs) and x.shape[:-1] == hidden.shape[:-1]
+            )
+        )
+
+    def reads(
+        self, weight: Tensor, bias: Tensor | None = None, up: Tensor | None = None, up_bias: Tensor | None = None
+    ) -> bool:
+        """Return whether the weights are still where they were, with the same layout. If not, prepare a new product."""
+        return self._layouts == (_layout(weight), _layout(bias), _layout(up), _layout(up_bias))
+
+    def _fits(self, x: Tensor, size: int) -> bool:
+        """Return whether an input can be read by its address, once it is contiguous."""
+        return (
+            type(x) in _PLAIN
+            and x.dtype is self.dtype
+            and x.device == self.device
+            and x.ndim > 0
+            and x.size(-1) == size
+            and not x.is_neg()  # its numbers would have to be negated first
+        )
+
+    @abstractmethod
+    def __call__(self, hidden: Tensor, max_active: int, x: Tensor | None = None) -> Tensor | None:
+        """Multiply. The call must have been accepted.
+
+        Args:
+            hidden: (…, width), contiguous.
+            max_active: the number of active neurons, over the whole batch, above which a dense product is faster.
+            x: (…, inputs), contiguous.
 
         Returns:
-            (…, features), or ``None`` where dense products suit better: more neurons are active.
+            (…, features), or ``None`` if a dense product should be used: more neurons are active.
         """
-        raise NotImplementedError
+
+    def release_weights(self) -> bool:
+        """Stop keeping the weights alive, and return True, if the kernel needs no more than their addresses."""
+        return False
+
+    def __reduce__(self) -> Any:
+        return type(None), ()  # a copy's weights have other addresses
 
 
-def _lies(weight: Tensor | None, layout: tuple[Any, Any] | None) -> bool:
-    return layout is None if weight is None else layout == (weight.shape, weight.stride())
+def needs_dense(*tensors: Tensor | None) -> bool:
+    """Return whether something would miss a kernel's operations: autograd, autocast, a tracer, or a transformation."""
+    return (
+        (torch.is_grad_enabled() and wants_gradients(*tensors))
+        or _inner._is_any_autocast_enabled()
+        or is_followed()
+        or _inner._get_tracing_state() is not None  # torch.jit.trace
+        or _inner._functorch.peek_interpreter_stack() is not None  # torch.func
+        or _forward_ad._current_level >= 0
+        or _inner._len_torch_dispatch_stack() > 0  # make_fx, and other modes that see every operation
+    )
+
+
+def wants_gradients(*tensors: Tensor | None) -> bool:
+    """Return whether autograd would record an operation on these tensors."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _layout(tensor: Tensor | None) -> tuple[Any, ...] | None:
+    if tensor is None:
+        return None
+    if type(tensor) in _PLAIN:
+        return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+    return ()  # equal to no layout that a product was prepared for
 
 
 def address(x: Tensor | None) -> int:
-    """Where a tensor's numbers are; 0 for none."""
+    """Return the address of a tensor's numbers; 0 if there is no tensor."""
     return 0 if x is None else x.data_ptr()

@@ -1,0 +1,54 @@
+"""The arguments of one call of the CPU kernel.
+
+``Call`` is the only declaration: Python fills a ``ctypes`` structure, and compiled code reads the same memory as a Numba record.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from numba import from_dtype
+
+UP, DOWN = 0, 1
+"""Values of ``Call.stage``."""
+
+
+class Call(ctypes.Structure):
+    """The arguments of one call. Every field is an int64; an address of 0 means that the tensor is absent."""
+
+    # Addresses of tensors. Thresholds are float32, all others have the kernel's type.
+    hidden: int  # (batch, width): the activation, or the gate after its activation function
+    x: int  # (batch, inputs): what the up projection reads
+    up: int  # (width, inputs)
+    up_bias: int  # (width,)
+    rows: int  # (width, features)
+    bias: int  # (features,)
+    thresholds: int  # (width,)
+    out: int  # (batch, features)
+
+    # Addresses of the workspace's arrays.
+    neurons: int  # (batch, width + 1) int32: indices of the active neurons, in ascending order
+    values: int  # (batch, width + 1) float32: their activations
+    starts: int  # (batch, chunks + 1) int32: where each chunk of neurons begins in the two arrays above
+    sums: int  # (threads, batch, features) float32
+    split_x: int  # (batch, inputs) float32: x, in the order in which ``up`` is read
+
+    batch: int
+    width: int
+    features: int
+    inputs: int
+    max_active: int  # the call does nothing if more neurons are active, over the whole batch
+
+    threads: int
+    openmp: int  # address of GOMP_parallel; 0 runs everything in the calling thread
+    body: int  # address of the function that OpenMP's threads run
+    stage: int  # what the threads compute: UP or DOWN
+    next_part: int  # the first part that no thread has taken yet
+
+    _fields_ = [(name, ctypes.c_int64) for name in __annotations__]  # noqa: RUF012
+
+
+RECORD: Any = from_dtype(np.dtype(Call))
+"""The Numba type of a ``Call``."""
