@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from actratio.errors import SiteError
+from actratio.sites.linear import rows_of
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.kernels import dispatch as products
-from actratio.sparse.layers import neuron_major, rows_of
+from actratio.sparse.layers import neuron_major
 
 
 class Sparse(nn.Module):
