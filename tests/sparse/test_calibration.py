@@ -14,10 +14,11 @@ import actratio
 from actratio import ActratioError
 from actratio.sites.mlps import resolve
 from actratio.sparse import plans
-from actratio.sparse.active import masked, measure_active
+from actratio.sparse.active import measure_active
 from actratio.sparse.calibration import at_cett, at_loss, at_ratio, calibrate, compare_by_sign, loss_with
 from actratio.sparse.crossover import ALWAYS, NEVER
 from actratio.sparse.curves import SHARES, Curve, dropping_curves
+from actratio.sparse.masking import masked
 from actratio.sparse.text import next_token_loss
 from actratio.sparse.thresholds import Target
 from tests.sparse.calibration_text import hidden_of, token_batches

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from actratio.errors import DataError, SiteError
 from actratio.sites.mlps import MLP, resolve
-from actratio.sparse.active import hidden_hooks, masked, measure_active
+from actratio.sparse.active import measure_active
 from actratio.sparse.conversion import densify
 from actratio.sparse.curves import SHARES, Curve, dropping_curves
+from actratio.sparse.masking import hidden_hooks, masked
 from actratio.sparse.planning import plan
 from actratio.sparse.text import Batch, next_token_loss
 from actratio.sparse.thresholds import Calibration, LayerThresholds, SignComparison, Target, per_neuron

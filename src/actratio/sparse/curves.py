@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from actratio.errors import SiteError
 from actratio.sites.mlps import MLP
-from actratio.sparse.active import hidden_hooks
+from actratio.sparse.masking import hidden_hooks
 from actratio.sparse.text import Batch, next_token_logits, token_mask
 from actratio.sparse.thresholds import neuron_norms
 
