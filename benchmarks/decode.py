@@ -1,8 +1,8 @@
-"""Tokens a second of `generate`: dense, sparse, and as predicted before.
+"""Measure tokens per second of `generate`, dense and sparse, and compare the speed-up with the prediction.
 
-Two models: an OPT-type ReLU transformer with random weights, large enough that decoding is bound by the memory, whose sparsity is
-planted (the biases of the up projections are shifted, so that a known share of neurons fires); and a small ReLU model that
-`examples/train_small.py` trained, whose tokens must stay the same. Dense and sparse take turns; medians.
+There are two models. The first is a ReLU transformer like OPT with random weights, large enough that memory limits decoding; the biases
+of its up projections are shifted so that a known share of neurons fires. The second is a small ReLU model trained by
+`examples/train_small.py`, whose tokens must stay the same. Dense and sparse runs alternate; the results are medians.
 
     python benchmarks/decode.py [--ratios 0.05,0.1,0.3] [--model FOLDER --text FILE] [--json]
 """
@@ -21,17 +21,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from actratio import Measurement, measure, sparsify
-from actratio.sparse.speed import predict
+from actratio import Measurement, measure, predict_speed, sparsify
 from machine import bandwidth, machine, matmul_rate, show
 
-_NEW = 24  # tokens that are generated
+_NEW = 24  # generated tokens
 _PROMPT = 8
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def planted(dtype: torch.dtype, hidden: int, layers: int) -> Any:
-    """An OPT of this size with random weights, in which half of the neurons fire."""
+    """Return an OPT of this size with random weights, half of whose neurons fire."""
     from transformers import OPTConfig, OPTForCausalLM
 
     torch.manual_seed(0)
@@ -43,25 +42,22 @@ def planted(dtype: torch.dtype, hidden: int, layers: int) -> Any:
 
 
 def plant(model: Any, ratio: float) -> None:
-    """Shift each up projection's bias so that this share of its neurons' inputs is above zero, on random tokens."""
+    """Shift each up projection's bias so that this share of its outputs is above zero, on random tokens."""
     ids = torch.randint(8192, (1, 64), generator=torch.Generator().manual_seed(1))
     for layer in model.model.decoder.layers:
-        seen: list[torch.Tensor] = []
+        outputs: list[torch.Tensor] = []
         layer.fc1.bias.data.zero_()
-        handle = layer.fc1.register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out.float()))
+        handle = layer.fc1.register_forward_hook(lambda _m, _i, out, outputs=outputs: outputs.append(out.float()))
         with torch.no_grad():
             model(ids)
         handle.remove()
-        cut = (
-            seen[0].flatten().quantile(1 - ratio)
-            if seen[0].numel() < 1 << 24
-            else seen[0].flatten()[::16].quantile(1 - ratio)
-        )
-        layer.fc1.bias.data.fill_(-float(cut))
+        values = outputs[0].flatten()
+        values = values if values.numel() < 1 << 24 else values[::16]  # torch's quantile takes no more
+        layer.fc1.bias.data.fill_(-float(values.quantile(1 - ratio)))
 
 
 def generate(model: Any, ids: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """Tokens a second for each sequence, of all but the first step, and the tokens."""
+    """Return tokens per second for each sequence, without the first step, and the tokens."""
     options: Any = {"do_sample": False, "min_new_tokens": _NEW, "max_new_tokens": _NEW, "pad_token_id": 0}
     with torch.no_grad():
         start = time.perf_counter()
@@ -73,10 +69,10 @@ def generate(model: Any, ids: torch.Tensor) -> tuple[float, torch.Tensor]:
     return (_NEW - 1) / seconds, tokens
 
 
-def race(name: str, model: nn.Module, found: Measurement, ids: torch.Tensor, rounds: int) -> dict[str, Any]:
-    """One row: what was predicted, then what was measured."""
-    speed = predict(model, found, [len(ids)])[1][0]
-    fast = sparsify(copy.deepcopy(model), found)
+def compare(name: str, model: nn.Module, measurement: Measurement, ids: torch.Tensor, rounds: int) -> dict[str, Any]:
+    """Return one row: the predicted speed, then the measured one."""
+    (speed,) = predict_speed(model, measurement, [len(ids)]).speeds
+    fast = sparsify(copy.deepcopy(model), measurement)
     rates: dict[str, list[float]] = {"dense": [], "sparse": []}
     tokens: dict[str, torch.Tensor] = {}
     for number in range(rounds + 1):
@@ -84,7 +80,7 @@ def race(name: str, model: nn.Module, found: Measurement, ids: torch.Tensor, rou
             rate, tokens[kind] = generate(runner, ids)
             if number:  # the first round only warms up
                 rates[kind].append(rate)
-    middle = {kind: median(each) for kind, each in rates.items()}
+    middle = {kind: median(values) for kind, values in rates.items()}
     measured = median(sparse / dense for sparse, dense in zip(rates["sparse"], rates["dense"], strict=True))
     return {
         "model": name,
@@ -105,48 +101,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ratios", default="0.05,0.1,0.3")
     parser.add_argument("--batches", default="1,4")
-    parser.add_argument("--types", default="fp32,bf16", help="of the planted model; empty for none")
-    parser.add_argument("--hidden", type=int, default=1536, help="of the planted model")
-    parser.add_argument("--layers", type=int, default=12, help="of the planted model")
+    parser.add_argument("--types", default="fp32,bf16", help="dtypes of the random model; empty for none")
+    parser.add_argument("--hidden", type=int, default=1536, help="of the random model")
+    parser.add_argument("--layers", type=int, default=12, help="of the random model")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", type=Path, help="folder of a trained ReLU model")
     parser.add_argument("--text", type=Path, help="text to measure that one on")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    if arguments.model is not None:  # first, for it may not be there
+    if arguments.model is not None:  # first, so that a wrong folder fails at once
         rows += trained(arguments.model, arguments.text, arguments.batches, arguments.rounds)
     for name in filter(None, arguments.types.split(",")):
         model = planted(TYPES[name], arguments.hidden, arguments.layers)
         size = sum(parameter.numel() for parameter in model.parameters())
-        for ratio in (float(each) for each in arguments.ratios.split(",")):
+        for ratio in map(float, arguments.ratios.split(",")):
             plant(model, ratio)
             ids = torch.randint(8192, (4, 64), generator=torch.Generator().manual_seed(2))
-            found = measure(model, [{"input_ids": ids}])
-            for batch in (int(each) for each in arguments.batches.split(",")):
+            measurement = measure(model, [{"input_ids": ids}])
+            for batch in map(int, arguments.batches.split(",")):
                 title = f"planted {ratio:.0%}, {size / 1e6:.0f} M, {name}"
-                rows.append(race(title, model, found, ids[:batch, :_PROMPT], arguments.rounds))
+                rows.append(compare(title, model, measurement, ids[:batch, :_PROMPT], arguments.rounds))
                 print(rows[-1], file=sys.stderr, flush=True)
     goals = goals_of(rows)
-    made = {
+    described = {
         **machine(torch.device("cpu"), matmul_rate(torch.device("cpu"))),
         "bandwidth_gbs": round(bandwidth() / 1e9, 1),
     }
     if arguments.json:
-        print(json.dumps({"machine": made, "rows": rows, "goals": goals}))
+        print(json.dumps({"machine": described, "rows": rows, "goals": goals}))
         return
     show(rows, goals, 220)
 
 
 def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What this is held to, over the rows that were run."""
+    """Return the goals, and whether the rows meet them."""
     goals = [
         {
-            "goal": "at least 85 % of the predicted speed-up, in every row that is predicted to be faster",
+            "goal": "at least 85 % of the predicted speed-up in every row that is predicted to be faster",
             "measured": min((row["measured"] / row["predicted"] for row in rows if row["predicted"] >= 1.1), default=1.0),
         },
-        {"goal": "the prediction within 15 % of what was measured, in every row", "measured": max(abs(row["off"]) for row in rows)},
-        {"goal": "identical tokens in fp32", "measured": min(row["same_tokens"] for row in rows if "bf16" not in row["model"])},
+        {"goal": "the prediction within 15 % of the measured speed-up in every row", "measured": max(abs(row["off"]) for row in rows)},
+        {"goal": "identical tokens in fp32", "measured": min((row["same_tokens"] for row in rows if "bf16" not in row["model"]), default=True)},
     ]  # fmt: skip
     goals[0]["met"], goals[1]["met"], goals[2]["met"] = (
         goals[0]["measured"] >= 0.85,
@@ -157,15 +153,15 @@ def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def trained(folder: Path, text: Path, batches: str, rounds: int) -> list[dict[str, Any]]:
-    """Rows of a model that was trained, measured on its text."""
+    """Return the rows of a trained model, measured on its text."""
     from actratio.data.text import read_texts, token_batches
     from actratio.models import load_model, load_tokenizer
 
-    model, words = load_model(str(folder), device="cpu"), load_tokenizer(str(folder))
-    given = list(token_batches(words, read_texts(str(text)), length=64, batch_size=4, limit=1024))
-    found = measure(model, given)
+    model, tokenizer = load_model(str(folder), device="cpu"), load_tokenizer(str(folder))
+    sequences = list(token_batches(tokenizer, read_texts(str(text)), length=64, batch_size=4, limit=1024))
+    measurement = measure(model, sequences)
     return [
-        race(f"trained {folder.name}", model, found, given[0]["input_ids"][: int(batch), :_PROMPT], rounds)
+        compare(f"trained {folder.name}", model, measurement, sequences[0]["input_ids"][: int(batch), :_PROMPT], rounds)
         for batch in batches.split(",")
     ]
 

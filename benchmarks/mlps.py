@@ -1,8 +1,8 @@
-"""The article's own networks: inference of one image, or of a few, dense and skipping zeros.
+"""Measure inference of the article's networks on one image or a few, dense and sparse.
 
-Each network is trained on MNIST (784 inputs, about four in five of which are zero) with plain PyTorch, measured, and made sparse:
-the zeros of the image are skipped in the first layer, inactive neurons in all others. Dense, sparse as it is given to users (dense where
-that was measured to be faster), and sparse everywhere take turns, in an order of chance; medians.
+Each network is trained on MNIST (784 inputs, about four fifths zero) with plain PyTorch, measured, and made sparse: the first layer skips
+the zeros of the image, all others skip inactive neurons. Three models run in random order: dense, sparse as users get it (dense layers
+where they were measured to be faster), and sparse in every layer. The results are medians.
 
     python benchmarks/mlps.py --data-dir DATA [--json]
 """
@@ -29,7 +29,7 @@ from actratio.sparse.crossover import ALWAYS
 from machine import machine, matmul_rate, show
 
 NETWORKS = ("784-64-10", "784-256-10", "784-1024-10", "784-512-256-128-64-10", "784-1024-256-64-10", "784-8192-10")
-"""Some of the article's, and one that is wider."""
+"""Some of the article's networks, and a wider one."""
 
 
 def network(text: str) -> nn.Sequential:
@@ -43,9 +43,9 @@ def network(text: str) -> nn.Sequential:
 def train(model: nn.Module, x: Tensor, y: Tensor, epochs: int) -> None:
     optimizer = torch.optim.Adam(model.parameters())
     for _ in range(epochs):
-        for some in torch.randperm(len(x)).split(128):
+        for batch in torch.randperm(len(x)).split(128):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x[some]), y[some]).backward()
+            nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
             optimizer.step()
 
 
@@ -67,44 +67,45 @@ def main() -> None:
         model = network(text)
         train(model, x, y, arguments.epochs)
         model.eval()
-        found = measure(model, [test])
+        measurement = measure(model, [test])
         also = {"0": float((test != 0).float().mean())}
-        given = sparsify(copy.deepcopy(model), found, also=also)
-        always = sparsify(copy.deepcopy(model), found, crossover=ALWAYS, also=also)
-        ratio = float(sum(row.counts.active.sum() for row in found)) / sum(
-            row.counts.tokens * row.site.width for row in found
+        sparse = sparsify(copy.deepcopy(model), measurement, also=also)
+        always = sparsify(copy.deepcopy(model), measurement, crossover=ALWAYS, also=also)
+        ratio = float(sum(row.counts.active.sum() for row in measurement)) / sum(
+            row.counts.tokens * row.site.width for row in measurement
         )
-        for batch in (int(each) for each in arguments.batches.split(",")):
+        for batch in map(int, arguments.batches.split(",")):
             rows.append({"network": text, "batch": batch, "ratio": ratio, "zeros_in": float((test == 0).float().mean()),
-                         **race({"dense": model, "sparse": given, "always": always}, test, batch, arguments.rounds)})  # fmt: skip
+                         **compare({"dense": model, "sparse": sparse, "always": always}, test, batch, arguments.rounds)})  # fmt: skip
             print(rows[-1], file=sys.stderr, flush=True)
     goal = {"goal": "never more than 3 % slower than dense", "measured": min(row["speedup"] for row in rows)}
     goal["met"] = goal["measured"] >= 0.97
-    made = machine(torch.device("cpu"), matmul_rate(torch.device("cpu")))
+    described = machine(torch.device("cpu"), matmul_rate(torch.device("cpu")))
     if arguments.json:
-        print(json.dumps({"machine": made, "rows": rows, "goals": [goal]}))
+        print(json.dumps({"machine": described, "rows": rows, "goals": [goal]}))
         return
     show(rows, [goal], 160)
 
 
-def race(models: dict[str, nn.Module], test: Tensor, batch: int, rounds: int) -> dict[str, float]:
+def compare(models: dict[str, nn.Module], test: Tensor, batch: int, rounds: int) -> dict[str, float]:
+    """Return the median microseconds of each model, the speed-ups, and the largest difference of an output."""
     times: dict[str, list[float]] = {name: [] for name in models}
-    chance = random.Random(0)
+    order = random.Random(0)
     with torch.no_grad():
         for number in range(rounds):
-            some = test[number * batch % (len(test) - batch) :][:batch]
-            some.sum()  # the image is in the cache for all
-            for name, model in chance.sample(list(models.items()), len(models)):
+            images = test[number * batch % (len(test) - batch) :][:batch]
+            images.sum()  # so that the images are in the cache for every model
+            for name, model in order.sample(list(models.items()), len(models)):
                 start = time.perf_counter()
-                model(some)
+                model(images)
                 times[name].append(time.perf_counter() - start)
-        wrong = float((models["sparse"](test[:64]) - models["dense"](test[:64])).abs().max())
-    middle = {name: median(each[10:]) * 1e6 for name, each in times.items()}
+        difference = float((models["sparse"](test[:64]) - models["dense"](test[:64])).abs().max())
+    middle = {name: median(seconds[10:]) * 1e6 for name, seconds in times.items()}
     return {
-        **{f"{name}_us": each for name, each in middle.items()},
+        **{f"{name}_us": microseconds for name, microseconds in middle.items()},
         "speedup": middle["dense"] / middle["sparse"],
         "speedup_always": middle["dense"] / middle["always"],
-        "largest_difference": wrong,
+        "largest_difference": difference,
     }
 
 

@@ -7,7 +7,7 @@ from actratio.counting.probe import Probe
 from actratio.errors import ActratioError
 from actratio.laws.fitting import Laws, fit
 from actratio.sites import Site, find_sites
-from actratio.sparse import densify, sparsify
+from actratio.sparse import calibrate, densify, predict_speed, prune, sparsify
 
 __version__ = "0.1.0"
 
@@ -19,10 +19,13 @@ __all__ = [
     "Site",
     "SiteCounts",
     "__version__",
+    "calibrate",
     "densify",
     "find_sites",
     "fit",
     "load",
     "measure",
+    "predict_speed",
+    "prune",
     "sparsify",
 ]

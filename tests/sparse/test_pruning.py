@@ -1,8 +1,7 @@
-"""Dead neurons are taken out, and the model computes the same."""
+"""Pruning removes dead neurons, and the model computes the same."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from actratio import ActratioError, measure
-from actratio.sparse import prune
+from actratio import ActratioError, Measurement, measure, prune
+from actratio.sites.mlps import resolve
+from actratio.sparse import measure_and_prune
 from actratio.sparse.saved import check_folder
-from tests.cli.test_measure import words
-from tests.sparse.test_speed import made, run
 
 
 def tiny(kind: str) -> Any:
@@ -34,14 +32,15 @@ def tiny(kind: str) -> Any:
 
 def silence(model: Any, number: int) -> None:
     """Let the first neurons of each layer, one more in the second, never fire."""
-    for layer, block in enumerate(_ups(model)):
+    for layer, projection in enumerate(first_projections(model)):
         count = number + layer
-        weight = block.weight.data if isinstance(block, nn.Linear) else block.weight.data.t()
+        weight = projection.weight.data if isinstance(projection, nn.Linear) else projection.weight.data.t()
         weight[:count] = 0
-        block.bias.data[:count] = -1
+        projection.bias.data[:count] = -1
 
 
-def _ups(model: Any) -> list[Any]:
+def first_projections(model: Any) -> list[Any]:
+    """Return the linear layers that the activation functions read."""
     return [
         module
         for name, module in model.named_modules()
@@ -53,30 +52,35 @@ IDS = {"input_ids": torch.arange(3, 11).view(1, 8)}
 
 
 @pytest.mark.parametrize("kind", ["opt", "gpt2", "llama"])
-def test_a_smaller_model_computes_the_same_and_loads_with_transformers(kind: str, tmp_path: Path) -> None:
+def test_pruned_model_computes_the_same_and_loads_with_transformers(kind: str, tmp_path: Path) -> None:
     import transformers
 
     model = tiny(kind)
     silence(model, 5)
     with torch.no_grad():
-        wanted = model(**IDS).logits
-    found = measure(model, [IDS])
-    dead = [int(row.counts.dead) for row in found if row.tensor == "activation"]
-    done = prune(model, found, [IDS])
-    before = done[0].before
-    assert [each.dead for each in done] == dead
-    assert all(each.certain == 5 + layer for layer, each in enumerate(done))
-    assert {each.width for each in done} == {before - min(dead)}
+        expected = model(**IDS).logits
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    measurement = measure(model, [IDS])
+    dead = [int(row.counts.dead) for row in measurement if row.tensor == "activation"]
+    pruning = prune(model, measurement, [IDS])
+    before = pruning.mlps[0].before
+    assert [mlp.dead for mlp in pruning.mlps] == dead
+    assert all(mlp.certain == 5 + layer for layer, mlp in enumerate(pruning.mlps))
+    assert {mlp.width for mlp in pruning.mlps} == {before - min(dead)}
+    assert pruning.to_frame()["width"].tolist() == [before - min(dead)] * 2
+    assert pruning.smaller
+    assert (pruning.parameters_before, pruning.tokens) == (parameters, 8)
+    assert f"{parameters:,} parameters became {pruning.parameters:,}" in pruning.verdict
     with torch.no_grad():
-        torch.testing.assert_close(model(**IDS).logits, wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(**IDS).logits, expected, rtol=1e-4, atol=1e-5)
     model.save_pretrained(tmp_path)
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     with torch.no_grad():
-        torch.testing.assert_close(again(**IDS).logits, wanted, rtol=1e-4, atol=1e-5)
-    assert sum(each.numel() for each in again.parameters()) == sum(each.numel() for each in model.parameters())
+        torch.testing.assert_close(again(**IDS).logits, expected, rtol=1e-4, atol=1e-5)
+    assert sum(parameter.numel() for parameter in again.parameters()) == pruning.parameters
 
 
-def encoder_decoder(kind: str) -> Any:
+def other_architecture(kind: str) -> Any:
     import transformers
 
     torch.manual_seed(0)
@@ -113,172 +117,159 @@ def encoder_decoder(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["bart", "neo", "composite"])
-def test_each_width_of_a_configuration_follows(kind: str, tmp_path: Path) -> None:
-    model = encoder_decoder(kind)
+def test_every_width_of_a_configuration_is_updated(kind: str, tmp_path: Path) -> None:
+    model = other_architecture(kind)
     for name, module in model.named_modules():
         if name.endswith(("fc1", "mlp.c_fc", "intermediate.dense")):
             module.weight.data[:5] = 0
             module.bias.data[:5] = -1
     inputs = dict(IDS) if kind == "neo" else {**IDS, "decoder_input_ids": IDS["input_ids"]}
     with torch.no_grad():
-        wanted = model(**inputs).logits
-    done = prune(model, measure(model, [inputs]))  # those that cannot fire
-    assert all(each.certain == 5 and each.width == each.before - 5 for each in done)
-    assert len(done) == (2 if kind == "neo" else 4)
+        expected = model(**inputs).logits
+    pruned = prune(model, measure(model, [inputs])).mlps  # only neurons that can't fire
+    assert all(mlp.certain == 5 and mlp.width == mlp.before - 5 for mlp in pruned)
+    assert len(pruned) == (2 if kind == "neo" else 4)
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path).eval()
     with torch.no_grad():
-        torch.testing.assert_close(again(**inputs).logits, wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(again(**inputs).logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_configuration_that_cannot_say_it_is_refused() -> None:
-    model = encoder_decoder("bloom")
+def test_configuration_that_cannot_express_the_width_is_refused() -> None:
+    model = other_architecture("bloom")
     for block in model.transformer.h:
         block.mlp.dense_h_to_4h.weight.data[:5] = 0
         block.mlp.dense_h_to_4h.bias.data[:5] = -1
-    shapes = [each.shape for each in model.parameters()]
-    with pytest.raises(ActratioError, match="would not load again"):
+    shapes = [parameter.shape for parameter in model.parameters()]
+    with pytest.raises(ActratioError, match="would not load again; nothing was changed"):
         prune(model, measure(model, [IDS]))
-    assert [each.shape for each in model.parameters()] == shapes
+    assert [parameter.shape for parameter in model.parameters()] == shapes
 
 
-def test_mlps_that_were_not_measured_keep_the_width_of_all(tmp_path: Path) -> None:
+def test_mlps_that_were_not_measured_keep_the_shared_width() -> None:
     model = tiny("opt")
     silence(model, 5)
-    found = measure(model, [IDS], sites="model.decoder.layers.0*")
-    assert [each.width for each in prune(model, found, [IDS])] == [64]
+    measurement = measure(model, [IDS], sites="model.decoder.layers.0*")
+    pruning = prune(model, measurement, [IDS])
+    assert [mlp.width for mlp in pruning.mlps] == [64]
+    assert not pruning.smaller
     assert model.config.ffn_dim == 64
 
 
-def test_without_a_check_those_that_cannot_fire_go_alone() -> None:
+def test_without_a_check_only_neurons_that_cannot_fire_are_removed() -> None:
     model = tiny("llama")
     silence(model, 3)
-    done = prune(model, measure(model, [IDS]))
-    assert any(each.dead > each.certain for each in done)
-    assert {each.width for each in done} == {61}
+    pruned = prune(model, measure(model, [IDS])).mlps
+    assert any(mlp.dead > mlp.certain for mlp in pruned)
+    assert {mlp.width for mlp in pruned} == {61}
 
 
-def test_neurons_that_fire_elsewhere_put_the_model_back() -> None:
+def test_neurons_that_fire_on_the_check_undo_the_change() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
     with torch.no_grad():
         model[0].weight.copy_(torch.eye(2))
         model[0].bias.zero_()
-    found = measure(model, [torch.tensor([[1.0, -1.0]])])
+    measurement = measure(model, [torch.tensor([[1.0, -1.0]])])
     other = torch.tensor([[-1.0, 1.0]])
-    wanted = model(other)
+    expected = model(other)
     with pytest.raises(ActratioError, match="some fire there"):
-        prune(model, found, [other])
-    assert torch.equal(model(other), wanted)
+        prune(model, measurement, [other])
+    assert torch.equal(model(other), expected)
     assert model[0].out_features == 2
-    (done,) = prune(model, found, [torch.tensor([[2.0, -1.0]])])
-    assert (done.before, done.width, done.dead, done.certain) == (2, 1, 1, 0)
+    (mlp,) = prune(model, measurement, [torch.tensor([[2.0, -1.0]])]).mlps
+    assert (mlp.before, mlp.width, mlp.dead, mlp.certain) == (2, 1, 1, 0)
     assert model[0].weight.shape == (1, 2)
     assert model[2].weight.shape == (1, 1)
 
 
-def test_a_model_without_zeros_is_left_alone() -> None:
+def test_model_without_zeros_is_not_pruned() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.Linear(2, 1))
-    assert prune(model, measure(model, [torch.rand(3, 2)]), [torch.rand(3, 2)]) == []
+    pruning = prune(model, measure(model, [torch.rand(3, 2)]), [torch.rand(3, 2)])
+    assert pruning.rows() == []
+    assert "no neuron can be removed" in pruning.verdict
 
 
-def test_the_command_writes_a_smaller_model(
-    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import transformers
-
-    config = transformers.OPTConfig(
-        vocab_size=30522, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, ffn_dim=64, word_embed_proj_dim=16,
-        activation_function="relu", max_position_embeddings=64,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = transformers.OPTForCausalLM(config).eval()
-    command = [
-        "prune",
-        tmp_path / "model",
-        "--tokenizer",
-        words(),
-        "--text",
-        text,
-        "--length",
-        16,
-        "--out",
-        tmp_path / "out",
-    ]
-    model.save_pretrained(tmp_path / "model")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_pruning_needs_no_kernel(dtype: torch.dtype) -> None:
+    """No sparse product takes these types on a CPU."""
+    model = tiny("opt").to(dtype)
     silence(model, 5)
-    model.save_pretrained(tmp_path / "model")
-    assert run(monkeypatch, *command, "--json") == 0
-    said = json.loads(capsys.readouterr().out)
-    least = min(row["dead"] for row in said["rows"])
-    assert [row["certain"] for row in said["rows"]] == [5, 6]
-    assert all(row["width"] == 64 - least for row in said["rows"])
-    smaller = transformers.AutoModelForCausalLM.from_pretrained(said["path"]).eval()
-    assert sum(each.numel() for each in smaller.parameters()) == said["settings"]["parameters"]
     with torch.no_grad():
-        torch.testing.assert_close(smaller(**IDS).logits, model(**IDS).logits, rtol=1e-4, atol=1e-5)
-    assert run(monkeypatch, *command) == 0  # again, over what was there
-    assert "parameters became" in " ".join(capsys.readouterr().out.split())
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.txt").write_text("mine")
-    assert run(monkeypatch, *command[:-1], tmp_path / "other") == 2
-    assert "holds something else" in capsys.readouterr().err
-    assert run(monkeypatch, *command, "--length", 500) == 2
-    assert "and 4 are needed" in " ".join(capsys.readouterr().err.split())
+        expected = model(**IDS).logits
+    pruning = prune(model, measure(model, [IDS]), [IDS], tolerance=0.01)
+    assert pruning.smaller
+    with torch.no_grad():
+        torch.testing.assert_close(model(**IDS).logits, expected, rtol=0.01, atol=0.01)
 
 
-def test_a_model_whose_neurons_all_fire_is_told_so(
-    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made().save_pretrained(tmp_path / "model")  # of GELU
-    command = [
-        "prune",
-        tmp_path / "model",
-        "--tokenizer",
-        words(),
-        "--text",
-        text,
-        "--length",
-        16,
-        "--out",
-        tmp_path / "out",
-    ]
-    assert run(monkeypatch, *command) == 0
-    assert "no neuron can be removed" in " ".join(capsys.readouterr().out.split())
-    assert not (tmp_path / "out").exists()
+def test_pruning_without_any_kernel_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bool:
+        raise AssertionError("pruning asked for a kernel")
+
+    monkeypatch.setattr("actratio.sparse.kernels.dispatch.has_kernel", fail)
+    model = tiny("llama")
+    silence(model, 5)
+    assert prune(model, measure(model, [IDS]), [IDS]).smaller
 
 
-def test_a_refusal_leaves_the_configuration_too() -> None:
+def test_resolved_mlps_are_not_traced_again(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("opt")
-    for up in _ups(model):
+    silence(model, 5)
+    measurement, mlps = measure(model, [IDS]), resolve(model)
+    monkeypatch.setattr("actratio.sparse.pruning.trace", None)
+    assert prune(model, measurement, [IDS], mlps=mlps).smaller
+
+
+def test_measure_and_prune_checks_on_the_last_quarter(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("opt")
+    silence(model, 5)
+    batches = [{"input_ids": torch.arange(3 + number, 11 + number).view(1, 8)} for number in range(5)]
+    checked: list[Any] = []
+
+    def spy(model: nn.Module, measurement: Measurement, check: list[Any], **options: Any) -> Any:
+        checked.extend(check)
+        return prune(model, measurement, check, **options)
+
+    monkeypatch.setattr("actratio.sparse.pruning.prune", spy)
+    pruning = measure_and_prune(model, batches)
+    assert pruning.tokens == 4 * 8
+    assert [batch["input_ids"].tolist() for batch in checked] == [batches[4]["input_ids"].tolist()]
+    with pytest.raises(ActratioError, match="makes 3 batches, and 4 are needed"):
+        measure_and_prune(model, batches[:3])
+
+
+def test_refused_pruning_leaves_the_configuration_unchanged() -> None:
+    model = tiny("opt")
+    for up in first_projections(model):
         up.weight.data.mul_(50)
         up.bias.data.fill_(-1)
-    found = measure(model, [IDS])
+    measurement = measure(model, [IDS])
     other = {"input_ids": torch.arange(11, 63).view(1, 52)}
     with torch.no_grad():
-        wanted = model(**other).logits
+        expected = model(**other).logits
     with pytest.raises(ActratioError, match="some fire there"):
-        prune(model, found, [other])
+        prune(model, measurement, [other])
     assert model.config.ffn_dim == 64
     with torch.no_grad():
-        assert torch.equal(model(**other).logits, wanted)
+        assert torch.equal(model(**other).logits, expected)
 
 
-def test_those_that_can_fire_stay_rather_than_those_that_cannot() -> None:
+def test_neurons_that_can_fire_stay_before_those_that_cannot() -> None:
     model = tiny("opt")
-    first, second = _ups(model)
+    first, second = first_projections(model)
     for up, number in ((first, 7), (second, 0)):
         up.bias.data.fill_(1)
         up.bias.data[number] = -1
         up.weight.data[number] = 0
     first.bias.data[3] = -1  # did not fire, and could
-    done = prune(model, measure(model, [IDS]), [IDS])
-    assert [(each.dead, each.certain, each.width) for each in done] == [(2, 1, 63), (1, 1, 63)]
+    pruned = prune(model, measure(model, [IDS]), [IDS]).mlps
+    assert [(mlp.dead, mlp.certain, mlp.width) for mlp in pruned] == [(2, 1, 63), (1, 1, 63)]
     assert first.bias.tolist() == [1.0] * 3 + [-1.0] + [1.0] * 59
     assert bool(first.weight.any(1).all())
 
 
-class Odd(nn.Module):
-    """An MLP whose hidden state is read, or made, by more than its own layers."""
+class OddMLP(nn.Module):
+    """An MLP whose hidden state is read or written by other layers too."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -299,46 +290,46 @@ class Odd(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["norm", "two readers", "two MLPs"])
-def test_a_model_that_fails_without_them_is_as_it_was(kind: str) -> None:
+def test_model_that_fails_without_the_neurons_is_unchanged(kind: str) -> None:
     torch.manual_seed(0)
-    model = Odd(kind)
+    model = OddMLP(kind)
     model.up.weight.data[3:6] = 0
     model.up.bias.data[3:6] = -1
     x = torch.randn(3, 4)
-    found = measure(model, [x])
+    measurement = measure(model, [x])
     with torch.no_grad():
-        wanted = model(x)
-    with pytest.raises(ActratioError, match="it is as it was"):
-        prune(model, found, [x])
+        expected = model(x)
+    with pytest.raises(ActratioError, match="nothing was changed"):
+        prune(model, measurement, [x])
     with torch.no_grad():
-        assert torch.equal(model(x), wanted)
+        assert torch.equal(model(x), expected)
 
 
-def test_a_refusal_leaves_mlps_in_a_row() -> None:
+def test_refused_pruning_leaves_consecutive_mlps_unchanged() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 2))
-    found, other = measure(model, [torch.randn(1, 4)]), torch.randn(50, 4)
+    measurement, other = measure(model, [torch.randn(1, 4)]), torch.randn(50, 4)
     with torch.no_grad():
-        wanted = model(other)
+        expected = model(other)
     with pytest.raises(ActratioError, match="some fire there"):
-        prune(model, found, [other])
+        prune(model, measurement, [other])
     with torch.no_grad():
-        assert torch.equal(model(other), wanted)
+        assert torch.equal(model(other), expected)
 
 
-def test_a_model_without_a_check_says_what_it_reads_or_is_refused() -> None:
-    model = Odd("")
+def test_model_without_a_check_or_known_inputs_is_refused() -> None:
+    model = OddMLP("")
     model.up.weight.data[3:6] = 0
     model.up.bias.data[3:6] = -1
     with pytest.raises(ActratioError, match="does not say what it reads"):
         prune(model, measure(model, [torch.randn(3, 4)]))
 
 
-def test_a_place_that_cannot_be_written_is_refused_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_cannot_be_replaced_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     monkeypatch.chdir(tmp_path / "real")
-    for place in (tmp_path / "file" / "x", tmp_path / "link", Path(".")):
-        with pytest.raises(ActratioError, match="choose a"):
-            check_folder(place, "pruned.json")
+    for folder in (tmp_path / "file" / "x", tmp_path / "link", Path(".")):
+        with pytest.raises(ActratioError, match="choose another folder"):
+            check_folder(folder, "pruned.json")

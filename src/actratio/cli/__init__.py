@@ -13,11 +13,12 @@ from rich.markup import escape
 
 from actratio import __version__
 from actratio.cli.models import list_sites, measure_model
-from actratio.cli.prune import prune_model
-from actratio.cli.speed import predict_speed, sparsify_model
+from actratio.cli.pruning import prune_model
+from actratio.cli.speed import predict_model_speed
 from actratio.cli.study import study_app
 from actratio.cli.tables import fit_table, list_datasets, report_run
 from actratio.cli.terminal import err
+from actratio.cli.thresholds import sparsify_model
 from actratio.errors import ActratioError
 
 __all__ = ["app", "main"]
@@ -33,7 +34,7 @@ app.command("fit")(fit_table)
 app.command("report")(report_run)
 app.command("measure")(measure_model)
 app.command("sites")(list_sites)
-app.command("speed")(predict_speed)
+app.command("speed")(predict_model_speed)
 app.command("sparsify")(sparsify_model)
 app.command("prune")(prune_model)
 app.command("datasets")(list_datasets)

@@ -1,8 +1,32 @@
-"""The same model, skipping the neurons that are zero; see the README beside this file for how, and why so."""
+"""Skip or remove inactive neurons of a model; the README beside this file says how, and why it is done this way."""
 
+from actratio.sparse.calibration import calibrate
 from actratio.sparse.conversion import densify, plans, sparsify
 from actratio.sparse.planning import Plan
-from actratio.sparse.pruning import Pruned, prune
+from actratio.sparse.prediction import check_speed, predict_speed
+from actratio.sparse.pruning import PrunedMLP, Pruning, measure_and_prune, prune
 from actratio.sparse.saved import load_sparse
+from actratio.sparse.speed import LayerSpeed, Speed, SpeedCheck, SpeedPrediction
+from actratio.sparse.thresholds import Calibration, LayerThresholds, SignComparison
 
-__all__ = ["Plan", "Pruned", "densify", "load_sparse", "plans", "prune", "sparsify"]
+__all__ = [
+    "Calibration",
+    "LayerSpeed",
+    "LayerThresholds",
+    "Plan",
+    "PrunedMLP",
+    "Pruning",
+    "SignComparison",
+    "Speed",
+    "SpeedCheck",
+    "SpeedPrediction",
+    "calibrate",
+    "check_speed",
+    "densify",
+    "load_sparse",
+    "measure_and_prune",
+    "plans",
+    "predict_speed",
+    "prune",
+    "sparsify",
+]

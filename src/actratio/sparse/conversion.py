@@ -1,10 +1,10 @@
-"""Putting the sparse products into a model, and taking them out again."""
+"""Put the sparse products into a model, and take them out again."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,60 +13,71 @@ from torch import Tensor, nn
 
 from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
-from actratio.sparse.autotune import Contest, contest_of, measure_crossover
+from actratio.sites.linear import is_linear, rows_of
+from actratio.sites.mlps import MLP, weight_unsupported_reason
+from actratio.sparse.active import measured_mlps
+from actratio.sparse.autotune import LayerTimer, autotune_crossover, layer_timer
 from actratio.sparse.crossover import Crossover
-from actratio.sparse.layers import is_linear, rows_of
 from actratio.sparse.modules import Sparse, install_down, install_gated
-from actratio.sparse.planning import Plan, down_of, hindrance, overlapping, parts_of, plan
+from actratio.sparse.planning import Plan, kernel_unsupported_reason, plan
+from actratio.sparse.thresholds import Calibration
 
 _PLANS = "_actratio_plans"
 
 
-@torch.inference_mode(False)  # or weights that are laid out anew could never be trained
+@torch.inference_mode(False)  # otherwise weights that are laid out anew could never be trained
 def sparsify(
     model: nn.Module,
-    measurement: Measurement | None = None,
+    measurement: Measurement | Calibration | None = None,
     *,
     thresholds: Mapping[str, Tensor] | None = None,
     crossover: Crossover | None = None,
     also: Mapping[str, float] | None = None,
+    mlps: Sequence[MLP] | None = None,
 ) -> nn.Module:
-    """Let a model skip the neurons whose activations are zero; its outputs are the same up to the order of summation.
+    """Let a model skip inactive neurons. Without thresholds its outputs stay the same up to the order of summation.
 
     The model itself is changed and returned: same parameters, same ``state_dict``, same ``generate``. In training, and
-    wherever gradients are wanted, it computes as before. ``densify`` undoes it, ``plans`` says what became of each MLP.
+    whenever gradients are needed, it computes the dense products. ``densify`` undoes it; ``plans`` tells what was done to each MLP.
 
     Args:
-        measurement: of this model: its sites, and how many neurons fire. Without, sites are found, and every one whose
-            function has true zeros is taken.
-        thresholds: (width,) for a site's name: neurons whose |h| is at or below are taken for zero, everywhere. They stay
-            float32, whatever the model is converted to.
-        crossover: from which ratio on the dense product is taken; by default measured here, which takes some seconds.
-            An MLP is left dense where it is never faster, or slower for some batch at the ratio that was measured.
-        also: other linear layers that read many zeros, such as the first one of a classifier of images: their names, and which
-            share of what they read is not zero.
+        measurement: of this model: its sites and how many neurons are active. A calibration brings its thresholds with it.
+            By default the sites are found here, and every MLP whose activation function has true zeros is converted.
+        thresholds: (width,) by site's name: neurons with ``|h|`` at or below their threshold count as zero, on every path. They
+            stay float32 when the model is converted to another dtype.
+        crossover: the ratio above which the dense product is used; by default it is measured here, which takes some seconds.
+            An MLP stays dense if the sparse product is never faster, or is slower for some batch size at the measured ratio.
+        also: other linear layers that read many zeros, such as the first layer of an image classifier: their names, and the
+            share of their inputs that isn't zero.
+        mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
+
+    Returns:
+        ``model``.
 
     Raises:
-        SiteError: the model has no MLP, no such layer, or the measurement is of another model; it is then dense.
+        SiteError: the model has no MLP or no such layer, or the measurement is of another model; the model is then dense.
     """
     densify(model)
-    found = plan(model, measurement, thresholds)
-    modules = dict(model.named_modules())
-    shared = overlapping(model)
-    others = {name: _other(modules, name, shared) for name in also or ()}
+    handles, counts, limits = planning_inputs(model, measurement, thresholds, mlps)
+    planned = plan(handles, counts, limits)
+    others = {name: _other_layer(model, name) for name in also or ()}
     if crossover is None:
-        found = _measured(modules, found, thresholds or {})
+        planned = _autotuned(handles, planned, limits)
         crossovers = {
-            name: measure_crossover(Contest(layer, None, False, 1), rows_of(layer).shape[0], (also or {})[name])
+            name: autotune_crossover(LayerTimer(layer, None, False, 1), rows_of(layer).shape[0], (also or {})[name])
             for name, layer in others.items()
         }
     else:
-        found = [each if each.kind == "dense" else replace(each, crossover=crossover) for each in found]
+        planned = [item if item.kind == "dense" else replace(item, crossover=crossover) for item in planned]
         crossovers = dict.fromkeys(others, crossover)
-    for each in found:
-        if each.kind != "dense":
-            _install(modules, each, (thresholds or {}).get(each.site.name))
-        modules[each.site.owner].__dict__.setdefault(_PLANS, []).append(each)
+    owners = dict(model.named_modules())
+    for mlp, item in zip(handles, planned, strict=True):
+        owner = owners[mlp.site.owner]
+        if item.kind != "dense":
+            install_down(mlp.down, limits.get(mlp.site.name), item.crossover)
+        if item.kind == "gated" and not isinstance(owner, Sparse):
+            install_gated(owner, (mlp.gate, mlp.activation, mlp.up, mlp.down), item.crossover)
+        owner.__dict__.setdefault(_PLANS, []).append(item)
     for name, layer in others.items():
         if any(crossovers[name].ratios):
             install_down(layer, None, crossovers[name])
@@ -75,7 +86,7 @@ def sparsify(
 
 @torch.inference_mode(False)
 def densify(model: nn.Module) -> nn.Module:
-    """Undo ``sparsify``: every module has its class and its layout in memory again."""
+    """Undo ``sparsify``: give every module its class and its weights' layout back, and return the model."""
     for module in model.modules():
         module.__dict__.pop(_PLANS, None)
         if isinstance(module, Sparse):
@@ -84,48 +95,64 @@ def densify(model: nn.Module) -> nn.Module:
 
 
 def plans(model: nn.Module) -> list[Plan]:
-    """What ``sparsify`` made of each MLP of a model, in the order of execution; empty if nothing."""
-    found = [each for module in model.modules() for each in module.__dict__.get(_PLANS, ())]
-    return sorted(found, key=lambda each: each.site.layer)
+    """Return what ``sparsify`` did to each MLP of a model, in the order of execution; nothing if the model is dense."""
+    planned = [item for module in model.modules() for item in module.__dict__.get(_PLANS, ())]
+    return sorted(planned, key=lambda item: item.site.layer)
 
 
-def _install(modules: Mapping[str, nn.Module], each: Plan, thresholds: Tensor | None) -> None:
-    parts = parts_of(modules, each.site) if each.kind == "gated" else None
-    install_down(down_of(modules, each.site), thresholds, each.crossover)
-    if parts is not None and not isinstance(modules[each.site.owner], Sparse):
-        install_gated(modules[each.site.owner], parts, each.crossover)
+def planning_inputs(
+    model: nn.Module,
+    measurement: Measurement | Calibration | None,
+    thresholds: Mapping[str, Tensor] | None,
+    mlps: Sequence[MLP] | None,
+) -> tuple[Sequence[MLP], Measurement | None, Mapping[str, Tensor]]:
+    """Return the MLPs to plan for, their measurement, and their thresholds by neuron.
+
+    Raises:
+        SiteError: a calibration and other thresholds.
+    """
+    if not isinstance(measurement, Calibration):
+        return measured_mlps(model, measurement, mlps), measurement, thresholds or {}
+    if thresholds is not None:
+        raise SiteError("a calibration has thresholds already; omit thresholds=, or give the calibration's measurement")
+    handles = measured_mlps(model, measurement.measurement, mlps)
+    return handles, measurement.measurement, measurement.by_neuron(handles)
 
 
-def _other(modules: Mapping[str, nn.Module], name: str, shared: set[int]) -> nn.Module:
-    layer = modules.get(name)
-    if layer is None or not is_linear(layer) or hindrance(layer, shared):
-        raise SiteError(f"{name} is no linear layer that can skip zeros of its input")
+def _other_layer(model: nn.Module, name: str) -> nn.Module:
+    layer: nn.Module | None = dict(model.named_modules()).get(name)
+    if layer is None or not is_linear(layer):
+        raise SiteError(f"{name} is not a linear layer of the model; name one in also=")
+    unsupported = weight_unsupported_reason(model, layer) or kernel_unsupported_reason(layer)
+    if unsupported:
+        raise SiteError(f"{name} cannot skip zeros of its input: {unsupported}; omit it from also=")
     return layer
 
 
-def _measured(modules: Mapping[str, nn.Module], found: list[Plan], thresholds: Mapping[str, Tensor]) -> list[Plan]:
-    """The plans with their crossovers, measured once for all layers of a shape; MLPs that no batch makes faster stay dense."""
-    alike: dict[Any, list[Plan]] = defaultdict(list)
-    for each in found:
-        if each.kind != "dense":
-            down = down_of(modules, each.site)
-            key = each.kind, type(down), down.weight.shape, down.weight.dtype, down.weight.device, down.bias is None
-            alike[(*key, each.site.name in thresholds)].append(each)
-    measured: dict[str, Crossover] = {}
-    for (*_, cut), group in alike.items():
-        contest = contest_of(modules, group[0], cut, len(group))
-        # What a measurement does not say may be all.
-        ratio = max(1.0 if math.isnan(each.ratio) else each.ratio for each in group)
-        crossover = measure_crossover(contest, group[0].site.width, ratio)
-        measured.update((each.site.name, crossover) for each in group)
-    return [
-        each if each.kind == "dense" else _decided(each, measured[each.site.name], each.site.name in thresholds)
-        for each in found
-    ]
+def _autotuned(mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str, Tensor]) -> list[Plan]:
+    """Return the plans with their crossovers, measured once for all layers of a shape.
+
+    An MLP whose sparse product is never faster stays dense, unless it has thresholds: those decide what the model computes.
+    """
+    alike: dict[Any, list[tuple[MLP, Plan]]] = defaultdict(list)
+    for mlp, item in zip(mlps, planned, strict=True):
+        if item.kind != "dense":
+            down = mlp.down
+            shape = type(down), down.weight.shape, down.weight.dtype, down.weight.device, down.bias is None
+            alike[(item.kind, *shape, mlp.site.name in limits)].append((mlp, item))
+    crossovers: dict[str, Crossover] = {}
+    for (*_, has_thresholds), group in alike.items():
+        mlp, item = group[0]
+        timer = layer_timer(mlp, item, has_thresholds, len(group))
+        # All neurons may be active if nothing was measured.
+        ratio = max(1.0 if math.isnan(item.ratio) else item.ratio for _, item in group)
+        crossover = autotune_crossover(timer, mlp.site.width, ratio)
+        crossovers.update((mlp.site.name, crossover) for mlp, _ in group)
+    return [item if item.kind == "dense" else _decided(item, crossovers[item.site.name], limits) for item in planned]
 
 
-def _decided(each: Plan, crossover: Crossover, cut: bool) -> Plan:
-    """Dense where no batch is faster; thresholds stay, for they are what the model computes."""
-    if any(crossover.ratios) or cut:
-        return replace(each, crossover=crossover)
-    return replace(each, kind="dense", why="its dense products are faster here, with any batch", crossover=crossover)
+def _decided(item: Plan, crossover: Crossover, limits: Mapping[str, Tensor]) -> Plan:
+    if any(crossover.ratios) or item.site.name in limits:
+        return replace(item, crossover=crossover)
+    why = "the dense product is faster on this machine for every batch size"
+    return replace(item, kind="dense", why=why, crossover=crossover)

@@ -1,26 +1,12 @@
-"""Linear layers and the order of their weights in memory."""
+"""The order of a linear layer's weights in memory."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 _PAGE = 1 << 21
-
-
-def is_linear(module: nn.Module) -> bool:
-    """Whether a module is a linear layer of torch's, or a ``Conv1D`` of transformers'."""
-    kind = type(module)
-    return kind is nn.Linear or (kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils")
-
-
-def rows_of(module: Any) -> Tensor:
-    """A linear layer's weight by its inputs: (inputs, outputs)."""
-    weight: Tensor = module.weight
-    return weight.t() if isinstance(module, nn.Linear) else weight
 
 
 def neuron_major(rows: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from actratio.errors import SiteError
+from actratio.sites.linear import rows_of
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.kernels import operator
 from actratio.sparse.kernels.dispatch import (
@@ -25,7 +26,7 @@ from actratio.sparse.kernels.dispatch import (
     prepare,
 )
 from actratio.sparse.kernels.product import Product, wants_gradients
-from actratio.sparse.layers import neuron_major, rows_of
+from actratio.sparse.layers import neuron_major
 
 
 class Sparse(nn.Module):

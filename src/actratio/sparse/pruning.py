@@ -1,38 +1,42 @@
-"""Taking neurons out that never fire: a smaller dense model, without any kernel."""
+"""Remove neurons that never fire: a smaller dense model, which needs no kernel."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from actratio.counting.measurement import Measurement
-from actratio.errors import SiteError
+from actratio.counting.measuring import measure
+from actratio.errors import DataError, SiteError
 from actratio.sites import MEASURED, Site, call, trace
-from actratio.sites.inputs import made_up
+from actratio.sites.inputs import device_of, made_up
+from actratio.sites.mlps import MLP
+from actratio.sparse.active import active_counts, measured_mlps
 from actratio.sparse.conversion import densify
-from actratio.sparse.layers import is_linear
-from actratio.sparse.planning import counts_of_nonzero, down_of, parts_of, plan
+from actratio.sparse.planning import lacks_zeros, measured_ratio
+from actratio.sparse.removal import MeasuredMLP, Removal, check_configuration
+from actratio.sparse.text import Batch
 
-_WIDTHS = (
-    "intermediate_size", "ffn_dim", "n_inner", "d_ff", "ffn_hidden_size", "hidden_dim", "encoder_ffn_dim", "decoder_ffn_dim",
-)  # fmt: skip
-"""What configurations of transformers' call an MLP's width."""
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PARTS = 4  # of the text: three to measure, one to check
 
 
 @dataclass(frozen=True)
-class Pruned:
-    """What became of one MLP.
+class PrunedMLP:
+    """What was removed from one MLP.
 
     Attributes:
-        before: its neurons.
-        width: neurons that are left; the same in every MLP of a model whose configuration has one width for all.
-        dead: neurons that never fired.
-        certain: those of them that cannot fire, whatever the input: the projection before them is zero.
+        site: where the MLP's activation is computed.
+        before: number of neurons before.
+        width: number of neurons now; the same in all MLPs that share one width in the model's configuration.
+        dead: neurons that never fired in the measurement.
+        certain: those of them that can't fire whatever the input is, because the weights before them are zero.
     """
 
     site: Site
@@ -43,214 +47,203 @@ class Pruned:
 
 
 @dataclass(frozen=True)
-class _Layers:
-    """An MLP's linear layers before its activation (the one that the activation reads first) and after it, and who fired."""
+class Pruning:
+    """What ``prune`` returns; the model itself was changed.
 
-    site: Site
-    ups: list[Any]
-    down: Any
-    alive: Tensor
-    names: set[str]
+    Attributes:
+        mlps: one for each MLP whose neurons can be removed, even if none was.
+        parameters_before: number of the model's parameters before.
+        parameters: number of its parameters now.
+        tokens: number of tokens (or examples) that were measured.
+    """
+
+    mlps: list[PrunedMLP]
+    parameters_before: int
+    parameters: int
+    tokens: int
 
     @property
-    def certain(self) -> Tensor:
-        weight: Tensor = self.ups[0].weight.detach()
-        comes_in = weight.any(1) if isinstance(self.ups[0], nn.Linear) else weight.any(0)
-        return ~(comes_in.cpu() | self.alive)
+    def smaller(self) -> bool:
+        """Whether any neuron was removed."""
+        return self.parameters < self.parameters_before
+
+    @property
+    def verdict(self) -> str:
+        """What was removed, in words."""
+        if not self.smaller:
+            return "no neuron can be removed: in at least one MLP every neuron fired, or no MLP has true zeros"
+        change = self.parameters / self.parameters_before - 1
+        return (
+            f"{self.parameters_before:,} parameters became {self.parameters:,} ({change:+.1%}); the outputs on text that was not "
+            "measured are the same"
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one record for each MLP: site, before, width, dead, certain."""
+        return [
+            {"site": mlp.site.name, "before": mlp.before, "width": mlp.width, "dead": mlp.dead, "certain": mlp.certain}
+            for mlp in self.mlps
+        ]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows as a pandas frame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows())
+
+
+def measure_and_prune(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    tolerance: float = 1e-5,
+    progress: Callable[[str], object] = lambda stage: None,
+) -> Pruning:
+    """Remove the neurons that never fire on the first three quarters of a text, and check the outputs on the last quarter.
+
+    Args:
+        model: any model; it is changed.
+        batches: at least 4, each a mapping of keyword arguments.
+        tolerance: as for ``prune``.
+        progress: called with the name of each stage when it starts.
+
+    Raises:
+        DataError: fewer than 4 batches.
+        SiteError: as for ``prune``.
+    """
+    given = list(batches)
+    quarter = len(given) // _PARTS
+    if not quarter:
+        raise DataError(
+            f"the text makes {len(given)} batches, and {_PARTS} are needed; give more text or use shorter sequences"
+        )
+    progress("measuring")
+    measurement = measure(model, given[:-quarter], criteria=["nonzero"])
+    device = device_of(model)
+    check = [{name: value.to(device) for name, value in batch.items()} for batch in given[-quarter:]]
+    progress("removing neurons and checking the outputs")
+    return prune(model, measurement, check, tolerance=tolerance)
 
 
 def prune(
-    model: nn.Module, measurement: Measurement, check: Iterable[Any] = (), *, tolerance: float = 1e-5
-) -> list[Pruned]:
-    """Remove neurons that did not fire once; the model itself gets smaller.
+    model: nn.Module,
+    measurement: Measurement,
+    check: Iterable[Any] = (),
+    *,
+    tolerance: float = 1e-5,
+    mlps: Sequence[MLP] | None = None,
+) -> Pruning:
+    """Remove neurons that never fired. The model itself gets smaller, and is dense afterwards.
 
-    A neuron that never fired on one text may fire on another. So outputs are compared on ``check``, and if they differ the model
-    is put back as it was. Without ``check``, neurons that cannot fire are removed alone, and outputs are compared on random tokens.
+    A neuron that never fired on one text may fire on another one. So the outputs before and after are compared on ``check``; if
+    they differ, the change is undone. Without ``check``, only neurons that can't fire are removed, and the outputs are compared
+    on random tokens.
 
-    A model of transformers' is still made by its configuration, which gets the new width. Where it has one width for several MLPs
-    as many neurons are taken from each.
+    The configuration of a transformers model gets the new width, so that the model loads again. If several MLPs share one width
+    there, the same number of neurons is removed from each.
 
     Args:
-        measurement: of this model, by ``nonzero``, or by ``positive`` where the activation function is a ReLU.
-        check: inputs to compare outputs on, best of a text that was not measured.
-        tolerance: how much outputs may differ, relative to their largest.
-
-    Returns:
-        One for each MLP whose neurons can be removed; none, or with as many neurons as before, if there is nothing to remove.
+        measurement: of this model, by ``nonzero``; ``positive`` is enough if the activation function is a ReLU.
+        check: inputs to compare the outputs on, best from text that wasn't measured.
+        tolerance: the largest difference of an output, relative to the largest output.
+        mlps: all MLPs of the model as ``resolve`` returns them; by default they are resolved here.
 
     Raises:
-        SiteError: outputs differ, the model fails without them, or its configuration cannot say what it would be: it is as it was. Or there
-            is no ``check``, and what the model reads is not known.
+        SiteError: the outputs differ, the model fails without the neurons, or its configuration can't express the new widths; the
+            model is then unchanged. Or there is no ``check`` and inputs for the model can't be made up.
     """
     densify(model)
-    found = _layers(model, measurement)
+    parameters = _parameters(model)
+    measured = _measured(measured_mlps(model, measurement, mlps), measurement)
     checks = list(check)
-    doomed = [~each.alive if checks else each.certain for each in found]
-    widths = _new_widths(model, found, doomed)
-    checks = checks or ([made_up(model)] if any(bool(gone.any()) for gone in doomed) else [])
-    before = [_outputs_of(model, inputs) for inputs in checks]
-    done: list[Pruned] = []
-    undo: list[tuple[Any, dict[str, Any], dict[str, int]]] = []
-    settings: list[tuple[Any, str, Any]] = []
+    removable = [~item.active if checks else item.never_active for item in measured]
+    widths = _new_widths(model, measured, removable, mlps)
+    if not checks and any(bool(neurons.any()) for neurons in removable):
+        checks = [made_up(model)]
+    before = [_outputs(model, inputs) for inputs in checks]
+    removal = Removal(model)
+    pruned: list[PrunedMLP] = []
     try:
-        for each, gone, width in zip(found, doomed, widths, strict=True):
-            done.append(Pruned(each.site, len(gone), width, int((~each.alive).sum()), int(each.certain.sum())))
-            if width < len(gone):
-                undo += [(layer, dict(layer._parameters), _sizes(layer)) for layer in (*each.ups, each.down)]
-                _take_out(each, gone, width)
-        settings += _set_widths(model, {each.before: each.width for each in done})
-        _must_be_what_its_configuration_says(model)
-        for inputs, wanted in zip(checks, before, strict=True):
-            _must_agree(_outputs_of(model, inputs), wanted, tolerance)
+        for item, neurons, width in zip(measured, removable, widths, strict=True):
+            dead, certain = int((~item.active).sum()), int(item.never_active.sum())
+            pruned.append(PrunedMLP(item.mlp.site, len(neurons), width, dead, certain))
+            if width < len(neurons):
+                removal.shrink(item, neurons, width)
+        removal.set_widths({mlp.before: mlp.width for mlp in pruned})
+        check_configuration(model)
+        for inputs, expected in zip(checks, before, strict=True):
+            _check_outputs(_outputs(model, inputs), expected, tolerance)
     except Exception as error:
-        for layer, parameters, sizes in reversed(undo):  # one MLP's last layer may be another one's first
-            layer._parameters.update(parameters)
-            layer.__dict__.update(sizes)
-        for config, name, old in reversed(settings):
-            setattr(config, name, old)
+        removal.undo()
         if isinstance(error, SiteError):
             raise
         raise SiteError(
-            f"{type(model).__name__} fails without those neurons ({' '.join(str(error).split())[:120]}): something else reads or scales them; "
-            "it is as it was"
+            f"{type(model).__name__} fails without the neurons ({' '.join(str(error).split())[:120]}), because something else reads or "
+            "scales them; nothing was changed"
         ) from error
-    return done
+    tokens = max((row.counts.tokens for row in measurement), default=0)
+    return Pruning(pruned, parameters, _parameters(model), tokens)
 
 
-def _layers(model: nn.Module, measurement: Measurement) -> list[_Layers]:
-    modules = dict(model.named_modules())
-    found: dict[int, _Layers] = {}
-    for each in plan(model, measurement):
-        counts, layers = counts_of_nonzero(measurement, each.site), _around(modules, each.site)
-        if each.kind == "dense" or counts is None or not counts.tokens or layers is None:
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _measured(mlps: Iterable[MLP], measurement: Measurement) -> list[MeasuredMLP]:
+    """Return the MLPs whose neurons can be removed; layers that several sites use are there once."""
+    by_down: dict[int, MeasuredMLP] = {}
+    for mlp in mlps:
+        counts = active_counts(measurement, mlp.site)
+        if mlp.unsupported_reason or not mlp.inputs or counts is None or not counts.tokens:
             continue
-        ups, down = layers
-        alive, names = counts.active > 0, {each.site.name}
-        if id(down) in found:  # one MLP in several places
-            alive, names = alive | found[id(down)].alive, names | found[id(down)].names
-        found[id(down)] = _Layers(each.site, ups, down, alive, names)
-    return list(found.values())
+        if lacks_zeros(mlp.site, measured_ratio(measurement, mlp.site)):
+            continue
+        active, names, key = counts.active > 0, frozenset({mlp.site.name}), id(mlp.down)
+        if key in by_down:
+            active, names = active | by_down[key].active, names | by_down[key].names
+        by_down[key] = MeasuredMLP(mlp, active, names)
+    return list(by_down.values())
 
 
-def _take_out(each: _Layers, gone: Tensor, width: int) -> None:
-    # Where several MLPs have one width, some of those that could go stay: rather ones that can fire.
-    worth = 2 * (~gone).int() + (~each.certain).int()
-    kept = worth.argsort(descending=True, stable=True)[:width].sort().values
-    for layer in each.ups:
-        _cut(layer, kept, output=True)
-    _cut(each.down, kept, output=False)
-
-
-def _around(modules: Mapping[str, nn.Module], site: Site) -> tuple[list[Any], Any] | None:
-    down = down_of(modules, site)
-    if site.gated:
-        parts = parts_of(modules, site)
-        return None if parts is None else ([parts[0], parts[2]], parts[3])
-    up = modules.get(site.up.rpartition(".")[0])
-    if up is None or down is None or not is_linear(up) or not is_linear(down):
-        return None
-    return ([up], down) if _outputs(up) == site.width else None
-
-
-def _outputs(layer: Any) -> int:
-    return int(layer.weight.shape[0 if isinstance(layer, nn.Linear) else 1])
-
-
-def _new_widths(model: nn.Module, found: list[_Layers], doomed: list[Tensor]) -> list[int]:
-    """Neurons that are left of each: where a configuration says how many, as many in all MLPs that have as many now."""
-    left = [max(1, int((~gone).sum())) for gone in doomed]
+def _new_widths(
+    model: nn.Module, measured: Sequence[MeasuredMLP], removable: Sequence[Tensor], mlps: Sequence[MLP] | None
+) -> list[int]:
+    """Return the number of neurons that each MLP keeps: the same for all MLPs of one width if the model has a configuration."""
+    left = [max(1, int((~neurons).sum())) for neurons in removable]
     if getattr(model, "config", None) is None:
         return left
-    known = {name for each in found for name in each.names}
-    others = {site.width for site in trace(model) if site.role in MEASURED and site.name not in known}
+    names = {name for item in measured for name in item.names}
+    sites = trace(model) if mlps is None else [mlp.site for mlp in mlps]
+    others = {site.width for site in sites if site.role in MEASURED and site.name not in names}
     most: dict[int, int] = {width: width for width in others}
-    for each, width in zip(found, left, strict=True):
-        most[each.site.width] = max(width, most.get(each.site.width, 0))
-    return [most[each.site.width] for each in found]
+    for item, width in zip(measured, left, strict=True):
+        most[item.mlp.site.width] = max(width, most.get(item.mlp.site.width, 0))
+    return [most[item.mlp.site.width] for item in measured]
 
 
-def _set_widths(model: nn.Module, widths: Mapping[int, int]) -> list[tuple[Any, str, Any]]:
-    """Tell a configuration, and those in it, its new widths; what they were."""
-    changed = []
-    for config in _configurations(getattr(model, "config", None)):
-        for name in _WIDTHS:
-            old = getattr(config, name, 0)
-            if old is None and len(widths) == 1:  # four times the features, say
-                (new,) = widths.values()
-            else:
-                new = widths.get(old, old)
-            if new != old and (old is not None or set(widths) != set(widths.values())):
-                changed.append((config, name, old))
-                setattr(config, name, new)
-    return changed
-
-
-def _configurations(config: Any) -> list[Any]:
-    if config is None:
-        return []
-    inner = [each for each in vars(config).values() if hasattr(each, "to_dict") and hasattr(each, "model_type")]
-    return [config, *(found for each in inner for found in _configurations(each))]
-
-
-def _must_be_what_its_configuration_says(model: nn.Module) -> None:
-    config: Any = getattr(model, "config", None)
-    if config is None:
-        return
-    kind: Any = type(model)
-    try:
-        with torch.device("meta"):
-            made = kind(copy.deepcopy(config))
-        same = {name: each.shape for name, each in made.named_parameters()} == {
-            name: each.shape for name, each in model.named_parameters()
-        }
-    except Exception:  # whatever a model that cannot be made so raises
-        same = False
-    if not same:
-        raise SiteError(
-            f"the configuration of {kind.__name__} cannot say how many neurons would be left, so that it would not load again; "
-            "it is as it was"
-        )
-
-
-def _must_agree(got: list[Tensor], wanted: list[Tensor], tolerance: float) -> None:
-    for mine, theirs in zip(got, wanted, strict=True):
-        if not bool(theirs.isfinite().all()):
-            raise SiteError("the model's outputs on the check are not finite; a model that computes numbers is needed")
-        off = float((mine - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30)) if theirs.numel() else 0.0
-        if not off <= tolerance:
+def _check_outputs(outputs: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> None:
+    for output, wanted in zip(outputs, expected, strict=True):
+        if not bool(wanted.isfinite().all()):
+            raise SiteError("the model's outputs on the check contain NaN or infinity; check the weights or the dtype")
+        scale = wanted.abs().max().clamp_min(1e-30) if wanted.numel() else 1.0
+        difference = float((output - wanted).abs().max() / scale) if wanted.numel() else 0.0
+        if not difference <= tolerance:
             raise SiteError(
-                f"without the neurons that did not fire the outputs on the check differ by {off:.2g} of their largest, more than "
-                f"{tolerance:g}: some fire there; measure on more text"
+                f"without the neurons that did not fire, the outputs on the check differ by {difference:.2g} of the largest one, more "
+                f"than {tolerance:g}: some fire there; measure on more text"
             )
 
 
-def _cut(layer: Any, keep: Tensor, *, output: bool) -> None:
-    linear = isinstance(layer, nn.Linear)
-    axis = 0 if output == linear else 1
-    keep = keep.to(layer.weight.device)
-    layer.weight = nn.Parameter(layer.weight.detach().index_select(axis, keep), layer.weight.requires_grad)
-    if output and layer.bias is not None:
-        layer.bias = nn.Parameter(layer.bias.detach().index_select(0, keep), layer.bias.requires_grad)
-    if linear:
-        setattr(layer, "out_features" if output else "in_features", len(keep))
-    else:
-        setattr(layer, "nf" if output else "nx", len(keep))
-
-
-def _sizes(layer: Any) -> dict[str, int]:
-    return {name: vars(layer)[name] for name in ("in_features", "out_features", "nf", "nx") if name in vars(layer)}
-
-
-def _outputs_of(model: nn.Module, inputs: Any) -> list[Tensor]:
-    """All tensors of numbers that a model gives, but those of a cache.
+@torch.no_grad()
+def _outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
+    """Return the floating-point tensors that a model returns, without its KV cache.
 
     Raises:
-        SiteError: it gives none.
+        SiteError: there is none.
     """
-    with torch.no_grad():
-        out = call(model, inputs)
+    out = call(model, inputs)
     values = [out] if isinstance(out, Tensor) else list(out.values() if isinstance(out, Mapping) else out)
-    found = [each.detach().float() for each in values if isinstance(each, Tensor) and each.is_floating_point()]
-    if not found:
-        raise SiteError(f"{type(model).__name__} gives no tensor to compare")
-    return found
+    outputs = [value.detach().float() for value in values if isinstance(value, Tensor) and value.is_floating_point()]
+    if not outputs:
+        raise SiteError(f"{type(model).__name__} returns no tensor to compare; give a model that returns one")
+    return outputs

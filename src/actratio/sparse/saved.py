@@ -1,11 +1,11 @@
-"""A folder that holds a model with thresholds: transformers loads the model, and this file what makes it sparse."""
+"""Folders with a model that transformers loads, and a JSON file beside it with what makes the model sparse or smaller."""
 
 from __future__ import annotations
 
 import json
 import math
 import shutil
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +13,44 @@ from torch import Tensor, nn
 
 from actratio.errors import ModelError, RunError
 from actratio.files import write_json
-from actratio.sparse.calibration import BY, Chosen, thresholds_of
+from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.conversion import densify, sparsify
 from actratio.sparse.crossover import Crossover
+from actratio.sparse.thresholds import BY, LayerThresholds
 
 NAME = "thresholds.json"
 _FORMAT = 1
 
 
-def save_sparse(folder: Path, model: Any, tokenizer: Any, chosen: Chosen, settings: dict[str, Any]) -> None:
+def save_sparse(folder: Path, model: Any, tokenizer: Any, chosen: LayerThresholds, settings: dict[str, Any]) -> None:
     """Write the dense model as ``save_pretrained`` does, and ``thresholds.json`` beside it.
 
     Raises:
         RunError: the folder holds something else.
     """
     densify(model)
-    save_with(folder, model, tokenizer, NAME, {"format": _FORMAT, **asdict(chosen), "settings": settings})
+    described = {"by": chosen.by, "tau": chosen.thresholds, "cett": chosen.cett, "dropped": chosen.dropped}
+    save_with(folder, model, tokenizer, NAME, {"format": _FORMAT, **described, "settings": settings})
 
 
-def save_with(folder: Path, model: Any, tokenizer: Any, name: str, beside: dict[str, Any]) -> None:
-    """Write a model as ``save_pretrained`` does with a JSON file beside it: all of the folder, or nothing.
+def save_with(folder: Path, model: Any, tokenizer: Any, name: str, content: dict[str, Any]) -> None:
+    """Write a model as ``save_pretrained`` does and a JSON file beside it. The folder appears when it is complete.
+
+    Args:
+        name: of the JSON file.
+        content: of the JSON file.
 
     Raises:
         RunError: the folder holds something else.
     """
     check_folder(folder, name)
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
+    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
     try:
         model.save_pretrained(partial)
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
-        write_json(partial / name, beside)
+        write_json(partial / name, content)
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
@@ -53,60 +59,71 @@ def save_with(folder: Path, model: Any, tokenizer: Any, name: str, beside: dict[
 
 
 def check_folder(folder: Path, name: str) -> None:
-    """Refuse a folder that holds something else than what was written with such a file before.
+    """Refuse a folder that holds anything but an earlier result with the JSON file ``name``.
 
     Raises:
-        RunError: it does.
+        RunError: it holds something else, or can't be replaced.
     """
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / name).is_file())):
-        raise RunError(f"{folder} holds something else; choose another place for the model")
-    if folder.is_symlink() or folder.resolve() == Path.cwd():  # it is written beside and moved
-        raise RunError(f"{folder} is a link or the current folder; choose a folder of its own for the model")
-    above = next(each for each in folder.absolute().parents if each.exists())
-    if not above.is_dir():
-        raise RunError(f"{above} is no folder; choose another place for the model")
+        raise RunError(f"{folder} holds something else; choose another folder for the model")
+    if folder.is_symlink() or folder.resolve() == Path.cwd():  # a new folder is moved to its place
+        raise RunError(
+            f"{folder} is a link or the current folder and cannot be replaced; choose another folder for the model"
+        )
+    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        raise RunError(f"{parent} is not a folder; choose another folder for the model")
 
 
 def load_sparse(folder: str | Path, *, crossover: Crossover | None = None, **options: Any) -> nn.Module:
-    """Load such a folder as a sparse model.
+    """Load a folder that ``actratio sparsify`` wrote, as a sparse model.
 
     Args:
         crossover: as for ``sparsify``.
         options: as for ``actratio.models.load_model``.
 
     Raises:
-        ModelError: no such folder, or a damaged one.
+        ModelError: there is no such folder, or it is damaged.
     """
     from actratio.models import load_model
 
     path = Path(folder)
-    _read(path)  # before a model is loaded
+    chosen = _read(path)  # before the model is loaded, which takes longer
     model = load_model(str(path), **options)
-    return sparsify(model, thresholds=thresholds_in(path, model), crossover=crossover)
+    mlps = resolve(model)
+    return sparsify(model, thresholds=_by_neuron(path, chosen, mlps), crossover=crossover, mlps=mlps)
 
 
-def thresholds_in(folder: str | Path, model: nn.Module) -> dict[str, Tensor]:
-    """The thresholds of such a folder, (width,) for each site of its model.
+def load_thresholds(folder: str | Path, mlps: Sequence[MLP]) -> dict[str, Tensor] | None:
+    """Return the thresholds of a saved sparse model, (width,) by site's name; ``None`` if the folder has no ``thresholds.json``.
+
+    Args:
+        mlps: of the folder's model.
 
     Raises:
-        ModelError: as for ``load_sparse``; or thresholds of sites that the model has not.
+        ModelError: the file is damaged, or has thresholds of sites that the model doesn't have.
     """
-    chosen = _read(Path(folder))
-    found = thresholds_of(model, chosen)
-    if set(found) != set(chosen.tau):
+    path = Path(folder)
+    return _by_neuron(path, _read(path), mlps) if (path / NAME).is_file() else None
+
+
+def _by_neuron(path: Path, chosen: LayerThresholds, mlps: Sequence[MLP]) -> dict[str, Tensor]:
+    supported = {mlp.site.name for mlp in mlps if mlp.unsupported_reason is None}
+    unknown = sorted(set(chosen.thresholds) - supported)
+    if unknown:
         raise ModelError(
-            f"{Path(folder) / NAME} has a threshold for {sorted(set(chosen.tau) - set(found))[0]}, which the model has not; "
+            f"{path / NAME} has a threshold for {unknown[0]}, which is not an MLP of the model that can have one; "
             "run 'actratio sparsify' again"
         )
-    return found
+    return chosen.by_neuron(mlps)
 
 
-def _read(path: Path) -> Chosen:
+def _read(path: Path) -> LayerThresholds:
     try:
-        held = json.loads((path / NAME).read_text(encoding="utf-8"))
-        if held["format"] != _FORMAT:
-            raise ValueError(f"its format is {held['format']}, and this version reads {_FORMAT}")
-        chosen = Chosen(held["by"], held["tau"], held["cett"], held["dropped"])
+        content = json.loads((path / NAME).read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT:
+            raise ValueError(f"its format is {content['format']}, and this version reads {_FORMAT}")
+        chosen = LayerThresholds(content["by"], content["tau"], content["cett"], content["dropped"])
         _check(chosen)
     except FileNotFoundError:
         raise ModelError(f"{path} has no {NAME}; give a folder that 'actratio sparsify' wrote") from None
@@ -115,11 +132,11 @@ def _read(path: Path) -> Chosen:
     return chosen
 
 
-def _check(chosen: Chosen) -> None:
+def _check(chosen: LayerThresholds) -> None:
     if chosen.by not in BY:
         raise ValueError(f"neurons are dropped by {chosen.by!r}")
-    if not chosen.tau:
+    if not chosen.thresholds:
         raise ValueError("it has no thresholds")
-    for name, tau in chosen.tau.items():
-        if isinstance(tau, bool) or not isinstance(tau, int | float) or not 0 <= tau < math.inf:
-            raise ValueError(f"the threshold of {name} is {tau!r}")
+    for name, threshold in chosen.thresholds.items():
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold < math.inf:
+            raise ValueError(f"the threshold of {name} is {threshold!r}")

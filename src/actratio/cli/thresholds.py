@@ -1,0 +1,88 @@
+"""``sparsify``: choose thresholds for a model, check them, and save the sparse model."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
+from actratio.cli.speed import batch_sizes
+from actratio.cli.terminal import err, out, print_json, print_table
+
+
+def sparsify_model(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id of a causal language model.")],
+    text: Annotated[
+        list[str], typer.Option(help="Text to choose and check thresholds on; repeat it for several texts.")
+    ],
+    target: Annotated[
+        str,
+        typer.Option(
+            help="What to aim at: loss=1 (per cent more loss), cett=0.1 (error of each layer) or ratio=0.3 (neurons left active)."
+        ),
+    ] = "loss=1",
+    by: Annotated[
+        str, typer.Option(help="What is compared with the threshold: contribution or magnitude.")
+    ] = "contribution",
+    length: Annotated[int, typer.Option(min=2, help="Tokens per sequence.")] = 128,
+    limit_tokens: Annotated[int, typer.Option(min=8, help="Read at most this many tokens.")] = 16384,
+    batch: Annotated[
+        str,
+        typer.Option(help="Numbers of sequences decoded together, separated by commas; the speed of each is measured."),
+    ] = "1",
+    dtype: DType = "auto",
+    device: Device = "auto",
+    tokenizer: TokenizerName = None,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="Folder of the new model.", show_default="runs/sparse-MODEL"),
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+    allow_pickle: AllowPickle = False,
+    as_json: Json = False,
+) -> None:
+    """Choose thresholds for a model without true zeros, check them on text that was not used, and save the sparse model."""
+    from actratio.data.text import read_texts, token_batches
+    from actratio.models import load_model, load_tokenizer
+    from actratio.sites.mlps import resolve
+    from actratio.sparse import calibrate, check_speed
+    from actratio.sparse.saved import NAME, check_folder, save_sparse
+    from actratio.sparse.thresholds import Target
+
+    aim: dict[str, Any] = Target.parse(target).as_option()
+    folder = out_dir or Path("runs") / ("sparse-" + Path(model).resolve().name)
+    check_folder(folder, NAME)
+    batches = batch_sizes(batch)
+    tokens = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
+    with err.status(f"loading {escape(model)}"):
+        loaded = load_model(
+            model, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
+        )
+    texts = chain.from_iterable(read_texts(source) for source in text)
+    sequences = list(token_batches(tokens, texts, length=length, batch_size=4, packed=True, limit=limit_tokens))
+    with err.status("finding the MLPs") as status:
+        mlps = resolve(loaded)
+        calibration = calibrate(loaded, sequences, **aim, by=by, mlps=mlps, progress=status.update)
+        status.update("predicting and timing")
+        speeds = check_speed(loaded, calibration, batches, mlps=mlps)
+    verdicts = [*calibration.verdicts, *map(str, speeds)]
+    settings = {
+        "model": model, "text": text, "target": target, "by": by, "length": length, "limit_tokens": limit_tokens, "dtype": dtype,
+        "loss_dense": calibration.loss_dense, "loss_sparse": calibration.loss_sparse, "verdicts": verdicts,
+    }  # fmt: skip
+    save_sparse(folder, loaded, tokens, calibration, settings)
+    rows = calibration.rows()
+    if as_json:
+        described = [vars(speed) for speed in speeds]
+        print_json({"settings": settings, "rows": rows, "path": str(folder), "speeds": described, "verdicts": verdicts})
+        return
+    cells = [[row["site"], f"{row['threshold']:.4g}", f"{row['dropped']:.0%}", f"{row['cett']:.3f}"] for row in rows]
+    print_table(f"Thresholds of {model}, by {by}", ["site", "threshold", "dropped", "CETT"], cells)
+    for verdict in verdicts:
+        out.print(f"• {escape(verdict)}", highlight=False)
+    out.print(f"model        {escape(str(folder))}", soft_wrap=True, highlight=False)
+    out.print(f"thresholds   {escape(str(folder / NAME))}", soft_wrap=True, highlight=False)

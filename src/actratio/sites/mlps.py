@@ -1,0 +1,149 @@
+"""The modules of a model's MLPs, resolved once and handed on to everything that changes or times them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actratio.errors import SiteError
+from actratio.sites.find import trace
+from actratio.sites.linear import is_linear, rows_of
+from actratio.sites.site import MEASURED, Site
+
+
+@dataclass(frozen=True, eq=False)
+class MLP:
+    """The modules of one MLP.
+
+    The modules are the model's own, so they stay valid when ``sparsify`` or ``densify`` changes their class.
+
+    Attributes:
+        site: where the activation is computed.
+        gate: in a gated MLP that computes ``down(activation(gate(x)) * up(x))`` and nothing else, the linear layer before the
+            activation function; ``None`` in any other MLP.
+        up: in a plain MLP, the linear layer before the activation function; in a gated MLP, the linear layer whose outputs are
+            multiplied by the activations. ``None`` if it can't be told, as in a gated MLP without a ``gate``.
+        activation: the module of the activation function, or ``None`` if it is a function.
+        down: the module of the down projection, or ``None`` if the weight belongs to no module.
+        unsupported_reason: why the MLP's neurons can't be skipped or removed, or ``None`` if they can. It doesn't depend on
+            which kernels are installed.
+    """
+
+    site: Site
+    gate: Any
+    up: Any
+    activation: Any
+    down: Any
+    unsupported_reason: str | None
+
+    @property
+    def rows(self) -> Tensor:
+        """The down projection's weight with one row per neuron, (width, features): a view of the weight in use now."""
+        return rows_of(self.down)
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """The linear layers whose outputs are the neurons, the one before the activation function first; empty if unknown."""
+        return tuple(layer for layer in (self.gate, self.up) if layer is not None)
+
+
+def resolve(model: nn.Module, sites: Sequence[Site] | None = None) -> list[MLP]:
+    """Return the modules of a model's MLPs, in the order of execution.
+
+    Args:
+        model: a dense model; the sparse layers of ``sparsify`` are reported as unsupported.
+        sites: of this model; those with a role outside ``MEASURED`` are left out. By default they are found by one forward
+            pass on made-up inputs.
+
+    Raises:
+        SiteError: there is no MLP, a site isn't in the model, or the inputs can't be made up.
+    """
+    candidates = trace(model) if sites is None else sites
+    chosen = list(dict.fromkeys(site for site in candidates if site.role in MEASURED))
+    if not chosen:
+        raise SiteError(
+            f"{type(model).__name__} has no MLP; give a model in which an activation follows a linear layer"
+        )
+    modules = dict(model.named_modules())
+    missing = [site.name for site in chosen if site.owner not in modules]
+    if missing:
+        raise SiteError(f"the model has no site {missing[0]}; give a measurement of this model")
+    overlapping = _overlapping_parameters(model)
+    return [_resolve(modules, site, overlapping) for site in chosen]
+
+
+def weight_unsupported_reason(model: nn.Module, layer: nn.Module) -> str | None:
+    """Return why a linear layer's weight can't be laid out anew or made smaller, or ``None`` if it can."""
+    return _weight_reason(layer, _overlapping_parameters(model))
+
+
+def _resolve(modules: Mapping[str, nn.Module], site: Site, overlapping: set[int]) -> MLP:
+    down = modules.get(site.down.rpartition(".")[0]) if site.down else None
+    activation = modules.get(site.module) if site.module else None
+    first = modules.get(site.up.rpartition(".")[0])
+    reason: str | None = None
+    if site.expert is not None:
+        reason = "its experts share one weight, which is not supported"
+    elif down is None or not is_linear(down) or rows_of(down).shape[0] != site.width:
+        reason = "its down projection is not a linear layer"
+    else:
+        reason = _weight_reason(down, overlapping)
+    gate: nn.Module | None = None
+    up: nn.Module | None = None
+    if reason is None and site.gated:
+        up = _up_of_gated(modules[site.owner], site.width, first, activation, down)
+        gate = first if up is not None else None
+    elif reason is None and is_linear(first) and rows_of(first).shape[1] == site.width:
+        up = first
+    return MLP(site, gate, up, activation, down, reason)
+
+
+def _weight_reason(layer: nn.Module, overlapping: set[int]) -> str | None:
+    weight: Any = layer._parameters.get("weight")
+    if weight is None:
+        return "its weight is computed, as by a parametrization"
+    if id(weight) in overlapping or weight.is_shared():
+        return "its weight shares memory with another parameter or another process"
+    return None
+
+
+def _overlapping_parameters(model: nn.Module) -> set[int]:
+    """Return the identities of the parameters that share at least a part of their memory with another parameter."""
+    overlapping: set[int] = set()
+    end, last = 0, 0
+    for parameter in sorted(model.parameters(), key=lambda parameter: parameter.data_ptr()):
+        start = parameter.data_ptr()
+        if start and start < end:
+            overlapping |= {id(parameter), last}
+        if start + parameter.nbytes > end:
+            end, last = start + parameter.nbytes, id(parameter)
+    return overlapping
+
+
+def _up_of_gated(
+    owner: nn.Module, width: int, gate: nn.Module | None, activation: nn.Module | None, down: nn.Module | None
+) -> nn.Module | None:
+    """Return the up projection if ``owner`` computes ``down(activation(gate(x)) * up(x))`` and nothing else.
+
+    Names say too little, so the module and the formula are compared on random inputs.
+    """
+    ups = [
+        child
+        for child in owner.children()
+        if type(child) is nn.Linear and child is not gate and child is not down and child.out_features == width
+    ]
+    if type(gate) is not nn.Linear or gate.out_features != width or len(ups) != 1 or activation is None or down is None:
+        return None
+    (up,) = ups
+    random = torch.randn(3, gate.in_features, generator=torch.Generator().manual_seed(0))
+    x = random.to(gate.weight.device, gate.weight.dtype)
+    try:
+        with torch.no_grad():
+            output, formula = owner(x), down(activation(gate(x)) * up(x))
+    except Exception:  # a module that takes more than one input can raise anything
+        return None
+    return up if isinstance(output, Tensor) and torch.equal(output, formula) else None

@@ -1,0 +1,65 @@
+"""Causal language models on batches of text: their logits and their loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actratio.errors import SiteError
+from actratio.sites.inputs import device_of
+
+Batch = Mapping[str, Tensor]
+"""``input_ids``, (sequences, tokens), and an ``attention_mask`` if there is padding."""
+
+
+def token_mask(batch: Batch) -> Tensor:
+    """Return which of a batch's tokens aren't padding, (sequences, tokens)."""
+    mask = batch.get("attention_mask")
+    return torch.ones_like(batch["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+
+
+def forward(model: nn.Module, batch: Batch) -> Any:
+    """Call a model with a batch, on the model's device."""
+    device = device_of(model)
+    return model(**{name: value.to(device) for name, value in batch.items()})
+
+
+def next_token_logits(model: nn.Module, batch: Batch) -> Tensor:
+    """Return a causal language model's logits, (sequences, tokens, vocabulary).
+
+    Raises:
+        SiteError: the model doesn't predict the next tokens, or the sequences are too long for it.
+    """
+    try:
+        logits: Tensor = forward(model, batch).logits
+        if logits.shape[:-1] != batch["input_ids"].shape:
+            raise ValueError(f"its logits have the shape {tuple(logits.shape)}")
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise SiteError(
+            f"{type(model).__name__} does not predict the next tokens of {batch['input_ids'].shape[-1]} "
+            f"({' '.join(str(error).split())[:120]}); give a causal language model from transformers, and sequences that are not "
+            "longer than it reads"
+        ) from error
+    return logits
+
+
+def next_token_loss(model: nn.Module, batches: Sequence[Batch]) -> float:
+    """Return the mean cross entropy of the next token, in nats. Padding isn't predicted.
+
+    Raises:
+        SiteError: there is no token to predict, or as for ``next_token_logits``.
+    """
+    total, tokens = 0.0, 0
+    with torch.no_grad():
+        for batch in batches:
+            logits, ids = next_token_logits(model, batch).float().cpu(), batch["input_ids"].cpu()
+            predicted = token_mask(batch)[:, 1:].cpu()
+            losses = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+            total += float(losses[predicted.flatten()].double().sum())
+            tokens += int(predicted.sum())
+    if not tokens:
+        raise SiteError("the text has no token that follows another one; give longer text")
+    return total / tokens

@@ -1,0 +1,174 @@
+"""Thresholds of a model's MLPs, and what they cost.
+
+A neuron adds hᵢ·W_down[:, i] to an MLP's output. Its *contribution* is the length of that, |hᵢ|·‖W_down[:, i]‖₂. A threshold τ drops
+the neurons of an MLP whose contribution (or whose magnitude |hᵢ|) is at or below τ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from actratio.counting.measurement import Measurement
+from actratio.errors import SiteError
+from actratio.sites.mlps import MLP
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BY = ("contribution", "magnitude")
+_TINY = 1e-30  # a neuron whose weights are zero is dropped whatever its activation
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a calibration aims at.
+
+    Attributes:
+        kind: ``loss`` (increase of the loss in per cent), ``cett`` (error of each layer) or ``ratio`` (neurons left active).
+        amount: at least 0 for ``loss``; above 0 and at most 1 for ``cett`` and ``ratio``.
+
+    Raises:
+        SiteError: another kind, or an amount outside its range.
+
+    >>> Target.parse("loss=1")
+    Target(kind='loss', amount=1.0)
+    """
+
+    kind: str
+    amount: float
+
+    def __post_init__(self) -> None:
+        valid = self.amount >= 0 if self.kind == "loss" else 0 < self.amount <= 1
+        if self.kind not in ("loss", "cett", "ratio") or not valid:
+            raise _no_target(f"{self.kind}={self.amount:g}")
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read ``loss=1``, ``cett=0.1`` or ``ratio=0.3``.
+
+        Raises:
+            SiteError: any other text.
+        """
+        match = re.fullmatch(r"(\w+)=(\d*\.?\d+)", text)
+        if match is None:
+            raise _no_target(text)
+        return cls(match[1], float(match[2]))
+
+    def as_option(self) -> dict[str, float]:
+        """Return the keyword argument of ``calibrate``."""
+        return {self.kind: self.amount}
+
+
+def _no_target(text: str) -> SiteError:
+    return SiteError(f"there is no target {text!r}; write loss=1 (per cent), cett=0.1 or ratio=0.3")
+
+
+@dataclass(frozen=True)
+class LayerThresholds:
+    """One threshold for each MLP.
+
+    Attributes:
+        by: what is compared with the threshold: ``contribution`` or ``magnitude``.
+        thresholds: τ by site's name.
+        cett: mean error of each MLP's output on the calibration text, by site's name.
+        dropped: share of each MLP's neuron outputs dropped on the calibration text, by site's name.
+    """
+
+    by: str
+    thresholds: dict[str, float]
+    cett: dict[str, float]
+    dropped: dict[str, float]
+
+    def by_neuron(self, mlps: Iterable[MLP]) -> dict[str, Tensor]:
+        """Return the largest ``|h|`` of each neuron that is dropped, (width,) by site's name.
+
+        Args:
+            mlps: of the model; those without a threshold are left out.
+        """
+        return {
+            mlp.site.name: per_neuron(self.thresholds[mlp.site.name], neuron_norms(mlp, self.by))
+            for mlp in mlps
+            if mlp.site.name in self.thresholds
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one record for each MLP: site, threshold, dropped, cett."""
+        return [
+            {"site": site, "threshold": threshold, "dropped": self.dropped[site], "cett": self.cett[site]}
+            for site, threshold in self.thresholds.items()
+        ]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows as a pandas frame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows())
+
+
+@dataclass(frozen=True)
+class SignComparison:
+    """The loss when all outputs ``a ≤ 0`` are dropped, and when the same share of each MLP is dropped by contribution.
+
+    Attributes:
+        dropped: share of all neuron outputs.
+        loss_by_sign: loss without the outputs that aren't above zero, in nats per token.
+        loss_by_contribution: loss without the same number of the smallest contributions in each MLP.
+    """
+
+    dropped: float
+    loss_by_sign: float
+    loss_by_contribution: float
+
+    def __str__(self) -> str:
+        return (
+            f"Dropping every output that is not above zero ({self.dropped:.0%} of them) gives a loss of {self.loss_by_sign:.4f}; "
+            f"dropping the same share of each layer by contribution gives {self.loss_by_contribution:.4f}."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration(LayerThresholds):
+    """Thresholds with their quality: chosen on one part of a text and checked on another part.
+
+    Attributes:
+        target: what they were chosen for.
+        loss_dense: loss of the dense model on the text that wasn't used to choose, in nats per token.
+        loss_sparse: loss on the same text with the thresholds.
+        sign: how dropping by sign compares, on the same text; ``None`` if no MLP allows it.
+        measurement: which neurons are above their thresholds on the calibration text.
+    """
+
+    target: Target
+    loss_dense: float
+    loss_sparse: float
+    sign: SignComparison | None
+    measurement: Measurement
+
+    @property
+    def verdicts(self) -> list[str]:
+        """What the thresholds drop and cost, in sentences."""
+        dropped = sum(self.dropped.values()) / len(self.dropped)
+        cost = (
+            f"{dropped:.0%} of the neuron outputs are dropped; the loss on text that was not used goes from {self.loss_dense:.4f} to "
+            f"{self.loss_sparse:.4f} nats per token ({self.loss_sparse / self.loss_dense - 1:+.2%})."
+        )
+        return [cost] if self.sign is None else [cost, str(self.sign)]
+
+
+def neuron_norms(mlp: MLP, by: str) -> Tensor:
+    """Return what each neuron's ``|h|`` is multiplied by before it is compared with τ, (width,) float32."""
+    if by not in BY:
+        raise SiteError(f"neurons cannot be dropped by {by!r}; write {' or '.join(BY)}")
+    rows = mlp.rows.detach().float()
+    return rows.norm(dim=1) if by == "contribution" else torch.ones(len(rows), device=rows.device)
+
+
+def per_neuron(threshold: float, norms: Tensor) -> Tensor:
+    """Return the largest ``|h|`` of each neuron that is dropped by a layer's threshold, (width,)."""
+    return threshold / norms.clamp_min(_TINY)

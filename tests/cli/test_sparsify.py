@@ -1,0 +1,161 @@
+"""`actratio sparsify`: the folder that it writes, how often it reads the model, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import actratio.sparse.modules
+from actratio import ActratioError
+from actratio.sites.flow import Flow
+from actratio.sparse import load_sparse, plans
+from actratio.sparse.crossover import ALWAYS
+from tests.sparse.calibration_text import token_batches
+
+Run = Callable[..., int]
+TinyGPT2 = Callable[..., Any]
+
+
+def test_sparsify_writes_a_model_that_transformers_and_load_sparse_read(
+    tmp_path: Path, text: Path, tiny_gpt2: TinyGPT2, minilm: Path, run_command: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import transformers
+
+    folder, out = tmp_path / "gelu", tmp_path / "sparse"
+    tiny_gpt2().save_pretrained(folder)
+    options = ["--text", text, "--length", 16, "--target", "ratio=0.4", "--out", out]
+    command = ["sparsify", folder, "--tokenizer", minilm, *options]
+    assert run_command(*command, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [row["dropped"] for row in printed["rows"]] == pytest.approx([0.6, 0.6], abs=0.01)
+    assert any("Dropping every output that is not above zero" in verdict for verdict in printed["verdicts"])
+    assert set(printed) == {"settings", "rows", "path", "speeds", "verdicts"}
+    assert set(printed["rows"][0]) == {"site", "threshold", "dropped", "cett"}
+    assert set(printed["speeds"][0]) == {"batch", "expected", "measured", "verdict"}
+    dense = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
+    sparse = load_sparse(out, device="cpu", crossover=ALWAYS)
+    (batch,) = token_batches(1)
+    with torch.no_grad():
+        assert torch.equal(dense(**batch).logits, tiny_gpt2()(**batch).logits)
+        assert not torch.equal(sparse(**batch).logits, dense(**batch).logits)
+    assert [plan.kind for plan in plans(sparse)] == ["down", "down"]
+    saved = json.loads((out / "thresholds.json").read_text())
+    assert set(saved) == {"format", "by", "tau", "cett", "dropped", "settings"}
+    assert set(saved["tau"]) == {"transformer.h.0.mlp", "transformer.h.1.mlp"}
+    assert run_command(*command) == 0  # again, over the earlier result
+    assert "CETT" in capsys.readouterr().out
+    assert run_command("speed", out, "--tokenizer", minilm, "--json") == 0  # with its thresholds
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert 0.2 < row["needed"] < 0.6
+
+
+def test_sparsify_traces_twice_and_lays_weights_out_once(
+    tmp_path: Path, text: Path, tiny_gpt2: TinyGPT2, minilm: Path, run_command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the default target; layers that are built to be timed are not the model's."""
+    traces: list[nn.Module] = []
+    laid_out: list[nn.Module] = []
+    new_flow, lay_by_neurons = Flow.__init__, actratio.sparse.modules._lay_by_neurons
+
+    def count_trace(self: Flow, model: nn.Module, *arguments: Any) -> None:
+        traces.append(model)
+        new_flow(self, model, *arguments)
+
+    def count_layout(layer: nn.Module) -> None:
+        laid_out.append(layer)
+        lay_by_neurons(layer)
+
+    monkeypatch.setattr(Flow, "__init__", count_trace)
+    monkeypatch.setattr(actratio.sparse.modules, "_lay_by_neurons", count_layout)
+    tiny_gpt2(n_positions=64).save_pretrained(tmp_path / "gelu")
+    options = ["--text", text, "--length", 16, "--batch", "1,2", "--out", tmp_path / "out"]
+    assert run_command("sparsify", tmp_path / "gelu", "--tokenizer", minilm, *options) == 0
+    assert 1 <= len(traces) <= 2
+    in_model = [id(layer) for layer in laid_out if any(layer is module for module in traces[0].modules())]
+    assert Counter(Counter(in_model).values()) == {1: 2}  # two layers, each once
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "speed=2"], "there is no target 'speed=2'"),
+        (["--target", "ratio=1.5"], "there is no target 'ratio=1.5'"),
+        (["--by", "luck"], "cannot be dropped by 'luck'"),
+        (["--batch", "0"], "not a list of sizes"),
+        (["--length", "500"], "and 4 are needed"),
+    ],
+)
+def test_sparsify_refuses_wrong_options_in_one_sentence(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    text: Path,
+    tiny_gpt2: TinyGPT2,
+    minilm: Path,
+    run_command: Run,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, out = tmp_path / "gelu", tmp_path / "sparse"
+    tiny_gpt2().save_pretrained(folder)
+    command = ["sparsify", folder, "--tokenizer", minilm, "--text", text, "--length", 16, "--out", out]
+    assert run_command(*command, *options) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("bert", "does not predict the next tokens"), ("long", "does not predict the next tokens"), ("nan", "not finite")]
+)  # fmt: skip
+def test_sparsify_refuses_models_that_cannot_be_calibrated(
+    kind: str,
+    message: str,
+    tmp_path: Path,
+    text: Path,
+    tiny_gpt2: TinyGPT2,
+    minilm: Path,
+    run_command: Run,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import transformers
+
+    folder, out = tmp_path / "model", tmp_path / "sparse"
+    if kind == "bert":
+        config = transformers.BertConfig(
+            vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+        )
+        model: Any = transformers.BertModel(config)
+    else:
+        model = tiny_gpt2(n_positions=12 if kind == "long" else 64)
+        if kind == "nan":
+            model.transformer.h[0].mlp.c_fc.bias.data.fill_(math.nan)
+    model.save_pretrained(folder)
+    command = ["sparsify", folder, "--tokenizer", minilm, "--text", text, "--length", 16, "--out", out]
+    assert run_command(*command) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+
+
+def test_load_sparse_refuses_a_folder_without_valid_thresholds(tmp_path: Path, tiny_gpt2: TinyGPT2) -> None:
+    with pytest.raises(ActratioError, match=r"has no thresholds\.json"):
+        load_sparse(tmp_path)
+    valid: dict[str, Any] = {"format": 1, "by": "magnitude", "tau": {"a": 0.1}, "cett": {}, "dropped": {}}
+    damaged = [
+        "{", "[]", {**valid, "by": "luck"}, {**valid, "tau": {}}, {**valid, "tau": {"a": None}}, {**valid, "tau": {"a": math.nan}},
+        {**valid, "tau": {"a": "0.1"}}, {**valid, "format": 2},
+    ]  # fmt: skip
+    for content in damaged:
+        (tmp_path / "thresholds.json").write_text(content if isinstance(content, str) else json.dumps(content))
+        with pytest.raises(ActratioError, match="is damaged"):
+            load_sparse(tmp_path)
+    tiny_gpt2().save_pretrained(tmp_path)
+    (tmp_path / "thresholds.json").write_text(json.dumps(valid))
+    with pytest.raises(ActratioError, match="has a threshold for a, which is not an MLP of the model"):
+        load_sparse(tmp_path)

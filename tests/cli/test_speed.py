@@ -1,0 +1,61 @@
+"""`actratio speed`: of a model, of a measurement, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., int]
+TinyGPT2 = Callable[..., Any]
+
+
+def test_speed_of_a_model_and_of_its_measurement(
+    tmp_path: Path, tiny_gpt2: TinyGPT2, minilm: Path, run_command: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "relu"
+    tiny_gpt2("relu").save_pretrained(folder)
+    assert run_command("speed", folder, "--tokenizer", minilm, "--batch", "1,2", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [row["batch"] for row in printed["rows"]] == [1, 2]
+    assert set(printed["settings"]) == {"model", "dtype", "batch", "bandwidth_gbs", "matmul_gflops"}
+    assert set(printed["rows"][0]) == {
+        "batch", "needed", "dense_ms", "dense_bytes", "sparse_bytes", "dense_flops", "sparse_flops", "ideal_mlp", "ideal",
+        "expected", "faster", "verdict",
+    }  # fmt: skip
+    assert run_command("measure", folder, "--tokenizer", minilm, "--out", tmp_path / "m", "--json") == 0
+    capsys.readouterr()
+    assert run_command("speed", tmp_path / "m") == 0
+    printed = capsys.readouterr().out
+    assert "batch 1: " in printed
+    assert "GB/s" in printed
+
+
+def test_speed_of_a_measurement_refuses_text(
+    tmp_path: Path, text: Path, tiny_gpt2: TinyGPT2, minilm: Path, run_command: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_gpt2("relu").save_pretrained(tmp_path / "relu")
+    measure = ["measure", tmp_path / "relu", "--tokenizer", minilm, "--out", tmp_path / "m", "--json"]
+    assert run_command(*measure) == 0
+    capsys.readouterr()
+    assert run_command("speed", tmp_path / "m", "--text", text) == 2
+    assert "which already has counts; omit --text and --tokenizer" in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "relu" / "thresholds.json").write_text("{}")
+    assert run_command("speed", tmp_path / "m") == 2
+    assert "has thresholds, which the measurement" in " ".join(capsys.readouterr().err.split())
+
+
+def test_speed_refuses_a_model_that_does_not_decode(
+    tmp_path: Path, minilm: Path, run_command: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import transformers
+
+    config = transformers.BertConfig(
+        vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    transformers.BertModel(config).save_pretrained(tmp_path / "bert")
+    assert run_command("speed", tmp_path / "bert", "--tokenizer", minilm) == 2
+    assert "cannot be timed while it decodes" in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,230 @@
+"""Thresholds: the error and the loss that they cost, how they are chosen, and what calibrate returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import actratio
+from actratio import ActratioError
+from actratio.sites.mlps import resolve
+from actratio.sparse import plans
+from actratio.sparse.active import measure_active
+from actratio.sparse.calibration import at_cett, at_loss, at_ratio, calibrate, compare_by_sign, loss_with
+from actratio.sparse.crossover import ALWAYS, NEVER
+from actratio.sparse.curves import SHARES, Curve, dropping_curves
+from actratio.sparse.masking import masked
+from actratio.sparse.text import next_token_loss
+from actratio.sparse.thresholds import Target
+from tests.sparse.calibration_text import hidden_of, token_batches
+
+TinyGPT2 = Callable[..., Any]
+
+
+def curves_of(model: nn.Module, batches: list[dict[str, Tensor]], by: str = "contribution") -> list[Curve]:
+    return dropping_curves(model, resolve(model), batches, by)
+
+
+# ---- Curves.
+
+
+@pytest.mark.parametrize("by", ["contribution", "magnitude"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_cett_is_the_error_of_the_dropped_outputs(by: str, padded: bool, tiny_gpt2: TinyGPT2) -> None:
+    model, batches = tiny_gpt2(), token_batches(1, padded)
+    hidden = hidden_of(model, batches[0])
+    for curve, h, block in zip(curves_of(model, batches, by), hidden, model.transformer.h, strict=True):
+        rows = block.mlp.c_proj.weight.detach()  # (width, features)
+        compared = h.abs() * (rows.norm(dim=1) if by == "contribution" else 1)
+        for share in (0.25, 0.9):
+            place = SHARES.index(share)
+            dropped = compared <= curve.thresholds[place]
+            assert float(dropped.float().mean()) == pytest.approx(share, abs=0.01)
+            errors = (torch.where(dropped, h, 0) @ rows).norm(dim=1) / (h @ rows).norm(dim=1)
+            assert curve.cett[place] == pytest.approx(float(errors.mean()), rel=1e-4)
+
+
+def test_thresholds_drop_the_share_asked_for(tiny_gpt2: TinyGPT2) -> None:
+    (curve, _) = curves_of(tiny_gpt2(), token_batches(1))
+    for share in (0.0, 0.123, 1.0):
+        assert float((curve.ordered <= curve.threshold_at(share)).float().mean()) == pytest.approx(share, abs=0.001)
+
+
+# ---- Choices.
+
+
+def test_cett_target_bounds_the_error_of_every_layer(tiny_gpt2: TinyGPT2) -> None:
+    curves = curves_of(tiny_gpt2(), token_batches())
+    chosen = at_cett(curves, 0.2)
+    assert all(error <= 0.2 for error in chosen.cett.values())
+    assert all(share > 0 for share in chosen.dropped.values())
+    for curve in curves:
+        assert curve.cett[curve.place_at(0.2) + 1] > 0.2
+
+
+def test_ratio_target_leaves_this_ratio_active(tiny_gpt2: TinyGPT2) -> None:
+    chosen = at_ratio(curves_of(tiny_gpt2(), token_batches(), "magnitude"), 0.3)
+    assert chosen.by == "magnitude"
+    assert list(chosen.dropped.values()) == pytest.approx([0.7, 0.7], abs=0.001)
+
+
+def test_ratio_target_of_a_relu_drops_all_zeros(tiny_gpt2: TinyGPT2) -> None:
+    model, batches = tiny_gpt2("relu"), token_batches(1)
+    chosen = at_ratio(curves_of(model, batches), 0.9)
+    zeros = [float((h == 0).float().mean()) for h in hidden_of(model, batches[0])]
+    assert list(chosen.thresholds.values()) == [0, 0]
+    assert list(chosen.dropped.values()) == pytest.approx(zeros)
+
+
+def test_loss_target_bounds_the_loss_and_leaves_the_model_unchanged(tiny_gpt2: TinyGPT2) -> None:
+    model, batches = tiny_gpt2(), token_batches()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    curves = curves_of(model, batches)
+    chosen = at_loss(model, curves, batches, 0.5)
+    assert loss_with(model, curves, chosen.thresholds, batches) <= next_token_loss(model, batches) * 1.005
+    assert plans(model) == []
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("text", ["loss=1", "cett=0.2", "ratio=.3"])
+def test_target_is_read_from_text(text: str) -> None:
+    target = Target.parse(text)
+    assert target.as_option() == {text.split("=")[0]: float(text.split("=")[1])}
+
+
+@pytest.mark.parametrize("text", ["", "speed=2", "ratio=1.5", "ratio=0", "cett=0", "loss", "loss=-1"])
+def test_target_outside_its_range_is_refused(text: str) -> None:
+    with pytest.raises(ActratioError, match="there is no target"):
+        Target.parse(text)
+
+
+# ---- Losses.
+
+
+def test_next_token_loss_is_that_of_transformers(tiny_gpt2: TinyGPT2) -> None:
+    model = tiny_gpt2()
+    (batch,) = token_batches(1)
+    with torch.no_grad():
+        expected = float(model(**batch, labels=batch["input_ids"]).loss)
+    assert next_token_loss(model, [batch]) == pytest.approx(expected, rel=1e-5)
+    (padded,) = token_batches(1, padded=True)
+    labels = padded["input_ids"].masked_fill(padded["attention_mask"] == 0, -100)
+    with torch.no_grad():
+        expected = float(model(**padded, labels=labels).loss)
+    assert next_token_loss(model, [padded]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_masking_hook_computes_what_the_sparse_model_computes(dtype: torch.dtype, tiny_gpt2: TinyGPT2) -> None:
+    model = tiny_gpt2().to(dtype)
+    (batch,) = token_batches(1)
+    mlps = resolve(model)
+    thresholds = {mlp.site.name: torch.linspace(0, 0.02, 48) for mlp in mlps}
+    with torch.no_grad():
+        dense = model(**batch).logits
+        with masked(mlps, thresholds):
+            tried = model(**batch).logits
+        assert torch.equal(model(**batch).logits, dense)
+        actratio.sparsify(model, thresholds=thresholds, crossover=NEVER)
+        torch.testing.assert_close(tried, model(**batch).logits)
+    assert not torch.equal(tried, dense)
+
+
+def test_dropping_by_sign_drops_outputs_that_are_not_above_zero(tiny_gpt2: TinyGPT2) -> None:
+    model, batches = tiny_gpt2(), token_batches()
+    sign = compare_by_sign(model, curves_of(model, batches), batches)
+    assert sign is not None
+    hidden = [h for batch in batches for h in hidden_of(model, batch)]
+    assert sign.dropped == pytest.approx(float(torch.cat(hidden).le(0).float().mean()), abs=0.01)
+    assert math.isfinite(sign.loss_by_sign)
+    assert math.isfinite(sign.loss_by_contribution)
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+
+
+# ---- Counts above thresholds.
+
+
+def test_counts_above_thresholds_leave_out_padding(tiny_gpt2: TinyGPT2) -> None:
+    model, batches = tiny_gpt2(), token_batches(1, padded=True)
+    limits = {f"transformer.h.{number}.mlp": torch.full((48,), 0.001) for number in range(2)}
+    measurement = measure_active(model, batches, limits)
+    for row, h in zip(measurement, hidden_of(model, batches[0]), strict=True):
+        assert row.criterion == "thresholds"
+        assert row.counts.tokens == 19
+        assert row.counts.active.tolist() == (h.abs() > 0.001).sum(0).tolist()
+
+
+def test_counts_above_thresholds_have_unions(tiny_gpt2: TinyGPT2) -> None:
+    model, batches = tiny_gpt2(), token_batches(1)
+    limits = at_ratio(curves_of(model, batches), 0.3).by_neuron(resolve(model))
+    for row, h in zip(measure_active(model, batches, limits), hidden_of(model, batches[0]), strict=True):
+        above = h.abs() > limits[row.site.name]
+        assert row.counts.active.tolist() == above.sum(0).tolist()
+        pairs = above.view(2, 6, 2, -1).any(2)
+        assert float(row.counts.union_ratio[1]) == pytest.approx(float(pairs.float().mean()))
+
+
+# ---- The whole.
+
+
+def test_calibrate_splits_the_text_and_checks_on_the_last_quarter(tiny_gpt2: TinyGPT2) -> None:
+    model, batches = tiny_gpt2(), token_batches(9)
+    found = calibrate(model, iter(batches), loss=0.5)
+    curves = curves_of(model, batches[:5])
+    expected = at_loss(model, curves, batches[5:7], 0.5)
+    assert found.target == Target("loss", 0.5)
+    assert (found.by, found.thresholds, found.cett) == ("contribution", expected.thresholds, expected.cett)
+    assert found.loss_dense == next_token_loss(model, batches[7:])
+    assert found.loss_sparse == loss_with(model, curves, expected.thresholds, batches[7:])
+    assert found.sign == compare_by_sign(model, curves, batches[7:])
+    assert {row.counts.tokens for row in found.measurement} == {5 * 24}
+    assert found.to_frame()["threshold"].tolist() == list(expected.thresholds.values())
+    cost, sign = found.verdicts
+    assert "the loss on text that was not used goes from" in cost
+    assert "Dropping every output that is not above zero" in sign
+    assert plans(model) == []
+
+
+def test_sparsify_takes_a_calibration(tiny_gpt2: TinyGPT2) -> None:
+    model, batches = tiny_gpt2(), token_batches(4)
+    found = actratio.calibrate(model, batches, ratio=0.4, by="magnitude")
+    mlps = resolve(model)
+    with torch.no_grad(), masked(mlps, found.by_neuron(mlps)):
+        expected = model(**batches[0]).logits
+    actratio.sparsify(model, found, crossover=ALWAYS)
+    assert [plan.kind for plan in plans(model)] == ["down", "down"]
+    assert [plan.ratio for plan in plans(model)] == pytest.approx([0.4, 0.4], abs=0.02)
+    with torch.no_grad():
+        torch.testing.assert_close(model(**batches[0]).logits, expected)
+    with pytest.raises(ActratioError, match="a calibration has thresholds already"):
+        actratio.sparsify(model, found, thresholds={})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "0 targets were given"),
+        ({"loss": 1.0, "cett": 0.1}, "2 targets were given"),
+        ({"ratio": 2.0}, "there is no target 'ratio=2'"),
+        ({"loss": 1.0, "by": "luck"}, "cannot be dropped by 'luck'"),
+    ],
+)
+def test_calibrate_refuses_wrong_options(options: dict[str, Any], message: str, tiny_gpt2: TinyGPT2) -> None:
+    with pytest.raises(ActratioError, match=message):
+        calibrate(tiny_gpt2(), token_batches(4), **options)
+
+
+def test_calibrate_refuses_too_little_text(tiny_gpt2: TinyGPT2) -> None:
+    with pytest.raises(ActratioError, match="makes 3 batches, and 4 are needed"):
+        calibrate(tiny_gpt2(), token_batches(3), loss=1.0)
+
+
+def test_calibrate_refuses_a_model_without_a_kernel(tiny_gpt2: TinyGPT2) -> None:
+    with pytest.raises(ActratioError, match=r"can have thresholds: there is no kernel for torch\.float64"):
+        calibrate(tiny_gpt2().double(), token_batches(4), loss=1.0)
