@@ -45,9 +45,10 @@ class Counted:
 class Probe:
     """Counts at the sites of a model whenever it runs inside the block.
 
-    >>> with Probe(model, find_sites(model, x)) as probe:        # doctest: +SKIP
-    ...     model(x)
-    >>> probe.counted["layers.0.mlp", "activation"]              # doctest: +SKIP
+    Examples:
+        >>> with Probe(model, find_sites(model, x)) as probe:        # doctest: +SKIP
+        ...     model(x)
+        >>> probe.counted["layers.0.mlp", "activation"]              # doctest: +SKIP
 
     Padding (from ``attention_mask``) is not counted. Decoding steps of ``generate`` are counted apart too. Recomputed activations (gradient checkpointing) are not counted
     twice, because only what runs inside the model's own forward pass is (or, when an encoder-decoder generates, its encoder's).
