@@ -107,7 +107,7 @@ def test_every_package_is_pinned() -> None:
         for line in (ROOT / "constraints.txt").read_text().splitlines()
         if "==" in line
     }
-    wanted = re.findall(r'^\s*"([A-Za-z0-9_-]+)[>=[;]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    wanted = re.findall(r'^\s*"([A-Za-z0-9_-]+)[>=\[;]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     missing = {name.lower().replace("_", "-") for name in wanted} - pins
     assert not missing
 
