@@ -15,6 +15,7 @@ else has. So for each model
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 import warnings
@@ -36,22 +37,29 @@ from actratio.sites import MEASURED, Site
 from zoo_models import FAMILIES, PRIME, has_experts, inputs, kinds, let_timm_load, override_of, tiny, wants_experts
 from zoo_oracle import Heard, Listening
 
-PAGE = Path(__file__).parents[1] / "docs" / "architectures.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "architectures.md"
+LIST = DOCS / "results" / "data" / "architectures.csv"
 _INTRODUCTION = """# Supported architectures
 
-Sites are found by following the data, not by a list of architectures; so this page is a test, not a promise. Every causal
-language model, masked language model, encoder-decoder and image classifier of the installed transformers is built tiny
-with random weights, measured, and compared with an oracle that shares nothing with the measurement: it hears every
-activation function where PyTorch computes it, and knows MLPs by their widths, which nothing else in the tiny model has.
-*Exact* means that the numbers of active neurons and of tokens are the same integers, call by call, over a batch of two, with
-nothing missed and nothing counted twice. A type without an MLP is one where neither heard or found any.
+**On {exact} of {tried} model types with an MLP, actratio counts exactly the same integers as an independent check.**
 
-The page is written by `PYTHONPATH=.venv/timm python benchmarks/zoo.py --write-docs`; how activations are found, see
-[How activations are found](sites.md).
+actratio finds MLPs by following the data, not by a list of architectures. So this page is a test, not a list of what is allowed: your
+own model works in the same way. [How activations are found](sites.md) explains the method.
+
+The test builds every causal language model, masked language model, encoder-decoder and image classifier of transformers {version}, tiny and
+with random weights. It measures each one and compares it with a check that shares no code with the measurement: the check listens to
+every activation function where PyTorch computes it, and recognises MLPs by their widths, which nothing else in the tiny model has.
+*Exact* means that the numbers of active neurons and of tokens are the same integers, call by call, over a batch of two: nothing is missed
+and nothing is counted twice. A type that belongs to two families is tested, and counted here, once in each.
+
+```console
+$ PYTHONPATH=.venv/timm python benchmarks/zoo.py --write-docs
+```
 """
 _REASONS = {
-    "voxtral_realtime": "its time embedding has an MLP of 32, by the program, as wide as other parts of the tiny model: the "
-    "oracle does not know it",
+    "voxtral_realtime": "its code fixes the width of the time embedding's MLP at 32, which other parts of the tiny model also have, so "
+    "the check can't recognise it",
 }
 """Why a type is an exception, where its problem does not say."""
 
@@ -171,29 +179,49 @@ def goal(family: str, outcomes: list[Outcome]) -> dict[str, Any]:
     }
 
 
-def page(outcomes: list[Outcome], goals: list[dict[str, Any]], made: dict[str, Any]) -> str:
-    """The docs' page, in Markdown."""
-    lines = [_INTRODUCTION, "## How many", "", "| goal | measured | |", "| :-- | --: | :-- |"]
-    lines += [f"| {each['goal']} | {each['measured']:.1%} | {'met' if each['met'] else 'not met'} |" for each in goals]
+def page(outcomes: list[Outcome], goals: list[dict[str, Any]], machine: dict[str, Any]) -> str:
+    """Return the docs' page in Markdown: the answer, a row for each family, the exceptions, and the functions."""
+    statuses = Counter(outcome.status for outcome in outcomes)
+    exact = statuses["exact"]
+    tried = exact + statuses["differs"] + statuses["not tried"]
+    lines = [_INTRODUCTION.format(exact=exact, tried=tried, version=transformers.__version__), "## By family", ""]
     lines += [
-        "",
-        "Types that need a library that was not installed, and types without an MLP, are not among these.",
-        "",
+        "| family | types with an MLP | exact | goal | | types without an MLP |",
+        "| :-- | --: | --: | --: | :-- | --: |",
     ]
+    for family, family_goal in zip(FAMILIES, goals, strict=True):
+        count = Counter(outcome.status for outcome in outcomes if outcome.family == family)
+        with_mlp = count["exact"] + count["differs"] + count["not tried"]
+        lines.append(
+            f"| {family} | {with_mlp} | {count['exact']} ({family_goal['measured']:.1%}) | {FAMILIES[family][1]:.0%} "
+            f"| {'met' if family_goal['met'] else 'not met'} | {count['no MLP']} |"
+        )
+    lines += ["", f"All {len(outcomes)} types: [{LIST.name}](results/data/{LIST.name}).", ""]
     lines += ["## Exceptions", "", "| type | family | | why |", "| :-- | :-- | :-- | :-- |"]
-    for each in outcomes:
-        if each.status not in ("exact", "no MLP"):
-            why = _REASONS.get(each.kind, each.problem).replace("|", "\\|")
-            lines.append(f"| {each.kind} | {each.family} | {each.status} | {why.split('. You can install')[0]} |")
-    lines += ["", "## All types", "", "Sites are the MLPs and experts of the tiny model.", ""]
-    lines += ["| type | family | sites | activation functions | |", "| :-- | :-- | --: | :-- | :-- |"]
-    for each in outcomes:
-        lines.append(f"| {each.kind} | {each.family} | {each.sites} | {each.functions} | {each.status} |")
-    lines += [
-        "",
-        f"Made with {', '.join(f'{key} {value}' for key, value in made.items())}; transformers {transformers.__version__}.",
-    ]
-    return "\n".join(lines) + "\n"
+    for outcome in outcomes:
+        if outcome.status not in ("exact", "no MLP"):
+            why = _REASONS.get(outcome.kind, outcome.problem).replace("|", "\\|")
+            lines.append(
+                f"| {outcome.kind} | {outcome.family} | {outcome.status} | {why.split('. You can install')[0]} |"
+            )
+    functions = Counter(name for outcome in outcomes for name in outcome.functions.split(", ") if name)
+    lines += ["", "## Activation functions", "", "Number of types that use a function; a type can use several. "]
+    lines[-1] += "Functions that are written out step by step are joined by `·`."
+    lines += ["", "| function | types |", "| :-- | --: |"]
+    lines += [f"| {name} | {number} |" for name, number in functions.most_common()]
+    about = ", ".join(f"{key} {value}" for key, value in machine.items())
+    return "\n".join([*lines, "", f"<small>Machine: {about}; transformers {transformers.__version__}.</small>"]) + "\n"
+
+
+def write_list(outcomes: list[Outcome], path: Path) -> None:
+    """Write a row for each type as CSV."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["type", "family", "sites", "activation_functions", "status", "problem"])
+        for outcome in outcomes:
+            writer.writerow(
+                vars(outcome)[name] for name in ("kind", "family", "sites", "functions", "status", "problem")
+            )
 
 
 def main() -> None:
@@ -203,7 +231,7 @@ def main() -> None:
     parser.add_argument(
         "--results", nargs="+", type=Path, metavar="FILE", help="read what --json printed instead of running"
     )
-    parser.add_argument("--write-docs", action="store_true", help=f"write {PAGE.name}")
+    parser.add_argument("--write-docs", action="store_true", help=f"write {PAGE.name} and {LIST.name}")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -222,6 +250,7 @@ def main() -> None:
     goals = [goal(family, outcomes) for family in families]
     if arguments.write_docs:
         PAGE.write_text(page(outcomes, goals, machine), encoding="utf-8")
+        write_list(outcomes, LIST)
     if arguments.json:
         print(json.dumps({"machine": machine, "rows": [vars(each) for each in outcomes], "goals": goals}))
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import os
 import pkgutil
 import re
@@ -38,6 +39,27 @@ def test_docs_build_strictly(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "index.html").is_file()
+
+
+def test_api_reference_documents_every_public_name() -> None:
+    pages = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md")}
+    entries = re.findall(r"^::: actratio\.(\w+)$", "\n".join(pages.values()), re.MULTILINE)
+    missing = sorted(set(actratio.__all__) - set(entries))
+    assert not missing, f"add '::: actratio.{missing[0]}' to a page in docs/reference"
+    assert len(entries) == len(set(entries))
+    overview = {name for name in actratio.__all__ if f"[actratio.{name}]" in pages["index.md"]}
+    assert overview == set(actratio.__all__) - {"__version__"}
+
+
+@pytest.mark.parametrize("name", [name for name in actratio.__all__ if name != "__version__"])
+def test_api_reference_shows_docstring_examples_as_code(name: str) -> None:
+    """mkdocstrings draws a ``>>>`` as code only under ``Examples:``."""
+    public = getattr(actratio, name)
+    members = vars(public).values() if isinstance(public, type) else ()
+    for documented in (public, *members):
+        docstring = inspect.getdoc(documented) or ""
+        lines = [line for line in docstring.split("Examples:")[0].splitlines() if line.lstrip().startswith(">>>")]
+        assert not lines, f"{name}: put {lines[0]!r} under a line 'Examples:' and indent it"
 
 
 def test_public_names_are_complete_and_sorted() -> None:
@@ -85,7 +107,7 @@ def test_every_package_is_pinned() -> None:
         for line in (ROOT / "constraints.txt").read_text().splitlines()
         if "==" in line
     }
-    wanted = re.findall(r'^\s*"([A-Za-z0-9_-]+)[>=]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    wanted = re.findall(r'^\s*"([A-Za-z0-9_-]+)[>=\[;]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     missing = {name.lower().replace("_", "-") for name in wanted} - pins
     assert not missing
 

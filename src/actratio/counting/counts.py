@@ -52,9 +52,10 @@ class SiteCounts:
 
     All but ``tokens`` and ``active`` are ``None`` where they were not counted.
 
-    >>> counts = SiteCounts.of(torch.tensor([[1.0, 0.0], [2.0, 3.0]]))
-    >>> counts.tokens, counts.active.tolist(), float(counts.activation_ratio)
-    (2, [2, 1], 0.75)
+    Examples:
+        >>> counts = SiteCounts.of(torch.tensor([[1.0, 0.0], [2.0, 3.0]]))
+        >>> counts.tokens, counts.active.tolist(), float(counts.activation_ratio)
+        (2, [2, 1], 0.75)
     """
 
     tokens: int = field(metadata=_SUM)

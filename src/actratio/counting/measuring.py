@@ -49,10 +49,11 @@ def measure(
     Raises:
         ActratioError: no batches, no such sites, an unknown criterion or tensor, a site that a batch does not reach.
 
-    >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
-    >>> _ = model[0].weight.data.copy_(torch.eye(2)), model[0].bias.data.zero_()
-    >>> measure(model, [torch.tensor([[1.0, -1.0]])]).to_frame()["activation_ratio"].item()
-    0.5
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+        >>> _ = model[0].weight.data.copy_(torch.eye(2)), model[0].bias.data.zero_()
+        >>> measure(model, [torch.tensor([[1.0, -1.0]])]).to_frame()["activation_ratio"].item()
+        0.5
     """
     unknown = [tensor for tensor in tensors if tensor not in TENSORS]
     if unknown or not tensors:

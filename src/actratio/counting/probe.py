@@ -54,9 +54,10 @@ class Probe:
 
     The hooks are registered when the block is entered, and removed when it ends; the block can be entered again.
 
-    >>> with Probe(model, find_sites(model, x)) as probe:        # doctest: +SKIP
-    ...     model(x)
-    >>> probe.counted["layers.0.mlp", "activation"]              # doctest: +SKIP
+    Examples:
+        >>> with Probe(model, find_sites(model, x)) as probe:        # doctest: +SKIP
+        ...     model(x)
+        >>> probe.counted["layers.0.mlp", "activation"]              # doctest: +SKIP
 
     Padding (from ``attention_mask``) is not counted. Decoding steps of ``generate`` are also counted apart.
     Activations that gradient checkpointing recomputes are not counted twice, because only the forward passes of the

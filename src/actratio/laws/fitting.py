@@ -223,9 +223,10 @@ def fit(
         FitError: lengths that differ, values that are not positive and finite, more active neurons than
             neurons, fewer than two widths, a level or a number of resamples that makes no sense.
 
-    >>> laws = fit([64, 256, 1024], [24.0, 48.0, 96.0], resamples=0)
-    >>> round(laws.fits["sqrt"].parameters["F"].value, 6)
-    3.0
+    Examples:
+        >>> laws = fit([64, 256, 1024], [24.0, 48.0, 96.0], resamples=0)
+        >>> round(laws.fits["sqrt"].parameters["F"].value, 6)
+        3.0
     """
     if not 0 < level < 1:
         raise FitError(f"the level of the intervals is {level:g}; it must lie between 0 and 1, such as 0.95")

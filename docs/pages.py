@@ -1,0 +1,71 @@
+"""What the scripts that write results pages share: blocks of a page, tables, data files and figures."""
+
+from __future__ import annotations
+
+import csv
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from actratio.report.chart import Chart, HeatMap
+from actratio.report.static import save_charts
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def fill_block(page: Path, name: str, content: str) -> None:
+    """Replace what a page has between ``<!-- begin: NAME -->`` and ``<!-- end: NAME -->``."""
+    text, found = re.subn(
+        rf"(<!-- begin: {name} -->\n).*?(<!-- end: {name} -->)",
+        lambda match: f"{match[1]}\n{content}\n\n{match[2]}",
+        page.read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
+    if found != 1:
+        raise SystemExit(f"{page} has {found} blocks named {name!r}; it needs one")
+    page.write_text(text, encoding="utf-8")
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown; the first column is aligned to the left, the others to the right."""
+    lines = ["| " + " | ".join(header) + " |", "| :-- |" + " --: |" * (len(header) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def write_csv(name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Write ``results/data/NAME.csv`` and return a Markdown link to it, relative to ``results/``."""
+    path = RESULTS / "data" / f"{name}.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+    return f"[{path.name}](data/{path.name})"
+
+
+def save_figure(chart: Chart | HeatMap, name: str) -> str:
+    """Draw a chart as ``results/figures/NAME.svg`` and return the Markdown that shows it."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_charts([chart], Path(folder))
+        drawn = Path(folder, f"{chart.key}.svg").read_bytes()
+    (RESULTS / "figures" / f"{name}.svg").write_bytes(drawn)
+    return f"![{chart.title}](figures/{name}.svg)"
+
+
+def goals_list(goals: Sequence[Mapping[str, Any]]) -> str:
+    """Return a collapsed list of a benchmark's goals, met or not."""
+    met = sum(bool(goal["met"]) for goal in goals)
+    lines = [f'??? note "{met} of {len(goals)} goals met"', ""]
+    for goal in goals:
+        state = "met" if goal["met"] else "**not met**"
+        lines.append(f"    - {state}: {goal['goal']}: {float(goal['measured']):.3g}")
+    return "\n".join(lines)
+
+
+def machine_line(machine: Mapping[str, Any]) -> str:
+    """Return the versions, the machine and the date of a run as one sentence."""
+    plain = {key: value for key, value in machine.items() if key != "resumed"}
+    line = "<small>Machine: " + ", ".join(f"{key} {value}" for key, value in plain.items())
+    later = [f"commit {resumed['commit']} on {resumed['date']}" for resumed in machine.get("resumed", [])]
+    return line + "".join(f"; resumed with {run}" for run in later) + ".</small>"
