@@ -1,10 +1,9 @@
-"""Texts as batches of tokens."""
+"""Reading texts, and batching their tokens."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +12,8 @@ from actratio import ActratioError
 from actratio.data.text import read_texts, token_batches
 
 
-class Letters(SimpleNamespace):
-    """A tokenizer whose tokens are letters."""
+class LetterTokenizer:
+    """A tokenizer whose tokens are letters, from a = 1."""
 
     eos_token_id = 99
 
@@ -22,36 +21,39 @@ class Letters(SimpleNamespace):
         return {"input_ids": [ord(letter) - ord("a") + 1 for letter in text]}
 
 
-def batches(texts: list[str], **options: Any) -> list[tuple[list[list[int]], list[list[int]]]]:
-    made = token_batches(Letters(), texts, **{"length": 4, "batch_size": 2, **options})
-    return [(batch["input_ids"].tolist(), batch["attention_mask"].tolist()) for batch in made]
+def make_batches(texts: list[str], **options: Any) -> list[tuple[list[list[int]], list[list[int]]]]:
+    """Return (ids, mask) of each batch, as lists."""
+    batches = token_batches(LetterTokenizer(), texts, **{"length": 4, "batch_size": 2, **options})
+    return [(batch["input_ids"].tolist(), batch["attention_mask"].tolist()) for batch in batches]
 
 
-def test_each_text_starts_a_sequence_and_long_ones_are_cut() -> None:
-    assert batches(["ab", "abcdef"], packed=False) == [
+def test_unpacked_texts_start_a_sequence_each_and_are_split_if_long() -> None:
+    assert make_batches(["ab", "abcdef"], packed=False) == [
         ([[1, 2, 0, 0], [1, 2, 3, 4]], [[1, 1, 0, 0], [1, 1, 1, 1]]),
         ([[5, 6]], [[1, 1]]),
     ]
 
 
-def test_packed_texts_are_joined_by_the_end() -> None:
-    assert batches(["ab", "abc", ""], packed=True) == [([[1, 2, 99, 1], [2, 3, 0, 0]], [[1, 1, 1, 1], [1, 1, 0, 0]])]
+def test_packed_texts_are_joined_with_the_end_token() -> None:
+    assert make_batches(["ab", "abc", ""], packed=True) == [
+        ([[1, 2, 99, 1], [2, 3, 0, 0]], [[1, 1, 1, 1], [1, 1, 0, 0]])
+    ]
 
 
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("limit", [1, 3, 4, 5, 100])
-def test_the_limit_is_exact(packed: bool, limit: int) -> None:
-    made = batches(["abcd", "abcdefg"], packed=packed, limit=limit)
-    assert sum(sum(map(sum, [row])) for _, mask in made for row in mask) == min(limit, 12 if packed else 11)
+def test_token_limit_is_exact(packed: bool, limit: int) -> None:
+    batches = make_batches(["abcd", "abcdefg"], packed=packed, limit=limit)
+    assert sum(sum(row) for _, mask in batches for row in mask) == min(limit, 12 if packed else 11)
 
 
-def test_no_tokens_are_refused() -> None:
+def test_texts_without_tokens_are_rejected() -> None:
     for packed in (True, False):
-        with pytest.raises(ActratioError, match="hold no tokens"):
-            batches(["", ""], packed=packed)
+        with pytest.raises(ActratioError, match="have no tokens"):
+            make_batches(["", ""], packed=packed)
 
 
-def test_a_file_is_one_text_and_a_json_line_each_one(tmp_path: Path) -> None:
+def test_read_texts_yields_a_file_whole_and_json_lines_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     (tmp_path / "b.jsonl").write_text('{"text": "one", "body": "eins"}\n\n{"text": "two", "body": "zwei"}\n')
     assert list(read_texts(str(tmp_path / "a.txt"))) == ["one\ntwo\n"]
@@ -65,32 +67,32 @@ def test_a_file_is_one_text_and_a_json_line_each_one(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": 1}', "line 1 of .*no text in the field 'text'"),
         ("a.jsonl", b'{"text": "a"}\nno', "line 2 of .* is not JSON"),
         ("a.jsonl", b"[]", "no text in the field"),
-        ("a.txt", b"\xff\xfe\xff", "is not UTF-8"),
+        ("a.txt", b"\xff\xfe\xff", "is not UTF-8 text .*; convert it to UTF-8"),
         ("missing", None, "is not a file"),
     ],
 )
-def test_bad_texts_are_one_sentence(name: str, content: bytes | None, words: str, tmp_path: Path) -> None:
+def test_read_texts_rejects_invalid_files(name: str, content: bytes | None, words: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ActratioError, match=words):
         list(read_texts(str(tmp_path / name)))
 
 
-def test_a_column_of_the_hub_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_texts_streams_a_column_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     rows = [{"text": "one"}, {"text": "two"}]
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split, streaming: iter(rows))
     assert list(read_texts("owner/name")) == ["one", "two"]
-    with pytest.raises(ActratioError, match="no text in the column 'body'; its columns are text"):
+    with pytest.raises(ActratioError, match="no text in the column 'body'; its columns are text; name another"):
         list(read_texts("owner/name", column="body"))
 
 
-def test_without_network_the_hub_is_one_sentence() -> None:
+def test_read_texts_reports_a_missing_network() -> None:
     with pytest.raises(ActratioError, match="owner/name is not a file, and could not be loaded"):
         list(read_texts("owner/name"))
 
 
-def test_json_lines_keep_their_letters(tmp_path: Path) -> None:
+def test_json_lines_are_read_as_utf_8(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "naïve – 数"}, ensure_ascii=False), encoding="utf-8")
     assert list(read_texts(str(tmp_path / "a.jsonl"))) == ["naïve – 数"]

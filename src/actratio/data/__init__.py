@@ -1,6 +1,6 @@
-"""Data sets by name, by file or by hub id, as arrays.
+"""Load data sets as arrays, by name, from a file or from the Hugging Face hub.
 
-To add one: a function that returns a ``Dataset``, and its line in ``BUILTIN``.
+To add a data set, write a function that returns a ``Dataset`` and add it to ``BUILTIN``.
 """
 
 from __future__ import annotations
@@ -19,17 +19,24 @@ from actratio.errors import DataError, short
 
 __all__ = ["BUILTIN", "Builtin", "Dataset", "data_folder", "load_dataset"]
 
-_LONGEST = 120  # characters of a name that an error repeats
+_MAX_NAME_SHOWN = 120  # characters of a name that an error message shows
 
 
 @dataclass(frozen=True)
 class Builtin:
-    """A data set that has a name here: what it is, where it is read from, how, and whether it looks for a folder."""
+    """A data set with a short name.
+
+    Attributes:
+        description: what the data set contains.
+        where: where its files are expected, for users to read.
+        load: loads the data set from a data folder, or from elsewhere if the folder is ``None``.
+        uses_data_folder: whether the data set may be read from the data folder.
+    """
 
     description: str
     where: str
     load: Callable[[Path | None], Dataset]
-    in_folder: bool = True
+    uses_data_folder: bool = True
 
 
 def _idx(name: str) -> Builtin:
@@ -42,7 +49,7 @@ def _idx(name: str) -> Builtin:
 
 BUILTIN: dict[str, Builtin] = {
     "digits": Builtin(
-        "handwritten digits, 8×8, scikit-learn's", "comes with scikit-learn", lambda _: load_digits(), False
+        "handwritten digits of scikit-learn, 8×8", "comes with scikit-learn", lambda _: load_digits(), False
     ),
     **{name: _idx(name) for name in IDX_SOURCES},
     "letter": Builtin("UCI Letter Recognition, 16 numbers, 26 classes", "letter/letter-recognition.data", load_letter),
@@ -50,24 +57,26 @@ BUILTIN: dict[str, Builtin] = {
         "BANKING77, short texts as TF-IDF, 77 classes", "banking77/train.csv and test.csv", load_banking77
     ),
 }
+"""The data sets with a short name."""
 
 
 def data_folder(given: Path | None) -> Path | None:
-    """The folder of data sets: the one given, else ``$ACTRATIO_DATA``, else none.
+    """Return the data folder: ``given``, else ``$ACTRATIO_DATA``, else ``None``.
 
     Raises:
-        DataError: it is named but does not exist.
+        DataError: the folder does not exist.
     """
     folder = given or (Path(os.environ["ACTRATIO_DATA"]) if os.environ.get("ACTRATIO_DATA") else None)
     if folder is not None and not _exists(folder.is_dir):
         raise DataError(
-            f"the data folder {short(folder, _LONGEST)} does not exist; give one that does with --data-dir or $ACTRATIO_DATA"
+            f"the data folder {short(folder, _MAX_NAME_SHOWN)} does not exist; "
+            "pass an existing folder with --data-dir or $ACTRATIO_DATA"
         )
     return folder
 
 
 def _exists(test: Callable[[], bool]) -> bool:
-    """``Path.is_file`` or ``is_dir``, where a name too long for the file system does not exist."""
+    """Return ``test()``, or ``False`` if the file system rejects the path, for example because it is too long."""
     try:
         return test()
     except OSError:
@@ -75,23 +84,26 @@ def _exists(test: Callable[[], bool]) -> bool:
 
 
 def load_dataset(name: str, data_dir: Path | None = None, *, label: str | None = None) -> Dataset:
-    """Load ``name``: one of ``BUILTIN``, the path of a CSV file, or a Hugging Face id (``owner/name``).
+    """Load a data set by name.
 
     Args:
-        data_dir: the folder of data sets; default ``$ACTRATIO_DATA``.
-        label: the label's column, for a CSV or a hub data set whose column has no usual name; the others have theirs.
+        name: a key of ``BUILTIN``, the path of a CSV file, or a Hugging Face id (``owner/name``).
+        data_dir: the data folder; default ``$ACTRATIO_DATA``.
+        label: the label column of a CSV file or a hub data set; needed only if the column has an unusual name.
+            Ignored for the data sets in ``BUILTIN``.
 
     Raises:
-        DataError: unknown name, missing or damaged files, no network.
+        DataError: the name is unknown, a file is missing or damaged, or the hub can't be reached.
     """
     if name in BUILTIN:
-        known = BUILTIN[name]
-        # A folder of the environment is for those that look for one; one that was given must always exist.
-        return known.load(data_folder(data_dir) if known.in_folder or data_dir is not None else None)
+        builtin = BUILTIN[name]
+        # Data sets that don't use the folder ignore $ACTRATIO_DATA, but an explicit folder must always exist.
+        return builtin.load(data_folder(data_dir) if builtin.uses_data_folder or data_dir is not None else None)
     if name.lower().endswith(".csv") or _exists(Path(name).is_file):
         return load_csv(Path(name), label)
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return load_hub(name, label=label)
     raise DataError(
-        f"there is no data set {short(name, _LONGEST)!r}; write one of {', '.join(BUILTIN)}, the path of a .csv file, or a Hugging Face id such as owner/name"
+        f"there is no data set {short(name, _MAX_NAME_SHOWN)!r}; use one of {', '.join(BUILTIN)}, "
+        "the path of a .csv file, or a Hugging Face id such as owner/name"
     )

@@ -11,23 +11,23 @@ import numpy as np
 from actratio.errors import DataError
 
 HELD_OUT_SHARE = 0.2
-"""Of a data set that comes without a split of its own, the share that is held out."""
+"""Share of the examples that is held out if a data set has no split of its own."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Examples and labels of a training and a held-out split.
+    """Examples and labels of a training split and a held-out split.
 
     Attributes:
-        name: as the user wrote it.
-        x_train, x_val: float32, (examples, features).
-        y_train, y_val: int64, (examples,), from 0 to ``classes − 1``.
-        classes: number of classes.
-        source: where it came from, in words.
+        name: the name that the user gave.
+        x_train, x_val: features, float32, shape (examples, features).
+        y_train, y_val: labels, int64, shape (examples,), from 0 to ``classes − 1``.
+        classes: the number of classes.
+        source: where the data came from, for users to read.
 
     Raises:
-        DataError: splits without examples or features, arrays of another type or shape, images and
-            labels of different length, labels out of range, or features that are not finite numbers.
+        DataError: a split has no examples or no features, an array has the wrong dtype or shape, the numbers of
+            examples and labels differ, a label is out of range, or a feature is NaN or infinite.
     """
 
     name: str
@@ -46,34 +46,36 @@ class Dataset:
                     "it must be float32 (examples, features) with labels int64 (examples,)"
                 )
             if 0 in x.shape:
-                lacking = "features" if len(x) else "examples"
-                raise DataError(f"{self.name}: the {split} split has no {lacking}; it needs at least one")
+                missing = "features" if len(x) else "examples"
+                raise DataError(f"{self.name}: the {split} split has no {missing}; it needs at least one")
             if len(x) != len(y):
                 raise DataError(
-                    f"{self.name}: the {split} split has {len(x)} examples but {len(y)} labels; there must be one label each"
+                    f"{self.name}: the {split} split has {len(x)} examples but {len(y)} labels; each example needs one label"
                 )
             if y.min() < 0 or y.max() >= self.classes:
-                wrong = int(y.min()) if y.min() < 0 else int(y.max())
+                out_of_range = int(y.min()) if y.min() < 0 else int(y.max())
                 raise DataError(
-                    f"{self.name}: the {split} split has the label {wrong}; labels must lie in 0 … {self.classes - 1}"
+                    f"{self.name}: the {split} split has the label {out_of_range}; "
+                    f"labels must be between 0 and {self.classes - 1}"
                 )
             if not np.isfinite(x).all():
                 raise DataError(
-                    f"{self.name}: the {split} split has features that are NaN or infinite; they must be finite numbers"
+                    f"{self.name}: the {split} split has NaN or infinite features; every feature must be a finite number"
                 )
         if self.x_train.shape[1] != self.x_val.shape[1]:
             raise DataError(
-                f"{self.name}: {self.x_train.shape[1]} features in training but {self.x_val.shape[1]} held out; both splits need the same"
+                f"{self.name}: the training split has {self.x_train.shape[1]} features but the held-out split has "
+                f"{self.x_val.shape[1]}; both need the same number"
             )
 
     @property
     def features(self) -> int:
-        """Number of features of an example."""
+        """Return the number of features of an example."""
         return int(self.x_train.shape[1])
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the arrays, in hexadecimal: equal if and only if the data is."""
+        """Return the SHA-256 of the arrays in hexadecimal. Name and source don't affect it."""
         digest = hashlib.sha256()
         for array in (self.x_train, self.y_train, self.x_val, self.y_val):
             digest.update(str((array.dtype.str, array.shape)).encode())

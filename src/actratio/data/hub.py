@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, through the ``datasets`` library and its cache."""
+"""Load data sets from the Hugging Face hub, with the ``datasets`` library and its cache."""
 
 from __future__ import annotations
 
@@ -14,41 +14,51 @@ from actratio.errors import DataError, short
 if TYPE_CHECKING:
     import pandas as pd
 
-_HELD_OUT_NAMES = ("test", "validation", "valid", "dev")
+_HELD_OUT_SPLITS = ("test", "validation", "valid", "dev")  # the first one that exists is held out
+_READABLE_MODES = {"1": "L", "P": "RGB"}  # black-and-white images hold booleans and palette images hold indices
+_MAX_REASON_SHOWN = 160  # characters of another library's message that an error message shows
 
 
 def load_hub(identifier: str, *, name: str | None = None, label: str | None = None) -> Dataset:
-    """Load any labelled data set by its id: images (greyscale or colour, / 255), texts or numbers.
+    """Load a labelled data set by its hub id.
 
-    The split ``test`` is held out, else ``validation``; with neither, a fifth of ``train``.
+    Images (greyscale or colour) are scaled to [0, 1]; other columns are encoded as in ``tables.encode``. The held-out
+    split is ``test`` or ``validation``; if there is neither, a fifth of ``train`` is held out.
+
+    Args:
+        identifier: the hub id, ``owner/name``.
+        name: the name of the data set in messages and results; default ``identifier``.
+        label: the label column; by default it is found by its type or its name.
 
     Raises:
-        DataError: the library is not installed, no network, no such data set, no label column.
+        DataError: the library is not installed, the hub can't be reached, or the data set does not exist or can't be
+            used for classification.
     """
     name = name or identifier
-    # What has a name here can be read from files as well.
-    instead = "" if name == identifier else ", or give a folder with --data-dir"
+    # A data set with a short name can also be read from files.
+    alternative = "" if name == identifier else ", or pass a folder with --data-dir"
     try:
         import datasets
     except ImportError:
         raise DataError(
-            f"{name} comes from the Hugging Face hub, which needs the library 'datasets' (the extra 'hub'): install it{instead}"
+            f"{name} is on the Hugging Face hub, which needs the library 'datasets'; "
+            f"install actratio with the extra 'hub'{alternative}"
         ) from None
     datasets.utils.logging.disable_progress_bar()
     try:
         splits = datasets.load_dataset(identifier)
-    except Exception as error:  # the library raises many kinds, from many layers
+    except Exception as error:  # the library raises many types of exceptions
         raise DataError(
-            f"{identifier} could not be loaded from the Hugging Face hub ({type(error).__name__}: {short(error, 160)}); "
-            f"check the name and the network{instead}"
+            f"{identifier} could not be loaded from the Hugging Face hub "
+            f"({type(error).__name__}: {short(error, _MAX_REASON_SHOWN)}); check the name and the network{alternative}"
         ) from None
     source = f"Hugging Face data set {identifier}"
     if "train" not in splits:
-        raise DataError(f"{identifier} has the splits {', '.join(splits)} but no 'train'; it needs one")
-    held_out = next((split for split in _HELD_OUT_NAMES if split in splits), None)
+        raise DataError(f"{identifier} has the splits {', '.join(splits)} but no 'train'; use a data set that has one")
+    held_out = next((split for split in _HELD_OUT_SPLITS if split in splits), None)
     train = splits["train"]
     label = label or _label_column(identifier, train.features)
-    image = next((key for key, kind in train.features.items() if type(kind).__name__ == "Image"), None)
+    image = next((column for column, feature in train.features.items() if type(feature).__name__ == "Image"), None)
     if image is None:
         frames = [splits[split].to_pandas() for split in ("train", held_out) if split]
         train_frame, val_frame = frames if len(frames) == 2 else hold_out(name, frames[0], label)
@@ -64,60 +74,66 @@ def load_hub(identifier: str, *, name: str | None = None, label: str | None = No
 
 
 def stream_column(identifier: str, column: str) -> Iterator[str]:
-    """Texts of a column of a data set's split ``train``, without loading all of it.
+    """Yield the texts in a column of the split ``train``, without downloading all of it.
 
     Raises:
-        DataError: the library is not installed, no network, no such data set or column.
+        DataError: the library is not installed, the hub can't be reached, or the data set or column does not exist.
     """
     try:
         import datasets
     except ImportError:
         raise DataError(
-            f"{identifier} is not a file, and the Hugging Face hub needs the library 'datasets' (the extra 'hub'); install it"
+            f"{identifier} is not a file, and the Hugging Face hub needs the library 'datasets'; "
+            "install actratio with the extra 'hub', or pass a file"
         ) from None
     try:
         rows = datasets.load_dataset(identifier, split="train", streaming=True)
-    except Exception as error:  # the library raises many kinds, from many layers
+    except Exception as error:  # the library raises many types of exceptions
         raise DataError(
-            f"{identifier} is not a file, and could not be loaded from the Hugging Face hub ({type(error).__name__}: "
-            f"{short(error, 160)}); check the name and the network"
+            f"{identifier} is not a file, and could not be loaded from the Hugging Face hub "
+            f"({type(error).__name__}: {short(error, _MAX_REASON_SHOWN)}); check the name and the network"
         ) from None
     for row in rows:
         if not isinstance(row.get(column), str):
-            raise DataError(f"{identifier} has no text in the column {column!r}; its columns are {', '.join(row)}")
+            raise DataError(
+                f"{identifier} has no text in the column {column!r}; its columns are {', '.join(row)}; "
+                "name another with --column"
+            )
         yield row[column]
 
 
 def _label_column(identifier: str, features: Any) -> str:
-    named = [key for key, kind in features.items() if type(kind).__name__ == "ClassLabel"]
-    named += [key for key in features if key.lower() in LABEL_NAMES]
-    if not named:
+    candidates = [column for column, feature in features.items() if type(feature).__name__ == "ClassLabel"]
+    candidates += [column for column in features if column.lower() in LABEL_NAMES]
+    if not candidates:
         raise DataError(
-            f"{identifier} has the columns {', '.join(features)}, none of which is a label; name it with --label"
+            f"{identifier} has no label column among {', '.join(features)}; name the label column with --label"
         )
-    return str(named[0])
+    return str(candidates[0])
 
 
 def _images(name: str, split: Any, image: str, label: str) -> tuple[np.ndarray, pd.DataFrame]:
-    """The pixels / 255, an image a row, and a table whose only column is the label's."""
-    lacking = [column for column in (image, label) if column not in split.column_names]
-    if lacking:
-        raise DataError(f"{name} has no column {lacking[0]!r}; its columns are {', '.join(split.column_names)}")
-    if len(split) == 0:
-        raise DataError(f"{name} has a split without examples; it needs at least one")
-    try:
-        # Black-and-white images hold truth values, and palettes hold numbers of colours: neither are pixels.
-        pixels = [
-            np.asarray(picture.convert({"1": "L", "P": "RGB"}.get(picture.mode, picture.mode)))
-            for picture in split[image]
-        ]
-    except Exception as error:  # Pillow raises many kinds, and an image may be absent
+    """Return the pixels of a split, scaled to [0, 1], shape (images, pixels), and a table with only the label column."""
+    missing = [column for column in (image, label) if column not in split.column_names]
+    if missing:
         raise DataError(
-            f"{name} has an image that cannot be read ({type(error).__name__}: {short(error, 160)}); every row needs one"
+            f"{name} has no column {missing[0]!r}; its columns are {', '.join(split.column_names)}, "
+            "and both splits need the image and the label"
+        )
+    if len(split) == 0:
+        raise DataError(f"{name} has a split without examples; each split needs at least one")
+    try:
+        arrays = [
+            np.asarray(picture.convert(_READABLE_MODES.get(picture.mode, picture.mode))) for picture in split[image]
+        ]
+    except Exception as error:  # Pillow raises many types of exceptions, and an image may be missing
+        raise DataError(
+            f"{name} has an image that cannot be read ({type(error).__name__}: {short(error, _MAX_REASON_SHOWN)}); "
+            "every row needs a readable image"
         ) from None
-    if len({picture.shape for picture in pixels}) > 1:
-        raise DataError(f"{name} has images of different sizes; all must have the same")
-    if any(picture.dtype != np.uint8 for picture in pixels):
-        raise DataError(f"{name} has images of {pixels[0].dtype} values; they must have 8 bits a channel")
-    stacked = np.stack(pixels).reshape(len(pixels), -1)
-    return stacked.astype(np.float32) / np.float32(255), split.select_columns([label]).to_pandas()
+    if len({array.shape for array in arrays}) > 1:
+        raise DataError(f"{name} has images of different sizes; resize them to one size")
+    if any(array.dtype != np.uint8 for array in arrays):
+        raise DataError(f"{name} has images with {arrays[0].dtype} values; convert them to 8 bits per channel")
+    pixels = np.stack(arrays).reshape(len(arrays), -1)
+    return pixels.astype(np.float32) / np.float32(255), split.select_columns([label]).to_pandas()

@@ -1,4 +1,4 @@
-"""MNIST and the sets made in its image: from IDX files in a folder, else from the hub."""
+"""Load MNIST and similar image data sets, from IDX files in a folder or from the hub."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from actratio.errors import DataError
 
 @dataclass(frozen=True)
 class IdxSource:
-    """Where an image set's files are, and how many classes it has.
+    """Where the files of an image data set are, and how many classes it has.
 
     Attributes:
-        folders: names under the data folder, torchvision's included.
-        hub: the Hugging Face data set to take when no folder is given, if there is one.
-        train, test: what stands before ``-images-idx3-ubyte`` in the files' names.
+        description: what the data set contains.
+        classes: the number of classes.
+        folders: folders below the data folder to look in, including those that torchvision uses.
+        hub: id of the Hugging Face data set to load if there is no data folder, or ``None``.
+        train, test: the part of the file names before ``-images-idx3-ubyte``.
     """
 
     description: str
@@ -52,23 +54,28 @@ IDX_SOURCES = {
 
 
 def load_images(name: str, data_dir: Path | None) -> Dataset:
-    """Load an image set of ``IDX_SOURCES``: pixels / 255, nothing else.
+    """Load an image data set of ``IDX_SOURCES``, with pixels scaled to [0, 1].
+
+    Args:
+        name: a key of ``IDX_SOURCES``.
+        data_dir: the data folder, or the folder with the IDX files itself; ``None`` loads from the hub.
 
     Raises:
-        DataError: no folder with its files, damaged files, or no network.
+        DataError: the files are missing or damaged, or the hub can't be reached.
     """
     source = IDX_SOURCES[name]
     if data_dir is None:
         if source.hub is None:
             raise DataError(
-                f"{name} is read from IDX files: give the folder that holds them with --data-dir or $ACTRATIO_DATA"
+                f"{name} is read from IDX files, but no data folder was given; "
+                "pass the folder that holds them with --data-dir or $ACTRATIO_DATA"
             )
         return load_hub(source.hub, name=name)
     folder = _folder(name, source, data_dir)
     arrays = [
-        read_idx(_file(folder, f"{split}-{kind}"), axes)
+        read_idx(_file(folder, f"{split}-{suffix}"), axes)
         for split in (source.train, source.test)
-        for kind, axes in (("images-idx3-ubyte", 3), ("labels-idx1-ubyte", 1))
+        for suffix, axes in (("images-idx3-ubyte", 3), ("labels-idx1-ubyte", 1))
     ]
     x_train, y_train, x_val, y_val = arrays
     return Dataset(
@@ -88,21 +95,19 @@ def _pixels(images: np.ndarray) -> np.ndarray:
 
 def _folder(name: str, source: IdxSource, data_dir: Path) -> Path:
     candidates = [data_dir / folder for folder in source.folders]
-    # The folder itself may be given, but only when its name says which set it holds: all sets use
-    # the same file names, and MNIST must not pass for Fashion-MNIST.
+    # data_dir may also be the data set's own folder, but only if its name matches: all these data sets use the
+    # same file names, and MNIST must not be loaded as Fashion-MNIST.
     if any(data_dir.resolve().as_posix().endswith("/" + folder) for folder in source.folders):
         candidates.append(data_dir)
     folders = [candidate for candidate in candidates if candidate.is_dir()]
-    if folders:  # the first that holds images: an empty folder does not hide another
+    if folders:  # prefer one that holds images, so that an empty folder doesn't hide it
         return next((folder for folder in folders if any(folder.glob(f"{source.train}-images*"))), folders[0])
-    looked = ", ".join(str(data_dir / folder) for folder in source.folders)
-    raise DataError(
-        f"{name} is not in {data_dir}: none of the folders {looked} exists; put its IDX files in one of them"
-    )
+    searched = ", ".join(str(data_dir / folder) for folder in source.folders)
+    raise DataError(f"{name} is not in {data_dir}; put its IDX files in one of the folders {searched}")
 
 
 def _file(folder: Path, stem: str) -> Path:
     for candidate in (folder / f"{stem}.gz", folder / stem, folder / f"{stem.replace('-idx', '.idx')}"):
         if candidate.is_file():
             return candidate
-    raise DataError(f"{folder} has no file {stem}.gz or {stem}; the data set needs it")
+    raise DataError(f"{folder} has no file {stem}.gz or {stem}; add the missing file")

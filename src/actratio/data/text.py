@@ -1,4 +1,4 @@
-"""Texts as batches of tokens: prompts, text files, JSON lines, columns of Hugging Face data sets."""
+"""Read texts (prompts, text files, JSON lines, columns of Hugging Face data sets) and batch their tokens."""
 
 from __future__ import annotations
 
@@ -19,46 +19,53 @@ ARTICLE_PROMPTS = (
     "Once upon a time in a faraway land, there was a king.",
     "The stock market crashed yesterday, leading to a significant loss.",
 )
-"""What the article measured transformers on."""
+"""The four prompts on which the article measured transformers."""
 
 
 def read_texts(source: str, *, column: str = "text") -> Iterator[str]:
-    """Texts of a ``.jsonl`` file (its field ``column``), of any other file (one text), or of a Hugging Face
-    data set (``owner/name``, its split ``train``, its column ``column``).
+    """Yield the texts of a file or a Hugging Face data set.
+
+    Args:
+        source: the path of a ``.jsonl`` or ``.ndjson`` file (each line is an object with one text), the path of any
+            other file (the whole file is one text), or a Hugging Face id, ``owner/name`` (its split ``train``).
+        column: the field or the column that holds the texts.
 
     Raises:
-        DataError: no such file, another encoding, lines that are not JSON, no such column.
+        DataError: the file does not exist, is not UTF-8 or has lines that are not JSON, there is no such column, or
+            the hub can't be reached.
     """
     path = Path(source)
     if path.is_file():
-        yield from _lines(path, column) if path.suffix in (".jsonl", ".ndjson") else [_whole(path)]
+        yield from _json_texts(path, column) if path.suffix in (".jsonl", ".ndjson") else [_read(path)]
     elif source.count("/") == 1 and not source.startswith((".", "/")):
         from actratio.data.hub import stream_column
 
         yield from stream_column(source, column)
     else:
         raise DataError(
-            f"{source} is not a file; give a text file, a .jsonl file, or a Hugging Face id such as owner/name"
+            f"{source} is not a file; pass a text file, a .jsonl file, or a Hugging Face id such as owner/name"
         )
 
 
-def _whole(path: Path) -> str:
+def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it") from None
+        raise DataError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it to UTF-8"
+        ) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+        raise DataError(f"{path} cannot be read ({error.strerror}); check the file") from None
 
 
-def _lines(path: Path, column: str) -> Iterator[str]:
-    for number, line in enumerate(_whole(path).splitlines(), start=1):
+def _json_texts(path: Path, column: str) -> Iterator[str]:
+    for number, line in enumerate(_read(path).splitlines(), start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
         except ValueError:
-            raise DataError(f"line {number} of {path} is not JSON; each line must be one object") from None
+            raise DataError(f"line {number} of {path} is not JSON; each line must be one JSON object") from None
         if not isinstance(record, dict) or not isinstance(record.get(column), str):
             raise DataError(f"line {number} of {path} has no text in the field {column!r}; name another with --column")
         yield record[column]
@@ -73,71 +80,77 @@ def token_batches(
     packed: bool = True,
     limit: int | None = None,
 ) -> Iterator[dict[str, Tensor]]:
-    """Batches of ``input_ids`` and ``attention_mask``, (batch, ≤ length), padded on the right.
+    """Yield batches of ``input_ids`` and ``attention_mask``, int64, shape (batch, longest sequence), padded on the right.
 
     Args:
-        tokenizer: a transformers' one, or anything that is called with a text and gives ``input_ids``.
-        length: most tokens of a sequence; longer texts are cut into several.
-        packed: texts are joined, with the tokenizer's end between them, and cut every ``length`` tokens, so that there is
-            padding in the last sequence alone; otherwise each text starts a sequence of its own.
-        limit: most tokens over all; the last sequence is cut there.
+        tokenizer: a tokenizer of transformers, or any callable that returns ``{"input_ids": [...]}`` for a text.
+        texts: the texts.
+        length: maximum number of tokens in a sequence; longer texts are split into several sequences.
+        batch_size: number of sequences in a batch; the last batch may be smaller.
+        packed: if true, join the texts with the tokenizer's end-of-sequence token and split them every ``length``
+            tokens, so that only the last sequence is padded; if false, start a new sequence for each text.
+        limit: maximum number of tokens in total; the last sequence is cut to it.
 
     Raises:
-        DataError: there is not a single token.
+        DataError: the texts have no tokens.
     """
-    sequences = _limited(_packed(tokenizer, texts, length) if packed else _apart(tokenizer, texts, length), limit)
+    sequences = _pack(tokenizer, texts, length) if packed else _split(tokenizer, texts, length)
+    sequences = _limit_tokens(sequences, limit)
     empty = True
-    while chunk := list(itertools.islice(sequences, batch_size)):
+    while batch := list(itertools.islice(sequences, batch_size)):
         empty = False
-        yield _padded(chunk)
+        yield _pad(batch)
     if empty:
-        raise DataError("the texts hold no tokens; give some text")
+        raise DataError("the texts have no tokens; pass texts that are not empty")
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, truncation=False, verbose=False)["input_ids"])
 
 
-def _apart(tokenizer: Any, texts: Iterable[str], length: int) -> Iterator[list[int]]:
+def _split(tokenizer: Any, texts: Iterable[str], length: int) -> Iterator[list[int]]:
+    """Yield sequences of at most ``length`` tokens; each text starts a new sequence."""
     for text in texts:
         ids = _ids(tokenizer, text)
         for start in range(0, len(ids), length):
             yield ids[start : start + length]
 
 
-def _packed(tokenizer: Any, texts: Iterable[str], length: int) -> Iterator[list[int]]:
+def _pack(tokenizer: Any, texts: Iterable[str], length: int) -> Iterator[list[int]]:
+    """Yield sequences of ``length`` tokens from the joined texts; the last one may be shorter."""
     end: int | None = getattr(tokenizer, "eos_token_id", None)
-    waiting: list[int] = []
+    pending: list[int] = []
     last = end
     for text in texts:
         ids = _ids(tokenizer, text)
         if not ids:
             continue
-        if end is not None and last != end:  # some tokenizers end a text themselves
-            waiting.append(end)
-        waiting += ids
+        if end is not None and last != end:  # some tokenizers add the end-of-sequence token themselves
+            pending.append(end)
+        pending += ids
         last = ids[-1]
-        whole = len(waiting) // length * length
-        for start in range(0, whole, length):
-            yield waiting[start : start + length]
-        waiting = waiting[whole:]
-    if waiting:
-        yield waiting
+        complete = len(pending) // length * length
+        for start in range(0, complete, length):
+            yield pending[start : start + length]
+        pending = pending[complete:]
+    if pending:
+        yield pending
 
 
-def _limited(sequences: Iterable[list[int]], limit: int | None) -> Iterator[list[int]]:
-    left = limit
+def _limit_tokens(sequences: Iterable[list[int]], limit: int | None) -> Iterator[list[int]]:
+    """Yield sequences until there are ``limit`` tokens, and cut the last one to fit."""
+    remaining = limit
     for sequence in sequences:
-        if left is None:
+        if remaining is None:
             yield sequence
             continue
-        if left <= 0:
+        if remaining <= 0:
             return
-        yield sequence[:left]
-        left -= len(sequence)
+        yield sequence[:remaining]
+        remaining -= len(sequence)
 
 
-def _padded(sequences: Sequence[list[int]]) -> dict[str, Tensor]:
+def _pad(sequences: Sequence[list[int]]) -> dict[str, Tensor]:
     longest = max(map(len, sequences))
     ids = torch.zeros(len(sequences), longest, dtype=torch.int64)
     mask = torch.zeros_like(ids)
