@@ -20,7 +20,7 @@ demo: setup
 
 # The browser tests need a Chromium; they find it on the PATH or install Debian's where that is allowed.
 test: setup browser
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
 
 browser: setup
 	@$(BIN)/python tests/browser.py
