@@ -81,6 +81,8 @@ def _strings(node: ast.expr) -> Iterator[str]:
     elif isinstance(node, ast.BinOp):
         parts = [*_strings(node.left), *_strings(node.right)]
         yield from ["".join(parts)] if parts else []
+    elif isinstance(node, ast.Call) and _name_of(node.func) == "replace" and isinstance(node.func, ast.Attribute):
+        yield from _strings(node.func.value)
     elif not isinstance(node, ast.Lambda):
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.expr):
