@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from actratio.counting.counts import BLOCKS, WINDOWS
+from actratio.counting.co_activation import BLOCKS, WINDOWS
 from actratio.counting.measurement import Measurement, Row
 from actratio.report.measured_charts import charts
 from actratio.report.page import Page, Table, write_page

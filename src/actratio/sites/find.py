@@ -15,7 +15,7 @@ from torch import nn
 
 from actratio.errors import SiteError
 from actratio.sites.flow import Flow
-from actratio.sites.parts import parts
+from actratio.sites.parts import shrink_inputs
 from actratio.sites.roles import block_of, role_of, unique, with_sleeping_experts
 from actratio.sites.site import MEASURED, Group, Site
 from actratio.sites.tokens import Tokens, arguments_of, is_turned
@@ -72,7 +72,7 @@ def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False) -> 
         inputs = made_up(model)
     # The original of a compiled module has the hooks' names, and runs the same Python.
     model = getattr(model, "_orig_mod", model)
-    *smaller, whole = parts(model, inputs, few_tokens)
+    *smaller, whole = shrink_inputs(model, inputs, few_tokens)
     for number, part in enumerate(smaller):
         try:
             sites, is_complete = _follow(model, part)
