@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _DESCRIPTION = "measurement.json"
 _NEURONS = "neurons.safetensors"
 _TABLE = "sites.parquet"
-_FORMAT = 2
+_FORMAT = 3
 
 COLUMNS = (
     "model", "site", "role", "layer", "position", "width", "activation", "tensor", "criterion", "tokens", *READINGS
