@@ -1,11 +1,18 @@
-"""What measuring costs: the forward pass alone, and under ours and others' ways of looking at activations.
+"""What measuring costs: the forward pass alone, and under our and other libraries' ways of looking at activations.
 
-A model of GPT-2 small's shape with random weights, batch 4 × 128, on the CPU. In each round every contestant runs
-the same batch once, in turn; the medians of their ratios to the forward pass alone of the same round are compared. nnsight and TransformerLens run too
-where they are installed.
-Memory is the process's own before and after 1, 4 and 16 batches of data, in a process for each contestant.
+A model of GPT-2 small's shape with random weights, batch 4 × 128, on the CPU, without a KV cache, as users run a model
+that doesn't generate. In each round every contestant runs the same batch once, in turn; compared are the medians of
+their ratios to the forward pass alone of the same round. nnsight and TransformerLens run too if they are installed.
 
-    python benchmarks/overhead.py [--rounds 15] [--json]
+Three costs are reported:
+
+- steady state: a batch inside a ``Probe``, with registering its hooks for this batch alone;
+- one-off: finding the sites and registering the hooks, before the first batch;
+- included: ``measure`` over 1, 4, 16 and 64 batches, with the one-off cost and making the ``Measurement``.
+
+Memory is the process's own after 1, 4 and 16 batches of data, in a process for each contestant.
+
+    python benchmarks/overhead.py [--rounds 15] [--batches 1,4,16,64] [--json]
 """
 
 from __future__ import annotations
@@ -17,7 +24,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -28,12 +35,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from actratio import Probe, find_sites
+from actratio import Probe, find_sites, measure
 from actratio.provenance import current_provenance
+from actratio.sites import choose, trace
 
 BATCH, TOKENS = 4, 128
 ALONE = "forward pass alone"
 LENS = "TransformerLens"
+FAST = 0.7
+"""Seconds of the forward pass alone below which the goals count: slower machines are busy with something else."""
 
 
 def gpt2() -> nn.Module:
@@ -83,7 +93,7 @@ def contestants(model: nn.Module) -> dict[str, Callable[[Tensor], Any]]:
 
 
 def peers(model: nn.Module) -> dict[str, Callable[[Tensor], Any]]:
-    """The same by other libraries, those that are installed."""
+    """Ways of other libraries, if they are installed."""
     means: list[Tensor] = []
     return {**_nnsight(model, means), **_lens(means)}
 
@@ -104,7 +114,7 @@ def _nnsight(model: nn.Module, means: list[Tensor]) -> dict[str, Callable[[Tenso
 
 
 def _lens(means: list[Tensor]) -> dict[str, Callable[[Tensor], Any]]:
-    """TransformerLens wraps a model in one of its own, so it is compared with that one alone."""
+    """TransformerLens wraps the model in its own, so it is compared with the forward pass of that one."""
     try:
         from transformer_lens import TransformerBridge
     except ImportError:
@@ -114,7 +124,7 @@ def _lens(means: list[Tensor]) -> dict[str, Callable[[Tensor], Any]]:
 
     model = gpt2()
     model.config.architectures = [type(model).__name__]
-    with tempfile.TemporaryDirectory() as folder:  # it wants a folder with a tokenizer, whatever that knows
+    with tempfile.TemporaryDirectory() as folder:  # it reads a folder with a tokenizer
         words = Tokenizer(models.WordLevel({"a": 0}, "a"))
         PreTrainedTokenizerFast(tokenizer_object=words, pad_token="a", bos_token="a", eos_token="a").save_pretrained(
             folder
@@ -134,7 +144,7 @@ def _lens(means: list[Tensor]) -> dict[str, Callable[[Tensor], Any]]:
 
 
 def compare(rounds: int) -> list[dict[str, Any]]:
-    """A row a contestant: median seconds, and the median of its ratio to the forward pass alone, less one."""
+    """Return a row for each contestant: median seconds, and the median of its ratio to the forward pass alone, less one."""
     model = gpt2()
     runs = {**contestants(model), **peers(model)}
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -156,15 +166,60 @@ def compare(rounds: int) -> list[dict[str, Any]]:
     ]
 
 
+def one_off(rounds: int) -> dict[str, float]:
+    """Return medians of the seconds before the first batch, and of their share of that batch's forward pass."""
+    model, seconds, shares = gpt2(), [], []
+    with torch.no_grad():
+        for number in range(rounds + 1):
+            ids = torch.randint(0, 50_000, (BATCH, TOKENS))
+            start = time.perf_counter()
+            model(ids)
+            forward = time.perf_counter()
+            sites = choose(trace(model, {"input_ids": ids, "use_cache": False}, few_tokens=True), None)
+            with Probe(model, sites):
+                found = time.perf_counter()
+            if number:  # the first round warms up
+                seconds.append(found - forward)
+                shares.append((found - forward) / (forward - start))
+    return {"seconds": median(seconds), "of_one_batch": median(shares)}
+
+
+def included(batches: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+    """Return a row for each number of batches: what ``measure`` takes over the forward passes alone.
+
+    Long series are repeated less often: as many batches are run for each number of them.
+    """
+    model, rows = gpt2(), []
+    measure(model, [torch.randint(0, 50_000, (BATCH, TOKENS))])  # compiles and warms up
+    for count in batches:
+        row: dict[str, Any] = {"batches": count}
+        ratios: dict[str, list[float]] = {"all readings": [], "counts alone": []}
+        alone: list[float] = []
+        for _ in range(max(1, min(rounds, max(batches) // count))):
+            data = [torch.randint(0, 50_000, (BATCH, TOKENS)) for _ in range(count)]
+            with torch.no_grad():
+                start = time.perf_counter()
+                for ids in data:
+                    model(ids)
+                alone.append(time.perf_counter() - start)
+            for name, seconds in ratios.items():
+                start = time.perf_counter()
+                measure(model, data, counts_alone=name == "counts alone")
+                seconds.append((time.perf_counter() - start) / alone[-1] - 1)
+        row["seconds_alone"] = median(alone)
+        rows.append(row | {name: median(values) for name, values in ratios.items()})
+    return rows
+
+
 def _alone(name: str) -> str:
-    """The forward pass that a contestant's cost is measured against."""
+    """Return the forward pass that a contestant is compared with."""
     return f"{LENS}, {ALONE}" if name.startswith(LENS) else ALONE
 
 
 def grown(name: str, batches: int) -> float:
-    """Peak memory in MB of this process after so many batches.
+    """Return the peak memory of this process in MB after some batches.
 
-    From the kernel's high-water mark of the process's own memory: what ``getrusage`` gives starts with the parent's.
+    It is the kernel's high-water mark of the process itself; ``getrusage`` starts with the parent's.
     """
     model = gpt2()
     run = contestants(model)[name]
@@ -176,10 +231,10 @@ def grown(name: str, batches: int) -> float:
 
 
 def memory(names: list[str]) -> list[dict[str, Any]]:
-    """A row a contestant: peak memory for 1, 4 and 16 batches.
+    """Return a row for each contestant: peak memory for 1, 4 and 16 batches.
 
-    The C library gives freed blocks back at once, for all contestants: else a peak holds what lies about in the heap too, which
-    changes by a hundred megabytes from process to process.
+    For all contestants, the C library returns freed blocks at once. Otherwise the peak includes free blocks of the heap,
+    which differ by a hundred megabytes from process to process.
     """
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "1000000"
     context = multiprocessing.get_context("spawn")
@@ -193,25 +248,43 @@ def memory(names: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def goals_of(rows: list[dict[str, Any]], before: dict[str, float]) -> list[dict[str, Any]]:
+    """Return what was aimed at, what was measured, and whether the goal is met."""
+    by_name = {row["contestant"]: row for row in rows}
+    every, few, alone = by_name["ours, all readings"], by_name["ours, counts alone"], by_name[ALONE]
+    goals = [
+        ("steady state, all readings: at most 2 %", every["overhead"], 0.02),
+        ("steady state, counts alone: at most 1 %", few["overhead"], 0.01),
+        ("one-off: at most 25 % of one batch", before["of_one_batch"], 0.25),
+        (
+            "memory is flat: 16 times the data takes at most 2 % more",
+            every["peak_mb_16"] / every["peak_mb_1"] - 1,
+            0.02,
+        ),
+    ]
+    fast = alone["seconds"] < FAST
+    return [
+        {"goal": goal, "measured": measured, "met": measured <= most, "fast_enough": fast}
+        for goal, measured, most in goals
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--batches", default="1,4,16,64", help="numbers of batches to measure, separated by commas")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     rows = compare(arguments.rounds)
+    before = one_off(arguments.rounds)
+    series = included([int(count) for count in arguments.batches.split(",")], arguments.rounds)
     ours = [row["contestant"] for row in rows if row["contestant"].startswith("ours")]
     peaks = {row["contestant"]: row for row in memory([ALONE, *ours, "hook, store all activations"])}
     rows = [{**row, **peaks.get(row["contestant"], {})} for row in rows]
-    by_name = {row["contestant"]: row for row in rows}
-    every, few = by_name["ours, all readings"], by_name["ours, counts alone"]
-    growth = every["peak_mb_16"] / every["peak_mb_1"] - 1
-    goals = [
-        {"goal": "all readings cost at most 2 %", "measured": every["overhead"], "met": every["overhead"] <= 0.02},
-        {"goal": "counts alone cost at most 1 %", "measured": few["overhead"], "met": few["overhead"] <= 0.01},
-        {"goal": "memory is flat: 16 times the data takes at most 2 % more", "measured": growth, "met": growth <= 0.02},
-    ]
+    goals = goals_of(rows, before)
     if arguments.json:
-        print(json.dumps({"machine": current_provenance(), "rows": rows, "goals": goals}))
+        found = {"machine": current_provenance(), "rows": rows, "one_off": before, "measure": series, "goals": goals}
+        print(json.dumps(found))
         return
     console = Console(width=150)
     table = Table("contestant", "ms", "overhead", "peak MB at 1, 4, 16 batches")
@@ -219,8 +292,18 @@ def main() -> None:
         peak = ", ".join(f"{row[f'peak_mb_{n}']:.0f}" for n in (1, 4, 16)) if "peak_mb_1" in row else ""
         table.add_row(row["contestant"], f"{row['seconds'] * 1e3:.0f}", f"{row['overhead']:+.1%}", peak)
     console.print(table)
-    for each in goals:
-        console.print(f"{'met    ' if each['met'] else 'NOT met'}  {each['goal']}: {each['measured']:.1%}")
+    console.print(
+        f"one-off: {before['seconds'] * 1e3:.0f} ms, {before['of_one_batch']:.1%} of one batch's forward pass"
+    )
+    table = Table("batches", "s, forward passes alone", "measure, all readings", "measure, counts alone")
+    for row in series:
+        shares = [f"{row[name]:+.1%}" for name in ("all readings", "counts alone")]
+        table.add_row(str(row["batches"]), f"{row['seconds_alone']:.2f}", *shares)
+    console.print(table)
+    if not goals[0]["fast_enough"]:
+        console.print(f"the forward pass alone takes {FAST} s or more: the goals are for a faster or less busy machine")
+    for goal in goals:
+        console.print(f"{'met    ' if goal['met'] else 'NOT met'}  {goal['goal']}: {goal['measured']:.1%}")
 
 
 if __name__ == "__main__":

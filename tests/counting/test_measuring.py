@@ -431,7 +431,7 @@ def test_padded_sound_is_refused_not_counted() -> None:
     assert measure(model, [{"input_values": sound}]).to_frame()["tokens"].tolist() == [2 * 10]
     mask = torch.ones(2, 40, dtype=torch.long)
     mask[1, 20:] = 0
-    with pytest.raises(ActratioError, match="it cannot be told which rows are"):
+    with pytest.raises(ActratioError, match="rows that are padding can't be found"):
         measure(model, [{"input_values": sound, "attention_mask": mask}])
 
 

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actratio.counting.counts import BLOCKS, WINDOWS, SiteCounts
+from actratio.counting.co_activation import BLOCKS, WINDOWS
+from actratio.counting.counts import SiteCounts
 from actratio.counting.kernels.reference import count
 from actratio.counting.magnitudes import BINS, Magnitudes, edges
 

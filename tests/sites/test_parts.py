@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from actratio import measure
 from actratio.sites import trace
-from actratio.sites.parts import TOKENS, parts
+from actratio.sites.parts import TOKENS, shrink_inputs
 from tests.test_models import tiny
 
 IDS = torch.randint(3, 60, (4, 32), generator=torch.Generator().manual_seed(0))
@@ -20,7 +20,7 @@ IDS = torch.randint(3, 60, (4, 32), generator=torch.Generator().manual_seed(0))
 def shapes(model: Any, inputs: Any) -> list[Any]:
     """Shapes of the tensors in each part, the smallest part first."""
     found = []
-    for part in parts(model, inputs, few_tokens=True):
+    for part in shrink_inputs(model, inputs, few_tokens=True):
         named = part if isinstance(part, dict) else {"x": part}
         found.append({name: tuple(value.shape) for name, value in named.items() if isinstance(value, Tensor)})
     return found
@@ -79,7 +79,7 @@ def test_tokens_that_are_not_padding_are_kept(side: str) -> None:
     mask = torch.ones_like(IDS)
     mask[1, :12] = 0
     mask = mask if side == "left" else mask.flip(1)
-    part = next(parts(Reads(), {"input_ids": IDS, "attention_mask": mask}, few_tokens=True))
+    part = next(shrink_inputs(Reads(), {"input_ids": IDS, "attention_mask": mask}, few_tokens=True))
     assert part["attention_mask"].all()
     assert torch.equal(part["input_ids"], IDS[:2, -TOKENS:] if side == "left" else IDS[:2, :TOKENS])
 

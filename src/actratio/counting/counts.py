@@ -1,14 +1,21 @@
-"""What was counted at one site: integers that merge exactly, and the readings taken from them."""
+"""What was counted at one site: integers that merge exactly, and the readings taken from them.
+
+To add a counted reading, declare its field and the reading here. Until the fast kernels list the field in their
+``FIELDS``, it is counted by its own ``from_mask`` beside them.
+"""
 
 from __future__ import annotations
 
 import math
-import operator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from actratio.counting import co_activation
+from actratio.counting.co_activation import BLOCKS, WINDOWS
+from actratio.counting.declarations import Counts, counted, reading
 
 ALWAYS_ON_PERCENT = 99
 """A neuron is *always-on* when it is active on at least this percentage of the tokens counted."""
@@ -16,39 +23,29 @@ ALWAYS_ON_PERCENT = 99
 _EXACT_IN_FLOAT32 = 1 << 24
 
 
-_SUM = {"merge": operator.add}
-"""Declares that a field of the state merges by addition."""
-
-WINDOWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-"""Successive tokens over which the union of active neurons is counted."""
-
-BLOCKS = (16, 64, 256)
-"""Successive neurons that count as one block."""
-
-
 @dataclass(frozen=True)
-class SiteCounts:
+class SiteCounts(Counts):
     """Counts of active neurons at one site, over ``tokens`` tokens (or examples).
 
-    Leading axes (a stack of seeds, say) are counted side by side: ``active`` has the shape
-    ``(*stack, width)`` and ``squares`` has ``(*stack,)``.  All are int64, so that
-    ``a.merge(b)`` equals counting everything at once, bit for bit, in any order.
+    Leading axes (a stack of seeds, for example) are counted side by side: ``active`` has the shape
+    ``(*stack, width)`` and ``squares`` has ``(*stack,)``. All tensors are int64, so ``a.merge(b)`` equals counting
+    everything at once, bit for bit, in any order.
 
     Attributes:
-        tokens: how many tokens were counted.
-        active: for each neuron, on how many of them it was active.
-        squares: Σ over tokens of (number of active neurons of that token)², from which the spread
-            over tokens is read.
-        first_tokens, first_active: ``tokens`` and ``active`` of the first token of each sequence alone; they
-            are in ``tokens`` and ``active`` too.
-        decode_tokens, decode_active: the same of forward passes that go on with a cache (decoding steps of ``generate``).
-        per_token: (width + 1,), how many tokens had 0, 1, 2, … active neurons.
-        windows, union: (len(WINDOWS),), how many whole windows of successive tokens of a sequence there were, and
-            Σ over them of the neurons active for at least one of their tokens.
+        tokens: number of tokens counted.
+        active: for each neuron, the number of tokens on which it was active.
+        squares: Σ over tokens of (number of active neurons of that token)², from which the spread over tokens is read.
+        first_tokens, first_active: ``tokens`` and ``active`` of the first token of each sequence; they are included
+            in ``tokens`` and ``active``.
+        decode_tokens, decode_active: ``tokens`` and ``active`` of forward passes that continue a cache (decoding
+            steps of ``generate``); they are included too.
+        per_token: (width + 1,), the number of tokens with 0, 1, 2, … active neurons.
+        windows, union: (len(WINDOWS),), the number of whole windows of successive tokens of a sequence, and Σ over
+            them of the neurons active for at least one of their tokens.
         both, either: (), Σ over pairs of successive tokens of the neurons active for both, and for at least one.
         idle_blocks: (len(BLOCKS),), Σ over tokens of the blocks of successive neurons without an active one; a last,
             smaller block counts too.
-        passed: of an expert: the tokens that came through its layer, routed to it or not.
+        passed: for an expert, the tokens that passed through its layer, routed to it or not.
 
     All but ``tokens`` and ``active`` are ``None`` where they were not counted.
 
@@ -58,30 +55,65 @@ class SiteCounts:
         (2, [2, 1], 0.75)
     """
 
-    tokens: int = field(metadata=_SUM)
-    active: Tensor = field(metadata=_SUM)
-    squares: Tensor | None = field(default=None, metadata=_SUM)
-    first_tokens: int | None = field(default=None, metadata=_SUM)
-    first_active: Tensor | None = field(default=None, metadata=_SUM)
-    decode_tokens: int | None = field(default=None, metadata=_SUM)
-    decode_active: Tensor | None = field(default=None, metadata=_SUM)
-    per_token: Tensor | None = field(default=None, metadata=_SUM)
-    windows: Tensor | None = field(default=None, metadata=_SUM)
-    union: Tensor | None = field(default=None, metadata=_SUM)
-    both: Tensor | None = field(default=None, metadata=_SUM)
-    either: Tensor | None = field(default=None, metadata=_SUM)
-    idle_blocks: Tensor | None = field(default=None, metadata=_SUM)
-    passed: int | None = field(default=None, metadata=_SUM)
+    tokens: int = field(metadata=counted(int, from_mask=lambda active, lengths, first: len(active)))
+    active: Tensor = field(
+        metadata=counted(
+            Tensor,
+            from_mask=lambda active, lengths, first: active.sum(0),
+            formula="for each neuron, the tokens on which it was active",
+            note="shows which neurons are active always, rarely or never",
+        )
+    )
+    squares: Tensor | None = field(
+        default=None,
+        metadata=counted(Tensor, from_mask=lambda active, lengths, first: (active.sum(1) * active.sum(1)).sum()),
+    )
+    first_tokens: int | None = field(
+        default=None,
+        metadata=counted(int, from_mask=lambda active, lengths, first: None if first is None else int(first.sum())),
+    )
+    first_active: Tensor | None = field(
+        default=None,
+        metadata=counted(
+            Tensor,
+            from_mask=lambda active, lengths, first: None if first is None else active[first.to(active.device)].sum(0),
+        ),
+    )
+    decode_tokens: int | None = field(default=None, metadata=counted(int))
+    decode_active: Tensor | None = field(default=None, metadata=counted(Tensor))
+    per_token: Tensor | None = field(
+        default=None,
+        metadata=counted(
+            Tensor,
+            from_mask=lambda active, lengths, first: torch.bincount(active.sum(1), minlength=active.shape[1] + 1),
+            formula="number of tokens with k = 0, 1, …, N",
+            note="the whole distribution over tokens",
+        ),
+    )
+    windows: Tensor | None = field(
+        default=None, metadata=counted(Tensor, from_mask=co_activation.windows, co_activation=True)
+    )
+    union: Tensor | None = field(
+        default=None, metadata=counted(Tensor, from_mask=co_activation.union, co_activation=True)
+    )
+    both: Tensor | None = field(
+        default=None, metadata=counted(Tensor, from_mask=co_activation.both, co_activation=True)
+    )
+    either: Tensor | None = field(
+        default=None, metadata=counted(Tensor, from_mask=co_activation.either, co_activation=True)
+    )
+    idle_blocks: Tensor | None = field(
+        default=None, metadata=counted(Tensor, from_mask=co_activation.idle_blocks, co_activation=True)
+    )
+    passed: int | None = field(default=None, metadata=counted(int, of_layer=True))
 
     def __post_init__(self) -> None:
-        if self.active.dtype != torch.int64:
-            raise TypeError(f"counts are int64, not {self.active.dtype}")
-        if self.squares is not None and self.squares.dtype != torch.int64:
-            raise TypeError(f"sums of squared counts are int64, not {self.squares.dtype}")
-        if self.active.ndim == 0 or (self.squares is not None and self.squares.shape != self.active.shape[:-1]):
-            squares = None if self.squares is None else tuple(self.squares.shape)
+        super().__post_init__()
+        squares = self.squares
+        if self.active.ndim == 0 or (squares is not None and squares.shape != self.active.shape[:-1]):
+            shape = None if squares is None else tuple(squares.shape)
             raise ValueError(
-                f"counts of shape {tuple(self.active.shape)} with sums of squares of shape {squares}; "
+                f"active has the shape {tuple(self.active.shape)} and squares has {shape}; "
                 "they must be (*stack, width) and (*stack,)"
             )
 
@@ -91,8 +123,8 @@ class SiteCounts:
         if activation.ndim < 2:
             raise ValueError(f"an activation has the shape (*stack, tokens, width), not {tuple(activation.shape)}")
         tokens, width = activation.shape[-2:]
-        # Sums of ones are exact in float32 up to 2²⁴, and much faster there than in int64; and a comparison that
-        # writes its ones as float32 takes half the time of one that writes booleans, which are converted then.
+        # Sums of ones are exact in float32 up to 2²⁴, and much faster than in int64. A comparison that writes ones in
+        # float32 takes half the time of one that writes booleans, which would have to be converted.
         exact = torch.float32 if max(tokens, width) < _EXACT_IN_FLOAT32 else torch.int64
         ones = torch.gt(activation, 0, out=torch.empty_like(activation, dtype=exact))
         per_token = ones.sum(-1).long()
@@ -104,42 +136,63 @@ class SiteCounts:
         return self.active.shape[-1]
 
     def merge(self, other: SiteCounts) -> SiteCounts:
-        """Both together: every field by the merge that it is declared with."""
+        """Return both together, each field merged as it is declared.
+
+        What one side did not count is ``None``, unless that side counted no tokens at all.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
         if self.active.shape != other.active.shape:
             raise ValueError(
                 f"counts of shapes {tuple(self.active.shape)} and {tuple(other.active.shape)} do not merge"
             )
-        merged: dict[str, Any] = {}
-        for each in fields(self):
-            mine, theirs = getattr(self, each.name), getattr(other, each.name)
-            # What one side did not count is unknown for both together.
-            merged[each.name] = None if mine is None or theirs is None else each.metadata["merge"](mine, theirs)
+        merged = self.merged_values(other)
+        if not self.tokens or not other.tokens:
+            counted_side = self if self.tokens else other
+            merged = {
+                name: merged[name] if item.of_layer else getattr(counted_side, name)
+                for name, item in self.declared().items()
+            }
         return SiteCounts(**merged)
 
-    def cpu(self) -> SiteCounts:
-        """The same on the CPU; counts of a GPU's tensors stay there until they are asked for."""
-        moved: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
-        for name, value in moved.items():
-            if isinstance(value, Tensor):
-                moved[name] = value.cpu()
-        return SiteCounts(**moved)
+    def all_reduce(self, group: Any = None) -> SiteCounts:
+        """Return the counts of all processes of a ``torch.distributed`` group together, on every process.
 
-    @property
+        Every process must call it for the same sites in the same order.
+
+        Raises:
+            ValueError: the processes counted different shapes.
+        """
+        from actratio.counting.distributed import all_reduce_counts
+
+        return all_reduce_counts(self, group)
+
+    @reading("Σk / T", note="the mean number of active neurons of a token", column=float)
     def active_mean(self) -> Tensor:
-        """Mean number of active neurons a token, float64, shape ``(*stack,)``."""
+        """Mean number of active neurons per token, float64, shape ``(*stack,)``."""
         return self.active.sum(-1).double() / self.tokens
 
-    @property
+    @reading(
+        "Σk / (T·N)",
+        note="the share of neuron outputs that are active. For `hidden` in a gated MLP by `nonzero`, it is what the down "
+        "projection can't skip. By `positive` on GELU or SiLU it doesn't show waste: outputs below zero are small, not zero",
+        column=float,
+    )
     def activation_ratio(self) -> Tensor:
         """Active neurons / neurons over the tokens counted, float64, shape ``(*stack,)``."""
         return self.active.sum(-1).double() / (self.tokens * self.width)
 
-    @property
+    @reading(
+        "√(Σk²/T − (Σk/T)²) / N",
+        note="how much tokens differ; it describes tokens, and is not the error of the estimate",
+        column=float,
+    )
     def ratio_std(self) -> Tensor | None:
         """Standard deviation over tokens (population, not sample) of a token's own ratio.
 
         √(Σk²/T − (Σk/T)²) / N with k the active neurons of a token; the difference is taken in
-        integers, T·Σk² − (Σk)², so that nothing cancels.
+        integers, T·Σk² − (Σk)², so that no digits are lost.
         """
         if self.squares is None:
             return None
@@ -151,32 +204,45 @@ class SiteCounts:
         variance = torch.tensor(per_pair, dtype=torch.float64, device=total.device)
         return variance.sqrt().view(total.shape) / self.width
 
-    @property
+    @reading(
+        "number of neurons active on none of T tokens",
+        note="with few tokens, many neurons look dead; see `rule_of_three`",
+        column=int,
+    )
     def dead(self) -> Tensor:
         """Number of neurons active on none of the tokens, int64, shape ``(*stack,)``."""
         return (self.active == 0).sum(-1)
 
-    @property
+    @reading("number of neurons active on at least 99 % of T tokens", note="0 if no token was counted", column=int)
     def always_on(self) -> Tensor:
         """Number of neurons active on at least 99 % of the tokens, int64, shape ``(*stack,)``."""
-        return (self.active * 100 >= ALWAYS_ON_PERCENT * self.tokens).sum(-1)
+        always = (self.active * 100 >= ALWAYS_ON_PERCENT * self.tokens).sum(-1)
+        return always if self.tokens else torch.zeros_like(always)
 
-    @property
+    @reading(
+        "Σk / (T·N) over the first tokens of sequences",
+        note="a first token (BOS, an attention sink) is often unlike the others, and short prompts give it much weight",
+        column=float,
+    )
     def first_ratio(self) -> float | None:
-        """Activation ratio of the first tokens of sequences alone; ``None`` if none was counted."""
+        """Activation ratio of the first tokens of sequences; ``None`` if none was counted."""
         return self._part(self.first_tokens, self.first_active)
 
-    @property
+    @reading("Σk / (T·N) over all other tokens", note="compare with `first_ratio`", column=float)
     def rest_ratio(self) -> float | None:
         """Activation ratio without the first tokens; ``None`` if nothing else was counted."""
         return self._rest(self.first_tokens, self.first_active)
 
-    @property
+    @reading(
+        "Σk / (T·N) over forward passes that continue a cache",
+        note="decoding is what an inference engine does one token at a time; measured inside a `Probe` around `generate`",
+        column=float,
+    )
     def decode_ratio(self) -> float | None:
-        """Activation ratio of decoding steps alone; ``None`` if there was none."""
+        """Activation ratio of decoding steps; ``None`` if there were none."""
         return self._part(self.decode_tokens, self.decode_active)
 
-    @property
+    @reading("Σk / (T·N) over all other forward passes", note="compare with `decode_ratio`")
     def prompt_ratio(self) -> float | None:
         """Activation ratio without the decoding steps; ``None`` if nothing else was counted."""
         return self._rest(self.decode_tokens, self.decode_active)
@@ -189,33 +255,57 @@ class SiteCounts:
             return None
         return self._part(self.tokens - tokens, self.active - active)
 
-    @property
+    @reading(
+        "neurons active for at least one of B tokens / N, over whole windows of B = 1, 2, 4, … 256 successive tokens of a sequence",
+        note="a kernel for a batch of B can skip 1 minus this",
+    )
     def union_ratio(self) -> Tensor | None:
         """For each of ``WINDOWS``, the share of neurons active for at least one token of a window, float64.
 
-        ``nan`` where no sequence was long enough.
+        NaN where no sequence was long enough.
         """
         if self.union is None or self.windows is None:
             return None
         return self.union.double() / (self.windows * self.width)
 
-    @property
+    @reading(
+        "Σᵢ (1 − (1 − pᵢ)ᴮ) / N",
+        note="the union if a neuron's activity on one token said nothing about the next token; if the measured union is "
+        "smaller, successive tokens share neurons",
+    )
     def independent_union_ratio(self) -> Tensor:
-        """What ``union_ratio`` would be if a neuron's firing on one token said nothing about the next.
+        """What ``union_ratio`` would be if a neuron's activity on one token said nothing about the next token.
 
         Σᵢ (1 − (1 − pᵢ)ᴮ) / N with pᵢ the share of tokens on which neuron i was active.
         """
         p = self.active.double() / self.tokens
         return torch.stack([(1 - (1 - p) ** window).mean() for window in WINDOWS])
 
-    @property
+    @reading(
+        "Σ\\|A∩B\\| / Σ\\|A∪B\\| over successive tokens",
+        note="how many neurons two successive tokens share. For an expert, successive tokens are those routed to it",
+        column=float,
+    )
     def overlap(self) -> float | None:
-        """Jaccard overlap of successive tokens, Σ|A∩B| / Σ|A∪B|; ``None`` without pairs, or without active neurons."""
+        """Jaccard overlap of successive tokens, Σ|A∩B| / Σ|A∪B|; ``None`` without pairs or active neurons."""
         if self.both is None or self.either is None or not self.either:
             return None
         return int(self.both) / int(self.either)
 
-    @property
+    @reading(
+        "tokens routed to an expert / tokens of its layer",
+        note="how evenly the router works; the sum over experts is the number of experts for each token. "
+        "`routed_share` × `activation_ratio` is an expert's density over all tokens",
+        column=float,
+    )
+    def routed_share(self) -> float | None:
+        """Share of its layer's tokens that were routed to an expert; ``None`` for other sites."""
+        return self.tokens / self.passed if self.passed else None
+
+    @reading(
+        "blocks of 16, 64, 256 successive neurons without an active one / blocks",
+        note="what hardware that skips blocks could skip, in the order that the neurons have",
+    )
     def idle_block_ratio(self) -> Tensor | None:
         """For each of ``BLOCKS``, the share of blocks without an active neuron, float64."""
         if self.idle_blocks is None:
@@ -223,9 +313,12 @@ class SiteCounts:
         blocks = torch.tensor([-(-self.width // block) for block in BLOCKS])
         return self.idle_blocks.double() / (blocks * self.tokens)
 
-    @property
+    @reading(
+        "1 − 0.05^(1/T) ≈ 3/T",
+        note="with 95 % confidence, a dead neuron is active on less than this share of tokens",
+    )
     def rule_of_three(self) -> float:
-        """With 95 % confidence a dead neuron fires on less than this share of tokens, 1 − 0.05^(1/T) ≈ 3/T.
+        """With 95 % confidence, a dead neuron is active on less than this share of tokens, 1 − 0.05^(1/T) ≈ 3/T.
 
         The exact form of the "rule of three" (Hanley & Lippman-Hand, JAMA 249, 1983).
         """

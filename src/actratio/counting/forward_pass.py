@@ -79,9 +79,9 @@ class ForwardPass:
             start = self._rows_seen[site.name, tensor] // tokens.batch
             if start + x.shape[1] <= tokens.length:
                 part = tokens.part(start, start + x.shape[1])
-        key = id(tokens), x.shape[:-1], start, site.turned
+        key = id(tokens), x.shape[:-1], start, site.sequence_first
         if key not in self._rows:
-            self._rows[key] = rows_of(x.shape, part, site.name, site.turned)
+            self._rows[key] = rows_of(x.shape, part, site.name, site.sequence_first)
         self._rows_seen[site.name, tensor] += x.shape[:-1].numel()
         return self._rows[key]
 

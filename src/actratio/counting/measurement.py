@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from actratio.counting.counts import SiteCounts
 from actratio.counting.kernels import reference
 from actratio.counting.magnitudes import Magnitudes
+from actratio.counting.tidy import READINGS, TidyRows, tidy_frame
 from actratio.errors import RunError
 from actratio.files import replacing, write_json, write_table
 from actratio.sites import Site
@@ -27,11 +28,10 @@ if TYPE_CHECKING:
 _DESCRIPTION = "measurement.json"
 _NEURONS = "neurons.safetensors"
 _TABLE = "sites.parquet"
-_FORMAT = 2
+_FORMAT = 3
 
 COLUMNS = (
-    "model", "site", "role", "layer", "position", "width", "activation", "tensor", "criterion", "tokens", "active_mean",
-    "activation_ratio", "ratio_std", "dead", "always_on", "first_ratio", "rest_ratio", "decode_ratio", "overlap", "routed_share",
+    "model", "site", "role", "layer", "position", "width", "activation", "tensor", "criterion", "tokens", *READINGS
 )  # fmt: skip
 """Columns of ``Measurement.to_frame()``, in order."""
 
@@ -116,7 +116,7 @@ class Measurement:
             what = f"{odd[0].name}, {odd[1]}, {odd[2]} is not in both" if odd else f"{len(mine)} rows and {len(theirs)}"
             raise RunError(f"measurements of different sites do not merge ({what}); measure both alike")
         rows = [
-            Row(a.site, a.tensor, a.criterion, _merged(a.counts, b.counts))
+            Row(a.site, a.tensor, a.criterion, a.counts.merge(b.counts))
             for a, b in zip(self.rows, other.rows, strict=True)
         ]
         asleep = {row.site.name for row in (*self.rows, *other.rows) if not row.counts.tokens}
@@ -129,37 +129,24 @@ class Measurement:
         return Measurement(self.model, rows, magnitudes, self.settings, self.provenance)
 
     def to_frame(self) -> pd.DataFrame:
-        """The tidy table, one row a site, tensor and criterion, with the columns of ``COLUMNS``."""
-        import pandas as pd
+        """Return the tidy table: one row for each site, tensor and criterion, with the columns of ``COLUMNS``."""
+        last = max((row.site.layer for row in self.rows), default=0)
+        return tidy_frame((self._tidy_rows(row, last) for row in self.rows), COLUMNS)
 
-        layers = max((row.site.layer for row in self.rows), default=0)
-        return pd.DataFrame([self._record(row, layers) for row in self.rows], columns=list(COLUMNS))
-
-    def _record(self, row: Row, last: int) -> tuple[Any, ...]:
-        site, counts = row.site, row.counts
-        std = counts.ratio_std
-        return (
-            self.model,
-            site.name,
-            site.role,
-            site.layer,
-            site.layer / last if last > 0 else 0.0,
-            site.width,
-            site.function,
-            row.tensor,
-            row.criterion,
-            counts.tokens,
-            float(counts.active_mean),
-            float(counts.activation_ratio),
-            float("nan") if std is None else float(std),
-            int(counts.dead),
-            int(counts.always_on) if counts.tokens else 0,
-            _or_nan(counts.first_ratio),
-            _or_nan(counts.rest_ratio),
-            _or_nan(counts.decode_ratio),
-            _or_nan(counts.overlap),
-            counts.tokens / counts.passed if counts.passed else float("nan"),
-        )
+    def _tidy_rows(self, row: Row, last: int) -> TidyRows:
+        site = row.site
+        before = {
+            "model": self.model,
+            "site": site.name,
+            "role": site.role,
+            "layer": site.layer,
+            "position": site.layer / last if last > 0 else 0.0,
+            "width": site.width,
+            "activation": site.function,
+            "tensor": row.tensor,
+            "criterion": row.criterion,
+        }
+        return TidyRows(before, row.counts, {})
 
     def save(self, path: str | Path) -> None:
         """Write a folder: ``measurement.json`` describes it, ``neurons.safetensors`` holds all integers, and
@@ -180,11 +167,7 @@ class Measurement:
         described = []
         for number, row in enumerate(self.rows):
             described.append({"site": asdict(row.site), "tensor": row.tensor, "criterion": row.criterion})
-            for each in fields(row.counts):
-                value = getattr(row.counts, each.name)
-                if value is not None:
-                    # A copy, because counts may share memory, which the format refuses.
-                    arrays[f"{number}.{each.name}"] = torch.as_tensor(value).clone()
+            arrays |= {f"{number}.{name}": value for name, value in row.counts.to_arrays().items()}
         kept = []
         for number, (key, magnitudes) in enumerate(self.magnitudes.items()):
             kept.append(list(key))
@@ -264,9 +247,9 @@ def load(path: str | Path) -> Measurement:
             raise ValueError("its files are of two measurements, of which one was not finished")
         rows = []
         for number, row in enumerate(described["rows"]):
-            found = {each.name: arrays.get(f"{number}.{each.name}") for each in fields(SiteCounts)}
-            counts = SiteCounts(**{name: _as_kept(name, value) for name, value in found.items()})
-            rows.append(Row(Site(**row["site"]), row["tensor"], row["criterion"], counts))
+            prefix = f"{number}."
+            own = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+            rows.append(Row(Site(**row["site"]), row["tensor"], row["criterion"], SiteCounts.from_arrays(own)))
         magnitudes = {
             (name, tensor): Magnitudes(arrays[f"magnitudes.{number}"])
             for number, (name, tensor) in enumerate(described["magnitudes"])
@@ -276,22 +259,6 @@ def load(path: str | Path) -> Measurement:
         raise RunError(f"{folder} is damaged ({error}); measure again") from None
 
 
-def _as_kept(name: str, value: Tensor | None) -> Any:
-    return int(value) if name in ("tokens", "first_tokens", "decode_tokens", "passed") and value is not None else value
-
-
 def _nothing(width: int) -> SiteCounts:
     empty = torch.zeros(0, width, dtype=torch.bool)
     return reference.count(empty, [], torch.zeros(0, dtype=torch.bool))
-
-
-def _merged(a: SiteCounts, b: SiteCounts) -> SiteCounts:
-    """An expert that one part did not reach was counted over no tokens there, whatever it counts."""
-    passed = None if a.passed is None or b.passed is None else a.passed + b.passed
-    if a.tokens and b.tokens:
-        return a.merge(b)
-    return replace(a if a.tokens else b, passed=passed)
-
-
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value

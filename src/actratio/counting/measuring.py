@@ -15,8 +15,7 @@ from actratio.counting.criteria import Criterion, parse_criterion
 from actratio.counting.measurement import Measurement
 from actratio.counting.probe import TENSORS, Probe
 from actratio.errors import SiteError
-from actratio.sites import call, choose, device_of, evaluating, trace
-from actratio.sites.find import Select
+from actratio.sites import Select, call, choose, device_of, evaluating, trace
 
 Progress = Callable[[int], None]
 """Called after every batch with the tokens (or examples) counted so far at the first site."""

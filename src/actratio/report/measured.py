@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from actratio.counting.counts import BLOCKS, WINDOWS
+from actratio.counting.co_activation import BLOCKS, WINDOWS
 from actratio.counting.measurement import Measurement, Row
 from actratio.report.findings import Findings, Table
 from actratio.report.measured_charts import measurement_charts

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from actratio.counting.counts import WINDOWS
+from actratio.counting.co_activation import WINDOWS
 from actratio.counting.measurement import Measurement, Row
 from actratio.laws.estimate import Estimate
 from actratio.report.chart import Chart, HeatMap, Series

@@ -1,13 +1,15 @@
-"""Where a model's MLP activations are; see the README beside this file for why it is done this way."""
+"""Finding the places where a model computes MLP activations; the README in this folder says how and why."""
 
-from actratio.sites.find import call, choose, evaluating, find_sites, force_eager, trace
+from actratio.sites.find import call, evaluating, find_sites, force_eager, trace
 from actratio.sites.inputs import device_of
+from actratio.sites.selection import Select, choose
 from actratio.sites.site import MEASURED, Group, Role, Site
 
 __all__ = [
     "MEASURED",
     "Group",
     "Role",
+    "Select",
     "Site",
     "call",
     "choose",

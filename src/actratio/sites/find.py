@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -15,19 +13,17 @@ from torch import nn
 
 from actratio.errors import SiteError
 from actratio.sites.flow import Flow
-from actratio.sites.parts import parts
+from actratio.sites.parts import shrink_inputs
 from actratio.sites.roles import block_of, role_of, unique, with_sleeping_experts
+from actratio.sites.selection import Select, choose
 from actratio.sites.site import MEASURED, Group, Site
-from actratio.sites.tokens import Tokens, arguments_of, is_turned
+from actratio.sites.tokens import Tokens, arguments_of, is_sequence_first
 from actratio.sites.values import Use, Value
-
-Select = str | Sequence[str] | Callable[[Site], bool] | None
-"""Globs over names (all of these), a function of a site, or ``None`` for the MLPs and the experts."""
 
 
 @dataclass
 class _Group:
-    """Uses of one activation with one down projection, over a forward pass."""
+    """All uses of one activation with one down projection in a forward pass."""
 
     value: Value
     use: Use | None
@@ -39,17 +35,16 @@ class _Group:
 def find_sites(model: nn.Module, inputs: Any = None, *, select: Select = None) -> list[Site]:
     """Find where a model computes activations, by following one forward pass.
 
-    The model is as it was afterwards: the pass runs in evaluation mode without gradients, through hooks and
-    a mode that end with it.
+    The pass runs in evaluation mode without gradients, and leaves the model unchanged.
 
     Args:
-        inputs: what the model is called with: a tensor, a tuple of positional arguments, or a mapping of
-            keyword arguments. Without, a few tokens, an image or the like are made up for models of transformers'.
-        select: which sites: globs over their names, a function of a ``Site``, or by default those of the roles
-            in ``MEASURED``. ``"*"`` selects all.
+        inputs: what to call the model with: a tensor, a tuple of positional arguments, or a mapping of keyword
+            arguments. If you leave it out, models from transformers get a few made-up tokens, an image or sound.
+        select: globs over the sites' names, a function of a ``Site``, or by default the roles in ``MEASURED``.
+            ``"*"`` selects all sites.
 
     Returns:
-        In the order of execution.
+        The sites in the order of execution.
 
     Raises:
         SiteError: nothing is selected, or the forward pass fails.
@@ -72,7 +67,7 @@ def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False) -> 
         inputs = made_up(model)
     # The original of a compiled module has the hooks' names, and runs the same Python.
     model = getattr(model, "_orig_mod", model)
-    *smaller, whole = parts(model, inputs, few_tokens)
+    *smaller, whole = shrink_inputs(model, inputs, few_tokens)
     for number, part in enumerate(smaller):
         try:
             sites, is_complete = _follow(model, part)
@@ -83,33 +78,8 @@ def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False) -> 
     return _follow(model, whole)[0]
 
 
-def choose(sites: Sequence[Site], select: Select) -> list[Site]:
-    """The sites that ``select`` means, in their order.
-
-    Raises:
-        SiteError: a glob, or all of them, match nothing.
-    """
-    if select is None:
-        chosen = [site for site in sites if site.role in MEASURED]
-        if not chosen:
-            raise SiteError(f"the model has no MLP; {_others(sites)}")
-        return chosen
-    if callable(select):
-        chosen = [site for site in sites if select(site)]
-        if not chosen:
-            raise SiteError(f"the selection holds none of the model's {len(sites)} sites; {_others(sites)}")
-        return chosen
-    globs = [select] if isinstance(select, str) else list(select)
-    if not globs:
-        raise SiteError("no sites are asked for; give a glob over their names, such as '*'")
-    for glob in globs:
-        if not any(fnmatch.fnmatchcase(site.name, glob) for site in sites):
-            raise SiteError(f"no site matches {glob!r}; {_nearest(glob, sites)}")
-    return [site for site in sites if any(fnmatch.fnmatchcase(site.name, glob) for glob in globs)]
-
-
 def call(model: nn.Module, inputs: Any) -> Any:
-    """Call a model with a tensor, a tuple of positional arguments or a mapping of keyword arguments."""
+    """Call a model with a tensor, a tuple of positional arguments, or a mapping of keyword arguments."""
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
@@ -172,7 +142,7 @@ def _tokens(model: nn.Module, inputs: Any) -> Tokens | None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; each module's own mode comes back afterwards."""
+    """Put the model in evaluation mode, and restore the mode of every module at the end of the block."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -183,17 +153,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def force_eager() -> AbstractContextManager[None]:
-    """Compiled code runs as the Python that it was made from, whose modules and functions can be seen."""
+    """Run compiled code as the Python that it was compiled from, whose modules and functions can be hooked."""
     stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
     return stance
 
 
 def _count_experts(group: _Group, use: Use, weights: Mapping[str, nn.Parameter]) -> None:
-    """Experts share a weight with three axes, of which each product takes one slice, or all at once."""
+    """Note how many experts share a weight with three axes; a product takes one expert's slice, or all at once."""
     weight, up = weights[use.weight.name], weights[use.value.stream.weight]
     if weight.ndim != 3 or use.axis == 1:  # a convolution's third axis is its kernel
         return
-    if up.ndim < 3 < use.columns.ndim:  # the heads of a state space, say, which one projection made
+    if up.ndim < 3 < use.columns.ndim:  # the heads of a state-space block, for example, which one projection made
         return
     group.experts = len(weight)
     if isinstance(use.weight.expert, int):
@@ -209,14 +179,14 @@ def _sites(
     flow: Flow,
     tokens: Tokens | None,
 ) -> list[Site]:
-    """``runs`` says how often each activation module ran."""
+    """Return the sites of all groups; ``runs`` says how often each activation module ran."""
     owners = [owner for owner, _, _, down in groups if down is not None]
     blocks: dict[str, int] = {}
     repeated = any(block_of(owner) for owner, _, _, down in groups if down is not None)
     found: list[Site] = []
     for (owner, module, up, down), group in groups.items():
-        # An MLP is one all the same whose output is a gate, or is gated.
-        scanned = group.value.foreign or any(path == owner and down not in made for path, made in flow.scans)
+        # An MLP whose output is a gate, or is gated, is still an MLP.
+        scanned = group.value.foreign or any(path == owner and down not in factors for path, factors in flow.scans)
         role = role_of(owner, module, down, experts=group.experts is not None, foreign=scanned, repeated=repeated)
         name = (
             owner
@@ -230,7 +200,7 @@ def _sites(
             name=name, role=role, function=group.value.function, width=_width(group), gated=group.value.hidden is not None, up=up, down=down,
             expert=None, layer=blocks.setdefault(block, len(blocks)) if role in MEASURED else -1, calls=group.calls, owner=owner,
             module=module, scope=_scope(owner, group, flow.ran), hidden_axis=_hidden_axis(group, weights),
-            turned=group.value.activation is not None and is_turned(group.value.activation.shape, tokens), direct=_is_direct(group, runs),
+            sequence_first=group.value.activation is not None and is_sequence_first(group.value.activation.shape, tokens), direct=_is_direct(group, runs),
         )  # fmt: skip
         if group.experts is None:
             found.append(site)
@@ -240,7 +210,7 @@ def _sites(
 
 
 def _hidden_axis(group: _Group, weights: Mapping[str, nn.Parameter]) -> int:
-    """The axis whose stride is that of the neurons' axis in the product; of an expert's slice where there are experts."""
+    """Return the neurons' axis in the weight, or in an expert's slice of it: the one with the stride it has in the product."""
     use = group.use
     if use is None:
         return -1
@@ -255,9 +225,9 @@ def _is_direct(group: _Group, runs: Mapping[str | None, int]) -> bool:
     use, value = group.use, group.value
     if use is None or value.module is None or group.experts is not None or use.axis != -1:
         return False
-    enters_as_it_is = value.hidden is None or use.entered is value.hidden
+    enters_unchanged = value.hidden is None or use.entered is value.hidden
     return (
-        enters_as_it_is
+        enters_unchanged
         and use.weight.name.rpartition(".")[0] == use.owner
         and runs[value.module] == group.calls
         and value.activation is not None
@@ -266,14 +236,14 @@ def _is_direct(group: _Group, runs: Mapping[str | None, int]) -> bool:
 
 
 def _width(group: _Group) -> int:
-    assert group.value.activation is not None  # a value without one was never noted
-    if group.use is not None and group.use.axis == 1:  # in groups, a weight has the channels of one group alone
+    assert group.value.activation is not None  # values without one are not noted
+    if group.use is not None and group.use.axis == 1:  # the weight of a grouped convolution has one group's channels
         return group.use.entered.shape[1]
     return group.use.columns.shape[-1] if group.use is not None else group.value.activation.shape[-1]
 
 
 def _scope(owner: str, group: _Group, ran: Set[str]) -> str:
-    """The smallest module around it that can be listened to: one whose hooks are called when it runs."""
+    """Return the path of the smallest module around a site whose hooks are called when it runs."""
     common = owner.split(".")
     if group.use is not None:
         up, down = (name.split(".")[:-1] for name in (group.value.stream.weight, group.use.weight.name))
@@ -286,18 +256,3 @@ def _scope(owner: str, group: _Group, ran: Set[str]) -> str:
     while common and ".".join(common) not in ran:
         common.pop()
     return ".".join(common)
-
-
-def _others(sites: Iterable[Site]) -> str:
-    listed = ", ".join(dict.fromkeys(f"{site.name} ({site.role}, {site.function})" for site in sites))
-    return (
-        f"its activations are {listed}: select them by name"
-        if listed
-        else "no activation function follows a linear layer"
-    )
-
-
-def _nearest(glob: str, sites: Sequence[Site]) -> str:
-    names = [site.name for site in sites]
-    near = get_close_matches(glob, names, n=3, cutoff=0.3) or names[:3]
-    return f"nearest: {', '.join(near)}" if near else "the model has no sites"

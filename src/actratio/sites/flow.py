@@ -1,19 +1,17 @@
 """Following the data of a forward pass: linear → activation → (⊙ up) → linear.
 
-``Flow`` is a ``TorchFunctionMode``: every torch function called below it passes through here, and what
-is known of a tensor goes with it from one call to the next.  When something that came out of a
-nonlinear function enters a matrix product with a weight, that is a ``Use``: the place where a zero
-of the activation would have spared work.  No list of architectures and no attribute names are
-involved.
+``Flow`` is a ``TorchFunctionMode``: every torch function that the model calls passes through it, and what is known of a
+function's inputs is noted for its outputs. When the output of a nonlinear function enters a matrix product with a
+weight, that is a ``Use``: the place where a zero of the activation would have saved work. No list of architectures and
+no attribute names are involved.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,111 +20,73 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from actratio.sites import functions
+from actratio.sites.factors import have_one_root, is_factor, is_nonlinear, scales_neurons
 from actratio.sites.followed import follow
+from actratio.sites.known import Known
+from actratio.sites.running import RunningModule, RunningModules
 from actratio.sites.values import Stream, Use, Value, Weight, cut, select
 
 
-@dataclass(frozen=True)
-class _Frame:
-    path: str
-    module: nn.Module
-    atomic: bool
-
-
 class Flow(TorchFunctionMode):
-    """Follow the data of what runs below it, and call ``on_use`` at every down projection.
+    """Follow the data of what runs inside the block, and call ``on_use`` at every down projection.
 
     >>> flow = Flow(model, print)                            # doctest: +SKIP
     >>> with torch.no_grad(), flow.modules(), flow:          # doctest: +SKIP
     ...     model(inputs)
 
     Attributes:
-        activations: every value that came out of a nonlinear function of a linear map, by the identity
-            of its tensor; for what never entered a product.
-        scans: where an activation was multiplied by data that is no linear map of the same input, whatever became of
-            the product: the path of the module, and the names of the weights that made the two, as far as they are known.
-        ran: paths of the modules whose hooks were called: no list of modules, and none whose ``forward`` was
-            called past them.
+        activations: every value that came out of a nonlinear function of a linear map, by the identity of its tensor;
+            for activations that never entered a product.
+        scans: where an activation was multiplied by data that is not a linear map of the same input, whatever became
+            of the product: the path of the module, and the names of the weights that made the two, as far as they are
+            known.
         multiplied: names of the weights that entered a product.
     """
 
     def __init__(self, model: nn.Module, on_use: Callable[[Use], None]) -> None:
         super().__init__()
-        self._names = {id(module): name for name, module in model.named_modules()}
-        self._weights = {id(parameter): name for name, parameter in model.named_parameters()}
         self._on_use = on_use
         self.activations: dict[int, Value] = {}
         self.scans: set[tuple[str, frozenset[str]]] = set()
-        self.ran: set[str] = set()
         self.multiplied: set[str] = set()
-        self._thread = threading.get_ident()
-        self._values: dict[int, Value] = {}
-        self._sources: dict[int, int] = {}
+        self._known = Known(model)
+        self._running = RunningModules(model, self._ran_atomic)
         self._first_use: dict[tuple[int, int], str] = {}
-        self._parts: dict[int, Weight] = {}
-        self._rows: dict[int, Tensor] = {}
-        self._alive: list[Tensor] = []
-        self._frames: list[_Frame] = []
+
+    @property
+    def ran(self) -> set[str]:
+        """Paths of the modules whose hooks were called."""
+        return self._running.ran
 
     @contextmanager
     def modules(self, inside: nn.Module | None = None) -> Iterator[None]:
         """Know which module is running, through hooks that end with the block.
 
         Args:
-            inside: the module that is running already.
+            inside: a module that is running already.
         """
-        if inside is not None:
-            self._frames.append(_Frame(self._names[id(inside)], inside, atomic=False))
-        enter = nn.modules.module.register_module_forward_pre_hook(self._enter)
-        leave = nn.modules.module.register_module_forward_hook(self._leave, always_call=True)
         follow(1)
         try:
-            yield
+            with self._running.hooks(inside):
+                yield
         finally:
             follow(-1)
-            enter.remove()
-            leave.remove()
             self.forget()
 
     def forget(self) -> None:
         """Let go of all tensors, between forward passes."""
-        known: tuple[Any, ...] = (self.activations, self._values, self._sources, self._first_use, self._parts)
-        for each in (*known, self._rows, self._alive, self._frames):
-            each.clear()
+        self.activations.clear()
+        self._first_use.clear()
+        self._known.forget()
 
-    def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if threading.get_ident() != self._thread:  # hooks of all modules hear other threads' too
-            return
-        path = self._names.get(id(module), self._owner())
-        self.ran.add(path)
-        inside = bool(self._frames) and self._frames[-1].atomic
-        self._frames.append(
-            _Frame(path, module, inside or functions.is_activation(module) or functions.is_norm(module))
-        )
-
-    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if threading.get_ident() != self._thread or not self._frames:
-            return
-        frame = self._frames.pop()
-        if (
-            self._atomic()
-            or not frame.atomic
-            or not (args and isinstance(args[0], Tensor) and isinstance(output, Tensor))
-        ):
-            return
-        value = self._values.get(id(args[0]))
+    def _ran_atomic(self, ran: RunningModule, given: Tensor, output: Tensor) -> None:
+        value = self._known.value(given)
         if value is None:
             return
-        if functions.is_activation(module):
-            self._activated(value, args[0], output, functions.function_name(module), frame.path)
+        if functions.is_activation(ran.module):
+            self._activated(value, given, output, functions.function_name(ran.module), ran.path)
         else:
-            self._set(output, value)
-
-    def _owner(self) -> str:
-        return self._frames[-1].path if self._frames else ""
-
-    def _atomic(self) -> bool:
-        return bool(self._frames) and self._frames[-1].atomic
+            self._known.set_value(output, value)
 
     def __torch_function__(
         self,
@@ -136,7 +96,7 @@ class Flow(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if self._atomic():  # what an activation module does inside is its own business
+        if self._running.atomic:  # the steps of an activation module are not followed
             return func(*args, **kwargs)
         name, in_place = functions.canonical_name(func)
         in_place = in_place or functions.writes(name, args, kwargs)
@@ -152,18 +112,18 @@ class Flow(TorchFunctionMode):
         elif name in functions.KNOWN and isinstance(output, Tensor):
             self._pointwise(name, args, kwargs, output)
         elif in_place and args:
-            self._values.pop(id(args[0]), None)
+            self._known.values.pop(id(args[0]), None)
         return output
 
     def _keep_before_writing(self, target: Tensor) -> None:
-        """A tensor that is about to be overwritten may be the activation that somebody wants to see."""
-        value = self._values.get(id(target))
+        """Copy an activation that is about to be overwritten."""
+        value = self._known.value(target)
         if value is not None and value.activation is target:
             kept = self.activations[value.origin] = replace(value, activation=target.clone())
-            self._set(target, kept)
+            self._known.set_value(target, kept)
 
     def _written(self, target: Any) -> None:
-        value = self._values.get(id(target))
+        value = self._known.value(target)
         if value is not None and value.activation is not None:
             self._activated(value, value.activation, target, value.function, value.module)
 
@@ -176,53 +136,50 @@ class Flow(TorchFunctionMode):
             return
         if not isinstance(source, Tensor):
             return
-        outputs = [each for each in functions.flat((output,)) if isinstance(each, Tensor)]
+        outputs = [part for part in functions.flat((output,)) if isinstance(part, Tensor)]
         weight = self._weight(source)
         if weight is not None:
-            for number, each in enumerate(outputs):
-                self._keep(each)
+            for number, part in enumerate(outputs):
                 index = number if name == "unbind" else functions.index_of(name, args, kwargs)
-                self._parts[id(each)] = select(weight, index, len(source) if source.ndim else 1)
+                self._known.set_part(part, select(weight, index, len(source) if source.ndim else 1))
             return
-        for each in outputs:
-            if each is not source:
-                self._select_rows(name, source, args, kwargs, each)
-        value = self._values.get(id(source))
+        for part in outputs:
+            if part is not source:
+                self._select_rows(name, source, args, kwargs, part)
+        value = self._known.value(source)
         if value is None:
-            self._keep(source)
-            for each in outputs:
-                self._keep(each)
-                self._sources[id(each)] = self._sources.get(id(source), id(source))
+            for part in outputs:
+                self._known.set_source(part, source)
             return
-        for number, each in enumerate(outputs):
+        for number, part in enumerate(outputs):
             if name not in functions.SPLITS and name != "index_select":
-                self._set(each, value)
+                self._known.set_value(part, value)
             elif value.activation is None:
                 # Perhaps the gate or the up half of a fused projection: a stream of its own.
                 stream = value.stream
-                self._set(each, Value(Stream(stream.data, stream.rows, stream.source, stream.weight)))
+                self._known.set_value(part, Value(Stream(stream.data, stream.rows, stream.source, stream.weight)))
             else:
-                self._set(each, cut(value, source, partial(_again, func, args[1:], kwargs, number)))
+                self._known.set_value(part, cut(value, source, partial(_again, func, args[1:], kwargs, number)))
 
     def _joined(self, parts: list[Any] | tuple[Any, ...], output: Any) -> None:
-        """cat and stack: known where all parts are one thing, or the outputs of experts that share a weight."""
-        values = [self._values.get(id(each)) for each in parts]
+        """Follow cat and stack, if all parts have one value, or are the outputs of experts that share a weight."""
+        values = [self._known.value(part) for part in parts]
         if not isinstance(output, Tensor) or not values or any(value is None for value in values):
             return
         known = [value for value in values if value is not None]
         streams = [value.stream for value in known]
         if all(value is known[0] for value in known):
-            self._set(output, known[0])
+            self._known.set_value(output, known[0])
         elif len({stream.weight for stream in streams}) == 1 and all(value.activation is None for value in known):
             every = [stream.rows for stream in streams if stream.rows is not None]
             rows = torch.cat(every) if len(every) == len(streams) else None
-            self._set(output, Value(Stream(streams[0].data, rows, object(), streams[0].weight)))
+            self._known.set_value(output, Value(Stream(streams[0].data, rows, object(), streams[0].weight)))
 
     def _select_rows(
         self, name: str, source: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> None:
-        """Remember which rows of a (tokens, features) tensor were taken, as a router's dispatch does."""
-        before = self._rows.get(id(source))
+        """Note which rows of a (tokens, features) tensor were taken, as a router's dispatch does."""
+        before = self._known.rows.get(id(source))
         rows = before
         index = functions.index_of(name, args, kwargs)
         if (
@@ -244,11 +201,10 @@ class Flow(TorchFunctionMode):
             rows = torch.arange(len(source), device=source.device) if before is None else before
             rows = rows.repeat_interleave(args[1])
         if rows is not None and output.ndim and len(output) == len(rows):
-            self._keep(output)
-            self._rows[id(output)] = rows
+            self._known.set_rows(output, rows)
 
     def _linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        operands = [each for each in (*functions.flat(args), *kwargs.values()) if isinstance(each, Tensor)]
+        operands = [operand for operand in (*functions.flat(args), *kwargs.values()) if isinstance(operand, Tensor)]
         if "addmm" in name or name == "baddbmm":
             operands = operands[1:]
         if len(operands) < 2 or not isinstance(output, Tensor):
@@ -264,72 +220,77 @@ class Flow(TorchFunctionMode):
         else:
             axis = 1 if name in functions.CONVOLUTION else -1
             if name == "einsum":
-                turned = functions.contracted_last(args)
-                if turned is None:
+                last = functions.contracted_last(args)
+                if last is None:
                     return
-                columns = columns if turned else columns.transpose(-1, -2)
+                columns = columns if last else columns.transpose(-1, -2)
             elif name not in functions.CONVOLUTION and name != "linear" and columns.ndim > 1:
                 columns = columns.transpose(-1, -2)
         self.multiplied.add(weight.name)
-        value = self._values.get(id(data))
+        value = self._known.value(data)
         if name in functions.CONVOLUTION:
             if columns.shape[1] == 1 and columns.shape[0] > 1:  # depthwise: neurons are not mixed
                 if value is not None:
-                    self._set(output, value)
+                    self._known.set_value(output, value)
                 return
             if math.prod(columns.shape[2:]) > 1:
                 return
         if value is not None and value.activation is not None:
             offsets = operands[2] if "grouped_mm" in name and len(operands) > 2 else None
-            # What enters several products is one activation: that of the first (a projection before its adapter).
+            # An activation that enters several products is counted at the first (a projection before its adapter).
             first = self._first_use.setdefault((value.origin, id(value.activation)), weight.name)
             if first == weight.name:
-                self._on_use(Use(value, data, self._owner(), weight, columns, axis, offsets))
-        rows = self._rows.get(id(data)) if value is None else value.stream.rows
-        source: object = self._sources.get(id(data), id(data))
+                self._on_use(Use(value, data, self._running.owner, weight, columns, axis, offsets))
+        rows = self._known.rows.get(id(data)) if value is None else value.stream.rows
+        source: object = self._known.source(data)
         if value is not None:
             source = value.stream if value.activation is None else value.origin
-        self._set(output, Value(Stream(data, rows, source, weight.name)))
+        self._known.set_value(output, Value(Stream(data, rows, source, weight.name)))
 
     def _pointwise(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
-        operands = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
-        known = [(each, value) for each in operands if (value := self._values.get(id(each))) is not None]
+        operands = [operand for operand in (*args, *kwargs.values()) if isinstance(operand, Tensor)]
+        known = [(operand, value) for operand in operands if (value := self._known.value(operand)) is not None]
         if not known:
-            weight = next((made for each in operands if (made := self._weight(each)) is not None), None)
-            if weight is not None and any(self._weight(each) and each.shape == output.shape for each in operands):
-                self._keep(output)
-                self._parts[id(output)] = weight  # a weight that is scaled or masked on its way
-            for each in operands:
-                if id(each) in self._rows and len(output) == len(self._rows[id(each)]):
-                    self._keep(output)
-                    self._rows[id(output)] = self._rows[id(each)]
+            weight = next((found for operand in operands if (found := self._weight(operand)) is not None), None)
+            if weight is not None and any(
+                self._weight(operand) and operand.shape == output.shape for operand in operands
+            ):
+                self._known.set_part(output, weight)  # a weight that is scaled or masked on its way
+            for operand in operands:
+                rows = self._known.rows.get(id(operand))
+                if rows is not None and len(output) == len(rows):
+                    self._known.set_rows(output, rows)
             return
         width = output.shape[-1] if output.ndim else 1
-        if width > 1 and output.ndim < 4:  # a weight for each row, from the router, say, leaves the neurons as they are
+        if (
+            width > 1 and output.ndim < 4
+        ):  # a weight for each row, from the router, say, changes nothing about the neurons
             known = [pair for pair in known if pair[0].shape[-1] > 1] or known
         strangers = [
-            each
-            for each in operands
-            if id(each) not in self._values
-            and self._weight(each) is None
-            and each.numel() > width
-            and each.shape[-1] > 1
-            and not _is_factor(each, output)
+            operand
+            for operand in operands
+            if id(operand) not in self._known.values
+            and self._weight(operand) is None
+            and operand.numel() > width
+            and operand.shape[-1] > 1
+            and not is_factor(operand, output)
         ]
         streams = {value.stream for _, value in known}
         if len(streams) == 1:
             scaled = name in functions.PRODUCT and known[0][1].activation is not None
-            scaled = scaled and any(_scales_neurons(each, output) for each in operands if each is not known[0][0])
+            scaled = scaled and any(
+                scales_neurons(operand, output) for operand in operands if operand is not known[0][0]
+            )
             self._one_stream(name, functions.is_relu(name, args, kwargs), known, strangers, scaled, output)
         elif name in functions.SUMS and output.ndim < 4 and all(value.activation is None for _, value in known):
             # A linear map and its adapter, or a linear map of two things.
             stream = known[0][1].stream
-            source = stream.source if _one_root(streams) else object()
-            self._set(output, Value(Stream(stream.data, stream.rows, source, stream.weight)))
+            source = stream.source if have_one_root(streams) else object()
+            self._known.set_value(output, Value(Stream(stream.data, stream.rows, source, stream.weight)))
         elif len(streams) == 2 and name in functions.PRODUCT:
             self._two_streams(known, output)
         else:
-            self._values.pop(id(output), None)
+            self._known.values.pop(id(output), None)
 
     def _one_stream(
         self,
@@ -340,33 +301,35 @@ class Flow(TorchFunctionMode):
         scaled: bool,
         output: Tensor,
     ) -> None:
-        tensor, value = max(known, key=lambda each: (each[1].activation is not None, each[1].hidden is not None))
-        if strangers and _is_factor(tensor, output):
-            self._values.pop(id(output), None)
+        tensor, value = max(known, key=lambda pair: (pair[1].activation is not None, pair[1].hidden is not None))
+        if strangers and is_factor(tensor, output):
+            self._known.values.pop(id(output), None)
         elif strangers and name not in ("masked_fill", "where"):
             if name in functions.PRODUCT and value.activation is not None:
                 self._gated(value, output, foreign=True, other=None)
             else:
-                self._values.pop(id(output), None)
-        elif name in functions.NONLINEAR or (len(known) > 1 and _bends(name, [each for _, each in known])):
+                self._known.values.pop(id(output), None)
+        elif name in functions.NONLINEAR or (len(known) > 1 and is_nonlinear(name, [other for _, other in known])):
             self._activated(value, tensor, output, f"{value.function}·{name}" if value.function else name, None)
         elif relu and value.activation is None:
             self._activated(value, tensor, output, "relu", None)
         elif name in functions.MOVES and value.activation is not None and value.hidden is None:
             self._activated(value, tensor, output, value.function, value.module)
         elif value.hidden is not None or scaled:
-            self._set(output, replace(value, hidden=output))
+            self._known.set_value(output, replace(value, hidden=output))
         else:
-            self._set(output, value)
+            self._known.set_value(output, value)
 
     def _two_streams(self, known: list[tuple[Tensor, Value]], output: Tensor) -> None:
-        values = [value for tensor, value in known if not _is_factor(tensor, output)]
+        values = [value for tensor, value in known if not is_factor(tensor, output)]
         if len(values) == 1:  # squeeze-and-excitation: each channel of an example has a factor
-            self._set(output, replace(values[0], hidden=output if values[0].activation is not None else None))
+            self._known.set_value(
+                output, replace(values[0], hidden=output if values[0].activation is not None else None)
+            )
             return
         gate = next((value for value in values if value.activation is not None), None)
         if gate is None:
-            self._values.pop(id(output), None)
+            self._known.values.pop(id(output), None)
             return
         up = next(value for value in values if value.stream is not gate.stream)
         self._gated(gate, output, foreign=gate.stream.source != up.stream.source, other=up.stream.weight)
@@ -374,76 +337,32 @@ class Flow(TorchFunctionMode):
     def _gated(self, value: Value, output: Tensor, foreign: bool, other: str | None) -> None:
         if foreign:
             self.scans.add((value.owner, frozenset({value.stream.weight, other or ""})))
-        self._set(output, replace(value, hidden=output, foreign=value.foreign or foreign))
+        self._known.set_value(output, replace(value, hidden=output, foreign=value.foreign or foreign))
 
     def _activated(self, value: Value, tensor: Tensor, output: Tensor, function: str, module: str | None) -> None:
         if value.activation is not None:  # one function written out in several steps
             self.activations.pop(value.origin, None)
         pre = tensor if value.activation is None else value.pre
         made = Value(
-            value.stream, output, None if output is pre else pre, function, self._owner(), module, origin=id(output)
+            value.stream,
+            output,
+            None if output is pre else pre,
+            function,
+            self._running.owner,
+            module,
+            origin=id(output),
         )
         self.activations[id(output)] = made
-        self._set(output, made)
+        self._known.set_value(output, made)
 
     def _weight(self, tensor: Tensor) -> Weight | None:
-        part = self._parts.get(id(tensor))
-        if part is not None:
-            return part
-        if not isinstance(tensor, nn.Parameter):
-            return None
-        name = self._weights.get(id(tensor))
-        if name is None and self._frames:  # one that has just taken the place of another (offloading)
-            frame = self._frames[-1]
-            own = (name for name, each in frame.module._parameters.items() if each is tensor)
-            name = next((f"{frame.path}.{each}" if frame.path else each for each in own), None)
-        return None if name is None else Weight(name)
-
-    def _set(self, tensor: Tensor, value: Value) -> None:
-        self._keep(tensor)
-        self._values[id(tensor)] = value
-
-    def _keep(self, tensor: Tensor) -> None:
-        """Hold the tensor: the identity of one that is gone may be given to another."""
-        self._alive.append(tensor)
-
-
-def _is_factor(tensor: Tensor, output: Tensor) -> bool:
-    """Whether what enters a product is one number for a whole row, or for a neuron of an example in all its places."""
-    return _scales_neurons(tensor, output) or (tensor.ndim > 0 and tensor.shape[-1] == 1 < output.shape[-1])
-
-
-def _scales_neurons(tensor: Tensor, output: Tensor) -> bool:
-    """(example, …, neuron) or, of images, (example, neuron, …), with one place instead of the output's many."""
-    if tensor.ndim != output.ndim or tensor.ndim < 3:
-        return False
-    places = (slice(1, -1), slice(2, None)) if tensor.ndim == 4 else (slice(1, -1),)
-    return any(math.prod(tensor.shape[each]) == 1 < math.prod(output.shape[each]) for each in places)
-
-
-def _bends(name: str, values: list[Value]) -> bool:
-    """Whether a product, a sum or a quotient of functions of one linear map is no linear function of it.
-
-    A sum of an activation and of what a scale made of it (global response normalisation) is that activation still.
-    """
-    origins = {value.origin for value in values}
-    return name in functions.PRODUCT or (len(origins) > 1 and origins != {0})
-
-
-def _one_root(streams: Iterable[Stream]) -> bool:
-    """Whether linear maps, perhaps of linear maps, read one thing in the end."""
-    roots = set()
-    for stream in streams:
-        while isinstance(stream.source, Stream):
-            stream = stream.source
-        roots.add(stream.source)
-    return len(roots) == 1
+        return self._known.weight(tensor, self._running.innermost)
 
 
 def _again(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], number: int, tensor: Tensor
 ) -> Tensor:
-    """The output, or the one of this number, of a function that is called with another first argument."""
+    """Call a function with another first argument, and return its output, or the output of this number."""
     output = func(tensor, *args, **kwargs)
     found: Tensor = output if isinstance(output, Tensor) else output[number]
     return found

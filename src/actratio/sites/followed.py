@@ -1,4 +1,4 @@
-"""Whether a forward pass is being followed, for code that would otherwise compute where it cannot be seen."""
+"""Whether a forward pass is being followed, for code that would otherwise compute where a ``Flow`` can't see it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _here = _Here()
 
 
 def is_followed() -> bool:
-    """Whether this thread runs below a ``Flow``."""
+    """Return whether a ``Flow`` is following this thread."""
     return _here.depth > 0
 
 
 def follow(more: int) -> None:
-    """Say that this thread enters (1) or leaves (-1) one."""
+    """Note that this thread enters (1) or leaves (-1) a ``Flow``."""
     _here.depth += more

@@ -1,7 +1,6 @@
 """The torch functions that a forward pass is followed through, by what they do to the data.
 
-Names, not function objects: ``torch.mul``, ``Tensor.mul``, ``Tensor.__mul__`` and ``Tensor.mul_`` are
-one thing here.
+They are compared by name, so ``torch.mul``, ``Tensor.mul``, ``Tensor.__mul__`` and ``Tensor.mul_`` are the same.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ NONLINEAR = _names(
     "tanhshrink threshold softplus softsign logsigmoid log_sigmoid sigmoid expit tanh erf exp log square pow abs sqrt rsqrt sin cos "
     "maximum minimum where special_expit atan arctan sinh cosh erfc gt ge lt le greater greater_equal less less_equal"
 )
-"""Functions of single neurons that are not affine: what comes out is an activation."""
+"""Functions of single neurons that are not affine; their output is an activation."""
 
 PRODUCT = _names("mul multiply")
 """A gate, a scale, or a function of one neuron written out, such as x · σ(x)."""
@@ -29,15 +28,15 @@ PRODUCT = _names("mul multiply")
 AFFINE = _names(
     "add sub rsub subtract div true_divide divide neg negative clamp clip masked_fill round nan_to_num floor ceil trunc"
 )
-"""What leaves the output of a linear map one."""
+"""Functions that keep the output of a linear map linear."""
 
 MOVES = AFFINE - _names("div true_divide divide masked_fill")
-"""Of these, what moves the numbers of an activation, so that what comes out is the activation; others scale it."""
+"""Affine functions that change which neurons of an activation are zero, so their output is the activation; others scale it."""
 
 LINEAR = _names(
     "linear matmul mm bmm addmm baddbmm einsum conv1d conv2d conv3d grouped_mm _grouped_mm grouped_mm_fallback"
 )
-"""Matrix products, which are linear maps where one side is a weight."""
+"""Matrix products, which are linear maps if one side is a weight."""
 
 CONVOLUTION = _names("conv1d conv2d conv3d")
 
@@ -48,10 +47,10 @@ ALIAS = _names(
     "__getitem__ __get__ pad repeat repeat_interleave layer_norm rms_norm group_norm batch_norm instance_norm normalize cat concat "
     "stack roll flip"
 )
-"""What moves, selects, casts or rescales neurons without mixing them."""
+"""Functions that move, select, cast or rescale neurons without mixing them."""
 
 SPLITS = _names("chunk split split_with_sizes tensor_split unbind narrow select __getitem__")
-"""Of these, what can cut a fused projection into its gate and its up half."""
+"""Functions that can cut a fused projection into its gate and its up half."""
 
 SUMS = _names("add sub rsub subtract")
 
@@ -66,13 +65,13 @@ _OPERATORS = {
 }  # fmt: skip
 _IN_PLACE_OPERATORS = _names("__imul__ __iadd__ __isub__ __itruediv__ __ipow__")
 
-# No functions of single neurons.
+# Modules that are not functions of single neurons.
 _NOT_ACTIVATIONS = _names("MultiheadAttention Softmax Softmax2d LogSoftmax Softmin GLU")
 _ACTIVATION_MODULES = ("torch.nn.modules.activation", "transformers.activations")
 
 
 def canonical_name(func: Callable[..., Any]) -> tuple[str, bool]:
-    """The name by which the sets above know a function, and whether it writes into its first argument."""
+    """Return the name that the sets above use, and whether the function writes into its first argument."""
     name = str(getattr(func, "__name__", type(func).__name__)).partition(".")[0]
     in_place = name in _IN_PLACE_OPERATORS or (name.endswith("_") and not name.endswith("__"))
     name = name.rstrip("_") if in_place and name not in _OPERATORS else name
@@ -80,7 +79,7 @@ def canonical_name(func: Callable[..., Any]) -> tuple[str, bool]:
 
 
 def writes(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a function is told to write into its first argument, or does so by its nature."""
+    """Return whether a call writes into its first argument, because it is told to or always does."""
     if kwargs.get("inplace") is True or name == "__setitem__":
         return True
     if "dropout" in name:
@@ -89,31 +88,31 @@ def writes(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Whether a module is an activation function of torch's or of transformers'."""
+    """Return whether a module is an activation function of torch or transformers."""
     kind = type(module)
     return kind.__module__ in _ACTIVATION_MODULES and kind.__name__ not in _NOT_ACTIVATIONS
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module normalises, by the name of its class."""
+    """Return whether a module normalises, by the name of its class."""
     return "norm" in type(module).__name__.lower() and next(module.children(), None) is None
 
 
 def function_name(module: nn.Module) -> str:
-    """``silu`` for ``nn.SiLU`` and for ``SiLUActivation``."""
+    """Return the name of an activation function: ``silu`` for ``nn.SiLU`` and ``SiLUActivation``."""
     return type(module).__name__.removesuffix("Activation").lower()
 
 
 def is_relu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """A clamp at zero is ReLU; at other bounds it is what keeps numbers small."""
+    """Return whether a call is ReLU: a clamp at zero; a clamp at other bounds keeps numbers small."""
     lowest = args[1] if len(args) > 1 else kwargs.get("min")
     return name in ("clamp", "clip") and not isinstance(lowest, Tensor) and lowest == 0
 
 
 def contracted_last(args: tuple[Any, ...]) -> bool | None:
-    """Whether an ``einsum`` of data and a weight sums over the weight's last axis (or its last but one).
+    """Return whether an ``einsum`` of data and a weight sums over the weight's last axis, or over its last but one.
 
-    ``None`` where it sums over others, or not over the data's last axis.
+    ``None`` if it sums over other axes, or not over the data's last axis.
     """
     left, arrow, right = str(args[0]).replace(" ", "").replace("...", "").partition("->")
     terms = left.split(",")
@@ -127,7 +126,7 @@ def contracted_last(args: tuple[Any, ...]) -> bool | None:
 
 
 def index_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What ``__getitem__`` or ``index_select`` selects along the first axis, if that is all it selects."""
+    """Return what ``__getitem__`` or ``index_select`` selects along the first axis, if it selects nothing else."""
     if name == "__getitem__" and len(args) > 1:
         return args[1]
     if name == "index_select":
@@ -137,9 +136,9 @@ def index_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def flat(values: Iterable[Any]) -> Iterator[Any]:
-    """The values in nested lists and tuples, one after the other."""
-    for each in values:
-        if isinstance(each, list | tuple):
-            yield from flat(each)
+    """Yield the values in nested lists and tuples, one after the other."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from flat(value)
         else:
-            yield each
+            yield value

@@ -1,4 +1,4 @@
-"""A small input for a model that was given none: what a model of transformers' says that it reads."""
+"""A small made-up input for a model from transformers, which says what it reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BATCH, _TOKENS = 1, 8
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model reads its inputs: where its first weights are or, if they wait elsewhere, where they will run."""
+    """Return the device of a model's inputs: that of its first weights or, if they are offloaded, where they will run."""
     for parameter in model.parameters():
         if parameter.device.type != "meta":
             return parameter.device
@@ -23,10 +23,10 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def made_up(model: nn.Module) -> dict[str, Any]:
-    """A mapping of keyword arguments for one forward pass.
+    """Return keyword arguments for one forward pass.
 
     Raises:
-        SiteError: a model that does not say what it reads.
+        SiteError: the model does not say what it reads.
     """
     config, reads = getattr(model, "config", None), getattr(model, "main_input_name", None)
     if config is None or reads is None:
@@ -35,7 +35,7 @@ def made_up(model: nn.Module) -> dict[str, Any]:
         )
     some = next(model.parameters(), torch.empty(0))
     device, dtype = device_of(model), some.dtype
-    # A cache is of no use to one pass, and some cannot be made for few layers.
+    # One pass needs no cache, and some caches can't be made for models with few layers.
     inputs: dict[str, Any] = {"use_cache": False} if hasattr(config, "use_cache") else {}
     if reads == "input_ids":
         inputs["input_ids"] = _tokens(config.get_text_config(), device)
@@ -48,7 +48,7 @@ def made_up(model: nn.Module) -> dict[str, Any]:
     elif reads == "input_values":
         inputs["input_values"] = torch.rand(_BATCH, 4000, device=device, dtype=dtype)
     else:
-        raise SiteError(f"{type(model).__name__} reads {reads!r}, which cannot be made up; give inputs")
+        raise SiteError(f"{type(model).__name__} reads {reads!r}, which can't be made up; give inputs")
     if getattr(config, "is_encoder_decoder", False):
         inputs["decoder_input_ids"] = _tokens(config.get_text_config(decoder=True), device)
     elif reads == "input_ids" and getattr(config, "vision_config", None) is not None and hasattr(model, "vision_model"):
@@ -57,7 +57,7 @@ def made_up(model: nn.Module) -> dict[str, Any]:
 
 
 def _tokens(config: Any, device: torch.device) -> Tensor:
-    """Distinct tokens, none of which is the padding or the end."""
+    """Return distinct tokens without the padding and the end token."""
     special = [getattr(config, name, None) for name in ("pad_token_id", "eos_token_id")]
     usable = [token for token in range(min(config.vocab_size, 100)) if token not in special]
     return torch.tensor([(usable * _TOKENS)[:_TOKENS]] * _BATCH, device=device)

@@ -20,14 +20,14 @@ eight tokens refuses eleven, and is then followed through a longer part.
 _TOKEN_ARGUMENTS = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids", "labels"})
 
 
-def parts(model: nn.Module, inputs: Any, few_tokens: bool) -> Iterator[Any]:
+def shrink_inputs(model: nn.Module, inputs: Any, few_tokens: bool) -> Iterator[Any]:
     """Yield smaller versions of a model's inputs, the smallest one first, and the inputs themselves last.
 
     Args:
         inputs: a tensor, a tuple of positional arguments, or a mapping of keyword arguments.
         few_tokens: whether to cut sequences of tokens too.
     """
-    sequences = few_sequences(inputs)
+    sequences = _few_sequences(inputs)
     if few_tokens:
         tokens = _few_tokens(model, inputs if sequences is None else sequences)
         if tokens is not None:
@@ -37,7 +37,7 @@ def parts(model: nn.Module, inputs: Any, few_tokens: bool) -> Iterator[Any]:
     yield inputs
 
 
-def few_sequences(inputs: Any) -> Any:
+def _few_sequences(inputs: Any) -> Any:
     """Return one or two examples of a larger batch, or ``None`` if they can't be cut out.
 
     There are never as many examples as tokens, because these two axes must be told apart.

@@ -1,4 +1,4 @@
-"""What a site is part of, by the names around it, and the sites that stand beside it."""
+"""What a site is part of, by the names around it, and the experts that no token reached."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from actratio.sites.site import Role, Site
 
 
 def role_of(owner: str, module: str | None, down: str | None, *, experts: bool, foreign: bool, repeated: bool) -> Role:
-    """A site's role.
+    """Return a site's role.
 
     Args:
         owner, module, down: as ``Site`` has them.
-        experts: whether its weights are several experts'.
+        experts: whether its weights belong to several experts.
         foreign: whether it belongs to a state-space scan or the like.
         repeated: whether the model has numbered blocks.
     """
@@ -40,12 +40,12 @@ def role_of(owner: str, module: str | None, down: str | None, *, experts: bool, 
 
 
 def _in_attention(owner: str) -> bool:
-    """Whether the nearest name that says what it is says attention: ``cross_attention.mlp`` is an MLP."""
+    """Return whether the last telling name in a path is attention's: ``cross_attention.mlp`` is an MLP."""
     for part in reversed(owner.lower().split(".")):
         if re.fullmatch(r"mlp|ffn?|feed_?forward|\w*hyper_?connection", part):
             return False
         words = part.split("_")
-        if words[-1] in ("block", "blocks", "layer", "layers"):  # what holds attention, and more
+        if words[-1] in ("block", "blocks", "layer", "layers"):  # contains attention, and more
             continue
         if any(word.startswith(("attn", "attention", "selfattn", "selfattention")) for word in words):
             return True
@@ -53,13 +53,13 @@ def _in_attention(owner: str) -> bool:
 
 
 def block_of(path: str) -> str:
-    """The path up to and including its first number: ``model.layers.3`` of ``model.layers.3.mlp``."""
+    """Return the path up to and including its first number: ``model.layers.3`` of ``model.layers.3.mlp``."""
     match = re.match(r"(?:.*?\.)?\d+(?=\.|$)", path)
     return match[0] if match else ""
 
 
 def with_sleeping_experts(sites: list[Site], modules: Mapping[str, nn.Module]) -> list[Site]:
-    """Experts that are modules of a list, and of which no token reached some, are all as those that were reached."""
+    """Add the experts in lists of modules that no token reached, copied from an expert that was reached."""
     known = {site.owner for site in sites}
     found: list[Site] = []
     for site in sites:
@@ -79,12 +79,12 @@ def with_sleeping_experts(sites: list[Site], modules: Mapping[str, nn.Module]) -
             found.insert(-1, _moved(site, f"{before}{number}", f"{before}{preceding}"))
             known.add(f"{before}{preceding}{after}")
             preceding -= 1
-        known |= {each.owner for each in found}
+        known |= {expert.owner for expert in found}
     return found
 
 
 def _moved(site: Site, old: str, new: str) -> Site:
-    """The site with all its paths under another expert's."""
+    """Return the site with its paths moved to another expert."""
 
     def moved(path: str) -> str:
         return re.sub(rf"^{re.escape(old)}(?=\.|$)", new, path)
@@ -101,7 +101,7 @@ def _moved(site: Site, old: str, new: str) -> Site:
 
 
 def unique(sites: list[Site]) -> list[Site]:
-    """A module may compute several activations of one kind: the second one's name ends with 2."""
+    """Number the names of several activations of one module: the second name ends with 2."""
     seen: Counter[str] = Counter()
     found = []
     for site in sites:

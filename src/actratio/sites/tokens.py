@@ -21,9 +21,9 @@ class Rows:
     """Rows to count, in the order of their sequences.
 
     Attributes:
-        index: which rows of the activation, or ``None`` for all in their order.
-        lengths: how many of them each sequence has.
-        first: bool, on the CPU, which of them are first tokens, or ``None`` where that means nothing.
+        index: which rows of the activation, or ``None`` for all of them in order.
+        lengths: number of rows of each sequence.
+        first: bool, on the CPU, which rows are first tokens, or ``None`` if rows have no order.
     """
 
     index: Tensor | None
@@ -36,11 +36,11 @@ class Tokens:
     """The tokens of one forward pass.
 
     Attributes:
-        batch, length: sequences, and tokens of each with padding.
-        keep: bool, (batch, length), what is no padding; ``None`` where all is kept.
-        continued: the pass goes on with sequences whose first tokens came before (a decoding step).
-        firsts: bool, (batch, length), on the CPU, the first tokens, of a part of the pass.
-        others: the model reads something else too (images, sound), whose rows are no tokens.
+        batch, length: number of sequences, and of tokens of each with padding.
+        keep: bool, (batch, length), false for padding; ``None`` if there is no padding.
+        continued: whether the pass continues sequences whose first tokens came in an earlier one (a decoding step).
+        firsts: bool, (batch, length), on the CPU, the first tokens, for a part of the pass.
+        others: whether the model also reads images or sound, whose rows are not tokens.
     """
 
     batch: int
@@ -52,18 +52,21 @@ class Tokens:
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any], prefix: str = "") -> Tokens | None:
-        """From a model's arguments by name; ``None`` if none of them is a sequence of tokens.
+        """Return the tokens in a model's arguments, or ``None`` if no argument is a sequence of tokens.
 
         Args:
-            prefix: ``"decoder_"`` for the decoder's.
+            prefix: ``"decoder_"`` for the decoder's tokens.
+
+        Raises:
+            SiteError: the attention mask doesn't say which tokens are padding.
         """
         given = arguments.get(f"{prefix}attention_mask")
         past = _cached(arguments.get("past_key_values"))
         mask = _checked(given, f"{prefix}attention_mask", past) if isinstance(given, Tensor) else None
         names = (f"{prefix}input_ids", f"{prefix}inputs_embeds", *["labels"] * bool(prefix))
         read = (arguments.get(name) for name in names)
-        ids = next((each for each in read if isinstance(each, Tensor) and each.ndim >= 2), None)
-        # Without text, a mask still says that something is padded.
+        ids = next((value for value in read if isinstance(value, Tensor) and value.ndim >= 2), None)
+        # Without text, a mask still says that something is padding.
         like = ids if ids is not None or prefix else mask
         if like is None:
             return None
@@ -77,16 +80,16 @@ class Tokens:
 
     @property
     def kept(self) -> int:
-        """How many tokens are no padding."""
+        """Number of tokens that are not padding."""
         return self.batch * self.length if self.keep is None else int(self.keep.sum())
 
     def part(self, start: int, stop: int) -> Tokens:
-        """Some successive tokens of each sequence."""
+        """Return some successive tokens of each sequence."""
         keep = None if self.keep is None else self.keep[:, start:stop]
         return Tokens(self.batch, stop - start, keep, self.continued, self.first()[:, start:stop], self.others)
 
     def first(self) -> Tensor:
-        """Bool, (batch, length), on the CPU: the first token of each sequence that is no padding."""
+        """Return which tokens are the first of their sequence that is not padding: bool, (batch, length), on the CPU."""
         if self.firsts is not None:
             return self.firsts
         if self.continued:
@@ -96,8 +99,8 @@ class Tokens:
         return (self.keep & (self.keep.cumsum(1) == 1)).cpu()
 
 
-def is_turned(shape: torch.Size, tokens: Tokens | None) -> bool:
-    """Whether an activation is (tokens, sequences, width): it cannot be seen where there are as many of both."""
+def is_sequence_first(shape: torch.Size, tokens: Tokens | None) -> bool:
+    """Return whether an activation is (tokens, sequences, width); ``False`` if there are as many tokens as sequences."""
     return (
         tokens is not None and len(shape) > 2 and shape[0] == tokens.length != tokens.batch and shape[1] == tokens.batch
     )
@@ -107,7 +110,7 @@ def _checked(mask: Tensor, name: str, past: int) -> Tensor | None:
     if mask.ndim > 2 and _pads_nothing(mask, past):
         return None
     if mask.ndim != 2 or (mask.is_floating_point() and bool(((mask != 0) & (mask != 1)).any())):
-        what = f"has the shape {tuple(mask.shape)}" if mask.ndim != 2 else "holds other numbers than 0 and 1"
+        what = f"has the shape {tuple(mask.shape)}" if mask.ndim != 2 else "has numbers other than 0 and 1"
         raise SiteError(
             f"{name} {what}, so it does not say which tokens are padding; give (batch, tokens) with 1 for a token and 0 "
             "for padding"
@@ -116,7 +119,7 @@ def _checked(mask: Tensor, name: str, past: int) -> Tensor | None:
 
 
 def _pads_nothing(mask: Tensor, past: int) -> bool:
-    """Whether the last query of each sequence attends to all that came before it and to itself.
+    """Return whether the last query of each sequence attends to itself and to everything before it.
 
     Args:
         mask: (batch, …, queries, keys), bool, or added to the scores.
@@ -125,31 +128,35 @@ def _pads_nothing(mask: Tensor, past: int) -> bool:
     return bool((attends[..., -1, :].sum(-1) == past + mask.shape[-2]).all())
 
 
-def rows_of(shape: torch.Size, tokens: Tokens | None, where: str, turned: bool = False) -> Rows:
-    """The rows of an activation of this shape, whose last axis is the neurons', read in order.
+def rows_of(shape: torch.Size, tokens: Tokens | None, where: str, sequence_first: bool = False) -> Rows:
+    """Return which rows of an activation are which tokens.
 
     Args:
-        turned: whether it is (tokens, sequences, width) where that cannot be seen.
+        shape: the activation's; its last axis is the neurons'.
+        where: the site's name, for errors.
+        sequence_first: whether it is (tokens, sequences, width), where the shape doesn't tell.
 
     Raises:
-        SiteError: some tokens are padding, but the rows are not the tokens.
+        SiteError: some tokens are padding, and the rows are not the tokens.
     """
     rows = shape[:-1].numel()
     if tokens is not None and rows == tokens.batch * tokens.length:
         first = tokens.first()
-        turned = is_turned(shape, tokens) or (turned and shape[0] == tokens.length == tokens.batch)
-        if tokens.keep is None and not turned:
+        sequence_first = is_sequence_first(shape, tokens) or (
+            sequence_first and shape[0] == tokens.length == tokens.batch
+        )
+        if tokens.keep is None and not sequence_first:
             return Rows(None, [tokens.length] * tokens.batch, first.flatten())
         keep = tokens.keep if tokens.keep is not None else torch.ones_like(first)
         index = keep.flatten().nonzero().flatten()
         first = first.flatten()[index.cpu()]
-        if turned:  # (length, batch, width): the rows of a sequence lie apart
+        if sequence_first:  # the rows of a sequence lie apart
             index = index % tokens.length * tokens.batch + index // tokens.length
         return Rows(index, keep.sum(1).tolist(), first)
     if tokens is not None and tokens.keep is not None and not tokens.others:
         raise SiteError(
-            f"{where} has {rows} rows for {tokens.batch} × {tokens.length} tokens, some of which are padding; "
-            "it cannot be told which rows are: measure it without padding"
+            f"{where} has {rows} rows for {tokens.batch} × {tokens.length} tokens, and some tokens are padding; "
+            "the rows that are padding can't be found, so measure without padding"
         )
     if len(shape) < 3:
         return Rows(None, [rows], None)
@@ -158,7 +165,7 @@ def rows_of(shape: torch.Size, tokens: Tokens | None, where: str, turned: bool =
 
 
 def routed_rows(which: Tensor, tokens: Tokens | None) -> Rows:
-    """The rows of an activation whose rows are the tokens ``which`` (rows,), as a router's dispatch gives them."""
+    """Return the rows of an expert's activation in the order of their tokens, where ``which`` (rows,) are the tokens."""
     if tokens is None:
         return Rows(None, [len(which)], None)
     order = which.argsort(stable=True)
@@ -170,7 +177,7 @@ def routed_rows(which: Tensor, tokens: Tokens | None) -> Rows:
 
 
 def arguments_of(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A call's arguments by name."""
+    """Return the arguments of a call by name."""
     try:
         bound = inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments
     except (TypeError, ValueError):
@@ -180,11 +187,11 @@ def arguments_of(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
 
 
 def _cached(past: Any) -> int:
-    """How many tokens a cache holds."""
+    """Return how many tokens a cache holds."""
     length = getattr(past, "get_seq_length", None)
     if length is None:
         return 0
     try:
         return int(length())
-    except ValueError:  # a cache of recurrent states alone, which counts no tokens
+    except ValueError:  # a cache of recurrent states only, which counts no tokens
         return int(getattr(past, "has_previous_state", lambda: False)())

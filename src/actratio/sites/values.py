@@ -16,9 +16,9 @@ class Stream:
 
     Attributes:
         data: what the linear map read.
-        rows: which token each row of ``data`` is, where rows were selected; ``None`` for all in order.
+        rows: which token each row of ``data`` is, where rows were selected; ``None`` for all rows in order.
         source: identity of what was read, through casts and views.
-        weight: name of the weight that made it.
+        weight: name of the linear map's weight.
     """
 
     data: Tensor
@@ -52,8 +52,8 @@ class Value:
         owner: path of the module in whose ``forward`` the function was called.
         module: path of the activation module, if the function is one.
         hidden: the product with an up projection, if there was one.
-        foreign: it was multiplied by data that is no linear map of the same input (a state-space scan, say).
-        origin: identity of the whole activation, of which some rows may have been selected since.
+        foreign: whether it was multiplied by data that is not a linear map of the same input, such as a state-space scan.
+        origin: identity of the whole activation, from which rows may have been selected since.
     """
 
     stream: Stream
@@ -76,7 +76,7 @@ class Use:
         entered: the tensor that entered.
         owner: path of the module that computed the product.
         weight: of the down projection.
-        columns: the tensor that was multiplied, turned so that axis −1 is the hidden one (axis 1 of a convolution).
+        columns: the weight as it was multiplied, transposed so that axis −1 is the hidden one (axis 1 of a convolution).
         axis: the hidden axis of ``entered``.
         offsets: of a grouped product: where each expert's rows end.
     """
@@ -91,12 +91,12 @@ class Use:
 
     @property
     def group(self) -> tuple[str, str | None, str, str]:
-        """As ``Site.group``."""
+        """The key of its site, as ``Site.group``."""
         return self.value.owner, self.value.module, self.value.stream.weight, self.weight.name
 
 
 def cut(value: Value, source: Tensor, take: Callable[[Tensor], Tensor]) -> Value:
-    """The value of a part of ``source``: its tensors of the same shape are cut alike, and so are its rows."""
+    """Return the value of a part of ``source``: tensors of its shape, and its rows, are cut in the same way."""
 
     def part(tensor: Tensor | None) -> Tensor | None:
         return take(tensor) if tensor is not None and tensor.shape == source.shape else tensor
@@ -105,7 +105,7 @@ def cut(value: Value, source: Tensor, take: Callable[[Tensor], Tensor]) -> Value
     rows = stream.rows
     if rows is not None and len(rows) == len(source):
         chosen = take(source)
-        if len(chosen) != len(source):  # else it was another axis that was cut
+        if len(chosen) != len(source):  # otherwise, another axis was cut
             rows = take(rows)
     return replace(
         value,
@@ -117,7 +117,7 @@ def cut(value: Value, source: Tensor, take: Callable[[Tensor], Tensor]) -> Value
 
 
 def select(weight: Weight, index: Any, experts: int) -> Weight:
-    """The weight of one of so many experts, or of one a row; a slice or a mask leaves it as it was."""
+    """Return the weight of one expert, or of one expert for each row; a slice or a mask returns it unchanged."""
     if isinstance(index, tuple):
         index = index[0] if index else None
     if weight.expert is not None or isinstance(index, bool):

@@ -1,8 +1,13 @@
-"""The hot loops behind a small interface; ``reference`` is their specification in plain torch."""
+"""The counting loops behind one function; ``reference`` is their specification in plain torch.
+
+A kernel is a module with ``supports(x, criterion)``, ``FIELDS`` (the fields of ``SiteCounts`` that it counts) and
+``count``. What a kernel does not support or count goes to the reference.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -32,7 +37,7 @@ def count(
 
     Args:
         x: activations; the tokens of a sequence lie one after another.
-        lengths: how many tokens each sequence has.
+        lengths: number of tokens of each sequence.
         first: bool, (tokens,), the first tokens of sequences, or ``None``.
         norms: (width,), ‖W_down[:, i]‖₂, for criteria with ``needs_norms``.
         co_activation: whether to count which neurons are active together: unions, overlap and idle blocks.
@@ -40,19 +45,30 @@ def count(
     """
     for kernel in _compiled():
         if kernel.supports(x, criterion):
-            found: tuple[SiteCounts, Magnitudes | None] = kernel.count(
+            counts, counted_magnitudes = kernel.count(
                 x, criterion, lengths, first, norms=norms, magnitudes=magnitudes, co_activation=co_activation
             )
-            return found
+            unknown = _unknown_fields(kernel, co_activation)
+            if unknown:
+                more = SiteCounts.from_mask(criterion.active(x, norms), lengths, first, unknown)
+                counts = replace(counts, **more)
+            return counts, counted_magnitudes
     counts = reference.count(criterion.active(x, norms), lengths, first, co_activation=co_activation)
     return counts, Magnitudes.of(x) if magnitudes else None
 
 
 @cache
+def _unknown_fields(kernel: ModuleType, co_activation: bool) -> frozenset[str]:
+    """Return the fields that a kernel does not list in its ``FIELDS``, which the reference counts instead."""
+    known: frozenset[str] = kernel.FIELDS
+    return SiteCounts.kernel_fields(co_activation) - known
+
+
+@cache
 def _compiled() -> list[ModuleType]:
-    """The fused passes, where Numba (the extra ``fast``) and Triton are installed; imported at the first count."""
-    found = []
+    """Return the kernels whose compilers are installed (the extra ``fast``), imported at the first count."""
+    kernels = []
     for name, needs in (("cpu", "numba"), ("cuda", "triton")):
         if find_spec(needs) is not None:
-            found.append(import_module(f"actratio.counting.kernels.{name}"))
-    return found
+            kernels.append(import_module(f"actratio.counting.kernels.{name}"))
+    return kernels

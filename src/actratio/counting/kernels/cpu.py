@@ -21,12 +21,21 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from actratio.counting.counts import WINDOWS, SiteCounts
+from actratio.counting.co_activation import WINDOWS
+from actratio.counting.counts import SiteCounts
 from actratio.counting.criteria import Above, Criterion, Nonzero, Positive, nearest
 from actratio.counting.magnitudes import BINS, SHIFT, Magnitudes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+FIELDS = frozenset(
+    {
+        "tokens", "active", "squares", "first_tokens", "first_active", "per_token", "windows", "union", "both", "either",
+        "idle_blocks",
+    }
+)  # fmt: skip
+"""Fields of ``SiteCounts`` that this kernel counts."""
 
 _WORD = 64
 _TABLES = 4

@@ -16,9 +16,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from actratio.counting.counts import BLOCKS, WINDOWS, SiteCounts
+from actratio.counting.co_activation import BLOCKS, WINDOWS
+from actratio.counting.counts import SiteCounts
 from actratio.counting.criteria import Above, Contribution, Criterion, Nonzero, Positive, nearest
 from actratio.counting.magnitudes import BINS, SHIFT, Magnitudes
+
+FIELDS = frozenset(
+    {
+        "tokens", "active", "squares", "first_tokens", "first_active", "per_token", "windows", "union", "both", "either",
+        "idle_blocks",
+    }
+)  # fmt: skip
+"""Fields of ``SiteCounts`` that this kernel counts."""
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _KINDS: dict[type[Criterion], int] = {Positive: 0, Nonzero: 1, Above: 2, Contribution: 3}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from actratio.counting.counts import SiteCounts
+from actratio.counting.tidy import TidyRows, tidy_frame
 from actratio.training import Architecture
 from actratio.training.trainer import SplitResult
 
@@ -23,6 +24,8 @@ TIDY_COLUMNS = (
     "split", "train_loss", "val_loss", "train_accuracy", "val_accuracy",
 )  # fmt: skip
 """Columns of a study's tidy table, in order."""
+
+_READINGS = ("active_mean", "activation_ratio", "ratio_std", "dead", "always_on")
 
 _NOT_COUNTED = -1
 
@@ -93,47 +96,37 @@ def from_tensors(arrays: dict[str, Tensor]) -> list[EpochResult]:
 def to_frame(
     history: list[EpochResult], *, study: str, dataset: str, architecture: Architecture, seeds: tuple[int, ...]
 ) -> pd.DataFrame:
-    """The tidy table: one row a seed, epoch, split and layer."""
-    import pandas as pd
-
+    """Return the tidy table: one row for each epoch, split, layer and seed."""
     spec = str(architecture)
     last = len(architecture.widths) - 1
-    rows = []
-    for each in history:
+    items = []
+    for epoch in history:
         for split in SPLITS:
-            counts: list[SiteCounts] = getattr(each, split).counts
-            for layer, count in enumerate(counts):
+            counts: list[SiteCounts] = getattr(epoch, split).counts
+            for layer, layer_counts in enumerate(counts):
                 logits = layer == last
-                mean, ratio, std = count.active_mean, count.activation_ratio, count.ratio_std
-                dead, always_on = count.dead, count.always_on
-                for index, seed in enumerate(seeds):
-                    rows.append(
-                        (
-                            spec,
-                            "logits" if logits else f"hidden.{layer}",
-                            layer,
-                            layer / last,
-                            count.width,
-                            "none" if logits else "relu",
-                            "logits" if logits else "activation",
-                            "positive",
-                            count.tokens,
-                            float(mean[index]),
-                            float(ratio[index]),
-                            float("nan") if std is None else float(std[index]),
-                            int(dead[index]),
-                            int(always_on[index]),
-                            study,
-                            dataset,
-                            spec,
-                            seed,
-                            each.epoch,
-                            each.step,
-                            split,
-                            float(each.train.loss[index]),
-                            float(each.val.loss[index]),
-                            float(each.train.accuracy[index]),
-                            float(each.val.accuracy[index]),
-                        )
-                    )
-    return pd.DataFrame(rows, columns=list(TIDY_COLUMNS))
+                before = {
+                    "model": spec,
+                    "site": "logits" if logits else f"hidden.{layer}",
+                    "layer": layer,
+                    "position": layer / last,
+                    "width": layer_counts.width,
+                    "activation": "none" if logits else "relu",
+                    "tensor": "logits" if logits else "activation",
+                    "criterion": "positive",
+                }
+                after = {
+                    "study": study,
+                    "dataset": dataset,
+                    "architecture": spec,
+                    "seed": list(seeds),
+                    "epoch": epoch.epoch,
+                    "step": epoch.step,
+                    "split": split,
+                    "train_loss": epoch.train.loss.tolist(),
+                    "val_loss": epoch.val.loss.tolist(),
+                    "train_accuracy": epoch.train.accuracy.tolist(),
+                    "val_accuracy": epoch.val.accuracy.tolist(),
+                }
+                items.append(TidyRows(before, layer_counts, after))
+    return tidy_frame(items, TIDY_COLUMNS, _READINGS)
