@@ -47,7 +47,7 @@ class Call(ctypes.Structure):
     stage: int  # what the threads compute: UP or DOWN
     next_part: int  # the first part that no thread has taken yet
 
-    _fields_ = [(name, ctypes.c_int64) for name in __annotations__]  # noqa: RUF012
+    _fields_ = [(name, ctypes.c_int64) for name in __annotations__]
 
 
 RECORD: Any = from_dtype(np.dtype(Call))
