@@ -1,14 +1,15 @@
-"""Products with sparse activations: ours, dense torch, the naive gather in torch, and the limit of the memory.
+"""Time products with sparse activations: the kernel, dense torch, a gather in torch, and the limit set by memory bandwidth.
 
-For each shape, type, batch and activation ratio: `plain` is the down projection alone, `gated` the up and the down projection of a
-gated MLP whose gates are given. Weights are those of many layers in turn, so that none is in the cache; activations are drawn anew.
+The rows are shapes, types, batch sizes and activation ratios. `plain` is the down projection. `gated` is the up and the down projection of
+a gated MLP whose gates are given. Each call uses the weights of the next of many layers, so that no weights are in the cache, and new
+activations.
 
-Each contestant multiplies by several layers, one after another (`ours`, `dense`, `gather`: medians of a product), and they take turns.
-`after dense` is one of our products right after a dense one, which has streamed its weights through the caches: Python's own objects
+Each contestant computes several products in a row (`ours`, `dense`, `gather`: median time of a product), and contestants take turns.
+`after dense` is a sparse product right after a dense one, which has streamed its weights through the caches. Python's own objects
 are then read from memory too.
 
-The ideal speed-up over dense torch is that of the bytes: 1 / (neurons needed by some example / neurons). The limit is the time that
-those bytes take at the bandwidth measured in the same run.
+The ideal speed-up over dense torch is the ratio of the bytes: 1 / (neurons that some example needs / neurons). The limit is the time that
+reading those bytes takes at the bandwidth that was measured in the same run.
 
     python benchmarks/sparse.py [--shapes 4096x16384] [--batches 1,4] [--json]
 """
@@ -28,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from actratio.sparse.kernels import dispatch as products
+from actratio.sparse.kernels.dispatch import prepare
 from actratio.sparse.layers import neuron_major
 from machine import bandwidth, machine, matmul_rate, show
 
@@ -37,10 +38,10 @@ RATIOS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 BATCHES = (1, 2, 4, 8, 16)
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 KINDS = ("plain", "gated")
-_BYTES = 600e6  # of weights, so that none is in the cache when its turn comes, and few of their pages' addresses
+_BYTES = 600e6  # of weights: too many for the caches and for the table of page addresses
 _DRAWS = 16
-_RUN = 8  # products of a contestant one after another
-_SECONDS = 2.0  # for a row
+_RUN = 8  # products of a contestant in a row
+_SECONDS = 2.0  # for each row of the table
 _LONG, _TOO_LONG = 0.02, 1.0
 
 
@@ -54,43 +55,46 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    shapes = [tuple(int(size) for size in each.split("x")) for each in arguments.shapes.split(",")]
+    shapes = [tuple(int(size) for size in shape.split("x")) for shape in arguments.shapes.split(",")]
     rate = bandwidth()
     rows = []
     for (features, width), name, kind in product(shapes, arguments.types.split(","), arguments.kinds.split(",")):
         layers = Layers(features, width, TYPES[name], kind)
-        for batch in (int(each) for each in arguments.batches.split(",")):
-            for ratio in (float(each) for each in arguments.ratios.split(",")):
+        for batch in (int(text) for text in arguments.batches.split(",")):
+            for ratio in (float(text) for text in arguments.ratios.split(",")):
                 rows.append({"kind": kind, "features": features, "width": width, "type": name, "batch": batch, "ratio": ratio,
                              **layers.race(batch, ratio, arguments.rounds, rate)})  # fmt: skip
                 print(rows[-1], file=sys.stderr, flush=True)
     goals = goals_of(rows)
-    made = {**machine(torch.device("cpu"), matmul_rate(torch.device("cpu"))), "bandwidth_gbs": round(rate / 1e9, 1)}
+    description = {
+        **machine(torch.device("cpu"), matmul_rate(torch.device("cpu"))),
+        "bandwidth_gbs": round(rate / 1e9, 1),
+    }
     if arguments.json:
-        print(json.dumps({"machine": made, "rows": rows, "goals": goals}))
+        print(json.dumps({"machine": description, "rows": rows, "goals": goals}))
         return
     show(rows, goals, 180)
 
 
 class Layers:
-    """Layers of one shape and type, one after another."""
+    """Layers of one shape and type, which are used in turn."""
 
     def __init__(self, features: int, width: int, dtype: torch.dtype, kind: str) -> None:
         self.width, self.features, self.dtype, self.kind = width, features, dtype, kind
         size = features * width * dtype.itemsize * (2 if kind == "gated" else 1)
         self.count = max(2, int(_BYTES / size))
-        some = torch.randn(width, features).to(dtype)
-        self.rows = [neuron_major(some.t().contiguous().t()) for _ in range(self.count)]
-        self.ups = [some.clone() for _ in range(self.count)] if kind == "gated" else []
+        weight = torch.randn(width, features).to(dtype)
+        self.rows = [neuron_major(weight.t().contiguous().t()) for _ in range(self.count)]
+        self.ups = [weight.clone() for _ in range(self.count)] if kind == "gated" else []
         self.products = [
-            products.prepare(rows, up=self.ups[place] if self.ups else None) for place, rows in enumerate(self.rows)
+            prepare(rows, up=self.ups[place] if self.ups else None) for place, rows in enumerate(self.rows)
         ]
         self.dense = [rows.t().contiguous() for rows in self.rows]
         self.turn = cycle(range(self.count))
         self.too_long: list[tuple[int, float]] = []
 
     def race(self, batch: int, ratio: float, rounds: int, rate: float) -> dict[str, float | None]:
-        """Times in microseconds, and what they say."""
+        """Return the median times in microseconds, and the ratios between them."""
         draws = [
             (torch.randn(batch, self.width) * (torch.rand(batch, self.width) < ratio)).to(self.dtype)
             for _ in range(_DRAWS)
@@ -108,7 +112,7 @@ class Layers:
             return time.perf_counter() - start
 
         def turn(name: str) -> list[float]:
-            """Some products one after another; of long ones, beside which Python does not matter, one."""
+            """Time several products in a row; only one if it is so long that Python's overhead doesn't matter."""
             seconds = [once(name)]
             while len(seconds) < _RUN and seconds[-1] < _LONG:
                 seconds.append(once(name))
@@ -119,7 +123,7 @@ class Layers:
                 del contestants["gather"]
             for name in list(contestants):
                 seconds = once(name)  # warms up
-                if name == "gather" and seconds > _TOO_LONG:  # timed once, and not again with more
+                if name == "gather" and seconds > _TOO_LONG:  # not again for larger batches or ratios
                     self.too_long.append((batch, ratio))
                     times[name].append(seconds)
                     del contestants[name]
@@ -132,7 +136,7 @@ class Layers:
                     times["after"].append(once("ours"))
                 if time.perf_counter() - began > _SECONDS:
                     break
-        middle = {name: median(each) * 1e6 if each else None for name, each in times.items()}
+        middle = {name: median(seconds) * 1e6 if seconds else None for name, seconds in times.items()}
         matrices = 2 if self.kind == "gated" else 1
         limit = needed * self.width * self.features * self.dtype.itemsize * matrices / rate * 1e6
         ours, after, dense, gather = (middle[name] for name in ("ours", "after", "dense", "gather"))
@@ -165,16 +169,16 @@ class Layers:
         return F.linear(h, self.dense[place])
 
     def _gather(self, h: Tensor, x: Tensor, place: int) -> Tensor:
-        """What one writes first: the rows that some example needs, copied and multiplied."""
+        """Copy the rows that some example needs, and multiply by them."""
         index = h.any(0).nonzero().flatten()
-        some = h[:, index]
+        needed = h[:, index]
         if self.kind == "gated":
-            some = some * F.linear(x, self.ups[place][index])
-        return some @ self.rows[place][index]
+            needed = needed * F.linear(x, self.ups[place][index])
+        return needed @ self.rows[place][index]
 
 
 def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What this is held to, over the rows that were run."""
+    """Return the goals that concern these rows, and whether they are met."""
 
     def goal(text: str, chosen: Callable[[dict[str, Any]], bool], value: str, least: float) -> list[dict[str, Any]]:
         values = [row[value] for row in rows if chosen(row)]
@@ -183,11 +187,11 @@ def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     def first(row: dict[str, Any]) -> bool:
         return bool(row["batch"] == 1 and 0.05 <= row["ratio"] <= 0.2)
 
-    found = []
+    goals = []
     for kind, name in product(KINDS, TYPES):
         for size in sorted({row["features"] for row in rows}):
             for column, how in (("of_ideal", ""), ("of_ideal_after_dense", " right after a dense product")):
-                found += goal(
+                goals += goal(
                     f"batch 1, {kind}, {name}, {size} features, 5 to 20 %: at least 85 % of the ideal speed-up over dense torch{how}",
                     lambda row, kind=kind, name=name, size=size: (  # type: ignore[misc]
                         first(row) and (row["kind"], row["type"], row["features"]) == (kind, name, size)
@@ -196,7 +200,7 @@ def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     0.85,
                 )
     return [
-        *found,
+        *goals,
         *goal("batch 1, 100 %: at most 3 % slower than dense torch", lambda row: row["batch"] == 1 and row["ratio"] == 1, "speedup", 0.97),
     ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The Triton products against dense ones: on a GPU where there is one, else in Triton's interpreter."""
+"""The CUDA kernel matches dense products in float64: on a GPU, or in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from actratio.sparse.kernels.product import Weights
 
-cuda = pytest.importorskip("actratio.sparse.kernels.cuda", reason="Triton is for Linux alone")
+cuda = pytest.importorskip("actratio.sparse.kernels.cuda", reason="Triton runs on Linux only")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 EPSILON = {torch.float32: 2.0**-20, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-9}
 
@@ -24,15 +25,6 @@ def _interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda.CUDAProduct, "device_type", DEVICE)
 
 
-def sparse(batch: int, width: int, ratio: float) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, width, generator=generator) * (torch.rand(batch, width, generator=generator) < ratio)
-
-
-def rand(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 def assert_close(found: Tensor, exact: Tensor, scale: Tensor) -> None:
     assert ((found.cpu().double() - exact).abs() <= EPSILON[found.dtype] * (scale + exact.abs()) + 1e-30).all()
 
@@ -41,11 +33,20 @@ def assert_close(found: Tensor, exact: Tensor, scale: Tensor) -> None:
 @pytest.mark.parametrize("batch", [1, 3, 16])
 @pytest.mark.parametrize(("width", "features", "ratio"), [(1, 1, 1.0), (600, 130, 0.1), (70, 33, 0.0), (512, 128, 1.0)])
 @pytest.mark.parametrize("full", [False, True])
-def test_down(dtype: torch.dtype, batch: int, width: int, features: int, ratio: float, full: bool) -> None:
-    hidden, rows = sparse(batch, width, ratio).to(dtype), rand(width, features).to(dtype)
-    bias = rand(features, seed=2).to(dtype) if full else None
-    thresholds = rand(width, seed=3).abs() if full else None
-    given = [None if each is None else each.to(DEVICE) for each in (bias, thresholds)]
+def test_cuda_kernel_down_matches_the_dense_product(
+    dtype: torch.dtype,
+    batch: int,
+    width: int,
+    features: int,
+    ratio: float,
+    full: bool,
+    randn: Callable[..., Tensor],
+    sparse_randn: Callable[..., Tensor],
+) -> None:
+    hidden, rows = sparse_randn(batch, width, ratio=ratio).to(dtype), randn(width, features).to(dtype)
+    bias = randn(features, seed=2).to(dtype) if full else None
+    thresholds = randn(width, seed=3).abs() if full else None
+    given = [None if weight is None else weight.to(DEVICE) for weight in (bias, thresholds)]
     found = cuda.CUDAProduct(Weights(rows.to(DEVICE), *given))(hidden.to(DEVICE), 0)
     kept = (
         hidden.double() if thresholds is None else torch.where(hidden.float().abs() <= thresholds, 0.0, hidden.double())
@@ -57,11 +58,13 @@ def test_down(dtype: torch.dtype, batch: int, width: int, features: int, ratio: 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("biased", [False, True])
-def test_gated(dtype: torch.dtype, batch: int, biased: bool) -> None:
-    gate, x = sparse(batch, 100, 0.2).to(dtype), rand(batch, 70).to(dtype)
-    up, rows = rand(100, 70, seed=2).to(dtype), rand(100, 40, seed=3).to(dtype)
-    up_bias, bias = (rand(100, seed=4).to(dtype), rand(40, seed=5).to(dtype)) if biased else (None, None)
-    given = [None if each is None else each.to(DEVICE) for each in (bias, None, up, up_bias)]
+def test_cuda_kernel_gated_matches_the_dense_product(
+    dtype: torch.dtype, batch: int, biased: bool, randn: Callable[..., Tensor], sparse_randn: Callable[..., Tensor]
+) -> None:
+    gate, x = sparse_randn(batch, 100, ratio=0.2).to(dtype), randn(batch, 70).to(dtype)
+    up, rows = randn(100, 70, seed=2).to(dtype), randn(100, 40, seed=3).to(dtype)
+    up_bias, bias = (randn(100, seed=4).to(dtype), randn(40, seed=5).to(dtype)) if biased else (None, None)
+    given = [None if weight is None else weight.to(DEVICE) for weight in (bias, None, up, up_bias)]
     found = cuda.CUDAProduct(Weights(rows.to(DEVICE), *given))(gate.to(DEVICE), 0, x.to(DEVICE))
     zero = torch.zeros(()).double()
     u = x.double() @ up.double().T + (zero if up_bias is None else up_bias.double())
@@ -71,18 +74,18 @@ def test_gated(dtype: torch.dtype, batch: int, biased: bool) -> None:
     assert_close(found, exact, 4 * (gate.double().abs() * scale) @ rows.double().abs() + added.abs())
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered")  # of columns beyond the last, which are not written
-@pytest.mark.parametrize("odd", [math.nan, math.inf])
-def test_nan_and_infinity_go_through(odd: float) -> None:
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # in columns beyond the last, which are not written
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_cuda_kernel_propagates_nan_and_infinity(value: float) -> None:
     hidden = torch.zeros(1, 40)
-    hidden[0, 33] = odd
+    hidden[0, 33] = value
     found = cuda.CUDAProduct(Weights(torch.ones(40, 3, device=DEVICE), None, torch.ones(40, device=DEVICE)))(
         hidden.to(DEVICE), 0
     ).cpu()
-    assert found.isnan().all() if math.isnan(odd) else torch.equal(found, torch.full((1, 3), odd))
+    assert found.isnan().all() if math.isnan(value) else torch.equal(found, torch.full((1, 3), value))
 
 
-def test_large_batches_are_left_to_dense_products() -> None:
+def test_cuda_kernel_returns_none_for_large_batches() -> None:
     assert cuda.CUDAProduct(Weights(torch.ones(4, 2, device=DEVICE)))(torch.ones(17, 4, device=DEVICE), 0) is None
 
 
@@ -94,8 +97,8 @@ from actratio.sparse.kernels import cuda
 
 def compile(kernel, pointers, integers, constants):
     signature = {**pointers, **{name: "i32" for name in integers}, **{name: "constexpr" for name in constants}}
-    made = triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", 90, 32))
-    assert "cubin" in made.asm
+    compiled = triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", 90, 32))
+    assert "cubin" in compiled.asm
 
 for kind in ("fp32", "bf16", "fp16"):
     for batch in (1, 16):
@@ -114,7 +117,7 @@ for kind in ("fp32", "bf16", "fp16"):
 """
 
 
-def test_it_compiles_for_gpus_also_where_there_is_none() -> None:
+def test_cuda_kernel_compiles_for_a_gpu_without_one() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     ran = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

@@ -1,0 +1,73 @@
+"""Sparse models under ``torch.compile``, and the operator that compiled code calls."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from actratio.sparse.crossover import ALWAYS
+from actratio.sparse.kernels import operator
+from tests.sparse.models import KINDS, X, dense_model, sparse_model
+
+
+def test_operator_does_not_keep_weights_alive() -> None:
+    rows = torch.randn(64, 32)
+    alive = weakref.ref(rows)
+    with torch.no_grad():
+        torch.ops.actratio.sparse_down(torch.ones(1, 64), rows, None, None, list(ALWAYS.ratios))
+    del rows
+    gc.collect()
+    assert alive() is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_model_matches_the_dense_model(kind: Callable[[], nn.Module]) -> None:
+    model = sparse_model(dense_model(kind))
+    with torch.no_grad():
+        expected = dense_model(kind)(X)
+        fast = torch.compile(model, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(fast(X), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(fast(X), expected, rtol=1e-5, atol=1e-5)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_model_under_autocast_matches_the_dense_model(kind: Callable[[], nn.Module]) -> None:
+    model, dense = sparse_model(dense_model(kind)), dense_model(kind)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        fast = torch.compile(model, backend="aot_eager")
+        torch.testing.assert_close(fast(X), dense(X), rtol=0.02, atol=0.02)
+    torch._dynamo.reset()
+
+
+@torch.no_grad()
+def test_operator_keeps_a_limited_number_of_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operator, "MAX_PRODUCTS", 3)
+    operator._products.clear()
+    weights = [torch.randn(8, 4) for _ in range(5)]
+    hidden = torch.randn(2, 8)
+
+    def call(rows: Tensor) -> None:
+        found = operator.sparse_down(hidden, rows, None, None, list(ALWAYS.ratios))
+        torch.testing.assert_close(found, hidden @ rows)
+
+    for rows in weights[:3]:
+        call(rows)
+    call(weights[0])  # now the first is used more recently than the second
+    for rows in weights[3:]:
+        call(rows)
+    assert [key[0] for key in operator._products] == [weights[i].data_ptr() for i in (0, 3, 4)]
+    call(weights[1])
+
+
+@torch.no_grad()
+def test_operator_notices_other_weights_at_the_same_address() -> None:
+    rows, hidden = torch.randn(8, 8), torch.randn(2, 8)
+    for same_memory in (rows, rows.t(), rows[:, :4], rows[:4]):
+        found = operator.sparse_down(hidden[:, : len(same_memory)], same_memory, None, None, list(ALWAYS.ratios))
+        torch.testing.assert_close(found, hidden[:, : len(same_memory)] @ same_memory)

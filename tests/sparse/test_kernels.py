@@ -1,0 +1,181 @@
+"""The CPU kernel matches dense products in float64."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from actratio.sparse.kernels.cpu import CPUProduct
+from actratio.sparse.kernels.product import Weights
+from actratio.sparse.layers import neuron_major
+
+EPSILON = {torch.float32: 2.0**-22, torch.bfloat16: 2.0**-7}
+
+
+def assert_close(found: Tensor, exact: Tensor, scale: Tensor) -> None:
+    """Assert equality up to rounding, relative to the sum of absolute terms."""
+    bound = EPSILON[found.dtype] * (scale + exact.abs()) + 1e-30
+    assert ((found.double() - exact).abs() <= bound).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    batch=st.integers(1, 35),
+    width=st.sampled_from([1, 7, 64, 65, 200]),
+    features=st.sampled_from([2, 6, 30, 2050]),
+    ratio=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    biased=st.booleans(),
+    has_thresholds=st.booleans(),
+)
+def test_cpu_kernel_down_matches_the_dense_product(
+    batch: int,
+    width: int,
+    features: int,
+    ratio: float,
+    dtype: torch.dtype,
+    biased: bool,
+    has_thresholds: bool,
+    randn: Callable[..., Tensor],
+    sparse_randn: Callable[..., Tensor],
+) -> None:
+    hidden, rows = sparse_randn(batch, width, ratio=ratio).to(dtype), randn(width, features).to(dtype)
+    bias = randn(features, seed=2).to(dtype) if biased else None
+    thresholds = randn(width, seed=3).abs() if has_thresholds else None
+    found = CPUProduct(Weights(rows, bias, thresholds))(hidden, batch * width)
+    assert found is not None
+    kept = hidden.double()
+    if thresholds is not None:
+        kept = torch.where(hidden.float().abs() <= thresholds, 0.0, kept)
+    added = 0 if bias is None else bias.double()
+    exact = kept @ rows.double() + added
+    assert_close(found, exact, kept.abs() @ rows.double().abs() + abs(added))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    batch=st.integers(1, 20),
+    width=st.sampled_from([1, 63, 130]),
+    inputs=st.sampled_from([2, 34, 1030]),
+    ratio=st.sampled_from([0.0, 0.1, 1.0]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    biased=st.booleans(),
+)
+def test_cpu_kernel_gated_matches_the_dense_product(
+    batch: int,
+    width: int,
+    inputs: int,
+    ratio: float,
+    dtype: torch.dtype,
+    biased: bool,
+    randn: Callable[..., Tensor],
+    sparse_randn: Callable[..., Tensor],
+) -> None:
+    gate, x = sparse_randn(batch, width, ratio=ratio).to(dtype), randn(batch, inputs).to(dtype)
+    up, rows = randn(width, inputs, seed=2).to(dtype), randn(width, 10, seed=3).to(dtype)
+    up_bias, bias = (randn(width, seed=4).to(dtype), randn(10, seed=5).to(dtype)) if biased else (None, None)
+    found = CPUProduct(Weights(rows, bias, None, up, up_bias))(gate, batch * width, x)
+    assert found is not None
+    zero = torch.zeros(())
+    u = x.double() @ up.double().T + (zero if up_bias is None else up_bias.double())
+    scale = x.double().abs() @ up.double().abs().T + (zero if up_bias is None else up_bias.double().abs())
+    added = zero if bias is None else bias.double()
+    exact = (gate.double() * u) @ rows.double() + added
+    assert_close(found, exact, 4 * (gate.double().abs() * scale) @ rows.double().abs() + added.abs())
+
+
+def test_cpu_kernel_returns_none_above_max_active() -> None:
+    hidden, rows = torch.ones(1, 4), torch.ones(4, 2)
+    assert CPUProduct(Weights(rows))(hidden, 3) is None
+    found = CPUProduct(Weights(rows))(hidden, 4)
+    assert found is not None
+    assert found.tolist() == [[4.0, 4.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("has_thresholds", [False, True])
+def test_cpu_kernel_propagates_nan_and_infinity(dtype: torch.dtype, value: float, has_thresholds: bool) -> None:
+    hidden = torch.zeros(2, 70, dtype=dtype)
+    hidden[1, 69] = value
+    rows = torch.ones(70, 4, dtype=dtype)
+    found = CPUProduct(Weights(rows, None, torch.ones(70) if has_thresholds else None))(hidden, 140)
+    assert found is not None
+    assert found[0].tolist() == [0.0] * 4
+    assert torch.equal(found[1], torch.full((4,), value, dtype=dtype)) or (math.isnan(value) and found[1].isnan().all())
+
+
+def test_cpu_kernel_with_changing_threads_and_concurrent_calls(
+    randn: Callable[..., Tensor], sparse_randn: Callable[..., Tensor]
+) -> None:
+    before = torch.get_num_threads()
+    product, inputs = (
+        CPUProduct(Weights(randn(512, 64))),
+        [sparse_randn(4, 512, ratio=0.3, seed=seed) for seed in range(8)],
+    )
+    expected = [x @ randn(512, 64) for x in inputs]
+    try:
+        for threads in (1, 2, 1):
+            torch.set_num_threads(threads)
+            found = product(inputs[0], 1 << 20)
+            torch.testing.assert_close(found, expected[0], rtol=1e-4, atol=1e-4)
+        wrong: list[int] = []
+
+        def work(number: int) -> None:
+            for _ in range(50):
+                found = product(inputs[number], 1 << 20)
+                if found is None or not torch.allclose(found, expected[number], rtol=1e-4, atol=1e-4):
+                    wrong.append(number)
+
+        workers = [threading.Thread(target=work, args=(number,)) for number in range(len(inputs))]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert wrong == []
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_cpu_kernel_with_fewer_openmp_threads_than_requested() -> None:
+    code = (
+        "import torch; torch.set_num_threads(4); from actratio.sparse.kernels import cpu, product; x, w = torch.ones(2, 300), torch.ones(300, 8);"
+        "p = cpu.CPUProduct(product.Weights(w)); print(p(x, 600).unique().tolist(), p(x[:1], 600).unique().tolist())"
+    )
+    environment = {**os.environ, "OMP_THREAD_LIMIT": "2"}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert ran.stdout.strip() == "[300.0] [300.0]", ran.stderr
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_neuron_major_weights_begin_at_a_large_page(dtype: torch.dtype, randn: Callable[..., Tensor]) -> None:
+    rows = randn(700, 900).to(dtype).t()
+    laid = neuron_major(rows)
+    assert torch.equal(laid, rows)
+    assert laid.is_contiguous()
+    assert laid.data_ptr() % (1 << 21) == 0
+
+
+CACHED = """
+from actratio.sparse.kernels import cpu, cpu_loops
+for zero in cpu._ZEROS.values():
+    compiled = cpu_loops.compile_for(zero)
+    print(compiled.multiply.cache_hits, compiled.body.cache_hits)
+"""
+
+
+def test_cpu_kernel_is_loaded_from_the_cache_in_a_new_process() -> None:
+    for dtype in (torch.float32, torch.bfloat16):  # compiles it now, if no process has before
+        CPUProduct(Weights(torch.ones(2, 2, dtype=dtype)))
+    ran = subprocess.run([sys.executable, "-c", CACHED], capture_output=True, text=True)
+    assert ran.stdout == "1 1\n1 1\n", ran.stderr
