@@ -13,6 +13,7 @@ import actratio
 from actratio import ActratioError, measure, predict_speed
 from actratio.counting.counts import SiteCounts
 from actratio.sparse import check_speed, plans
+from actratio.sparse.crossover import ALWAYS
 from actratio.sparse.planning import Plan
 from actratio.sparse.prediction import needed_share, random_activations
 from actratio.sparse.speed import LayerSpeed, verdict_of
@@ -129,6 +130,14 @@ def test_model_that_does_not_decode_is_refused() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     with pytest.raises(ActratioError, match="cannot be timed while it decodes"):
         predict_speed(model, measure(model, [torch.rand(2, 4)]))
+
+
+def test_sparse_model_is_refused(tiny_gpt2: TinyGPT2) -> None:
+    model = tiny_gpt2("relu")
+    measurement = measure(model, token_batches())
+    actratio.sparsify(model, measurement, crossover=ALWAYS)
+    with pytest.raises(ActratioError, match="is sparse already"):
+        predict_speed(model, measurement)
 
 
 def test_prediction_of_a_calibration_counts_neurons_above_thresholds(tiny_gpt2: TinyGPT2) -> None:

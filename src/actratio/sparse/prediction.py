@@ -16,7 +16,7 @@ from actratio.sites.inputs import device_of
 from actratio.sites.mlps import MLP
 from actratio.sparse.active import active_counts
 from actratio.sparse.autotune import layer_timer
-from actratio.sparse.conversion import densify, planning_inputs, sparsify
+from actratio.sparse.conversion import densify, planning_inputs, plans, sparsify
 from actratio.sparse.planning import Plan, plan
 from actratio.sparse.speed import LayerSpeed, Speed, SpeedCheck, SpeedPrediction, verdict_of
 from actratio.sparse.thresholds import Calibration
@@ -45,8 +45,11 @@ def predict_speed(
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
 
     Raises:
-        SiteError: no MLP, a measurement of another model or without the counts that are needed, or a model that doesn't decode.
+        SiteError: no MLP, a measurement of another model or without the counts that are needed, or a model that is sparse already
+            or doesn't decode.
     """
+    if any(item.kind != "dense" for item in plans(model)):
+        raise SiteError("the model is sparse already, so its dense speed cannot be timed; call actratio.densify first")
     handles, counts, limits = planning_inputs(model, measurement, thresholds, mlps)
     assert counts is not None  # a measurement, or a calibration, which has one
     planned = plan(handles, counts, limits)

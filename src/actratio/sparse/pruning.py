@@ -74,8 +74,8 @@ class Pruning:
             return "no neuron can be removed: in at least one MLP every neuron fired, or no MLP has true zeros"
         change = self.parameters / self.parameters_before - 1
         return (
-            f"{self.parameters_before:,} parameters became {self.parameters:,} ({change:+.1%}); the outputs on text that was not "
-            "measured are the same"
+            f"{self.parameters_before:,} parameters became {self.parameters:,} ({change:+.1%}); the outputs on the inputs that were "
+            "checked are the same"
         )
 
     def rows(self) -> list[dict[str, Any]]:
