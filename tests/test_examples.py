@@ -1,4 +1,4 @@
-"""The example scripts, a few steps of them, and the commands that they lead to."""
+"""The example scripts, run for a few steps, and the commands in their docstrings."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from .conftest import ROOT
 TEXT = "The quick brown fox jumps over the lazy dog, and the king of a faraway land laughs.\n"
 
 
-@pytest.mark.parametrize(("kind", "activation", "gated"), [("gpt2", "gelu_new", False), ("llama", "relu", True)])
-def test_a_small_model_is_trained_and_measured(kind: str, activation: str, gated: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model_type", "activation", "gated"), [("gpt2", "gelu_new", False), ("llama", "relu", True)])
+def test_train_small_saves_a_model_that_can_be_measured(
+    model_type: str, activation: str, gated: bool, tmp_path: Path
+) -> None:
     corpus, model = tmp_path / "corpus.txt", tmp_path / "model"
     corpus.write_text(TEXT * 40)
-    small = ["--steps", "3", "--width", "32", "--layers", "2", "--length", "16", "--vocabulary", "300"]
+    sizes = ["--steps", "3", "--width", "32", "--layers", "2", "--length", "16", "--vocabulary", "300"]
     script = [sys.executable, str(ROOT / "examples" / "train_small.py"), str(corpus), "--out", str(model)]
-    ran = subprocess.run(
-        [*script, "--type", kind, "--activation", activation, *small], capture_output=True, text=True, timeout=300
+    result = subprocess.run(
+        [*script, "--type", model_type, "--activation", activation, *sizes], capture_output=True, text=True, timeout=300
     )
-    assert ran.returncode == 0, ran.stderr
-    assert "held-out loss" in ran.stdout
+    assert result.returncode == 0, result.stderr
+    assert "held-out loss" in result.stdout
     measure = [sys.executable, "-m", "actratio.cli", "measure", str(model), "--text", str(corpus), "--packed", "--json"]
     measure += ["--length", "16", "--limit-tokens", "64", "--out", str(tmp_path / "m"), "--csv"]
-    ran = subprocess.run(measure, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    rows = json.loads(ran.stdout)["rows"]
+    result = subprocess.run(measure, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)["rows"]
     assert len(rows) == 2 * (1 + gated)
     assert {row["tokens"] for row in rows} == {64}
     header, *lines = (tmp_path / "m" / "gpt.csv").read_text().splitlines()

@@ -1,9 +1,8 @@
-"""Models of transformers', tiny and untrained: what is found in them, and what is refused."""
+"""Loading models of transformers, and the sites of tiny models with random weights."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,45 +11,30 @@ from typing import Any
 import pytest
 import torch
 
-from actratio import ActratioError, cli, find_sites, measure
-from actratio.models import load_model
+from actratio import ActratioError, find_sites, measure
+from actratio.models import load_model, load_tokenizer, model_fingerprint, with_decoder_inputs
 
-COMMON = {
-    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
-OWN: dict[str, dict[str, Any]] = {
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
-    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
-    "mixtral": {"num_local_experts": 4},
-    "gpt_oss": {"num_local_experts": 4},
-    "llama4_text": {"num_local_experts": 4, "intermediate_size_mlp": 48},
-}
+from .conftest import make_tiny_causal_lm as tiny  # noqa: F401, other test modules import it from here
 
-
-def tiny(kind: str) -> Any:
-    """A model for text that goes on, of a type that transformers knows."""
-    import transformers
-
-    torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(kind, **COMMON, **OWN.get(kind, {}))
-    return transformers.AutoModelForCausalLM.from_config(config)
+TinyCausalLM = Callable[[str], Any]
+SaveModel = Callable[[str], Path]
+BATCH = {"input_ids": torch.arange(1, 19).view(2, 9)}
 
 
 @pytest.fixture(scope="session")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder that a tiny model was saved to."""
+def save_model(tmp_path_factory: pytest.TempPathFactory, tiny_causal_lm: TinyCausalLM) -> SaveModel:
+    """Save a tiny model and return the folder: ``save_model("llama")``."""
 
-    def save(kind: str) -> Path:
-        folder = tmp_path_factory.mktemp(kind)
-        tiny(kind).save_pretrained(folder)
+    def save(model_type: str) -> Path:
+        folder = tmp_path_factory.mktemp(model_type)
+        tiny_causal_lm(model_type).save_pretrained(folder)
         return folder
 
     return save
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "role", "function", "width", "gated"),
+    ("model_type", "name", "role", "function", "width", "gated"),
     [
         ("gpt2", "transformer.h.{}.mlp", "mlp", "newgelu", 128, False),
         ("llama", "model.layers.{}.mlp", "mlp", "silu", 48, True),
@@ -60,77 +44,75 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         ("bert", "bert.encoder.layer.{}.intermediate", "mlp", "gelu", 48, False),
     ],
 )
-def test_dense_models(kind: str, name: str, role: str, function: str, width: int, gated: bool) -> None:
-    found = find_sites(tiny(kind))
-    assert [site.name for site in found] == [name.format(layer) for layer in range(2)]
-    assert {(site.role, site.function, site.width, site.gated, site.calls) for site in found} == {
+def test_sites_of_dense_models(
+    model_type: str, name: str, role: str, function: str, width: int, gated: bool, tiny_causal_lm: TinyCausalLM
+) -> None:
+    sites = find_sites(tiny_causal_lm(model_type))
+    assert [site.name for site in sites] == [name.format(layer) for layer in range(2)]
+    assert {(site.role, site.function, site.width, site.gated, site.calls) for site in sites} == {
         (role, function, width, gated, 1)
     }
 
 
 @pytest.mark.parametrize("implementation", ["eager", "batched_mm", "grouped_mm"])
-@pytest.mark.parametrize("kind", ["mixtral", "gpt_oss"])
-def test_experts_are_found_however_they_are_computed(kind: str, implementation: str) -> None:
-    model = tiny(kind)
+@pytest.mark.parametrize("model_type", ["mixtral", "gpt_oss"])
+def test_experts_are_sites_in_every_implementation(
+    model_type: str, implementation: str, tiny_causal_lm: TinyCausalLM
+) -> None:
+    model = tiny_causal_lm(model_type)
     model.set_experts_implementation(implementation)
-    found = find_sites(model)
-    assert [site.name for site in found] == [f"model.layers.{n}.mlp.experts.{e}" for n in range(2) for e in range(4)]
-    assert {(site.role, site.gated, site.calls) for site in found} == {("expert", True, 1)}
+    sites = find_sites(model)
+    assert [site.name for site in sites] == [f"model.layers.{n}.mlp.experts.{e}" for n in range(2) for e in range(4)]
+    assert {(site.role, site.gated, site.calls) for site in sites} == {("expert", True, 1)}
 
 
-def test_a_shared_expert_is_told_from_the_routed_ones() -> None:
-    roles = [site.role for site in find_sites(tiny("llama4_text"))]
+def test_shared_expert_has_its_own_role(tiny_causal_lm: TinyCausalLM) -> None:
+    roles = [site.role for site in find_sites(tiny_causal_lm("llama4_text"))]
     assert roles == (["expert"] * 4 + ["shared expert"]) * 2
 
 
-def test_a_state_space_model_has_no_mlp() -> None:
+def test_state_space_model_has_no_mlp(tiny_causal_lm: TinyCausalLM) -> None:
     with pytest.raises(ActratioError, match=r"the model has no MLP; its activations are .*state-space"):
-        find_sites(tiny("mamba"))
+        find_sites(tiny_causal_lm("mamba"))
 
 
-def test_the_command_lists_them(
-    saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_sites_command_lists_the_selected_experts(
+    save_model: SaveModel, run_command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = str(saved("mixtral"))
-    monkeypatch.setattr(sys, "argv", ["actratio", "sites", folder, "--sites", "*.experts.0,*.experts.3", "--json"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 0
+    assert run_command("sites", save_model("mixtral"), "--sites", "*.experts.0,*.experts.3", "--json") == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["name"] for row in rows] == [f"model.layers.{n}.mlp.experts.{e}" for n in range(2) for e in (0, 3)]
 
 
-def test_weights_in_pickle_are_loaded_only_when_asked_for(saved: Callable[[str], Path]) -> None:
-    folder = saved("llama")
+def test_pickle_weights_need_allow_pickle(save_model: SaveModel) -> None:
+    folder = save_model("llama")
     model = load_model(str(folder), device="cpu")
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(ActratioError, match="--allow-pickle"):
         load_model(str(folder), device="cpu")
-    again = load_model(str(folder), device="cpu", allow_pickle=True)
-    assert torch.equal(again.get_parameter("model.norm.weight"), model.get_parameter("model.norm.weight"))
+    unpickled = load_model(str(folder), device="cpu", allow_pickle=True)
+    assert torch.equal(unpickled.get_parameter("model.norm.weight"), model.get_parameter("model.norm.weight"))
 
 
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
         ("/nowhere", {}, "/nowhere is not a folder"),
-        ("owner/name", {}, "owner/name could not be loaded"),
+        ("owner/name", {}, "owner/name could not be loaded .*; check the folder or the hub id"),
         (".", {"dtype": "fp8"}, "no dtype 'fp8'"),
     ],
 )
-def test_what_cannot_be_loaded_is_one_sentence(name: str, options: dict[str, str], words: str) -> None:
+def test_load_model_rejects_missing_models_and_unknown_dtypes(name: str, options: dict[str, str], words: str) -> None:
     with pytest.raises(ActratioError, match=words) as raised:
         load_model(name, **options)  # type: ignore[arg-type]
     assert "\n" not in str(raised.value)
 
 
-def test_more_weights_than_free_memory_is_one_sentence_before_loading(
-    saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_model_checks_the_free_memory(save_model: SaveModel, monkeypatch: pytest.MonkeyPatch) -> None:
     import psutil
 
-    folder = saved("llama")
+    folder = save_model("llama")
     weights = sum(parameter.numel() for parameter in load_model(str(folder), device="cpu").parameters())
     for free, dtype, fits in (
         (4 * weights, "auto", True),
@@ -141,29 +123,66 @@ def test_more_weights_than_free_memory_is_one_sentence_before_loading(
         if fits:
             load_model(str(folder), device="cpu", dtype=dtype)
         else:
-            with pytest.raises(ActratioError, match=r"GB of weights and cpu has .* GB free"):
+            with pytest.raises(ActratioError, match=r"GB of weights but cpu has .* GB of free memory"):
                 load_model(str(folder), device="cpu", dtype=dtype)
 
 
-def test_a_model_spread_by_a_device_map_is_measured_alike(saved: Callable[[str], Path]) -> None:
-    folder = saved("llama")
-    batch = {"input_ids": torch.arange(1, 19).view(2, 9)}
-    whole = measure(load_model(str(folder), device="cpu"), [batch])
-    spread = load_model(str(folder), device_map="auto")
-    hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in spread.modules()]
-    found = measure(spread, [batch])
-    assert found.to_frame().equals(whole.to_frame().assign(model=found.model))
-    assert hooks == [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in spread.modules()]
+def count_hooks(model: torch.nn.Module) -> list[int]:
+    return [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "phi3", "mixtral"])
-def test_weights_that_wait_on_the_disk_are_known_when_they_come(
-    kind: str, saved: Callable[[str], Path], tmp_path: Path
+def test_measurement_is_the_same_with_a_device_map(save_model: SaveModel) -> None:
+    folder = save_model("llama")
+    expected = measure(load_model(str(folder), device="cpu"), [BATCH])
+    model = load_model(str(folder), device_map="auto")
+    hooks = count_hooks(model)
+    measurement = measure(model, [BATCH])
+    assert measurement.to_frame().equals(expected.to_frame().assign(model=measurement.model))
+    assert count_hooks(model) == hooks
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "phi3", "mixtral"])
+def test_measurement_is_the_same_with_disk_offload(
+    model_type: str, tiny_causal_lm: TinyCausalLM, tmp_path: Path
 ) -> None:
-    """Offloading puts other tensors in the place of a module's weights each time that it runs."""
+    """Offloading replaces the weights of a module by other tensors each time that the module runs."""
     from accelerate import disk_offload
 
-    batch = {"input_ids": torch.arange(1, 19).view(2, 9)}
-    whole = measure(tiny(kind).eval(), [batch])
-    offloaded = disk_offload(tiny(kind).eval(), str(tmp_path), execution_device=torch.device("cpu"))
-    assert measure(offloaded, [batch]).to_frame().equals(whole.to_frame())
+    expected = measure(tiny_causal_lm(model_type).eval(), [BATCH])
+    offloaded = disk_offload(tiny_causal_lm(model_type).eval(), str(tmp_path), execution_device=torch.device("cpu"))
+    assert measure(offloaded, [BATCH]).to_frame().equals(expected.to_frame())
+
+
+def test_encoder_decoder_batches_get_shifted_decoder_inputs() -> None:
+    import transformers
+
+    sizes = {"vocab_size": 64, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    model = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, decoder_start_token_id=0))
+    batch = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.tensor([[1, 1, 0]])}
+    (shifted,) = with_decoder_inputs(model, [batch])
+    assert shifted["input_ids"].tolist() == [[5, 6, 7]]
+    assert shifted["decoder_input_ids"].tolist() == [[0, 5, 6]]
+    assert shifted["decoder_attention_mask"].tolist() == [[1, 1, 0]]
+
+
+def test_other_batches_get_no_decoder_inputs(tiny_causal_lm: TinyCausalLM) -> None:
+    assert list(with_decoder_inputs(tiny_causal_lm("gpt2"), [BATCH])) == [BATCH]
+
+
+def test_load_tokenizer_reports_a_missing_tokenizer() -> None:
+    with pytest.raises(
+        ActratioError, match=r"tokenizer of owner/name could not be loaded .*; name another with --tokenizer"
+    ):
+        load_tokenizer("owner/name")
+
+
+def test_model_fingerprint_changes_with_one_byte(save_model: SaveModel) -> None:
+    folder = save_model("gpt2")
+    before = model_fingerprint(str(folder))
+    assert model_fingerprint(str(folder)) == before
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    assert model_fingerprint(str(folder)) != before

@@ -1,4 +1,4 @@
-"""Which device to compute on, by its name."""
+"""Choose the device to compute on, by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def device_named(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ActratioError(f"there is no device {name!r}; use auto, cpu or cuda") from None
+        raise ActratioError(
+            f"there is no device {name!r}; use auto, cpu, cuda or another device name of PyTorch"
+        ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ActratioError(f"the device {name} was requested, but PyTorch finds no GPU on this machine; use cpu")
     return device

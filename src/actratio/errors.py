@@ -1,54 +1,54 @@
-"""Every error that a user's input can cause.
+"""The errors that a user's input can cause.
 
 ::
 
     ActratioError
-    ├── ArchitectureError   a specification of widths that cannot be read or does not fit the data
-    ├── CriterionError      a criterion that cannot be read
-    ├── DataError           a data set that is missing, damaged or not what it should be
-    ├── FitError            points through which no law can be fitted
-    ├── ModelError          a model that cannot be loaded
-    ├── RunError            a results folder that cannot be used: other settings, damaged, none there
-    └── SiteError           a model whose MLPs cannot be found, or not those that were asked for
+    ├── ArchitectureError   the layer widths are invalid or do not match the data
+    ├── CriterionError      the criterion is invalid
+    ├── DataError           the data set is missing, damaged or invalid
+    ├── FitError            no law can be fitted to the points
+    ├── ModelError          the model cannot be loaded
+    ├── RunError            the results folder is missing, damaged or has other settings
+    └── SiteError           the model's MLPs, or the ones that were asked for, cannot be found
 
-The message is one sentence that names the input, what is wrong with it and what would be right.
-The command line prints it and ends with exit status 2.
+Each message is one sentence: what was given, what is wrong with it, and what to do. The command line prints it and exits
+with status 2.
 """
 
 
 class ActratioError(Exception):
-    """Root of the tree; catch this one."""
+    """Base class of all errors of this package. Catch it to catch all of them."""
 
 
 class ArchitectureError(ActratioError):
-    """A specification of widths that cannot be read or does not fit the data."""
+    """The layer widths are invalid or do not match the data."""
 
 
 class CriterionError(ActratioError):
-    """A criterion that cannot be read."""
+    """The criterion is invalid."""
 
 
 class DataError(ActratioError):
-    """A data set that is missing, damaged or not what it should be."""
+    """The data set is missing, damaged or invalid."""
 
 
 class FitError(ActratioError):
-    """Points through which no law can be fitted."""
+    """No law can be fitted to the points."""
 
 
 class ModelError(ActratioError):
-    """A model that cannot be loaded."""
+    """The model cannot be loaded."""
 
 
 class RunError(ActratioError):
-    """A results folder that cannot be used."""
+    """The results folder is missing, damaged or has other settings."""
 
 
 class SiteError(ActratioError):
-    """A model whose MLPs cannot be found, or not those that were asked for."""
+    """The model's MLPs, or the ones that were asked for, cannot be found."""
 
 
 def short(value: object, longest: int = 40) -> str:
-    """``value`` as an error repeats it: on one line, and cut where it is long."""
+    """Return ``value`` as text on one line, cut to ``longest`` characters, for an error message."""
     line = " ".join(str(value).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"

@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a killed run, never meets half of one."""
+"""Read and write files. A file is replaced only when it is complete, so an interrupted run leaves no partial file."""
 
 from __future__ import annotations
 
@@ -21,16 +21,24 @@ _TEMPORARY = re.compile(r"\.\d+\.")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` to write to; move it into place if the block succeeds.
+    """Write a file under a temporary name, and move it to ``path`` if the block succeeds.
 
     >>> with replacing(path) as temporary:      # doctest: +SKIP
-    ...     temporary.write_text("whole or not at all")
+    ...     temporary.write_text("content")
+
+    Yields:
+        The temporary path, in the same folder and with the same extension.
+
+    Raises:
+        RunError: the folder cannot be created.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{path.parent} cannot be made a folder ({error.strerror}); choose another with --out") from None
-    # The ending stays, because some writers choose the format by it.
+        raise RunError(
+            f"the folder {path.parent} cannot be created ({error.strerror}); choose another with --out"
+        ) from None
+    # Keep the extension, because some writers choose the format by it.
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary
@@ -40,25 +48,28 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file has the name of one that was being written."""
+    """Return whether ``name`` is a temporary name of ``replacing``."""
     return _TEMPORARY.match(name) is not None
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that a killed process left in ``folder`` and below; only for the folder's one user."""
+    """Remove the temporary files of a killed process from ``folder`` and its subfolders.
+
+    No other process may write to the folder at the same time.
+    """
     for path in [*folder.glob(".*"), *folder.glob("*/.*")]:
         if is_temporary(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` as indented JSON."""
+    """Write ``content`` as indented JSON in UTF-8."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_table(path: Path, frame: pd.DataFrame, metadata: dict[str, Any]) -> None:
-    """Write a Parquet table with ``metadata`` (as JSON) in its schema."""
+    """Write a Parquet table, with ``metadata`` as JSON in its schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -71,16 +82,16 @@ def write_table(path: Path, frame: pd.DataFrame, metadata: dict[str, Any]) -> No
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    """Write a CSV with every digit of its numbers."""
+    """Write a CSV with full precision."""
     with replacing(path) as temporary:
         frame.to_csv(temporary, index=False)
 
 
 def read_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read what ``write_table`` wrote: the frame and the metadata (empty if it has none).
+    """Read a table that ``write_table`` wrote, and return the frame and the metadata (empty if there is none).
 
     Raises:
-        RunError: not a Parquet file.
+        RunError: the file cannot be read, or is not a Parquet file.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -88,6 +99,6 @@ def read_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise RunError(f"{path} cannot be read as a Parquet table ({error}); it is damaged or something else") from None
+        raise RunError(f"{path} cannot be read as a Parquet table ({error}); check the file") from None
     metadata = (table.schema.metadata or {}).get(_METADATA_KEY, b"{}")
     return table.to_pandas(), json.loads(metadata)

@@ -1,4 +1,4 @@
-"""Models of transformers' by hub id or folder, loaded without executing anything from the data."""
+"""Load models of transformers by hub id or folder, without executing code that comes with them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from actratio.devices import device_named
-from actratio.errors import ModelError
+from actratio.errors import ModelError, short
 from actratio.sites import device_of
 
 DTYPES = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Names of dtypes; ``auto`` is what the weights were saved in."""
+"""Dtypes by name; ``auto`` is the dtype in which the weights were saved."""
 
-
-_PROBED_BYTES = 1 << 20
+_PROBED_BYTES = 1 << 20  # bytes at each end of a file that the fingerprint covers
+_MAX_REASON_SHOWN = 200  # characters of another library's message that an error message shows
 
 
 def load_model(
@@ -31,30 +31,32 @@ def load_model(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
 ) -> nn.Module:
-    """Load the model that a folder or a hub id holds, with the class that it was saved from, in evaluation mode.
+    """Load a model in evaluation mode, with the class that it was saved from.
 
     Args:
-        dtype: one of ``DTYPES``.
-        device: ``auto``, ``cpu``, ``cuda`` or as torch has them.
-        device_map: as transformers has it, to spread a model over devices; takes the place of ``device``.
-        trust_remote_code: run Python that comes with the model.
-        allow_pickle: load weights that are not safetensors, with ``weights_only``.
+        name: a folder or a hub id, ``owner/name``.
+        dtype: a key of ``DTYPES``.
+        device: ``auto``, ``cpu``, ``cuda`` or another device name of PyTorch.
+        device_map: passed to transformers, to split the model over several devices; overrides ``device``.
+        trust_remote_code: run Python code that comes with the model.
+        allow_pickle: also load weights that are not in safetensors, with ``weights_only``.
 
     Raises:
-        ModelError: transformers is not installed, no such model, weights of another format, unknown options, more
-            weights than the device has free memory.
+        ModelError: transformers is not installed, the dtype is unknown, the model does not exist or is incomplete, its
+            weights have another format, or they don't fit in the free memory of the device.
+        ActratioError: the device is unknown or not available.
     """
     if dtype not in DTYPES:
-        raise ModelError(f"there is no dtype {dtype!r}; write one of {', '.join(DTYPES)}")
-    place = device_named(device)
+        raise ModelError(f"there is no dtype {dtype!r}; use one of {', '.join(DTYPES)}")
+    target = device_named(device)
     transformers = _transformers()
     check_name(name)
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-        kind = _class_of(transformers, config)
+        model_class = _model_class(transformers, config)
         if device_map is None:
-            _check_memory(name, _empty(kind, config), DTYPES[dtype], place)
-        model, loaded = kind.from_pretrained(
+            _check_memory(name, _build_without_weights(model_class, config), DTYPES[dtype], target)
+        model, info = model_class.from_pretrained(
             name,
             config=config,
             dtype=DTYPES[dtype],
@@ -63,145 +65,159 @@ def load_model(
             use_safetensors=None if allow_pickle else True,
             output_loading_info=True,
         )
-        _check_complete(name, loaded["missing_keys"])
+        _check_complete(name, info["missing_keys"])
     except ModelError:
         raise
-    except Exception as error:  # transformers and the hub's client raise many kinds
-        raise ModelError(_why(name, error, allow_pickle, trust_remote_code)) from None
+    except Exception as error:  # transformers and the hub's client raise many types of exceptions
+        raise ModelError(_explain(name, error, allow_pickle, trust_remote_code)) from None
     if device_map is None:
-        model = model.to(place)
-    found: nn.Module = model.eval()
-    return found
+        model = model.to(target)
+    loaded: nn.Module = model.eval()
+    return loaded
 
 
 def check_name(name: str) -> None:
-    """Refuse the path of a folder that is not there, which nobody else would say so plainly.
+    """Raise a clear error if a local model path does not exist.
 
     Raises:
-        ModelError: no such folder.
+        ModelError: ``name`` starts like a path (``.``, ``/`` or ``~``), and the folder does not exist.
     """
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise ModelError(f"{name} is not a folder; give one that a model was saved to, or a hub id such as owner/name")
+        raise ModelError(f"{name} is not a folder; pass a folder with a saved model, or a hub id such as owner/name")
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer that a folder or a hub id holds.
+    """Load the tokenizer of a folder or a hub id.
 
     Raises:
-        ModelError: there is none, or transformers is not installed.
+        ModelError: there is no tokenizer, or transformers is not installed.
     """
     transformers = _transformers()
     check_name(name)
     try:
         return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except Exception as error:  # transformers and the hub's client raise many kinds
+    except Exception as error:  # transformers and the hub's client raise many types of exceptions
         if _reads_no_text(transformers, name):
             raise ModelError(
-                f"{name} reads images or sound, which this command has none of; in Python, actratio.measure takes them in batches"
+                f"{name} reads images or sound, but this command reads only text; "
+                "use actratio.measure in Python with batches of its inputs"
             ) from None
-        reason = " ".join(str(error).split())[:160]
         raise ModelError(
-            f"{name} has no tokenizer that can be loaded ({type(error).__name__}: {reason}); name one with --tokenizer"
+            f"the tokenizer of {name} could not be loaded ({type(error).__name__}: {short(error, _MAX_REASON_SHOWN)}); "
+            "name another with --tokenizer"
         ) from None
 
 
 def _reads_no_text(transformers: Any, name: str) -> bool:
+    """Return whether the main input of the model is not text; ``False`` if that is unknown."""
     try:
         config = transformers.AutoConfig.from_pretrained(name)
-    except Exception:  # there is nothing to say about it
+    except Exception:  # transformers and the hub's client raise many types of exceptions
         return False
-    kinds = [getattr(transformers, each, None) for each in config.architectures or ()]
-    return any(getattr(kind, "main_input_name", "input_ids") != "input_ids" for kind in kinds)
+    classes = [getattr(transformers, architecture, None) for architecture in config.architectures or ()]
+    return any(getattr(model_class, "main_input_name", "input_ids") != "input_ids" for model_class in classes)
 
 
 def with_decoder_inputs(model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-    """Batches for an encoder-decoder: its decoder reads the text that its encoder reads, one token later, as in training.
+    """Yield batches with ``decoder_input_ids`` added if the model is an encoder-decoder.
 
-    Others read their batches as they are.
+    The decoder gets the encoder's tokens, shifted by one position as in training. Batches for other models don't change.
+
+    Args:
+        model: the model.
+        batches: dicts with ``input_ids`` and, optionally, ``attention_mask``, shape (batch, length).
     """
     config: Any = getattr(model, "config", None)
-    shifted: Any = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    shift: Any = getattr(model, "prepare_decoder_input_ids_from_labels", None)
     for batch in batches:
-        if not getattr(config, "is_encoder_decoder", False) or shifted is None:
+        if not getattr(config, "is_encoder_decoder", False) or shift is None:
             yield batch
             continue
-        more = {"decoder_input_ids": shifted(labels=batch["input_ids"].to(device_of(model)))}
+        decoder_inputs = {"decoder_input_ids": shift(labels=batch["input_ids"].to(device_of(model)))}
         if "attention_mask" in batch:
-            more["decoder_attention_mask"] = batch["attention_mask"]
-        yield {**batch, **more}
+            decoder_inputs["decoder_attention_mask"] = batch["attention_mask"]
+        yield {**batch, **decoder_inputs}
 
 
 def _transformers() -> Any:
+    """Import transformers, and turn off its log messages and progress bars."""
     try:
         import transformers
     except ImportError:
-        raise ModelError("models by name need the library 'transformers' (the extra 'hf'); install it") from None
+        raise ModelError(
+            "loading a model by name needs the library 'transformers'; install actratio with the extra 'hf'"
+        ) from None
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers
 
 
-def _class_of(transformers: Any, config: Any) -> Any:
-    """The class that wrote the weights, or else the one for text that goes on."""
+def _model_class(transformers: Any, config: Any) -> Any:
+    """Return the class that the model was saved from, else ``AutoModelForCausalLM``, else ``AutoModel``."""
     for architecture in config.architectures or ():
-        kind = getattr(transformers, architecture, None)
-        if kind is not None:
-            return kind
+        model_class = getattr(transformers, architecture, None)
+        if model_class is not None:
+            return model_class
     if type(config) in transformers.AutoModelForCausalLM._model_mapping or hasattr(config, "auto_map"):
         return transformers.AutoModelForCausalLM
     return transformers.AutoModel
 
 
-def _empty(kind: Any, config: Any) -> nn.Module | None:
-    """The model without memory for its weights; ``None`` where it cannot be made so."""
+def _build_without_weights(model_class: Any, config: Any) -> nn.Module | None:
+    """Build the model on the meta device, without memory for its weights; return ``None`` if that fails."""
+    build = model_class.from_config if hasattr(model_class, "_model_mapping") else model_class
     try:
         with torch.device("meta"):
-            made: nn.Module = kind.from_config(config) if hasattr(kind, "_model_mapping") else kind(config)
-    except Exception:  # whatever is wrong with it, loading it says so better
+            model: nn.Module = build(config)
+    except Exception:  # loading the model will raise a clearer error
         return None
-    return made
+    return model
 
 
 def _check_complete(name: str, missing: Iterable[str]) -> None:
-    """A head may be new; a layer whose weights are missing would hold random numbers."""
-    inside = sorted(key for key in missing if re.search(r"\.\d+\.|embed", key))
-    if inside:
-        more = f" and {len(inside) - 1} others" if len(inside) > 1 else ""
+    """Raise an error if weights of a layer or an embedding are missing, which would be random; a new head is allowed."""
+    missing_inside = sorted(key for key in missing if re.search(r"\.\d+\.|embed", key))
+    if missing_inside:
+        others = f" and {len(missing_inside) - 1} others" if len(missing_inside) > 1 else ""
         raise ModelError(
-            f"{name} holds no weights for {inside[0]}{more}, which would be random; give a model that is whole, saved by save_pretrained"
+            f"{name} has no weights for {missing_inside[0]}{others}; pass a complete model, saved with save_pretrained"
         )
 
 
-def _check_memory(name: str, empty: nn.Module | None, dtype: Any, device: torch.device) -> None:
+def _check_memory(name: str, model: nn.Module | None, dtype: Any, device: torch.device) -> None:
+    """Raise an error if the weights of ``model`` need more than the free memory of the device."""
     import psutil
 
-    if empty is None:
+    if model is None:
         return
-    saved = getattr(empty.config, "dtype", None) or torch.float32
-    size = (saved if dtype == "auto" else dtype).itemsize
-    needed = sum(parameter.numel() for parameter in empty.parameters()) * size
+    saved_dtype = getattr(model.config, "dtype", None) or torch.float32
+    size = (saved_dtype if dtype == "auto" else dtype).itemsize
+    needed = sum(parameter.numel() for parameter in model.parameters()) * size
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     if needed > free:
         raise ModelError(
-            f"{name} has {needed / 1e9:.3g} GB of weights and {device} has {free / 1e9:.3g} GB free; "
-            "load it with --dtype bf16 if it is not yet, or spread it with --device-map auto"
+            f"{name} has {needed / 1e9:.3g} GB of weights but {device} has {free / 1e9:.3g} GB of free memory; "
+            "use --dtype bf16 to load smaller weights, or --device-map auto to split the model over devices"
         )
 
 
-def _why(name: str, error: Exception, allow_pickle: bool, trust_remote_code: bool) -> str:
-    text = " ".join(str(error).split())
-    if not trust_remote_code and "trust_remote_code" in text:
-        return f"{name} comes with Python of its own, which is not run unless --trust-remote-code says so"
-    if not allow_pickle and "safetensors" in text:
-        return f"{name} has no weights in safetensors, the format that cannot execute anything; --allow-pickle loads others"
-    return f"{name} could not be loaded ({type(error).__name__}: {text[:200]}); give a model's folder or its hub id, and check the network"
+def _explain(name: str, error: Exception, allow_pickle: bool, trust_remote_code: bool) -> str:
+    """Return an error message for an exception that was raised while loading a model."""
+    if not trust_remote_code and "trust_remote_code" in str(error):
+        return f"{name} needs Python code that comes with it; if you trust it, pass --trust-remote-code to run it"
+    if not allow_pickle and "safetensors" in str(error):
+        return f"{name} has no weights in safetensors, which cannot execute code; pass --allow-pickle to load other formats"
+    return (
+        f"{name} could not be loaded ({type(error).__name__}: {short(error, _MAX_REASON_SHOWN)}); "
+        "check the folder or the hub id, and the network"
+    )
 
 
 def model_fingerprint(name: str) -> str:
-    """Return what identifies the model's files: 16 hexadecimal digits that change if a file of the model changes.
+    """Return 16 hexadecimal digits that change if a file of the model changes.
 
-    For a folder, this covers the name, the size, the first and the last mebibyte of every file. For a hub id, it
-    is the commit of the files in the local cache, or ``"unknown"``.
+    For a folder, they cover the name, the size, and the first and last mebibyte of every file. For a hub id, they are
+    the start of the commit in the local cache, or ``"unknown"``.
 
     Raises:
         ModelError: the folder does not exist.
@@ -222,6 +238,7 @@ def model_fingerprint(name: str) -> str:
 
 
 def _cached_commit(name: str) -> str:
+    """Return the start of the commit of a hub id, or ``"unknown"``."""
     transformers = _transformers()
     try:
         config = transformers.AutoConfig.from_pretrained(name)

@@ -1,4 +1,4 @@
-"""What made a result: versions, machine, date and the commit of the code."""
+"""Describe how a result was made: versions, machine, date and the commit of the code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 
 def current_provenance() -> dict[str, str | int]:
-    """Versions, environment and date, for the metadata of results."""
+    """Return versions, machine, date and commit, for the metadata of results."""
     return {
         "actratio": version("actratio"),
         "commit": _commit(),
@@ -28,10 +28,10 @@ def current_provenance() -> dict[str, str | int]:
 
 
 def _commit() -> str:
-    """Commit of the source tree the package is imported from, or 'unknown' for an installed one."""
+    """Return the commit of the source tree that the package is imported from, or ``"unknown"`` if it is installed."""
     here = Path(__file__).parent
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12"],
             capture_output=True,
             text=True,
@@ -40,8 +40,8 @@ def _commit() -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    # Inside site-packages of another project's checkout, git would answer with that project's commit.
-    return done.stdout.strip() if here.parent.name == "src" else "unknown"
+    # If the package is installed inside another project's checkout, git returns that project's commit.
+    return result.stdout.strip() if here.parent.name == "src" else "unknown"
 
 
 def _processor() -> str:

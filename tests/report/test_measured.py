@@ -148,8 +148,8 @@ def test_the_page_draws_every_chart_and_shows_a_hostile_name_as_text(
     visit = Visit(browser, page, viewport={"width": width, "height": 800})
     visit.page.mouse.wheel(0, 4000)
     visit.page.wait_for_timeout(200)
-    assert visit.said == []
-    assert visit.asked == [page.as_uri()]
+    assert visit.messages == []
+    assert visit.requests == [page.as_uri()]
     assert len(visit.page.query_selector_all(".chart")) == 7
     for each in visit.page.query_selector_all(".chart"):
         assert each.query_selector_all(".scatterlayer .trace, .heatmaplayer image"), each.get_attribute("id")

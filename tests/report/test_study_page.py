@@ -46,8 +46,8 @@ def test_the_page_draws_every_figure_without_a_request_or_a_complaint(
     visit = Visit(browser, report, viewport={"width": width, "height": 800}, color_scheme=scheme)
     visit.page.mouse.wheel(0, 4000)
     visit.page.wait_for_timeout(200)
-    assert visit.said == []
-    assert visit.asked == [report.as_uri()]
+    assert visit.messages == []
+    assert visit.requests == [report.as_uri()]
     charts = visit.page.query_selector_all(".chart")
     assert len(charts) == 1 + 4 * 2
     for chart in charts:
@@ -65,7 +65,7 @@ def test_the_theme_can_be_switched(browser: Any, report: Path) -> None:
     assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 19, 24)"
     axis = visit.page.evaluate("getComputedStyle(document.querySelector('.chart .xtitle')).fill")
     assert axis == "rgb(230, 237, 243)"
-    assert visit.said == []
+    assert visit.messages == []
     visit.page.close()
 
 
@@ -83,7 +83,7 @@ def test_a_hostile_data_set_name_is_shown_as_text(browser: Any, report: Path) ->
     assert HOSTILE in visit.page.inner_text("h1")
     assert HOSTILE in visit.page.text_content("#ratio-by-width .legend")
     assert visit.page.query_selector_all("img") == []
-    assert visit.said == []
+    assert visit.messages == []
     visit.page.close()
 
 

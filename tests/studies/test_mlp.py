@@ -326,4 +326,4 @@ def test_a_batch_larger_than_the_data_costs_no_memory_for_steps_that_never_come(
     data = load_dataset("digits")
     trainer = Trainer(Architecture.parse("8-10", inputs=64, outputs=10), data, [0], batch_size=100_000)
     trainer.epoch()
-    assert [work.logits.shape[0] for work in trainer._workspaces.values()] == [1]
+    assert [buffers.logits.shape[0] for buffers in trainer._buffers.values()] == [1]

@@ -1,4 +1,4 @@
-"""Widths: how they are read, written and refused, and the FLOPs they cost."""
+"""``Architecture``: parsing, errors, shapes and FLOPs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from actratio.training import ARTICLE_HIDDEN, Architecture
     ("spec", "inputs", "hidden"),
     [
         ("512-128-10", 784, (512, 128)),
-        ("784-512-128-10", 784, (512, 128)),  # the input's width may stand in front
+        ("784-512-128-10", 784, (512, 128)),  # with the input width
         ("64-10", 16, (64,)),
         ("64-64-10", 64, (64,)),
         ("64-784-10", 64, (784,)),
@@ -22,7 +22,7 @@ from actratio.training import ARTICLE_HIDDEN, Architecture
         ("064-010", 16, (64,)),
     ],
 )
-def test_widths_are_read_with_and_without_the_input(spec: str, inputs: int, hidden: tuple[int, ...]) -> None:
+def test_parse_accepts_widths_with_and_without_the_input(spec: str, inputs: int, hidden: tuple[int, ...]) -> None:
     assert Architecture.parse(spec, inputs=inputs, outputs=10) == Architecture(inputs, hidden, 10)
 
 
@@ -44,14 +44,14 @@ def test_widths_are_read_with_and_without_the_input(spec: str, inputs: int, hidd
         ("512-128", 784, "must be 10"),
         ("512-128-11", 784, "must be 10"),
         ("10", 784, "no hidden layer"),
-        ("784-10", 784, "no hidden layer; write one, such as 784-64-10"),
-        ("64-10", 64, "no hidden layer; write one, such as 64-64-10"),
-        ("784-512-10", 64, "leave the 784 out, or put 64 in front"),
-        ("9" * 5000 + "-10", 784, "more than 9 digits"),  # beyond what Python reads as a number
+        ("784-10", 784, "no hidden layer; add one, such as 784-64-10"),
+        ("64-10", 64, "no hidden layer; add one, such as 64-64-10"),
+        ("784-512-10", 64, "remove the 784, or write 64 before it"),
+        ("9" * 5000 + "-10", 784, "more than 9 digits"),  # more digits than int() accepts
         ("1000000000000-10", 784, "more than 9 digits"),
     ],
 )
-def test_other_specifications_are_refused_in_one_sentence(spec: str, inputs: int, reason: str) -> None:
+def test_parse_rejects_invalid_specifications(spec: str, inputs: int, reason: str) -> None:
     with pytest.raises(ArchitectureError) as caught:
         Architecture.parse(spec, inputs=inputs, outputs=10)
     message = str(caught.value)
@@ -61,7 +61,7 @@ def test_other_specifications_are_refused_in_one_sentence(spec: str, inputs: int
     assert len(message) <= 400
 
 
-def test_the_example_in_the_refusal_is_itself_accepted() -> None:
+def test_parse_accepts_the_example_in_its_error_message() -> None:
     for inputs in (16, 64, 784):
         with pytest.raises(ArchitectureError) as caught:
             Architecture.parse("10", inputs=inputs, outputs=10)
@@ -71,7 +71,7 @@ def test_the_example_in_the_refusal_is_itself_accepted() -> None:
 
 @pytest.mark.parametrize("inputs", [16, 64, 784])
 @pytest.mark.parametrize("hidden", ARTICLE_HIDDEN)
-def test_written_and_read_again_it_is_the_same(inputs: int, hidden: tuple[int, ...]) -> None:
+def test_parse_inverts_str(inputs: int, hidden: tuple[int, ...]) -> None:
     architecture = Architecture(inputs, hidden, 26)
     assert Architecture.parse(str(architecture), inputs=inputs, outputs=26) == architecture
 
@@ -83,17 +83,17 @@ def test_widths_and_shapes() -> None:
     assert architecture.shapes == ((3, 4), (2, 3), (5, 2))
 
 
-def test_flops_of_a_small_network_by_hand() -> None:
-    # Weights: 3·4 + 2·3 + 5·2 = 28; a forward pass multiplies and adds once for each.
+def test_flops_of_a_small_network() -> None:
+    # Weights: 3·4 + 2·3 + 5·2 = 28. A forward pass multiplies and adds once for each weight.
     architecture = Architecture(4, (3, 2), 5)
     assert architecture.forward_flops(1) == 56
     assert architecture.forward_flops(10) == 560
-    # Training: forward 56, gradients of the weights 56, of the inputs 56 less the first layer's 2·12.
+    # Training: 56 for the forward pass, 56 for the gradients of the weights, and 56 − 2·12 for those of the inputs.
     assert architecture.training_flops(1) == 56 + 56 + 32
     assert architecture.training_flops(10) == 1440
 
 
-def test_flops_of_an_article_network_by_hand() -> None:
+def test_flops_of_an_article_network() -> None:
     # 784·64 + 64·32 + 32·10 = 50,176 + 2,048 + 320 = 52,544
     architecture = Architecture(784, (64, 32), 10)
     assert architecture.forward_flops(60_000) == 2 * 60_000 * 52_544

@@ -1,4 +1,4 @@
-"""The stacked trainer against plain PyTorch: nn.Sequential, autograd, torch.optim.Adam, a loop."""
+"""``Trainer`` against a plain PyTorch loop with ``nn.Sequential``, autograd and ``torch.optim.Adam``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from actratio.data import Dataset
-from actratio.training import Architecture
-from actratio.training import stacked as mlp
+from actratio.training import Architecture, stacked
 from actratio.training.trainer import Trainer, batch_order
 
 
@@ -17,11 +16,11 @@ def make_data(train: int = 150, val: int = 37, features: int = 12, classes: int 
     rng = np.random.default_rng(0)
     x = rng.random((train + val, features), dtype=np.float32)
     y = rng.integers(0, classes, train + val)
-    return Dataset("made", x[:train], y[:train], x[train:], y[train:], classes, "a test")
+    return Dataset("random", x[:train], y[:train], x[train:], y[train:], classes, "a test")
 
 
-class Plain:
-    """One seed, as a person would write it."""
+class PlainTrainer:
+    """Train one seed with a plain PyTorch loop."""
 
     def __init__(self, architecture: Architecture, seed: int, *, bias: bool) -> None:
         torch.manual_seed(seed)
@@ -33,19 +32,19 @@ class Plain:
         self.seed = seed
 
     def outputs(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Activations of every layer, logits last."""
-        found = []
+        """Return the activations of every layer; the logits come last."""
+        activations = []
         for module in self.model:
             x = module(x)
             if isinstance(module, nn.ReLU):
-                found.append(x)
-        return [*found, x]
+                activations.append(x)
+        return [*activations, x]
 
     def epoch(self, data: Dataset, number: int, batch_size: int) -> tuple[list[torch.Tensor], float, float]:
-        """Active counts of every neuron, mean loss and accuracy over the training batches."""
+        """Return the active counts of each layer, the mean loss and the accuracy over the training batches."""
         order = batch_order(self.seed, number, len(data.y_train))
         active: list[torch.Tensor] = []
-        loss_sum, hits = 0.0, 0
+        loss_sum, correct = 0.0, 0
         for start in range(0, len(order), batch_size):
             index = order[start : start + batch_size]
             x, y = torch.from_numpy(data.x_train[index]), torch.from_numpy(data.y_train[index])
@@ -54,96 +53,94 @@ class Plain:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            fired = [(output > 0).sum(0) for output in outputs]
-            active = [a + b for a, b in zip(active, fired, strict=True)] if active else fired
+            counts = [(output > 0).sum(0) for output in outputs]
+            active = [total + count for total, count in zip(active, counts, strict=True)] if active else counts
             loss_sum += loss.item() * len(y)
-            hits += int((outputs[-1].argmax(1) == y).sum())
-        return active, loss_sum / len(order), hits / len(order)
+            correct += int((outputs[-1].argmax(1) == y).sum())
+        return active, loss_sum / len(order), correct / len(order)
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("spec", ["12-16-4", "20-8-4", "9-7-5-4"])
-def test_a_stacked_model_equals_separate_models_epoch_for_epoch(spec: str, bias: bool) -> None:
+def test_stacked_training_matches_separate_models_in_every_epoch(spec: str, bias: bool) -> None:
     data = make_data()
     architecture = Architecture.parse(spec, inputs=12, outputs=4)
     seeds = (0, 3, 4)
-    stacked = Trainer(architecture, data, seeds, bias=bias, batch_size=32)
-    plain = [Plain(architecture, seed, bias=bias) for seed in seeds]
-    for number in range(1, 4):
-        ours = stacked.epoch()
-        for index, one in enumerate(plain):
-            active, loss, accuracy = one.epoch(data, number, 32)
-            assert [c.tokens for c in ours.counts] == [150] * len(active)
-            for mine, theirs in zip(ours.counts, active, strict=True):
-                assert torch.equal(mine.active[index], theirs)
-            assert ours.loss[index].item() == pytest.approx(loss, rel=1e-5)
-            assert ours.accuracy[index].item() == accuracy
-            held_out = one.outputs(torch.from_numpy(data.x_val))
-            evaluated = stacked.evaluate("val")
-            for mine, output in zip(evaluated.counts, held_out, strict=True):
-                assert torch.equal(mine.active[index], (output > 0).sum(0))
+    trainer = Trainer(architecture, data, seeds, bias=bias, batch_size=32)
+    plain_trainers = [PlainTrainer(architecture, seed, bias=bias) for seed in seeds]
+    for epoch in range(1, 4):
+        result = trainer.epoch()
+        for index, plain in enumerate(plain_trainers):
+            active, loss, accuracy = plain.epoch(data, epoch, 32)
+            assert [counts.tokens for counts in result.counts] == [150] * len(active)
+            for counts, expected in zip(result.counts, active, strict=True):
+                assert torch.equal(counts.active[index], expected)
+            assert result.loss[index].item() == pytest.approx(loss, rel=1e-5)
+            assert result.accuracy[index].item() == accuracy
+            outputs = plain.outputs(torch.from_numpy(data.x_val))
+            for counts, output in zip(trainer.evaluate("val").counts, outputs, strict=True):
+                assert torch.equal(counts.active[index], (output > 0).sum(0))
 
 
-def test_weights_follow_autograd_step_for_step() -> None:
-    data = make_data(train=32)  # one batch, so that an epoch is a step
+def test_weights_match_autograd_in_every_step() -> None:
+    data = make_data(train=32)  # one batch, so an epoch is one step
     architecture = Architecture(12, (16, 8), 4)
-    stacked = Trainer(architecture, data, (1, 2), bias=True, batch_size=32)
-    plain = [Plain(architecture, seed, bias=True) for seed in (1, 2)]
-    for number in range(1, 31):
-        stacked.epoch()
-        for index, one in enumerate(plain):
-            one.epoch(data, number, 32)
-            linears = [module for module in one.model if isinstance(module, nn.Linear)]
+    trainer = Trainer(architecture, data, (1, 2), bias=True, batch_size=32)
+    plain_trainers = [PlainTrainer(architecture, seed, bias=True) for seed in (1, 2)]
+    for epoch in range(1, 31):
+        trainer.epoch()
+        for index, plain in enumerate(plain_trainers):
+            plain.epoch(data, epoch, 32)
+            linears = [module for module in plain.model if isinstance(module, nn.Linear)]
             for layer, linear in enumerate(linears):
                 torch.testing.assert_close(
-                    stacked.model.weights[layer][index], linear.weight.detach(), rtol=1e-4, atol=1e-6
+                    trainer.model.weights[layer][index], linear.weight.detach(), rtol=1e-4, atol=1e-6
                 )
                 torch.testing.assert_close(
-                    stacked.model.biases[layer][index], linear.bias.detach(), rtol=1e-4, atol=1e-6
+                    trainer.model.biases[layer][index], linear.bias.detach(), rtol=1e-4, atol=1e-6
                 )
 
 
-def test_a_restored_trainer_goes_on_bit_for_bit() -> None:
+def test_restored_trainer_continues_bit_for_bit() -> None:
     data, architecture = make_data(), Architecture(12, (16, 8), 4)
-    whole = Trainer(architecture, data, (0, 1), bias=True, batch_size=32)
+    trainer = Trainer(architecture, data, (0, 1), bias=True, batch_size=32)
     for _ in range(2):
-        whole.epoch()
-    state = {name: tensor.clone() for name, tensor in whole.state().items()}
+        trainer.epoch()
+    state = {name: tensor.clone() for name, tensor in trainer.state().items()}
     resumed = Trainer(architecture, data, (0, 1), bias=True, batch_size=32)
     resumed.restore(state)
     assert (resumed.epochs_done, resumed.steps_done) == (2, 10)
-    ours, theirs = resumed.epoch(), whole.epoch()
-    assert torch.equal(ours.loss, theirs.loss)
-    assert torch.equal(resumed.model.parameter, whole.model.parameter)
+    assert torch.equal(resumed.epoch().loss, trainer.epoch().loss)
+    assert torch.equal(resumed.model.parameter, trainer.model.parameter)
 
 
-def test_a_seed_alone_equals_the_seed_in_a_stack() -> None:
+def test_one_seed_alone_matches_the_same_seed_in_a_stack() -> None:
     data, architecture = make_data(), Architecture(12, (16, 8), 4)
-    alone, stacked = Trainer(architecture, data, (2,)), Trainer(architecture, data, (0, 1, 2, 3, 4))
+    alone, stack = Trainer(architecture, data, (2,)), Trainer(architecture, data, (0, 1, 2, 3, 4))
     for _ in range(2):
-        ours, theirs = alone.epoch(), stacked.epoch()
-        assert ours.loss[0].item() == pytest.approx(theirs.loss[2].item(), rel=1e-5)
-        for mine, other in zip(ours.counts, theirs.counts, strict=True):
-            assert torch.equal(mine.active[0], other.active[2])
+        result, stack_result = alone.epoch(), stack.epoch()
+        assert result.loss[0].item() == pytest.approx(stack_result.loss[2].item(), rel=1e-5)
+        for counts, stack_counts in zip(result.counts, stack_result.counts, strict=True):
+            assert torch.equal(counts.active[0], stack_counts.active[2])
 
 
-def test_products_of_an_odd_stack_are_split_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlp, "_SPLIT_ABOVE", 1)
+def test_stacked_matmul_with_an_uneven_number_of_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacked, "_SPLIT_ABOVE", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     left, right, out = torch.rand(5, 3, 4), torch.rand(5, 4, 6), torch.full((5, 3, 6), float("nan"))
-    mlp.stacked_matmul(left, right, out)
+    stacked.stacked_matmul(left, right, out)
     torch.testing.assert_close(out, left @ right)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 5])
-def test_what_is_read_in_chunks_of_steps_adds_up(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An epoch has more steps than a chunk: several whole ones, a smaller one, and a last, smaller batch."""
+def test_results_do_not_depend_on_the_chunk_of_steps(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The epoch has several full chunks, a smaller one, and a smaller last batch."""
     data, architecture = make_data(), Architecture(12, (16, 8), 4)
-    whole = Trainer(architecture, data, range(2), batch_size=16).epoch()
+    expected = Trainer(architecture, data, range(2), batch_size=16).epoch()
     monkeypatch.setattr("actratio.training.trainer._CHUNK", chunk)
-    parts = Trainer(architecture, data, range(2), batch_size=16).epoch()
-    for mine, other in zip(parts.counts, whole.counts, strict=True):
-        assert mine.tokens == other.tokens == 150
-        assert torch.equal(mine.active, other.active)
-    assert torch.equal(parts.accuracy, whole.accuracy)
-    torch.testing.assert_close(parts.loss, whole.loss)
+    result = Trainer(architecture, data, range(2), batch_size=16).epoch()
+    for counts, expected_counts in zip(result.counts, expected.counts, strict=True):
+        assert counts.tokens == expected_counts.tokens == 150
+        assert torch.equal(counts.active, expected_counts.active)
+    assert torch.equal(result.accuracy, expected.accuracy)
+    torch.testing.assert_close(result.loss, expected.loss)

@@ -1,4 +1,4 @@
-"""Training small MLPs: architectures, a stack of seeds, and the loop."""
+"""Train small MLPs, several seeds at once."""
 
 from actratio.training.architecture import ARTICLE_HIDDEN, Architecture
 from actratio.training.stacked import StackedMLP

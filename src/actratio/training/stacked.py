@@ -1,4 +1,4 @@
-"""One MLP for many seeds: every layer's weights stacked along a leading axis."""
+"""Train one MLP with many seeds at once: the weights of each layer are stacked along a leading axis."""
 
 from __future__ import annotations
 
@@ -10,39 +10,50 @@ from torch import Tensor, nn
 
 from actratio.training.architecture import Architecture
 
-# Below this many multiply-adds in one matrix, splitting costs more than an idle core.
+# Multiply-adds in one matrix product. Below this, splitting costs more than leaving a core idle.
 _SPLIT_ABOVE = 1 << 22
 
 
 def stacked_matmul(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """``out[s] = left[s] @ right[s]`` for every seed s.
+    """Compute ``out[s] = left[s] @ right[s]`` for every seed ``s``.
 
-    On CPU a batched product gives each thread whole matrices, so with 5 seeds on 2 threads one idles
-    for a sixth of the time.  What does not divide evenly goes to products that use all threads each.
+    On a CPU, a batched product gives each thread whole matrices, so with 5 seeds and 2 threads one thread idles for a
+    sixth of the time. The seeds that don't divide evenly are therefore computed one by one, with all threads.
+
+    Args:
+        left: shape (seeds, rows, inner).
+        right: shape (seeds, inner, columns).
+        out: shape (seeds, rows, columns), written in place.
     """
     seeds, rows, inner = left.shape
-    uneven = 0
+    remainder = 0
     if left.device.type == "cpu" and rows * inner * right.shape[2] >= _SPLIT_ABOVE:
-        uneven = seeds % torch.get_num_threads()
-    even = seeds - uneven
-    if even:
-        torch.bmm(left[:even], right[:even], out=out[:even])
-    for seed in range(even, seeds):
+        remainder = seeds % torch.get_num_threads()
+    batched = seeds - remainder
+    if batched:
+        torch.bmm(left[:batched], right[:batched], out=out[:batched])
+    for seed in range(batched, seeds):
         torch.mm(left[seed], right[seed], out=out[seed])
 
 
 class StackedMLP:
     """Linear layers with ReLU between them, for ``len(seeds)`` seeds at once.
 
-    Seed ``s`` starts exactly as ``torch.manual_seed(s); nn.Sequential(nn.Linear(…), nn.ReLU(), …)`` does.
+    Seed ``s`` starts with the same weights as ``torch.manual_seed(s); nn.Sequential(nn.Linear(…), nn.ReLU(), …)``.
 
-    Activations lie with the batch last, (seeds, width, batch), because products with a small batch
-    tend to be faster that way on CPUs.
+    Activations have shape (seeds, width, batch). Products with a small batch are usually faster on CPUs if the batch
+    is the last axis.
+
+    Args:
+        architecture: the layer widths.
+        seeds: one seed per model.
+        bias: whether the layers have biases.
+        device: where the parameters are stored.
 
     Attributes:
-        parameter: all parameters, flat: weights, then biases. Its ``grad`` is what ``backward`` writes.
-        weights: one tensor a layer, shape (seeds, out, in), views of ``parameter``.
-        biases: one tensor a layer, shape (seeds, out), or an empty list.
+        parameter: all parameters in one flat tensor: weights, then biases. ``backward`` writes its ``grad``.
+        weights: one tensor per layer, shape (seeds, out, in), a view of ``parameter``.
+        biases: one tensor per layer, shape (seeds, out), a view of ``parameter``; empty without biases.
     """
 
     def __init__(self, architecture: Architecture, seeds: Sequence[int], *, bias: bool, device: torch.device) -> None:
@@ -63,11 +74,11 @@ class StackedMLP:
                     self.biases[layer][index].copy_(linear.bias.detach())
 
     def forward(self, inputs: Tensor, outputs: Sequence[Tensor]) -> None:
-        """Write each layer's output: ReLU outputs, and the logits last.
+        """Compute the output of each layer: after the ReLU for hidden layers, and the logits for the last layer.
 
         Args:
-            inputs: (seeds, batch, features).
-            outputs: one tensor a layer, (seeds, width, batch), written in place.
+            inputs: shape (seeds, batch, features).
+            outputs: one tensor per layer, shape (seeds, width, batch), written in place.
         """
         below = inputs.transpose(1, 2)
         for layer, (weight, output) in enumerate(zip(self.weights, outputs, strict=True)):
@@ -79,12 +90,13 @@ class StackedMLP:
             below = output
 
     def backward(self, inputs: Tensor, outputs: Sequence[Tensor], errors: Sequence[Tensor]) -> None:
-        """Write the gradients, given the loss's gradient at the logits in ``errors[-1]``.
+        """Compute the gradients of the parameters, and write them to ``parameter.grad``.
 
         Args:
-            inputs: (seeds, batch, features), as given to ``forward``.
-            outputs: what ``forward`` wrote.
-            errors: one tensor a layer, shaped like ``outputs``; all but the last are overwritten.
+            inputs: shape (seeds, batch, features), as passed to ``forward``.
+            outputs: the tensors that ``forward`` wrote.
+            errors: one tensor per layer, with the shapes of ``outputs``. The last one must hold the gradient of the
+                loss with respect to the logits; the others are overwritten.
         """
         for layer in reversed(range(len(self.weights))):
             error = errors[layer]
@@ -94,15 +106,22 @@ class StackedMLP:
             stacked_matmul(error, below, self._weight_gradients[layer])
             if layer:
                 stacked_matmul(self.weights[layer].transpose(1, 2), error, errors[layer - 1])
-                # ReLU passes the gradient where its output is positive.
+                # The gradient of ReLU is 1 where its output is positive, and 0 elsewhere.
                 torch.ops.aten.threshold_backward.grad_input(
                     errors[layer - 1], outputs[layer - 1], 0, grad_input=errors[layer - 1]
                 )
 
     def forward_shared(self, examples: Tensor) -> list[Tensor]:
-        """Every layer's output for the same examples in all seeds: a list of (seeds, width, examples)."""
+        """Return the output of each layer if all seeds get the same examples.
+
+        Args:
+            examples: shape (examples, features).
+
+        Returns:
+            One tensor per layer, shape (seeds, width, examples).
+        """
         stack, width, features = self.weights[0].shape
-        # One product for all seeds: (seeds·width, features) @ (features, examples).
+        # One product computes the first layer of all seeds: (seeds·width, features) @ (features, examples).
         first = self.weights[0].reshape(stack * width, features) @ examples.T
         outputs = [first.view(stack, width, -1)]
         for layer, weight in enumerate(self.weights):
@@ -118,7 +137,7 @@ class StackedMLP:
 def _views(
     flat: Tensor, weights: Sequence[tuple[int, ...]], biases: Sequence[tuple[int, ...]]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Weights and biases of these shapes, one after another, as views of ``flat``."""
+    """Split ``flat`` into views with the shapes of the weights, then of the biases."""
     shapes = [*weights, *biases]
     parts = torch.split(flat, [math.prod(shape) for shape in shapes])
     views = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
@@ -126,7 +145,7 @@ def _views(
 
 
 def _torch_layers(architecture: Architecture, seed: int, bias: bool) -> list[nn.Linear]:
-    """PyTorch's own layers with its default initialisation after ``torch.manual_seed(seed)``."""
+    """Create PyTorch's linear layers with their default initialisation after ``torch.manual_seed(seed)``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return [nn.Linear(into, out, bias=bias) for out, into in architecture.shapes]

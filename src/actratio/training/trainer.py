@@ -1,9 +1,9 @@
-"""The fast trainer: a stack of seeds, trained and counted in one loop.
+"""Train a stack of seeds, and count active neurons in the same loop.
 
-The loop is plain: gather a batch a seed, forward, gradient of the cross-entropy at the logits,
-backward, Adam, count.  It writes into buffers that are made once, and what can wait (loss,
-accuracy, the logits' counts, the sum of the hidden counts over the batch) is read once in
-``_CHUNK`` steps, so that a step is little more than its matrix products and Adam's pass.
+Each step gathers one batch per seed, computes the outputs, the gradient of the cross-entropy with respect to the logits
+and the gradients of the parameters, updates the parameters with Adam, and counts active neurons. All of this writes to
+preallocated buffers. The loss, the accuracy, the counts of the logits and the sums of the hidden counts over the batch
+are computed only once in ``_CHUNK`` steps, so the cost of a step is mostly its matrix products and Adam.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from actratio.counting.counts import SiteCounts
 from actratio.data import Dataset
 from actratio.training import Architecture, StackedMLP
 
-_CHUNK = 256  # steps whose logits are kept; far below 2²⁴, where float32 stops counting exactly
-_ADAM = ("step", "exp_avg", "exp_avg_sq")  # the state of the optimiser
-_EVAL_BATCH = 500  # examples in a forward pass of the evaluation; few enough that activations stay in cache
+_CHUNK = 256  # steps whose logits are kept; far below 2²⁴, where counts in float32 stop being exact
+_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
+_EVAL_BATCH = 500  # examples in a forward pass of the evaluation; small enough that activations stay in the cache
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """What one pass over a split gave, a stack of seeds at once.
+    """Counts, loss and accuracy of one pass over a split, for all seeds.
 
     Attributes:
-        counts: one a layer, hidden layers first and the logits last; stacked over seeds.
-        loss: mean cross-entropy an example, float64, (seeds,).
-        accuracy: share of examples whose largest logit is the label's, float64, (seeds,).
+        counts: one per layer, the hidden layers first and the logits last; each holds all seeds.
+        loss: mean cross-entropy per example, float64, shape (seeds,).
+        accuracy: share of examples whose largest logit is that of the label, float64, shape (seeds,).
     """
 
     counts: list[SiteCounts]
@@ -40,21 +40,31 @@ class SplitResult:
 
 
 def batch_order(seed: int, epoch: int, examples: int) -> np.ndarray:
-    """The order in which ``seed`` sees the examples in ``epoch``: a permutation of its own, which
-    depends on nothing else, so that a resumed run sees what an uninterrupted one does."""
+    """Return the order in which ``seed`` sees the examples in ``epoch``, a permutation of ``range(examples)``.
+
+    The order depends only on the arguments, so a resumed run sees the same batches as an uninterrupted one.
+    """
     return np.random.default_rng((seed, epoch)).permutation(examples)
 
 
 class Trainer:
-    """Trains all seeds of an architecture on a data set, with Adam's defaults.
+    """Train all seeds of an architecture on a data set, with the default settings of Adam.
 
     >>> trainer = Trainer(architecture, data, seeds=range(5))        # doctest: +SKIP
     >>> before = trainer.evaluate("val")                             # doctest: +SKIP
     >>> during, after = trainer.epoch(), trainer.evaluate("val")     # doctest: +SKIP
 
-    A seed's result does not depend on the others: only the order in which a matrix product sums
-    can differ with the size of the stack, which is float32 rounding (about 1e-6 relative a step).
-    On one device with one number of threads, the same call gives the same bits.
+    The result of a seed does not depend on the other seeds, except for float32 rounding (about 1e-6 relative per step):
+    the order in which a matrix product sums can change with the number of seeds. The same call gives bit-identical
+    results on the same device with the same number of threads.
+
+    Args:
+        architecture: the layer widths.
+        data: the data set; its features and classes must match the architecture.
+        seeds: one seed per model. A seed decides the initial weights and the order of the examples.
+        bias: whether the layers have biases.
+        batch_size: examples in a batch; the last batch of an epoch may be smaller.
+        device: where to train.
     """
 
     def __init__(
@@ -81,49 +91,51 @@ class Trainer:
             "train": torch.from_numpy(data.y_train).to(self.device),
             "val": torch.from_numpy(data.y_val).to(self.device),
         }
-        self._workspaces: dict[int, _Workspace] = {}
+        self._buffers: dict[int, _Buffers] = {}
 
     def epoch(self) -> SplitResult:
-        """Train on every example once; counts, loss and accuracy are those of the training batches,
-        from each step's own forward pass, read after the optimiser's step (the article's way)."""
+        """Train on every example once, and return the counts, the loss and the accuracy over the training batches.
+
+        They come from the forward pass of each step, as in the article.
+        """
         examples, labels = self._examples["train"], self._labels["train"]
         seeds = self.model.seeds
         self.epochs_done += 1
         order = torch.from_numpy(np.stack([batch_order(seed, self.epochs_done, len(labels)) for seed in seeds])).to(
             self.device
         )
-        total = _Totals(self.model.architecture, len(seeds), self.device)
-        whole = len(labels) // self.batch_size * self.batch_size
-        for part in (order[:, :whole], order[:, whole:]):  # the last batch is smaller
+        total = _Totals(len(seeds), self.device)
+        in_full_batches = len(labels) // self.batch_size * self.batch_size
+        for part in (order[:, :in_full_batches], order[:, in_full_batches:]):  # the last batch may be smaller
             size = min(self.batch_size, part.shape[1])
             if not size:
                 continue
-            # (steps, seeds, batch): a step's batches lie side by side in memory.
+            # Shape (steps, seeds, batch), contiguous, so that the batches of a step are adjacent in memory.
             batches = part.reshape(len(seeds), -1, size).transpose(0, 1).contiguous()
-            workspace = self._workspace(size, min(_CHUNK, len(batches)))
+            buffers = self._buffers_for(size, min(_CHUNK, len(batches)))
             for chunk in torch.split(batches, _CHUNK):
                 targets = labels[chunk]
                 for slot in range(len(chunk)):
-                    self._step(workspace, examples, chunk[slot], targets[slot], slot)
-                workspace.drain(total, targets)
+                    self._step(buffers, examples, chunk[slot], targets[slot], slot)
+                buffers.drain(total, targets)
         self.steps_done += -(-len(labels) // self.batch_size)
         return total.result()
 
-    def _step(self, work: _Workspace, examples: Tensor, batch: Tensor, targets: Tensor, slot: int) -> None:
-        outputs = [*work.hidden, work.logits[slot]]
-        torch.index_select(examples, 0, batch.view(-1), out=work.inputs.view(batch.numel(), -1))
-        self.model.forward(work.inputs, outputs)
-        # Gradient of the mean cross-entropy at the logits: (softmax − one-hot) / batch.
-        error = torch.softmax(outputs[-1], 1, out=work.errors[-1])
-        error.scatter_add_(1, targets.unsqueeze(1), work.minus_one)
+    def _step(self, buffers: _Buffers, examples: Tensor, batch: Tensor, targets: Tensor, slot: int) -> None:
+        outputs = [*buffers.hidden, buffers.logits[slot]]
+        torch.index_select(examples, 0, batch.view(-1), out=buffers.inputs.view(batch.numel(), -1))
+        self.model.forward(buffers.inputs, outputs)
+        # Gradient of the mean cross-entropy with respect to the logits: (softmax − one-hot) / batch.
+        error = torch.softmax(outputs[-1], 1, out=buffers.errors[-1])
+        error.scatter_add_(1, targets.unsqueeze(1), buffers.minus_one)
         error.div_(batch.shape[1])
-        self.model.backward(work.inputs, outputs, work.errors)
+        self.model.backward(buffers.inputs, outputs, buffers.errors)
         self._optimizer.step()
-        work.count()
+        buffers.count()
 
     def evaluate(self, split: str) -> SplitResult:
-        """Counts, loss and accuracy of the present weights over a whole split, ``train`` or ``val``."""
-        total = _Totals(self.model.architecture, len(self.model.seeds), self.device)
+        """Return counts, loss and accuracy of the current weights over a split, ``"train"`` or ``"val"``."""
+        total = _Totals(len(self.model.seeds), self.device)
         for examples, labels in zip(
             torch.split(self._examples[split], _EVAL_BATCH), torch.split(self._labels[split], _EVAL_BATCH), strict=True
         ):
@@ -132,39 +144,48 @@ class Trainer:
             total.score(outputs[-1].transpose(1, 2), labels.expand(len(self.model.seeds), -1))
         return total.result()
 
-    def _workspace(self, batch: int, steps: int) -> _Workspace:
-        if batch not in self._workspaces:
+    def _buffers_for(self, batch: int, steps: int) -> _Buffers:
+        if batch not in self._buffers:
             seeds = len(self.model.seeds)
-            self._workspaces[batch] = _Workspace(self.model.architecture, seeds, batch, steps, self.device)
-        return self._workspaces[batch]
+            self._buffers[batch] = _Buffers(self.model.architecture, seeds, batch, steps, self.device)
+        return self._buffers[batch]
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that the next epoch depends on, as tensors that can be saved."""
+        """Return everything that the next epoch depends on, as tensors by name."""
         adam = self._optimizer.state[self.model.parameter]
         return {
             "parameters": self.model.parameter,
-            **{name: adam[name] for name in _ADAM},
+            **{name: adam[name] for name in _ADAM_STATE},
             "done": torch.tensor([self.epochs_done, self.steps_done]),
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from what ``state`` returned."""
+        """Continue from a state that ``state`` returned."""
         self.model.parameter.copy_(state["parameters"])
-        self._optimizer.state[self.model.parameter] = {name: state[name].to(self.device).clone() for name in _ADAM}
+        self._optimizer.state[self.model.parameter] = {
+            name: state[name].to(self.device).clone() for name in _ADAM_STATE
+        }
         self.epochs_done, self.steps_done = (int(number) for number in state["done"])
 
 
-class _Workspace:
-    """The buffers of training steps for one batch size, of which at most ``steps`` come between two drains.
+class _Buffers:
+    """Buffers of the training steps for one batch size, with room for ``steps`` steps between two calls of ``drain``.
 
-    The hidden outputs of all layers lie in one flat tensor, so that counting them is two passes
-    over it (a comparison and an addition) however many layers there are.
+    The hidden outputs of all layers are views of one flat tensor, so counting takes two passes over it (a comparison
+    and an addition) for any number of layers.
+
+    Attributes:
+        inputs: shape (seeds, batch, features).
+        hidden: output of each hidden layer, shape (seeds, width, batch).
+        logits: logits of the steps since the last ``drain``, shape (steps, seeds, classes, batch).
+        errors: gradient of the loss with respect to each layer's output, shape (seeds, width, batch).
+        minus_one: −1, shape (seeds, 1, batch), which is added to the softmax at the label.
     """
 
     def __init__(self, architecture: Architecture, seeds: int, batch: int, steps: int, device: torch.device) -> None:
         sizes = [seeds * width * batch for width in architecture.hidden]
         self._outputs = torch.zeros(sum(sizes), device=device)
-        self._fired = torch.zeros_like(self._outputs)
+        self._is_active = torch.zeros_like(self._outputs)
         self._active = torch.zeros_like(self._outputs)
         self._sizes, self._shapes = sizes, [(seeds, width, batch) for width in architecture.hidden]
         self._steps = 0
@@ -175,18 +196,24 @@ class _Workspace:
         self.minus_one = torch.full((seeds, 1, batch), -1.0, device=device)
 
     def _by_layer(self, flat: Tensor) -> list[Tensor]:
-        return [piece.view(shape) for piece, shape in zip(torch.split(flat, self._sizes), self._shapes, strict=True)]
+        parts = torch.split(flat, self._sizes)
+        return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def count(self) -> None:
-        """Add this step's firing neurons."""
-        torch.gt(self._outputs, 0, out=self._fired)
-        self._active.add_(self._fired)
+        """Count the active neurons of the current step."""
+        torch.gt(self._outputs, 0, out=self._is_active)
+        self._active.add_(self._is_active)
         self._steps += 1
 
     def drain(self, total: _Totals, targets: Tensor) -> None:
-        """Move the steps since the last call into ``total``; ``targets`` is (steps, seeds, batch)."""
+        """Add the steps since the last call to ``total``.
+
+        Args:
+            total: the sums of the epoch.
+            targets: the labels of these steps, shape (steps, seeds, batch).
+        """
         examples = self._steps * targets.shape[2]
-        # (steps, seeds, classes, batch) to (seeds, examples, classes)
+        # From (steps, seeds, classes, batch) to (seeds, examples, classes).
         logits = self.logits[: self._steps].permute(1, 0, 3, 2).flatten(1, 2)
         total.add([*self._counts(examples), SiteCounts(examples, SiteCounts.of(logits).active)])
         total.score(logits, targets.transpose(0, 1).flatten(1, 2))
@@ -201,27 +228,34 @@ class _Workspace:
 
 
 class _Totals:
-    """Sums over an epoch."""
+    """Sums of the counts, the loss and the correct predictions over an epoch."""
 
-    def __init__(self, architecture: Architecture, seeds: int, device: torch.device) -> None:
+    def __init__(self, seeds: int, device: torch.device) -> None:
         self._counts: list[SiteCounts] = []
         self._examples = 0
         self._loss = torch.zeros(seeds, dtype=torch.float64, device=device)
-        self._hits = torch.zeros(seeds, dtype=torch.int64, device=device)
+        self._correct = torch.zeros(seeds, dtype=torch.int64, device=device)
 
     def add(self, counts: list[SiteCounts]) -> None:
-        self._counts = [a.merge(b) for a, b in zip(self._counts, counts, strict=True)] if self._counts else counts
+        if self._counts:
+            counts = [total.merge(part) for total, part in zip(self._counts, counts, strict=True)]
+        self._counts = counts
 
     def score(self, logits: Tensor, labels: Tensor) -> None:
-        """Add the loss and the hits of ``logits`` (seeds, examples, classes)."""
-        logs = torch.log_softmax(logits, -1)
-        self._loss -= logs.gather(2, labels.unsqueeze(2)).sum((1, 2), dtype=torch.float64)
-        self._hits += (logits.argmax(-1) == labels).sum(1)
+        """Add the loss and the number of correct predictions.
+
+        Args:
+            logits: shape (seeds, examples, classes).
+            labels: shape (seeds, examples).
+        """
+        log_probabilities = torch.log_softmax(logits, -1)
+        self._loss -= log_probabilities.gather(2, labels.unsqueeze(2)).sum((1, 2), dtype=torch.float64)
+        self._correct += (logits.argmax(-1) == labels).sum(1)
         self._examples += labels.shape[1]
 
     def result(self) -> SplitResult:
         return SplitResult(
             counts=[counts.cpu() for counts in self._counts],
             loss=(self._loss / self._examples).cpu(),
-            accuracy=(self._hits.double() / self._examples).cpu(),
+            accuracy=(self._correct.double() / self._examples).cpu(),
         )
