@@ -163,8 +163,8 @@ def test_published_points_are_drawn_beside_ours(tmp_path: Path, published: Path)
 
 def test_an_interval_of_a_share_ends_where_shares_do_and_names_in_any_script_are_drawn(tmp_path: Path) -> None:
     wide = Estimate(0.5, -0.4, 1.4)
-    assert wide.within(0, 1) == Estimate(0.5, 0, 1)
-    assert Estimate(0.5).within(0, 1).format("{:.1f}") == "0.5"
+    assert wide.clip(0, 1) == Estimate(0.5, 0, 1)
+    assert Estimate(0.5).clip(0, 1).format("{:.1f}") == "0.5"
     save_charts(
         [Chart("one", "手写数字", "r", "x", "y", [Series("数", [1, 2], [wide, wide])])], tmp_path
     )  # warns nobody

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actratio.laws.estimate import Estimate, mean_interval
-from actratio.laws.fitting import Laws
 from actratio.laws.observations import DatasetLaws, at_epoch
+from actratio.laws.results import Laws
 from actratio.report.chart import Chart, Series
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _over_seeds(rows: pd.DataFrame, column: str) -> Estimate:
 def _curve(rows: pd.DataFrame, x: str, y: str) -> tuple[list[float], list[Estimate]]:
     groups = [(float(place), _over_seeds(cells, y)) for place, cells in rows.groupby(x)]
     if y in ("activation_ratio", "val_accuracy"):
-        groups = [(place, share.within(0, 1)) for place, share in groups]
+        groups = [(place, share.clip(0, 1)) for place, share in groups]
     return [place for place, _ in groups], [estimate for _, estimate in groups]
 
 
