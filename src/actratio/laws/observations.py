@@ -75,7 +75,7 @@ def read_observations(path: Path) -> pd.DataFrame:
     if (path / "settings.json").is_file():
         raise FitError(f"the study in {path} has no finished training yet; run its command again to resume it")
     if not path.is_file():
-        raise FitError(f"there is no file {path}; give a Parquet or CSV table, or the folder of a study")
+        raise FitError(f"{path} is not a file; give a Parquet or CSV table, or the folder of a study")
     frame = read_table(path)[0] if path.suffix == ".parquet" else read_csv(path)
     return prepare_observations(frame, path)
 
@@ -96,7 +96,7 @@ def prepare_observations(frame: pd.DataFrame, path: Path | str) -> pd.DataFrame:
     missing = [column for column in ("width", "active_mean") if column not in frame.columns]
     if missing:
         raise FitError(
-            f"{path} lacks the column {' and '.join(missing)}; give a table with width and active_mean, or with the article's columns Neuron Count and Active Count"
+            f"{path} has no column {' or '.join(missing)}; give a table with width and active_mean, or with the article's columns Neuron Count and Active Count"
         )
     if frame.empty:
         raise FitError(f"{path} has a header but no rows; give at least two observations")
