@@ -10,7 +10,7 @@ import pytest
 from actratio import fit
 from actratio.laws.cells import Cells
 from actratio.laws.law import LAWS, Law
-from actratio.laws.least_squares import least_squares
+from actratio.laws.least_squares import fit_cells
 
 WIDTHS = np.array([32.0, 64, 128, 256, 512, 1024])
 
@@ -75,16 +75,16 @@ def test_every_law_fits_each_resample_as_if_it_were_alone(law: Law) -> None:
     width, log_active = np.tile(WIDTHS, (3, 1)), np.log(active) + rng.normal(0, 0.1, (3, 6))
     present = np.ones((3, 6))
     width[2, 4:], log_active[2, 4:], present[2, 4:] = 1, 0, 0
-    together = least_squares(law, Cells(width, log_active, np.zeros((3, 6)), present))
+    together = fit_cells(law, Cells(width, log_active, np.zeros((3, 6)), present))
     for values in together:
         assert values.shape == (3,)
     for row, cells in enumerate((6, 6, 4)):
         single = Cells(width[row, :cells], log_active[row, :cells], np.zeros(cells), np.ones(cells))
-        for values, value in zip(together, least_squares(law, single), strict=True):
+        for values, value in zip(together, fit_cells(law, single), strict=True):
             assert value.shape == ()
             assert values[row] == pytest.approx(float(value), rel=1e-4, abs=1e-4)
     empty = Cells(*(np.zeros((0, 6)) for _ in Cells._fields))
-    assert all(values.shape == (0,) for values in least_squares(law, empty))
+    assert all(values.shape == (0,) for values in fit_cells(law, empty))
 
 
 @every_law

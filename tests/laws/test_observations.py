@@ -69,13 +69,13 @@ def test_fit_observations_takes_the_last_epoch_of_each_architecture() -> None:
 
 BAD_TABLES = {
     "no rows": ("width,active_mean\n", "a header but no rows"),
-    "negative": ("width,active_mean\n64,-3\n32,4\n", "holds -3; give numbers that are not negative"),
-    "text": ("width,active_mean\n64,many\n32,4\n", "holds 'many'"),
+    "negative": ("width,active_mean\n64,-3\n32,4\n", "contains -3; give numbers that are not negative"),
+    "text": ("width,active_mean\n64,many\n32,4\n", "contains 'many'"),
     "more active than neurons": ("width,active_mean\n64,65\n32,4\n", "65 active neurons but only 64 neurons"),
     "empty dataset": ("width,active_mean,dataset\n64,6,\n32,4,a\n", "the column dataset has empty cells"),
-    "layer": ("width,active_mean,layer\n64,6,first\n32,4,second\n", "holds 'first'"),
-    "fractional layer": ("width,active_mean,layer\n64,6,0.5\n32,4,1\n", "holds 0.5; give whole numbers"),
-    "logits": ("width,active_mean,logits\n64,6,maybe\n32,4,no\n", "holds 'maybe'"),
+    "layer": ("width,active_mean,layer\n64,6,first\n32,4,second\n", "contains 'first'"),
+    "fractional layer": ("width,active_mean,layer\n64,6,0.5\n32,4,1\n", "contains 0.5; give whole numbers"),
+    "logits": ("width,active_mean,logits\n64,6,maybe\n32,4,no\n", "contains 'maybe'"),
     "missing split": ("width,active_mean,split\n64,6,val\n32,4,val\n", "no rows with split train; choose from val"),
 }
 
@@ -91,11 +91,11 @@ def test_fit_observations_refuses_invalid_tables(name: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("column", "value", "words"),
     [
-        ("Layer", "first", "the column Layer holds 'first'"),
-        ("Layer", "", "the column Layer holds an empty cell"),
-        ("Neuron Count", "many", "the column width holds 'many'"),
-        ("Active Count", "-3", "the column active_mean holds -3"),
-        ("Epoch", "1.5", "the column epoch holds 1.5"),
+        ("Layer", "first", "the column Layer contains 'first'"),
+        ("Layer", "", "the column Layer contains an empty cell"),
+        ("Neuron Count", "many", "the column width contains 'many'"),
+        ("Active Count", "-3", "the column active_mean contains -3"),
+        ("Epoch", "1.5", "the column epoch contains 1.5"),
     ],
 )
 def test_read_observations_refuses_a_damaged_table_in_the_article_s_format(

@@ -20,7 +20,7 @@ from actratio.laws.cells import Cells, Runs
 from actratio.laws.depth import depth_effect
 from actratio.laws.estimate import LEVEL, bootstrap_interval
 from actratio.laws.law import LAWS, Law
-from actratio.laws.least_squares import aicc, least_squares, left_out_error
+from actratio.laws.least_squares import aicc, fit_cells, left_out_error
 from actratio.laws.results import MIN_ARCHITECTURES, LawFit, Laws
 
 RESAMPLES = 1000
@@ -91,8 +91,8 @@ def fit(
 
 
 def _fit_law(law: Law, cells: Cells, resamples: Cells, clusters: int, level: float) -> LawFit:
-    log_scale, k, rss = (float(value) for value in least_squares(law, cells))
-    log_scales, shapes, _ = least_squares(law, resamples)
+    log_scale, k, rss = (float(value) for value in fit_cells(law, cells))
+    log_scales, shapes, _ = fit_cells(law, resamples)
     parameters = {"F": bootstrap_interval(log_scale, log_scales, clusters, level).exp()}
     if law.parameter is not None:
         shape = bootstrap_interval(k, shapes, clusters, level)

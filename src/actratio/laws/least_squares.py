@@ -16,7 +16,7 @@ from actratio.laws.law import Array, Law
 _GRID_POINTS = 89
 
 
-def least_squares(law: Law, cells: Cells) -> tuple[Array, Array, Array]:
+def fit_cells(law: Law, cells: Cells) -> tuple[Array, Array, Array]:
     """Return log F, k and the residual sum of squares of log A, for each resample of ``cells``.
 
     k is log k for a law that is ``logarithmic``, and 0 for a law without a shape parameter.
@@ -64,7 +64,7 @@ def left_out_error(law: Law, cells: Cells) -> float:
         return math.nan
     kept = (cells.width != widths[:, None]).astype(np.float64)  # row i leaves out the i-th width
     repeated = Cells(*(np.broadcast_to(values, kept.shape) for values in cells))
-    log_scale, k, _ = least_squares(law, repeated._replace(present=kept))
+    log_scale, k, _ = fit_cells(law, repeated._replace(present=kept))
     errors = log_scale[:, None] + law.log_shape(cells.width, k[:, None]) - cells.log_active
     return math.sqrt(float((errors**2)[kept == 0].sum()) / len(cells.width))
 

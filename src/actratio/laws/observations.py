@@ -88,7 +88,7 @@ def prepare_observations(frame: pd.DataFrame, path: Path | str) -> pd.DataFrame:
         path: source of the table, for error messages.
 
     Raises:
-        FitError: if a column is missing or holds an invalid value.
+        FitError: if a column is missing or contains an invalid value.
     """
     frame = frame.copy()
     if set(ARTICLE_COLUMNS) <= set(frame.columns):
@@ -125,7 +125,7 @@ def _numbers(path: Path | str, column: pd.Series, name: str, *, whole: bool) -> 
         expected = "whole numbers" if whole else "numbers"
         first = column[invalid].iloc[0]
         shown = "an empty cell" if pd.isna(first) else repr(first) if isinstance(first, str) else f"{first:g}"
-        raise FitError(f"{path}: the column {name} holds {shown}; give {expected} that are not negative")
+        raise FitError(f"{path}: the column {name} contains {shown}; give {expected} that are not negative")
     return numbers.astype("int64") if whole else numbers
 
 

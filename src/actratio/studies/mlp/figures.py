@@ -63,9 +63,9 @@ def width_table(
         split: which examples were counted, ``train`` or ``val``.
 
     Returns:
-        One row per dataset and width, the output layer apart. ``activation_ratio``, ``active_mean`` and ``dead`` are
-        estimates with intervals over seeds; ``sqrt_law`` is F·√N; ``published_ratio`` is ``None`` if the article has no
-        such layer.
+        One row per dataset and width, with separate rows for the output layer. ``activation_ratio``, ``active_mean`` and
+        ``dead`` are estimates with intervals over seeds; ``sqrt_law`` is F·√N; ``published_ratio`` is ``None`` if the
+        article has no such layer.
     """
     import pandas as pd
 
