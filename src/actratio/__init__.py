@@ -5,7 +5,8 @@ from actratio.counting.measurement import Measurement, load
 from actratio.counting.measuring import measure
 from actratio.counting.probe import Probe
 from actratio.errors import ActratioError
-from actratio.laws.fitting import Laws, fit
+from actratio.laws.fitting import fit
+from actratio.laws.results import Laws
 from actratio.sites import Site, find_sites
 from actratio.sparse import calibrate, densify, predict_speed, prune, sparsify
 

@@ -38,7 +38,7 @@ def test_fit_of_the_article_s_csv_says_whether_the_root_law_holds(
     done = actratio("fit", str(published), "--resamples", "100", cwd=tmp_path)
     assert "mnist: √N" in done.stdout
     assert "fashion_mnist: √N" in done.stdout
-    assert "the logits' layer" in done.stdout
+    assert "the output layer (logits)" in done.stdout
 
 
 def test_json_of_a_table_with_dates_and_infinities(tmp_path: Path, actratio: Actratio) -> None:

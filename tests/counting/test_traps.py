@@ -362,7 +362,8 @@ def test_what_was_found_and_not_measured_is_said() -> None:
             return out
 
     assert any(
-        "Found and not measured: 1 of the role head" in said for said in measurement_sentences(measure(Headed(), [X]))
+        "Sites that were not measured: 1 with the role head" in said
+        for said in measurement_sentences(measure(Headed(), [X]))
     )
 
 

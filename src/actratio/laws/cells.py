@@ -1,4 +1,4 @@
-"""Observations of active neurons as the cells that laws are fitted to, and their resamples."""
+"""Group observations into the cells that laws are fitted to, and resample them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from actratio.errors import FitError
-
-Array = NDArray[np.float64]
+from actratio.laws.law import Array
 
 
 class Cells(NamedTuple):
-    """One value a layer of an architecture, the mean over its seeds, as four arrays of the shape (cells,).
+    """One value per layer of an architecture, the mean over its seeds.
 
-    Several resamples are one such tuple of the shape (resamples, cells); ``present`` is 1 for a cell and 0 for
-    the filling after a resample's last one, because architectures have different numbers of layers.
+    The arrays have the shape (cells,), or (resamples, cells) for several resamples at once. Architectures differ in their
+    number of layers, and so do resamples: shorter ones are padded.
+
+    Attributes:
+        width: number of neurons N.
+        log_active: logarithm of the number of active neurons A.
+        layer: index of the layer.
+        present: 1 for a cell, 0 for padding.
     """
 
     width: Array
@@ -26,25 +31,25 @@ class Cells(NamedTuple):
     layer: Array
     present: Array
 
-    def where(self, chosen: NDArray[np.bool_]) -> Cells:
-        """The chosen resamples."""
-        return Cells(*(values[chosen] for values in self))
+    def select(self, mask: NDArray[np.bool_]) -> Cells:
+        """Return the resamples for which ``mask``, of shape (resamples,), is true."""
+        return Cells(*(values[mask] for values in self))
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Observations grouped by the run that they came from.
+    """Observations grouped by architecture and seed.
 
     Attributes:
-        groups: for each architecture the widths of its cells, their layers, and A as (seeds, cells).
-        seeds: most seeds that any architecture has.
+        groups: for each architecture, the widths of its cells (cells,), their layers (cells,), and A (seeds, cells).
+        seeds: largest number of seeds of an architecture.
     """
 
     groups: list[tuple[Array, Array, Array]]
     seeds: int
 
     @classmethod
-    def of(
+    def group(
         cls,
         widths: ArrayLike,
         active: ArrayLike,
@@ -52,89 +57,109 @@ class Runs:
         layers: Sequence[int] | None,
         seeds: Sequence[int] | None,
     ) -> Runs:
-        """Group observations; the arguments are those of ``laws.fit``.
+        """Return the grouped observations; see ``fitting.fit`` for the arguments.
 
         Raises:
-            FitError: lengths that differ, values that are not positive and finite, more active neurons than
-                neurons, seeds that lack layers.
+            FitError: if the lengths differ, a value is not positive and finite, an observation has more active neurons than
+                neurons, or an architecture lacks layers for a seed.
         """
-        try:
-            n, a = np.asarray(widths, dtype=np.float64).ravel(), np.asarray(active, dtype=np.float64).ravel()
-        except (TypeError, ValueError) as error:
-            raise FitError(f"widths and active neurons must be numbers ({error})") from None
-        for name, values in (("active", a), ("architectures", architectures), ("layers", layers), ("seeds", seeds)):
-            if values is not None and len(values) != len(n):
-                raise FitError(
-                    f"there are {len(n)} widths but {len(values)} {name}; each observation needs one of both"
-                )
-        if len(n) == 0:
-            raise FitError("there are no observations to fit; at least two widths are needed")
-        for name, values in (("widths", n), ("numbers of active neurons", a)):
-            wrong = values[~(np.isfinite(values) & (values > 0))]
-            if len(wrong):
-                raise FitError(f"the {name} hold {wrong[0]:g}; a law of log A needs positive, finite values")
-        if (a > n).any():
-            first = int(np.argmax(a > n))
-            raise FitError(f"{a[first]:g} of {n[first]:g} neurons are active; there cannot be more than there are")
+        n, a = _checked(widths, active, {"architectures": architectures, "layers": layers, "seeds": seeds})
         layer = np.zeros(len(n)) if layers is None else np.asarray(layers, dtype=np.float64)
         seed = np.zeros(len(n)) if seeds is None else np.asarray(seeds)
         if architectures is not None:
-            arch = np.unique(np.asarray(architectures).astype(str), return_inverse=True)[1]
-        elif seeds is not None:  # what differs in the seed alone is one run
-            arch = np.unique(np.stack([layer, n]), axis=1, return_inverse=True)[1].ravel()
+            architecture = np.unique(np.asarray(architectures).astype(str), return_inverse=True)[1]
+        elif seeds is not None:  # observations of the same layer and width repeat one run
+            architecture = np.unique(np.stack([layer, n]), axis=1, return_inverse=True)[1].ravel()
         else:
-            arch = np.arange(len(n))
+            architecture = np.arange(len(n))
         groups = []
-        most = 1
-        for each in np.unique(arch):
-            mine = arch == each
-            cells = sorted(set(zip(layer[mine], n[mine], strict=True)))
+        most_seeds = 1
+        for index in np.unique(architecture):
+            rows = architecture == index
+            cells = sorted(set(zip(layer[rows], n[rows], strict=True)))
             by_seed: dict[Any, dict[Any, list[float]]] = {}
-            for s, key, value in zip(seed[mine], zip(layer[mine], n[mine], strict=True), a[mine], strict=True):
-                by_seed.setdefault(s, {}).setdefault(key, []).append(value)
-            table = np.array([[np.mean(row.get(cell, [np.nan])) for cell in cells] for row in by_seed.values()])
+            for key, cell, value in zip(seed[rows], zip(layer[rows], n[rows], strict=True), a[rows], strict=True):
+                by_seed.setdefault(key, {}).setdefault(cell, []).append(value)
+            table = np.array([[np.mean(values.get(cell, [np.nan])) for cell in cells] for values in by_seed.values()])
             if np.isnan(table).any():
-                raise FitError("some seeds of an architecture lack some of its layers; every seed needs all of them")
-            groups.append((np.array([c[1] for c in cells]), np.array([c[0] for c in cells]), table))
-            most = max(most, len(by_seed))
-        return cls(groups, most)
+                name = np.asarray(architectures)[rows][0]
+                raise FitError(
+                    f"the architecture {name} lacks a layer for one of its seeds; give the same layers for every seed"
+                )
+            groups.append((np.array([cell[1] for cell in cells]), np.array([cell[0] for cell in cells]), table))
+            most_seeds = max(most_seeds, len(by_seed))
+        return cls(groups, most_seeds)
 
     @property
-    def independent(self) -> int:
-        """How many independent units the bootstrap has: architectures, or seeds if there is one architecture."""
+    def clusters(self) -> int:
+        """Number of independent clusters for the bootstrap: architectures, or seeds if there is one architecture."""
         return len(self.groups) if len(self.groups) > 1 else self.seeds
 
     def cells(self) -> Cells:
-        """Every architecture's cells, averaged over its seeds."""
+        """Return the cells of all architectures, averaged over seeds."""
         return self._cells(np.arange(len(self.groups)), None)
 
     def resamples(self, number: int) -> Cells:
-        """``number`` bootstrap resamples, the same ones every time; none where there is a single run."""
-        if self.independent < 2:
-            number = 0
-        drawn = [self._resample(np.random.default_rng((0, index))) for index in range(number)]
-        filled = Cells(
-            *(np.zeros((number, max((len(each.width) for each in drawn), default=0))) for _ in Cells._fields)
-        )
-        filled.width[:] = 1  # whose logarithm is finite
-        for row, each in enumerate(drawn):
-            for values, mine in zip(filled, each, strict=True):
-                values[row, : len(mine)] = mine
-        return filled
+        """Return ``number`` bootstrap resamples, of shape (number, cells), or none if there is a single run.
 
-    def _cells(self, chosen: NDArray[np.intp], rng: np.random.Generator | None) -> Cells:
-        n, log_a, layer = [], [], []
-        for index in chosen:
-            width, depth, table = self.groups[index]
+        Each resample draws architectures with replacement, and seeds with replacement for each of them. Layers of one run
+        stay together because they are not independent. The random seed is fixed, so that results are repeatable.
+        """
+        if self.clusters < 2:
+            number = 0
+        draws = [self._resample(np.random.default_rng((0, index))) for index in range(number)]
+        padded = Cells(
+            *(np.zeros((number, max((len(draw.width) for draw in draws), default=0))) for _ in Cells._fields)
+        )
+        padded.width[:] = 1  # so that the logarithm of padding is finite
+        for row, draw in enumerate(draws):
+            for values, drawn in zip(padded, draw, strict=True):
+                values[row, : len(drawn)] = drawn
+        return padded
+
+    def _cells(self, indices: NDArray[np.intp], rng: np.random.Generator | None) -> Cells:
+        """Return the cells of these architectures, averaged over all seeds or, with ``rng``, over seeds that it draws."""
+        widths, log_active, layers = [], [], []
+        for index in indices:
+            width, layer, table = self.groups[index]
             rows = table if rng is None else table[rng.integers(len(table), size=len(table))]
-            n.append(width)
-            layer.append(depth)
-            log_a.append(np.log(rows.mean(0)))
-        width = np.concatenate(n)
-        return Cells(width, np.concatenate(log_a), np.concatenate(layer), np.ones_like(width))
+            widths.append(width)
+            layers.append(layer)
+            log_active.append(np.log(rows.mean(0)))
+        width = np.concatenate(widths)
+        return Cells(width, np.concatenate(log_active), np.concatenate(layers), np.ones_like(width))
 
     def _resample(self, rng: np.random.Generator) -> Cells:
-        while True:  # until it has two widths, without which no law can be fitted
-            drawn = self._cells(rng.integers(len(self.groups), size=len(self.groups)), rng)
-            if len(np.unique(drawn.width)) > 1:
-                return drawn
+        while True:  # a law needs two different widths
+            draw = self._cells(rng.integers(len(self.groups), size=len(self.groups)), rng)
+            if len(np.unique(draw.width)) > 1:
+                return draw
+
+
+def _checked(
+    widths: ArrayLike, active: ArrayLike, labels: dict[str, Sequence[Any] | None]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return widths and active neurons as arrays of shape (observations,).
+
+    Raises:
+        FitError: if they, or the labels of the observations, cannot be fitted.
+    """
+    try:
+        n, a = np.asarray(widths, dtype=np.float64).ravel(), np.asarray(active, dtype=np.float64).ravel()
+    except (TypeError, ValueError) as error:
+        raise FitError(f"widths and active must be numbers, but could not be converted ({error})") from None
+    for name, values in {"active": a, **labels}.items():
+        if values is not None and len(values) != len(n):
+            raise FitError(f"widths has {len(n)} values but {name} has {len(values)}; give one of each per observation")
+    if len(n) == 0:
+        raise FitError("there are no observations; give at least two, of different widths")
+    for name, values in (("widths", n), ("active", a)):
+        invalid = values[~(np.isfinite(values) & (values > 0))]
+        if len(invalid):
+            raise FitError(f"{name} contains {invalid[0]:g}; give positive, finite values, because log A is fitted")
+    if (a > n).any():
+        first = int(np.argmax(a > n))
+        raise FitError(
+            f"an observation has {a[first]:g} active neurons but only {n[first]:g} neurons; check that widths and active are not swapped"
+        )
+    return n, a

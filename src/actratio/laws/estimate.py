@@ -1,4 +1,4 @@
-"""A number with its interval."""
+"""A number with its confidence interval."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 LEVEL = 0.95
-"""The level of every interval, unless another is asked for."""
+"""Default confidence level of intervals."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its interval; the bounds are ``nan`` where the data cannot give one."""
+    """A value and its confidence interval.
+
+    Attributes:
+        value: the estimate.
+        low, high: bounds of the interval; ``nan`` if the data gives no interval.
+    """
 
     value: float
     low: float = math.nan
@@ -24,36 +30,51 @@ class Estimate:
         return self.format("{:.3g}")
 
     def format(self, number: str) -> str:
-        """Value and interval, each written by the format string ``number``."""
+        """Return ``value (low … high)``, with each number formatted by the format string ``number``."""
         if math.isnan(self.low):
             return number.format(self.value)
         return f"{number.format(self.value)} ({number.format(self.low)} … {number.format(self.high)})"
 
     def plus_minus(self, number: str) -> str:
-        """Value ± half of a symmetric interval."""
+        """Return ``value ± half-width``, for a symmetric interval."""
         if math.isnan(self.low):
             return number.format(self.value)
         return f"{number.format(self.value)} ± {number.format((self.high - self.low) / 2)}"
 
-    def within(self, least: float, most: float) -> Estimate:
-        """The interval cut where its quantity ends: a share is none below 0 or above 1, whatever Student's t says."""
-        return Estimate(self.value, max(self.low, least), min(self.high, most)) if self.low == self.low else self
+    def clip(self, minimum: float, maximum: float) -> Estimate:
+        """Return the estimate with its interval clipped to [minimum, maximum], such as [0, 1] for a share."""
+        return self if math.isnan(self.low) else Estimate(self.value, max(self.low, minimum), min(self.high, maximum))
 
-    def holds(self, value: float) -> bool:
-        """Whether the interval contains ``value``, up to rounding; one that is not known holds nothing."""
+    def contains(self, value: float) -> bool:
+        """Return whether the interval contains ``value`` up to rounding; ``False`` if there is no interval."""
         slack = 1e-9 * max(1.0, abs(value))
         return self.low - slack <= value <= self.high + slack
 
+    def exp(self) -> Estimate:
+        """Return the estimate of e^x, given this estimate of x."""
+        with np.errstate(over="ignore"):
+            low, value, high = np.exp([self.low, self.value, self.high])
+        return Estimate(float(value), float(low), float(high))
 
-def student_quantile(freedom: int, level: float) -> float:
-    """t such that Student's distribution with ``freedom`` degrees has ``level`` of its mass in ±t."""
-    from scipy.special import stdtrit  # heavy, so not on `import actratio`
+    def to_dict(self) -> dict[str, float | None]:
+        """Return value and bounds for JSON; numbers that are not finite become ``None``."""
+        return {"value": finite_or_none(self.value), "low": finite_or_none(self.low), "high": finite_or_none(self.high)}
 
-    return float(stdtrit(freedom, (1 + level) / 2))
+
+def finite_or_none(value: float) -> float | None:
+    """Return ``value``, or ``None`` if it is NaN or infinite, which JSON cannot hold."""
+    return value if math.isfinite(value) else None
+
+
+def student_quantile(degrees: int, level: float) -> float:
+    """Return t such that Student's distribution with ``degrees`` degrees of freedom has the probability ``level`` in [−t, t]."""
+    from scipy.special import stdtrit  # slow to import, so not part of `import actratio`
+
+    return float(stdtrit(degrees, (1 + level) / 2))
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
-    """Mean of independent values and Student's interval for it: mean ± t(n−1)·s/√n; none for one value.
+    """Return the mean of n independent values with Student's interval, mean ± t(n−1)·s/√n; no interval for one value.
 
     >>> mean_interval([1.0, 2.0, 3.0])
     Estimate(value=2.0, low=-0.48413771..., high=4.48413771...)
@@ -64,3 +85,23 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
         return Estimate(mean)
     half = student_quantile(len(array) - 1, level) * float(array.std(ddof=1)) / math.sqrt(len(array))
     return Estimate(mean, mean - half, mean + half)
+
+
+def bootstrap_interval(value: float, draws: NDArray[np.float64], clusters: int, level: float = LEVEL) -> Estimate:
+    """Return ``value`` with the interval value ± t(G−1)·√(G/(G−1))·SE, G being the number of clusters.
+
+    Percentiles of the draws would be too narrow for the few clusters (architectures) of a study.
+    Source: Cameron & Miller, "A Practitioner's Guide to Cluster-Robust Inference", Journal of Human Resources 50 (2015),
+    section VI.
+
+    Args:
+        value: estimate from the data itself.
+        draws: estimates from bootstrap resamples, of shape (resamples,); with fewer than two there is no interval.
+        clusters: number of independent clusters that were resampled.
+        level: confidence level.
+    """
+    if len(draws) < 2:
+        return Estimate(value)
+    error = float(np.std(draws, ddof=1)) * math.sqrt(clusters / (clusters - 1))
+    half = student_quantile(clusters - 1, level) * error
+    return Estimate(value, value - half, value + half)

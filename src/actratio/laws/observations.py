@@ -1,4 +1,4 @@
-"""Tables of measurements, ours or others', as observations that laws are fitted to."""
+"""Read tables of measurements as observations, and fit the laws to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from actratio.errors import FitError
 from actratio.files import read_table
-from actratio.laws.fitting import RESAMPLES, Laws, fit
+from actratio.laws.fitting import RESAMPLES, fit
+from actratio.laws.results import Laws
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,18 +27,20 @@ ARTICLE_COLUMNS = {
     "Neuron Count": "width",
     "Active Count": "active_mean",
 }
-"""The columns of the article's published CSV, in its order, and what they are called here."""
+"""Columns of the article's CSV, in its order, and our names for them."""
 
 _ARTICLE_DATASETS = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist"}
 
 
 @dataclass(frozen=True)
 class DatasetLaws:
-    """The laws of one data set, over all layers and for each layer position apart.
+    """The laws of one dataset, over all layers and for each layer separately.
 
     Attributes:
-        by_layer: laws of the cells of one layer alone (0 the first), where there are three widths or more.
-        left_out: what was not fitted, in words.
+        dataset: name of the dataset.
+        laws: laws over all layers.
+        by_layer: laws of a single layer by its index, for layers with at least three widths.
+        left_out: observations that were not fitted, in words; empty if all were.
     """
 
     dataset: str
@@ -46,27 +49,31 @@ class DatasetLaws:
     left_out: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the laws as JSON values, over all layers and for each layer apart."""
+        """Return the laws for JSON, over all layers and by layer."""
         by_layer = {str(layer): laws.to_dict() for layer, laws in self.by_layer.items()}
         return {"dataset": self.dataset, "left_out": self.left_out, **self.laws.to_dict(), "by_layer": by_layer}
 
 
 def read_observations(path: Path) -> pd.DataFrame:
-    """Read a tidy table (Parquet or CSV), the article's CSV, or any CSV with ``width`` and ``active_mean``.
+    """Read a table of observations.
+
+    Args:
+        path: a tidy table (Parquet or CSV), the article's CSV, any CSV with the columns ``width`` and ``active_mean``, or the
+            folder of a study.
 
     Returns:
-        The frame with our column names and ``logits``, whether a row is of the logits' layer.
+        The table with our column names, and the column ``logits``: whether a row belongs to the output layer.
 
     Raises:
-        FitError: no such file, or columns that are none of these.
-        RunError: a damaged Parquet file.
+        FitError: if there is no such file, or it lacks the columns.
+        RunError: if the Parquet file is damaged.
     """
     from actratio.data.tables import read_csv
 
     if path.is_dir() and (path / "results.parquet").is_file():
         path = path / "results.parquet"
     if (path / "settings.json").is_file():
-        raise FitError(f"{path} has no finished training yet; run the study's command again to go on")
+        raise FitError(f"the study in {path} has no finished training yet; run its command again to resume it")
     if not path.is_file():
         raise FitError(f"{path} is not a file; give a Parquet or CSV table, or the folder of a study")
     frame = read_table(path)[0] if path.suffix == ".parquet" else read_csv(path)
@@ -74,13 +81,14 @@ def read_observations(path: Path) -> pd.DataFrame:
 
 
 def prepare_observations(frame: pd.DataFrame, path: Path | str) -> pd.DataFrame:
-    """Check a table and give it our column names, as ``read_observations`` does with a file.
+    """Check a table and return it with our column names, as ``read_observations`` does for a file.
 
     Args:
-        path: where the table came from, for errors.
+        frame: the table, which is not changed.
+        path: source of the table, for error messages.
 
     Raises:
-        FitError: the columns are none of those that ``read_observations`` reads.
+        FitError: if a column is missing or contains an invalid value.
     """
     frame = frame.copy()
     if set(ARTICLE_COLUMNS) <= set(frame.columns):
@@ -88,16 +96,16 @@ def prepare_observations(frame: pd.DataFrame, path: Path | str) -> pd.DataFrame:
     missing = [column for column in ("width", "active_mean") if column not in frame.columns]
     if missing:
         raise FitError(
-            f"{path} has no column {' or '.join(missing)}; a table to fit has width and active_mean, or the article's columns Neuron Count and Active Count"
+            f"{path} has no column {' or '.join(missing)}; give a table with width and active_mean, or with the article's columns Neuron Count and Active Count"
         )
     if frame.empty:
-        raise FitError(f"{path} has a header but no rows; a table to fit needs at least two")
+        raise FitError(f"{path} has a header but no rows; give at least two observations")
     for column in ("width", "active_mean", "layer", "epoch"):
         if column in frame.columns:
             frame[column] = _numbers(path, frame[column], column, whole=column in ("layer", "epoch"))
     for column in ("dataset", "architecture", "seed", "split"):
         if column in frame.columns and frame[column].isna().any():
-            raise FitError(f"{path}: the column {column} has empty cells; every row needs a value")
+            raise FitError(f"{path}: the column {column} has empty cells; fill in a value in every row")
     if "logits" in frame.columns:
         frame["logits"] = _numbers(path, frame["logits"], "logits", whole=True).astype(bool)
     else:
@@ -106,47 +114,50 @@ def prepare_observations(frame: pd.DataFrame, path: Path | str) -> pd.DataFrame:
 
 
 def _numbers(path: Path | str, column: pd.Series, name: str, *, whole: bool) -> pd.Series:
+    """Return a column as numbers that are not negative, whole numbers as int64."""
     import pandas as pd
 
     numbers = pd.to_numeric(column, errors="coerce")
-    wrong = numbers.isna() | (numbers < 0)
+    invalid = numbers.isna() | (numbers < 0)
     if whole:
-        wrong |= numbers != numbers.round()
-    if wrong.any():
-        kind = "a whole number" if whole else "a number"
-        first = column[wrong].iloc[0]
+        invalid |= numbers != numbers.round()
+    if invalid.any():
+        expected = "whole numbers" if whole else "numbers"
+        first = column[invalid].iloc[0]
         shown = "an empty cell" if pd.isna(first) else repr(first) if isinstance(first, str) else f"{first:g}"
-        raise FitError(f"{path}: the column {name} holds {shown}; it must be {kind}, and not negative")
+        raise FitError(f"{path}: the column {name} contains {shown}; give {expected} that are not negative")
     return numbers.astype("int64") if whole else numbers
 
 
 def read_published(path: Path) -> pd.DataFrame:
-    """Read the article's table, or one with its columns.
+    """Read the article's measurements of MLPs, or a table with the same columns.
 
     Raises:
-        FitError: no such file, or other columns.
+        FitError: if there is no such file, or it has other columns.
     """
     frame = read_observations(path)
     if "dataset" not in frame.columns or "criterion" in frame.columns:
-        wanted = ", ".join(ARTICLE_COLUMNS)
-        raise FitError(f"{path} is not a table of published measurements; it must have the article's columns {wanted}")
+        columns = ", ".join(ARTICLE_COLUMNS)
+        raise FitError(
+            f"{path} is not a table of published measurements; give a table with the article's columns {columns}"
+        )
     return frame
 
 
 def from_article(frame: pd.DataFrame) -> pd.DataFrame:
-    """The article's table with our names: layers from 0, ``784=>512=>10`` as ``784-512-10``."""
+    """Return the article's table with our names: layers from 0, and ``784=>512=>10`` as ``784-512-10``."""
     frame = frame.rename(columns=ARTICLE_COLUMNS)
     frame["dataset"] = frame["dataset"].replace(_ARTICLE_DATASETS)
     frame["architecture"] = frame["architecture"].astype(str).str.replace("=>", "-", regex=False)
     frame["layer"] = frame["layer"] - 1
     frame["logits"] = frame["layer"] == frame["architecture"].str.count("-") - 1
     frame["split"] = "train"
-    # The published file is of one seed; ours with its columns says which.
+    # The article's file has one seed and no column for it; `to_article` writes one.
     return frame.rename(columns={"Seed": "seed"}) if "Seed" in frame.columns else frame.assign(seed=0)
 
 
 def to_article(frame: pd.DataFrame, split: str = "train") -> pd.DataFrame:
-    """Our table with the article's columns, one row a seed, so that its notebook could read it."""
+    """Return our table with the article's columns, plus ``Seed``, so that the article's notebook can read it."""
     names = {ours: name for name, ours in _ARTICLE_DATASETS.items()}
     frame = frame[(frame["split"] == split) & (frame["epoch"] > 0)].copy()
     frame["dataset"] = frame["dataset"].replace(names)
@@ -157,26 +168,31 @@ def to_article(frame: pd.DataFrame, split: str = "train") -> pd.DataFrame:
 
 
 def at_epoch(frame: pd.DataFrame, split: str, epoch: int | None) -> pd.DataFrame:
-    """Rows of one split and one epoch, by default the last of each architecture; a table without such columns stays whole.
+    """Return the rows of one split and one epoch.
+
+    Args:
+        frame: a table of observations. If it has no column ``split`` or ``epoch``, the defaults keep all rows.
+        split: ``train`` or ``val``.
+        epoch: by default the last epoch of each architecture.
 
     Raises:
-        FitError: no rows of that split or epoch, or a column that was asked for is not there.
+        FitError: if the table has no such rows, or lacks a column that is needed.
     """
-    for column, value, usual in (("split", split, "train"), ("epoch", epoch, None)):
+    for column, value, default in (("split", split, "train"), ("epoch", epoch, None)):
         if column not in frame.columns:
-            if value != usual:
-                raise FitError(f"{column} {value} was asked for, but the table has no column {column}")
+            if value != default:
+                raise FitError(f"the table has no column {column}; omit the {column} {value}, or give a table with it")
             continue
-        wanted: object = value
+        target: object = value
         if value is None:
-            by = [each for each in ("dataset", "architecture") if each in frame.columns]
-            wanted = frame.groupby(by)[column].transform("max") if by else frame[column].max()
-        chosen = frame[frame[column] == wanted]
-        if chosen.empty:
+            keys = [key for key in ("dataset", "architecture") if key in frame.columns]
+            target = frame.groupby(keys)[column].transform("max") if keys else frame[column].max()
+        selected = frame[frame[column] == target]
+        if selected.empty:
             raise FitError(
-                f"the table has no rows with {column} {value}; there are {', '.join(map(str, sorted(frame[column].unique())))}"
+                f"the table has no rows with {column} {value}; choose from {', '.join(map(str, sorted(frame[column].unique())))}"
             )
-        frame = chosen
+        frame = selected
     return frame
 
 
@@ -188,39 +204,46 @@ def fit_observations(
     logits: bool = False,
     resamples: int = RESAMPLES,
 ) -> list[DatasetLaws]:
-    """Fit the laws for each data set of ``frame`` (as ``read_observations`` returns it).
+    """Fit the laws to each dataset of a table.
 
     Args:
-        split: ``train`` as the article counted, or ``val``.
-        epoch: by default the last.
-        logits: whether the logits' layer is fitted too; it has no ReLU and its width is the number of classes.
+        frame: a table as returned by ``read_observations``.
+        split: ``train``, as in the article, or ``val``.
+        epoch: by default the last epoch of each architecture.
+        logits: whether to include the output layer, which has no ReLU and as many neurons as there are classes.
+        resamples: number of bootstrap resamples.
+
+    Returns:
+        One entry per dataset, in the order of the table.
 
     Raises:
-        FitError: nothing left to fit, or too few widths.
+        FitError: if no observations are left, or if they have too few widths.
     """
     frame = at_epoch(frame, split, epoch)
     if "dataset" not in frame.columns:
         frame = frame.assign(dataset="table")
-    found = []
+    fitted = []
     for dataset, rows in frame.groupby("dataset", sort=False):
-        notes = []
+        left_out = []
         if not logits and rows["logits"].any():
             rows = rows[~rows["logits"]]
-            notes.append("the logits' layer")
+            left_out.append("the output layer (logits)")
         silent = int((rows["active_mean"] == 0).sum())
         if silent:
             rows = rows[rows["active_mean"] > 0]
-            notes.append(f"{silent} rows without any active neuron")
+            left_out.append(f"{silent} rows without active neurons")
         if rows.empty:
-            raise FitError(f"{dataset}: nothing is left to fit beside {' and '.join(notes)}")
+            raise FitError(
+                f"{dataset}: no observations are left to fit after leaving out {' and '.join(left_out)}; give observations of hidden layers with active neurons"
+            )
         layers = sorted(int(layer) for layer in rows["layer"].unique()) if "layer" in rows.columns else []
         by_layer = {}
         for layer in layers:
-            alone = rows[rows["layer"] == layer]
-            if alone["width"].nunique() >= 3:
-                by_layer[layer] = _fit(alone, resamples)
-        found.append(DatasetLaws(str(dataset), _fit(rows, resamples), by_layer, " and ".join(notes)))
-    return found
+            layer_rows = rows[rows["layer"] == layer]
+            if layer_rows["width"].nunique() >= 3:
+                by_layer[layer] = _fit(layer_rows, resamples)
+        fitted.append(DatasetLaws(str(dataset), _fit(rows, resamples), by_layer, " and ".join(left_out)))
+    return fitted
 
 
 def _fit(rows: pd.DataFrame, resamples: int) -> Laws:

@@ -1,1 +1,1 @@
-"""Figures, tables and the self-contained page of a study."""
+"""Findings, and how they are rendered: as figures, as tables and as a self-contained page."""

@@ -1,4 +1,4 @@
-"""A chart as data, which ``static`` draws with matplotlib and ``page`` with plotly."""
+"""Charts as data; ``static`` draws them with matplotlib, ``interactive`` with plotly."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from dataclasses import dataclass, field
 from actratio.laws.estimate import Estimate
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart, without the yellow and the
-black that vanish on a white or a dark page."""
+"""Okabe and Ito's palette for colour-blind readers, without yellow and black, which are hard to see on a white or dark page."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one name, with intervals or without.
+    """A named series of points, with or without intervals.
 
     Attributes:
-        colour: index into ``COLOURS``; series that belong together share it.
-        style: ``line`` (solid, with markers), ``dashed`` (no markers: a law), ``points`` (no line),
-            ``published`` (hollow markers, dotted), ``hollow`` (hollow markers, no line).
+        name: text in the legend.
+        x, y: coordinates of the points, of equal length.
+        colour: index into ``COLOURS``; related series share a colour.
+        style: ``line`` (solid line, markers), ``dashed`` (dashed line, no markers), ``points`` (markers only), ``published``
+            (dotted line, hollow markers) or ``hollow`` (hollow markers only).
     """
 
     name: str
@@ -32,13 +33,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """Series over common axes, with the words that a reader needs.
+    """Series over common axes, with a title and a caption.
 
     Attributes:
-        key: name of the files, unique in a report.
-        title: what is shown, as a heading.
-        reading: one or two sentences on how to read it.
-        percent: y is a share, shown in per cent.
+        key: name of the image files, unique in a report.
+        title: heading, which says what is shown.
+        reading: caption, one to three sentences on how to read the chart.
+        x_label, y_label: labels of the axes, with units.
+        series: what is drawn, in the order of the legend.
+        x_log, y_log: whether an axis is logarithmic.
+        percent: whether y is a share, to be shown as a percentage.
+        x_ticks: places of the ticks of the x axis; chosen automatically if ``None``.
     """
 
     key: str
@@ -53,39 +58,39 @@ class Chart:
     x_ticks: Sequence[float] | None = None
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """The chart's numbers: a column a series or, where one has several points at a place, a row a point.
+        """Return the chart's numbers as a header and rows.
 
-        Of a curve (dashed), the places that other series have; all of them, if there is no other.
+        There is one column per series and one row per x. If a series has several points at one x, there is one row per point
+        instead. Dashed curves are listed only at the x of other series, if there are any.
         """
         number = "{:.1%}" if self.percent else "{:.3g}"
-        measured = {x for each in self.series if each.style != "dashed" for x in each.x}
-        places = sorted(measured or {x for each in self.series for x in each.x})
-        if any(len(set(each.x)) < len(each.x) for each in self.series):
+        measured = {x for series in self.series if series.style != "dashed" for x in series.x}
+        places = sorted(measured or {x for series in self.series for x in series.x})
+        if any(len(set(series.x)) < len(series.x) for series in self.series):
             points = [
-                (place, each.name, y.format(number))
-                for each in self.series
-                for place, y in zip(each.x, each.y, strict=True)
-                if place in places
+                (x, series.name, y.format(number))
+                for series in self.series
+                for x, y in zip(series.x, series.y, strict=True)
+                if x in places
             ]
             return [self.x_label, "series", self.y_label], [
-                [f"{place:g}", *rest] for place, *rest in sorted(points, key=lambda point: point[0])
+                [f"{x:g}", *cells] for x, *cells in sorted(points, key=lambda point: point[0])
             ]
-        rows = []
-        for place in places:
-            cells = [dict(zip(each.x, each.y, strict=True)).get(place) for each in self.series]
-            rows.append([f"{place:g}", *("" if cell is None else cell.format(number) for cell in cells)])
-        return [self.x_label, *(each.name for each in self.series)], rows
+        columns = [dict(zip(series.x, series.y, strict=True)) for series in self.series]
+        rows = [[f"{x:g}", *(column[x].format(number) if x in column else "" for column in columns)] for x in places]
+        return [self.x_label, *(series.name for series in self.series)], rows
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A colour a cell, with the words that a reader needs.
+    """A grid of coloured cells, with a title and a caption.
 
     Attributes:
-        key, title, reading: as a chart's.
-        x: places along the x axis; y: names of the rows, the first at the top.
-        z: (rows, places), ``nan`` where there is nothing.
-        percent: z is a share, shown in per cent.
+        key, title, reading, x_label, y_label: as for ``Chart``.
+        x: places along the x axis.
+        y: names of the rows, from top to bottom.
+        z: values of shape (rows, places); ``nan`` leaves a cell blank.
+        percent: whether z is a share, to be shown as a percentage.
     """
 
     key: str
@@ -99,11 +104,11 @@ class HeatMap:
     percent: bool = True
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """The map's numbers, at about ten places of each row."""
-        every = max(1, (len(self.x) - 1) // 10)
+        """Return the map's numbers as a header and rows, at about ten places per row."""
+        step = max(1, (len(self.x) - 1) // 10)
         number = "{:.1%}" if self.percent else "{:.3g}"
         rows = [
-            [name, *("" if math.isnan(value) else number.format(value) for value in row[::every])]
-            for name, row in zip(self.y, self.z, strict=True)
+            [name, *("" if math.isnan(value) else number.format(value) for value in values[::step])]
+            for name, values in zip(self.y, self.z, strict=True)
         ]
-        return [self.y_label, *(f"{place:g}" for place in self.x[::every])], rows
+        return [self.y_label, *(f"{place:g}" for place in self.x[::step])], rows

@@ -1,4 +1,4 @@
-"""What an analysis found, before any markup: sentences, tables and charts that every renderer reads."""
+"""The result of an analysis without markup: sentences, tables and charts for every renderer."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ class Table:
     """A table of text.
 
     Attributes:
+        title: heading, which says what is shown.
         header: one name per column.
         rows: one list of cells per row, as long as ``header``.
-        reading: one or two sentences on how to read it.
+        reading: caption that explains the columns.
     """
 
     title: str
@@ -35,8 +36,8 @@ class Findings:
     Attributes:
         title: heading of the page.
         lead: one paragraph on what was measured and how.
-        sentences: what was found, most important first.
-        tables, charts: the numbers behind the sentences.
+        sentences: results, most important first.
+        tables, charts: numbers behind the sentences.
         details: names and values for the end of the page, such as versions and data fingerprints.
         data: what ``--json`` adds to the settings, rows and sentences, such as fitted laws.
         exports: tables for other programs, by the name of the CSV file that they are written to.

@@ -1,4 +1,4 @@
-"""Charts as plotly's figures, as data for the page."""
+"""Convert charts to plotly figures for the page."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from actratio.report.chart import COLOURS, Chart, HeatMap, Series
 
 
 def plotly_figure(chart: Chart | HeatMap) -> dict[str, Any]:
-    """The figure's traces and axes, with every text escaped that plotly would read as markup."""
-    return _heat(chart) if isinstance(chart, HeatMap) else _figure(chart)
+    """Return the traces and axes of a chart as plotly's JSON, with all text escaped."""
+    return _heat_map(chart) if isinstance(chart, HeatMap) else _figure(chart)
 
 
 def _text(text: str) -> str:
-    """Plotly reads a subset of HTML in its labels."""
-    return html.escape(text, quote=False)  # which it would show as entities
+    """Return the text escaped for plotly, which reads a subset of HTML in its labels."""
+    return html.escape(text, quote=False)  # plotly would show an escaped quote as an entity
 
 
 def _figure(chart: Chart) -> dict[str, Any]:
@@ -28,14 +28,14 @@ def _figure(chart: Chart) -> dict[str, Any]:
         x_axis |= _decades([x for series in chart.series for x in series.x])
     y_axis: dict[str, Any] = {"title": {"text": _text(chart.y_label)}, "type": "log" if chart.y_log else "linear"}
     if chart.y_log:
-        y_axis |= _decades([each.value for series in chart.series for each in series.y])
+        y_axis |= _decades([y.value for series in chart.series for y in series.y])
     if chart.percent:
         y_axis["tickformat"] = "~%"
     return {"key": chart.key, "data": traces, "layout": {"xaxis": x_axis, "yaxis": y_axis}}
 
 
 def _decades(values: list[float]) -> dict[str, Any]:
-    """Ticks at 1, 2 and 5 of each decade, or at its 1 alone where there are many, written in full."""
+    """Return ticks at 1, 2 and 5 of each decade, or at 1 only if there are more than three decades."""
     low, high = min(values), max(values)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     steps = (1, 2, 5) if last - first <= 3 else (1,)
@@ -53,7 +53,7 @@ def _traces(series: Series, percent: bool) -> list[dict[str, Any]]:
         "name": name,
         "legendgroup": name,
         "x": series.x,
-        "y": [each.value for each in series.y],
+        "y": [y.value for y in series.y],
         "mode": {
             "line": "lines+markers",
             "dashed": "lines",
@@ -73,18 +73,18 @@ def _traces(series: Series, percent: bool) -> list[dict[str, Any]]:
         },
         "hovertemplate": f"%{{x}}: %{{y:{number}}}",
     }
-    known = [(x, each) for x, each in zip(series.x, series.y, strict=True) if not math.isnan(each.low)]
-    if not known:
+    bounded = [(x, y) for x, y in zip(series.x, series.y, strict=True) if not math.isnan(y.low)]
+    if not bounded:
         return [trace]
-    if len(known) == len(series.y):
-        trace["customdata"] = [[each.low, each.high] for each in series.y]
+    if len(bounded) == len(series.y):
+        trace["customdata"] = [[y.low, y.high] for y in series.y]
         trace["hovertemplate"] += f" (%{{customdata[0]:{number}}} … %{{customdata[1]:{number}}})"
-    if series.style == "points" or len(series.x) == 1:  # a band of one point would have no width
+    if series.style == "points" or len(series.x) == 1:  # a band over one point has no width
         trace["error_y"] = {
             "type": "data",
             "symmetric": False,
-            "array": [max(0.0, each.high - each.value) if not math.isnan(each.high) else 0.0 for each in series.y],
-            "arrayminus": [max(0.0, each.value - each.low) if not math.isnan(each.low) else 0.0 for each in series.y],
+            "array": [max(0.0, y.high - y.value) if not math.isnan(y.high) else 0.0 for y in series.y],
+            "arrayminus": [max(0.0, y.value - y.low) if not math.isnan(y.low) else 0.0 for y in series.y],
             "thickness": 1,
             "width": 2,
         }
@@ -94,8 +94,8 @@ def _traces(series: Series, percent: bool) -> list[dict[str, Any]]:
         "legendgroup": name,
         "showlegend": False,
         "hoverinfo": "skip",
-        "x": [x for x, _ in known] + [x for x, _ in reversed(known)],
-        "y": [each.low for _, each in known] + [each.high for _, each in reversed(known)],
+        "x": [x for x, _ in bounded] + [x for x, _ in reversed(bounded)],
+        "y": [y.low for _, y in bounded] + [y.high for _, y in reversed(bounded)],
         "fill": "toself",
         "fillcolor": colour + "2E",
         "line": {"width": 0},
@@ -104,7 +104,7 @@ def _traces(series: Series, percent: bool) -> list[dict[str, Any]]:
     return [band, trace]
 
 
-def _heat(chart: HeatMap) -> dict[str, Any]:
+def _heat_map(chart: HeatMap) -> dict[str, Any]:
     number = ".1%" if chart.percent else ".3g"
     trace = {
         "type": "heatmap",
@@ -117,6 +117,6 @@ def _heat(chart: HeatMap) -> dict[str, Any]:
         "hovertemplate": f"%{{y}}, %{{x}}: %{{z:{number}}}<extra></extra>",
     }
     x_axis = {"title": {"text": _text(chart.x_label)}}
-    # No title beside names, which need the room and say themselves what they are.
+    # The names of the rows need the space of a title.
     y_axis = {"type": "category", "autorange": "reversed"}
     return {"key": chart.key, "data": [trace], "layout": {"xaxis": x_axis, "yaxis": y_axis}}

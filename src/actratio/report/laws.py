@@ -1,64 +1,82 @@
-"""Fitted laws as a table, as sentences and as JSON."""
+"""Fitted laws as a table and as sentences."""
 
 from __future__ import annotations
 
 import math
 
-from actratio.laws.fitting import LawFit
+from actratio.laws.law import LAWS
 from actratio.laws.observations import DatasetLaws
+from actratio.laws.results import LawFit
 from actratio.report.findings import Table
 
 _NUMBER = "{:.3g}"
 
 
-def law_sentences(each: DatasetLaws) -> list[str]:
-    """What follows from the fits of a data set, in sentences."""
-    laws = each.laws
-    left_out = f" Left out of the fit: {each.left_out}." if each.left_out else ""
-    sentences = [f"{each.dataset}: {laws.verdict}{left_out}"]
-    if laws.depth is not None and not math.isnan(laws.depth.low):
-        depth = laws.depth
-        change = f"with every layer deeper, {depth.format('{:.2f}')} times as many neurons fire at equal width"
+def law_sentences(fitted: DatasetLaws) -> list[str]:
+    """Return what the laws of a dataset say about √N, about depth, and about α at equal depth."""
+    dataset, laws = fitted.dataset, fitted.laws
+    left_out = f" Not fitted: {fitted.left_out}." if fitted.left_out else ""
+    sentences = [f"{dataset}: {laws.verdict}{left_out}"]
+    depth = laws.depth
+    if depth is not None and not math.isnan(depth.low):
+        factor = f"at equal width, each additional layer multiplies their number by {depth.format('{:.2f}')}"
         if depth.high < 1:
-            sentences.append(f"{each.dataset}: fewer are active deeper: {change}.")
+            sentences.append(f"{dataset}: deeper layers have fewer active neurons: {factor}.")
         elif depth.low > 1:
-            sentences.append(f"{each.dataset}: more are active deeper: {change}.")
+            sentences.append(f"{dataset}: deeper layers have more active neurons: {factor}.")
         else:
             sentences.append(
-                f"{each.dataset}: whether fewer are active deeper is not settled: {change}, an interval that holds 1."
+                f"{dataset}: whether deeper layers have fewer active neurons is not settled: {factor}, and the interval contains 1."
             )
     alpha = laws.alpha_at_depth
     if alpha is not None and not math.isnan(alpha.low):
-        sentences.append(f"{each.dataset}: of layers equally deep, α is {alpha.format('{:.3f}')}.")
+        sentences.append(f"{dataset}: at equal depth, α is {alpha.format('{:.3f}')}.")
     return sentences
 
 
-def laws_table(laws: list[DatasetLaws]) -> Table:
-    """Every law of every data set, and α and F by layer position."""
+def laws_table(datasets: list[DatasetLaws]) -> Table:
+    """Return a table of every law for each dataset, and of √N and N^α for each single layer.
+
+    Columns that would be the same in all rows are left out: the dataset if there is one, which the title then names, and the
+    layer if no layer was fitted separately.
+    """
     rows = []
-    for each in laws:
-        for fit in each.laws.fits.values():
-            rows.append(_law_row(each.dataset, "all", fit, best=fit is each.laws.best))
-        for layer, alone in each.by_layer.items():
-            rows += [_law_row(each.dataset, str(layer), alone.fits[name], best=False) for name in ("sqrt", "power")]
+    for fitted in datasets:
+        best = fitted.laws.best
+        for law_fit in fitted.laws.fits.values():
+            rows.append([fitted.dataset, "all", *_law_cells(law_fit, best=law_fit is best)])
+        for layer, laws in fitted.by_layer.items():
+            rows += [
+                [fitted.dataset, str(layer), *_law_cells(laws.fits[name], best=False)] for name in ("sqrt", "power")
+            ]
+    shapes = dict.fromkeys(law.parameter for law in LAWS.values() if law.parameter is not None)
+    header = ["dataset", "layer", "law", "F", " or ".join(shapes), "AICc", "left-out error"]
+    constant = [len(datasets) == 1, not any(fitted.by_layer for fitted in datasets)]
+    kept = [index for index in range(len(header)) if index >= len(constant) or not constant[index]]
+    reading = (
+        "The law with the smallest AICc is marked with *. Laws are fitted to log A, with one point per layer and architecture (the mean "
+        "over seeds). Parentheses: 95% intervals from a bootstrap over architectures and seeds. Left-out error: root mean square of "
+        "log(predicted / observed) for widths left out of the fit. Not determined: the law fits best as its limit, a straight line or a "
+        "constant."
+    )
+    if not constant[1]:
+        reading += " A layer number means a fit to that layer only; in the article's architectures, width and depth are confounded over all layers."
     return Table(
-        "Laws of active neurons A against width N",
-        ["data set", "layer", "law", "F", "α or K", "AICc", "left-out error"],
-        rows,
-        "Fitted to log A, one point a layer and architecture, the mean over its seeds; in brackets 95 % intervals from a bootstrap over "
-        "architectures and seeds. The law with the smallest AICc is marked *. The left-out error is the root mean square of "
-        "log(predicted/observed) for widths left out of the fit. 'Not determined' means that the law fits best as its limit, a straight line or a constant. "
-        "Rows of a single layer use that layer alone, because width and depth are confounded in the article's design.",
+        "Scaling laws of active neurons A against layer width N" + (f": {datasets[0].dataset}" if constant[0] else ""),
+        [header[index] for index in kept],
+        [[row[index] for index in kept] for row in rows],
+        reading,
     )
 
 
-def _law_row(dataset: str, layer: str, fit: LawFit, *, best: bool) -> list[str]:
-    parameters = [fit.parameters[name].format(_NUMBER) for name in fit.law.parameters]
-    if fit.at_bound:
+def _law_cells(law_fit: LawFit, *, best: bool) -> list[str]:
+    """Return the cells from the law to the left-out error."""
+    parameters = [law_fit.parameters[name].format(_NUMBER) for name in law_fit.law.parameters]
+    if law_fit.at_bound:
         parameters = ["not determined"] * len(parameters)
     parameters += [""] * (2 - len(parameters))
     numbers = [
         "" if math.isnan(number) else text.format(number)
-        for number, text in ((fit.aicc, "{:.1f}"), (fit.left_out_error, "{:.3f}"))
+        for number, text in ((law_fit.aicc, "{:.1f}"), (law_fit.left_out_error, "{:.3f}"))
     ]
-    return [dataset, layer, fit.law.formula + (" *" if best else ""), *parameters, *numbers]
+    return [law_fit.law.formula + (" *" if best else ""), *parameters, *numbers]

@@ -1,4 +1,4 @@
-"""The report of a measurement: what was found in words, its table and its page."""
+"""The findings of a measurement: its sentences, its table and its charts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from actratio.counting.co_activation import BLOCKS, WINDOWS
 from actratio.counting.measurement import Measurement, Row
 from actratio.report.findings import Findings, Table
 from actratio.report.measured_charts import measurement_charts
-from actratio.report.rows import by_layer, kinds, ratio_of, rows_of
+from actratio.report.rows import pooled_ratio, rows_by_layer, select_rows, tensor_criteria
 
-_BLOCK = 0  # of BLOCKS, the one that is told in words
-_WINDOW = WINDOWS.index(16)
+_BLOCK = 0  # index into BLOCKS of the block size in the sentences
+_WINDOW = WINDOWS.index(16)  # index into WINDOWS of the window in the sentences
 
 _COLUMNS = {
     "site": "site", "tensor": "tensor", "criterion": "criterion", "tokens": "tokens", "activation_ratio": "ratio",
@@ -26,8 +26,7 @@ def measurement_findings(measurement: Measurement) -> Findings:
     tokens = max((row.counts.tokens for row in measurement), default=0)
     return Findings(
         f"Activation ratios of {measurement.model}",
-        "Share of the neurons of each MLP that are active, counted exactly over "
-        f"{tokens:,} tokens (or examples). Padding is not counted.",
+        f"Share of the neurons of each MLP that are active, counted over {tokens:,} tokens (or examples). Padding is not counted.",
         measurement_sentences(measurement),
         [measurement_table(measurement)],
         measurement_charts(measurement),
@@ -35,17 +34,18 @@ def measurement_findings(measurement: Measurement) -> Findings:
     )
 
 
-def measurement_table(found: Measurement) -> Table:
-    """A row a site, tensor and criterion; what is the same in all of them goes to the title."""
-    frame, names, title = found.to_frame(), list(_COLUMNS), f"Activation ratios of {found.model}"
+def measurement_table(measurement: Measurement) -> Table:
+    """Return a table with one row per site, tensor and criterion; a tensor or criterion that all rows share is in the title."""
+    frame, names, title = measurement.to_frame(), list(_COLUMNS), f"Activation ratios of {measurement.model}"
     for name in ("tensor", "criterion"):
         if frame[name].nunique() == 1:
             names.remove(name)
             title += f", {frame[name].iloc[0]}"
     rows = [[_cell(name, value) for name, value in zip(names, row, strict=True)] for row in frame[names].to_numpy()]
     reading = (
-        "'± over tokens' is the standard deviation of a token's own ratio; 'first token' and 'rest' are the ratio of the first "
-        "token of each sequence and of all others; 'overlap' is the Jaccard overlap of the active neurons of successive tokens."
+        "Ratio: active neurons over all neurons. ± over tokens: standard deviation of the ratio of single tokens. First token, rest: ratio "
+        "over the first token of each sequence, and over all other tokens. Dead, always on: neurons active on none, and on at least 99%, "
+        "of the tokens. Overlap: Jaccard index of the active neurons of successive tokens."
     )
     return Table(title, [_COLUMNS[name] for name in names], rows, reading)
 
@@ -58,66 +58,71 @@ def _cell(name: str, value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def measurement_sentences(found: Measurement) -> list[str]:
-    """What was measured, in words."""
-    said = []
-    for tensor, criterion in kinds(found):
-        rows = rows_of(found, tensor, criterion)
-        ratios = {layer: ratio_of(row.counts for row in each) for layer, each in by_layer(rows).items()}
-        known = {layer: ratio for layer, ratio in ratios.items() if not math.isnan(ratio)}
-        if not known:
+def measurement_sentences(measurement: Measurement) -> list[str]:
+    """Return what the measurement shows, one sentence per reading."""
+    sentences = []
+    for tensor, criterion in tensor_criteria(measurement):
+        rows = select_rows(measurement, tensor, criterion)
+        ratios = {
+            layer: ratio
+            for layer, layer_rows in rows_by_layer(rows).items()
+            if not math.isnan(ratio := pooled_ratio(row.counts for row in layer_rows))
+        }
+        if not ratios:
             continue
-        least, most = min(known, key=lambda layer: known[layer]), max(known, key=lambda layer: known[layer])
-        said.append(
-            f"{ratio_of(row.counts for row in rows):.1%} of the neurons are active by {tensor} {_words(criterion)}, "
-            f"from {known[least]:.1%} in layer {least} to {known[most]:.1%} in layer {most}."
+        lowest, highest = min(ratios, key=lambda layer: ratios[layer]), max(ratios, key=lambda layer: ratios[layer])
+        sentences.append(
+            f"{pooled_ratio(row.counts for row in rows):.1%} of the neurons are active ({tensor} {_comparison(criterion)}), "
+            f"from {ratios[lowest]:.1%} in layer {lowest} to {ratios[highest]:.1%} in layer {highest}."
         )
-    rows = rows_of(found, *kinds(found)[0])
-    said += _of_silence(rows) + _of_sets(rows) + _of_experts(rows)
-    left_out = found.settings.get("left_out")
+    rows = select_rows(measurement, *tensor_criteria(measurement)[0])
+    sentences += _dead_sentences(rows) + _union_sentences(rows) + _expert_sentences(rows)
+    left_out = measurement.settings.get("left_out")
     if left_out:
-        listed = ", ".join(f"{number} of the role {role}" for role, number in left_out.items())
-        said.append(f"Found and not measured: {listed}; `actratio sites MODEL --sites '*'` lists them.")
-    return said
+        roles = ", ".join(f"{number} with the role {role}" for role, number in left_out.items())
+        sentences.append(f"Sites that were not measured: {roles}; run `actratio sites MODEL --sites '*'` to list them.")
+    return sentences
 
 
-def _of_silence(rows: Sequence[Row]) -> list[str]:
-    seen = [row.counts for row in rows if row.counts.tokens]
-    if not seen:
+def _dead_sentences(rows: Sequence[Row]) -> list[str]:
+    counted = [row.counts for row in rows if row.counts.tokens]
+    if not counted:
         return []
-    dead, neurons = sum(int(counts.dead) for counts in seen), sum(counts.width for counts in seen)
-    fewest = min(seen, key=lambda counts: counts.tokens)
-    always = sum(int(counts.always_on) for counts in seen)
+    dead, neurons = sum(int(counts.dead) for counts in counted), sum(counts.width for counts in counted)
+    fewest = min(counted, key=lambda counts: counts.tokens)
+    always_on = sum(int(counts.always_on) for counts in counted)
     return [
-        f"{dead:,} of {neurons:,} neurons were never active; with 95 % confidence each of them fires on less than "
-        f"{fewest.rule_of_three:.2%} of such tokens ({fewest.tokens:,} were counted). "
-        f"{always:,} were active on at least 99 % of them."
+        f"{dead:,} of {neurons:,} neurons were never active; with 95% confidence, each of them is active on less than "
+        f"{fewest.rule_of_three:.2%} of similar tokens ({fewest.tokens:,} tokens were counted). "
+        f"{always_on:,} neurons were active on at least 99% of the tokens."
     ]
 
 
-def _of_sets(rows: Sequence[Row]) -> list[str]:
-    union = alone = width = idle = blocks = 0.0
+def _union_sentences(rows: Sequence[Row]) -> list[str]:
+    union = independent = width = idle = blocks = 0.0
     for counts in (row.counts for row in rows):
         ratios = counts.union_ratio
         if ratios is not None and not math.isnan(float(ratios[_WINDOW])):
             width += counts.width
             union += float(ratios[_WINDOW]) * counts.width
-            alone += float(counts.independent_union_ratio[_WINDOW]) * counts.width
+            independent += float(counts.independent_union_ratio[_WINDOW]) * counts.width
         if counts.idle_blocks is not None:
             idle += int(counts.idle_blocks[_BLOCK])
             blocks += -(-counts.width // BLOCKS[_BLOCK]) * counts.tokens
-    said = []
+    sentences = []
     if width:
-        said.append(
-            f"{WINDOWS[_WINDOW]} successive tokens together need {union / width:.1%} of the neurons; "
-            f"if neurons fired independently of the token before, it would be {alone / width:.1%}."
+        sentences.append(
+            f"{WINDOWS[_WINDOW]} successive tokens together use {union / width:.1%} of the neurons; "
+            f"they would use {independent / width:.1%} if a neuron's activity were independent between tokens."
         )
     if blocks:
-        said.append(f"{idle / blocks:.1%} of the blocks of {BLOCKS[_BLOCK]} successive neurons hold no active one.")
-    return said
+        sentences.append(
+            f"{idle / blocks:.1%} of the blocks of {BLOCKS[_BLOCK]} successive neurons have no active neuron."
+        )
+    return sentences
 
 
-def _of_experts(rows: Sequence[Row]) -> list[str]:
+def _expert_sentences(rows: Sequence[Row]) -> list[str]:
     experts = [(row.counts, row.counts.passed) for row in rows if row.counts.passed]
     if not experts:
         return []
@@ -125,10 +130,11 @@ def _of_experts(rows: Sequence[Row]) -> list[str]:
     density = sum(int(counts.active.sum()) for counts, _ in experts) / neurons
     unused = sum(not counts.tokens for counts, _ in experts)
     return [
-        f"Of the neurons of all experts of a layer, {density:.2%} are active for a token, those of experts that it is not "
-        f"routed to included; {unused:,} of {len(experts):,} experts were reached by no token."
+        f"{density:.2%} of the neurons of all experts of a layer are active for a token, counting experts that the token is not "
+        f"routed to; {unused:,} of {len(experts):,} experts received no token."
     ]
 
 
-def _words(criterion: str) -> str:
+def _comparison(criterion: str) -> str:
+    """Return the criterion as a comparison if it has a short one."""
     return {"positive": "> 0", "nonzero": "≠ 0"}.get(criterion, criterion)

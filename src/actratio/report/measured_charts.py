@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import torch
@@ -12,55 +12,49 @@ from actratio.counting.co_activation import WINDOWS
 from actratio.counting.measurement import Measurement, Row
 from actratio.laws.estimate import Estimate
 from actratio.report.chart import Chart, HeatMap, Series
-from actratio.report.rows import by_layer, first_ratio_of, kinds, ratio_of, rows_of
+from actratio.report.rows import pooled_first_ratio, pooled_ratio, rows_by_layer, select_rows, tensor_criteria
 
-_T = TypeVar("_T")
-_THRESHOLDS, _UNIONS = 6, 3  # sites drawn as lines of their own
+Item = TypeVar("Item")
+
+_THRESHOLD_SITES, _UNION_SITES = 6, 3  # number of sites with lines of their own
 _RANKS = 100
 
 
-def measurement_charts(found: Measurement) -> list[Chart | HeatMap]:
-    """The charts that the measurement has numbers for."""
-    rows = rows_of(found, *kinds(found)[0])
-    drawn: list[Chart | HeatMap | None] = [
-        _profile(found),
+def measurement_charts(measurement: Measurement) -> list[Chart | HeatMap]:
+    """Return the charts for which the measurement has numbers."""
+    rows = select_rows(measurement, *tensor_criteria(measurement)[0])
+    charts: list[Chart | HeatMap | None] = [
+        _profile(measurement),
         _ranks(rows),
-        _thresholds(found),
+        _thresholds(measurement),
         _unions(rows),
         _silent(rows),
         *_experts(rows),
     ]
-    return [chart for chart in drawn if chart is not None]
+    return [chart for chart in charts if chart is not None]
 
 
-def _profile(found: Measurement) -> Chart:
+def _profile(measurement: Measurement) -> Chart:
     series = []
-    for colour, (tensor, criterion) in enumerate(kinds(found)):
-        layers = by_layer(rows_of(found, tensor, criterion))
+    for colour, (tensor, criterion) in enumerate(tensor_criteria(measurement)):
+        layers = rows_by_layer(select_rows(measurement, tensor, criterion))
         last = max(max(layers), 1)
-        lines = {"": [ratio_of(row.counts for row in each) for each in layers.values()]}
+        lines = {"": [pooled_ratio(row.counts for row in rows) for rows in layers.values()]}
         if colour == 0:
-            lines[", first token"] = [first_ratio_of(row.counts for row in each) for each in layers.values()]
-        for name, ratios in lines.items():
-            known = [
+            lines[", first token"] = [pooled_first_ratio(row.counts for row in rows) for rows in layers.values()]
+        for suffix, ratios in lines.items():
+            points = [
                 (layer / last, ratio) for layer, ratio in zip(layers, ratios, strict=True) if not math.isnan(ratio)
             ]
-            if known:
-                series.append(
-                    Series(
-                        f"{tensor} {criterion}{name}",
-                        [place for place, _ in known],
-                        [Estimate(ratio) for _, ratio in known],
-                        colour,
-                        "dashed" if name else "line",
-                    )
-                )
+            if points:
+                style = "dashed" if suffix else "line"
+                series.append(_line(f"{tensor} {criterion}{suffix}", points, colour, style))
     return Chart(
         "profile",
-        "Activation ratio over depth",
-        "Each point is one layer: active neurons over all neurons, experts weighed by their tokens. 0 is the first layer and 1 the last. "
-        "The dashed line is the first token of each sequence alone.",
-        "relative position of the layer",
+        "Activation ratio by layer",
+        "Each point is one layer: active neurons over all neurons, with experts weighted by their tokens. "
+        "The dashed line counts the first token of each sequence only.",
+        "relative depth (0: first layer, 1: last layer)",
         "activation ratio",
         series,
         percent=True,
@@ -68,9 +62,8 @@ def _profile(found: Measurement) -> Chart:
 
 
 def _ranks(rows: Sequence[Row]) -> HeatMap | None:
-    shown = [row for row in rows if row.counts.tokens and row.site.role != "expert"] or [
-        row for row in rows if row.counts.tokens
-    ]
+    counted = [row for row in rows if row.counts.tokens]
+    shown = [row for row in counted if row.site.role != "expert"] or counted
     if not shown:
         return None
     places = [rank / _RANKS for rank in range(_RANKS + 1)]
@@ -80,10 +73,10 @@ def _ranks(rows: Sequence[Row]) -> HeatMap | None:
         z.append([float(frequency[round(place * (row.counts.width - 1))]) for place in places])
     return HeatMap(
         "ranks",
-        "How often each neuron fires",
-        "A row is a site with its neurons sorted from the most active (left) to the least (right); the colour is the share of tokens "
-        "on which the neuron was active. A row of one colour shares the work evenly; a short bright stretch means that few neurons do most of it.",
-        "rank of the neuron, as a share of the width",
+        "How often each neuron is active",
+        "Each row is one site, with its neurons sorted from the most to the least active. The colour is the share of tokens on which a "
+        "neuron is active. In a row of one colour all neurons are equally active; in a row with a short bright part, few neurons are active often.",
+        "rank of the neuron (share of the width)",
         "site",
         places,
         [row.site.name for row in shown],
@@ -91,58 +84,48 @@ def _ranks(rows: Sequence[Row]) -> HeatMap | None:
     )
 
 
-def _thresholds(found: Measurement) -> Chart | None:
-    shown = _some([key for key, each in found.magnitudes.items() if key[1] == "activation" and each.total], _THRESHOLDS)
-    taus = [2.0**exponent for exponent in range(-12, 5)]
-    if not shown:
+def _thresholds(measurement: Measurement) -> Chart | None:
+    keys = [key for key, magnitudes in measurement.magnitudes.items() if key[1] == "activation" and magnitudes.total]
+    if not keys:
         return None
-    series = [
-        Series(name, taus, [Estimate(found.magnitudes[name, tensor].share_above(tau)) for tau in taus], colour)
-        for colour, (name, tensor) in enumerate(shown)
-    ]
+    taus = [2.0**exponent for exponent in range(-12, 5)]
     return Chart(
         "thresholds",
-        "Activation ratio at any threshold",
-        "The share of activations whose magnitude is at least τ: what would still be computed if smaller ones were taken for zero. "
-        "What that costs in quality is not shown here.",
+        "Activation ratio by threshold",
+        "Share of activations a with |a| ≥ τ: the share that is still computed if smaller activations are set to zero. "
+        "The chart does not show how much quality this costs.",
         "threshold τ",
-        "share of |a| ≥ τ",
-        series,
+        "share with |a| ≥ τ",
+        [
+            _line(site, [(tau, measurement.magnitudes[site, tensor].share_above(tau)) for tau in taus], colour)
+            for colour, (site, tensor) in enumerate(_spread(keys, _THRESHOLD_SITES))
+        ],
         x_log=True,
         percent=True,
     )
 
 
 def _unions(rows: Sequence[Row]) -> Chart | None:
+    counted = [row for row in rows if row.counts.union is not None and row.counts.tokens]
     series = []
-    for colour, row in enumerate(
-        _some([row for row in rows if row.counts.union is not None and row.counts.tokens], _UNIONS)
-    ):
+    for colour, row in enumerate(_spread(counted, _UNION_SITES)):
         lines = {"": row.counts.union_ratio, ", if independent": row.counts.independent_union_ratio}
-        for name, ratios in lines.items():
-            known = [
-                (float(window), Estimate(float(ratio)))
-                for window, ratio, whole in zip(WINDOWS, ratios, row.counts.windows, strict=True)  # type: ignore[arg-type]
-                if whole
+        for suffix, ratios in lines.items():
+            points = [
+                (float(window), float(ratio))
+                for window, ratio, windows in zip(WINDOWS, ratios, row.counts.windows, strict=True)  # type: ignore[arg-type]
+                if windows
             ]
-            if known:
-                series.append(
-                    Series(
-                        row.site.name + name,
-                        [window for window, _ in known],
-                        [ratio for _, ratio in known],
-                        colour,
-                        "dashed" if name else "line",
-                    )
-                )
+            if points:
+                series.append(_line(row.site.name + suffix, points, colour, "dashed" if suffix else "line"))
     if not series:
         return None
     return Chart(
         "unions",
-        "Neurons needed by several tokens together",
-        "The share of neurons that are active for at least one of so many successive tokens: what a kernel that computes them together has to "
-        "load. Dashed: what it would be if a neuron's firing on one token said nothing about the next.",
-        "successive tokens",
+        "Neurons used by several tokens together",
+        "Share of neurons that are active for at least one of several successive tokens: the share that a kernel must load to compute "
+        "these tokens together. Dashed lines show the share if a neuron's activity were independent between tokens.",
+        "number of successive tokens",
         "union ratio",
         series,
         x_log=True,
@@ -152,51 +135,43 @@ def _unions(rows: Sequence[Row]) -> Chart | None:
 
 
 def _silent(rows: Sequence[Row]) -> Chart | None:
-    layers = {
-        layer: counts
-        for layer, each in by_layer(rows).items()
-        if (counts := [row.counts for row in each if row.counts.tokens])
-    }
+    layers = rows_by_layer(row for row in rows if row.counts.tokens)
     if not layers:
         return None
-    widths = [sum(counts.width for counts in each) for each in layers.values()]
-
-    def line(name: str, numbers: list[int], colour: int) -> Series:
-        shares = [Estimate(number / width) for number, width in zip(numbers, widths, strict=True)]
-        return Series(name, [float(layer) for layer in layers], shares, colour)
-
+    dead, always_on = [], []
+    for layer, layer_rows in layers.items():
+        width = sum(row.counts.width for row in layer_rows)
+        dead.append((float(layer), sum(int(row.counts.dead) for row in layer_rows) / width))
+        always_on.append((float(layer), sum(int(row.counts.always_on) for row in layer_rows) / width))
     return Chart(
         "silent",
-        "Dead and always-on neurons",
-        "Dead: active on none of the tokens counted, which a longer text may refute. Always-on: active on at least 99 % of them.",
+        "Dead and always-on neurons by layer",
+        "Dead: active on none of the tokens counted; with more text, some of them may become active. Always-on: active on at least 99% of the tokens.",
         "layer",
         "share of the layer's neurons",
-        [
-            line("dead", [sum(int(counts.dead) for counts in each) for each in layers.values()], 0),
-            line("always-on", [sum(int(counts.always_on) for counts in each) for each in layers.values()], 1),
-        ],
+        [_line("dead", dead, 0), _line("always-on", always_on, 1)],
         percent=True,
     )
 
 
 def _experts(rows: Sequence[Row]) -> list[HeatMap]:
-    layers = by_layer([row for row in rows if row.site.role == "expert"])
+    layers = rows_by_layer(row for row in rows if row.site.role == "expert")
     if not layers:
         return []
-    places = [float(number) for number in range(max(len(each) for each in layers.values()))]
+    places = [float(expert) for expert in range(max(len(experts) for experts in layers.values()))]
     ratios, shares = [], []
-    for each in layers.values():
-        filling = [math.nan] * (len(places) - len(each))
-        ratios.append([ratio_of([row.counts]) for row in each] + filling)
+    for experts in layers.values():
+        missing = [math.nan] * (len(places) - len(experts))
+        ratios.append([pooled_ratio([row.counts]) for row in experts] + missing)
         shares.append(
-            [row.counts.tokens / row.counts.passed if row.counts.passed else math.nan for row in each] + filling
+            [row.counts.tokens / row.counts.passed if row.counts.passed else math.nan for row in experts] + missing
         )
     names = [str(layer) for layer in layers]
     return [
         HeatMap(
             "experts",
             "Activation ratio of each expert",
-            "The share of an expert's neurons that are active, over the tokens that were routed to it. Empty: no token was.",
+            "Share of an expert's neurons that are active, over the tokens routed to it. Experts without tokens are blank.",
             "expert",
             "layer",
             places,
@@ -206,7 +181,7 @@ def _experts(rows: Sequence[Row]) -> list[HeatMap]:
         HeatMap(
             "routing",
             "Tokens routed to each expert",
-            "The share of all tokens of the layer that an expert sees.",
+            "Share of the layer's tokens that are routed to an expert.",
             "expert",
             "layer",
             places,
@@ -216,8 +191,14 @@ def _experts(rows: Sequence[Row]) -> list[HeatMap]:
     ]
 
 
-def _some(every: Sequence[_T], number: int) -> Sequence[_T]:
-    """So many of them, evenly spaced, the first and the last among them."""
-    if len(every) <= number:
-        return every
-    return [every[int(place)] for place in torch.linspace(0, len(every) - 1, number).round()]
+def _line(name: str, points: Iterable[tuple[float, float]], colour: int, style: str = "line") -> Series:
+    """Return a series of points without intervals."""
+    x, y = zip(*points, strict=True)
+    return Series(name, list(x), [Estimate(value) for value in y], colour, style)
+
+
+def _spread(items: Sequence[Item], number: int) -> Sequence[Item]:
+    """Return at most ``number`` items, evenly spaced and including the first and the last."""
+    if len(items) <= number:
+        return items
+    return [items[int(place)] for place in torch.linspace(0, len(items) - 1, number).round()]

@@ -1,4 +1,4 @@
-"""A self-contained HTML page: plotly draws the charts, everything is inline, and nothing is requested from the network."""
+"""Write findings as a self-contained HTML page, which makes no network requests."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ def write_report(findings: Findings, folder: Path) -> Path:
 def write_page(findings: Findings, path: Path) -> Path:
     """Write the page to ``path`` and return the path.
 
-    Text from outside is escaped: by the template for HTML, by ``interactive`` for plotly's markup, and ``<`` inside
-    the JSON.
+    All text is escaped: by the template for HTML, by ``interactive`` for plotly's markup, and here for JSON inside a script.
     """
     from jinja2 import Environment, PackageLoader
     from plotly.offline import get_plotlyjs

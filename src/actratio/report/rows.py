@@ -1,4 +1,4 @@
-"""The rows of a measurement, by kind and by layer, and ratios over several of them."""
+"""Select and group the rows of a measurement, and compute ratios over several sites."""
 
 from __future__ import annotations
 
@@ -10,38 +10,37 @@ from actratio.counting.counts import SiteCounts
 from actratio.counting.measurement import Measurement, Row
 
 
-def kinds(found: Measurement) -> list[tuple[str, str]]:
-    """Each tensor and criterion that was measured, the first ones first."""
-    return list(dict.fromkeys((row.tensor, row.criterion) for row in found))
+def tensor_criteria(measurement: Measurement) -> list[tuple[str, str]]:
+    """Return each pair of tensor and criterion that was measured, in the order of the rows."""
+    return list(dict.fromkeys((row.tensor, row.criterion) for row in measurement))
 
 
-def rows_of(found: Measurement, tensor: str, criterion: str) -> list[Row]:
-    """The rows of one tensor and criterion."""
-    return [row for row in found if (row.tensor, row.criterion) == (tensor, criterion)]
+def select_rows(measurement: Measurement, tensor: str, criterion: str) -> list[Row]:
+    """Return the rows of one tensor and criterion."""
+    return [row for row in measurement if (row.tensor, row.criterion) == (tensor, criterion)]
 
 
-def by_layer(rows: Iterable[Row]) -> dict[int, list[Row]]:
-    """The rows of each layer, from the first layer on."""
+def rows_by_layer(rows: Iterable[Row]) -> dict[int, list[Row]]:
+    """Return the rows of each layer, in the order of the layers."""
     layers: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         layers[row.site.layer].append(row)
     return dict(sorted(layers.items()))
 
 
-def ratio_of(every: Iterable[SiteCounts]) -> float:
-    """Active neurons over neurons of several sites together."""
+def pooled_ratio(sites: Iterable[SiteCounts]) -> float:
+    """Return the activation ratio over all sites together, each weighted by its tokens and its width."""
     active = neurons = 0
-    for counts in every:
+    for counts in sites:
         active += int(counts.active.sum())
         neurons += counts.tokens * counts.width
     return active / neurons if neurons else math.nan
 
 
-def first_ratio_of(every: Iterable[SiteCounts]) -> float:
-    """The same of the first token of each sequence alone."""
-    firsts = [
-        SiteCounts(each.first_tokens, each.first_active)
-        for each in every
-        if each.first_tokens and each.first_active is not None
-    ]
-    return ratio_of(firsts)
+def pooled_first_ratio(sites: Iterable[SiteCounts]) -> float:
+    """Return the activation ratio over all sites together, over the first token of each sequence only."""
+    return pooled_ratio(
+        SiteCounts(counts.first_tokens, counts.first_active)
+        for counts in sites
+        if counts.first_tokens and counts.first_active is not None
+    )

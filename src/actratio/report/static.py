@@ -1,4 +1,4 @@
-"""Charts as files, drawn by matplotlib."""
+"""Draw charts as SVG and PNG files with matplotlib."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ _FORMATS = ("svg", "png")
 
 
 def save_charts(charts: Sequence[Chart | HeatMap], folder: Path) -> list[Path]:
-    """Write each chart as SVG and PNG into ``folder``; returns the files."""
+    """Write each chart as SVG and PNG into ``folder``, and return the paths."""
     from matplotlib import rc_context
-    from matplotlib.figure import Figure  # not pyplot: no backend is chosen, no window, no global state
+    from matplotlib.figure import Figure  # unlike pyplot, has no global state and opens no window
 
     paths = []
     for chart in charts:
         figure = Figure(figsize=(7.2, 4.6), layout="constrained")
         axes = figure.subplots()
-        # A data set's name may hold '$', which matplotlib would read as mathematics.
+        # A dataset's name may contain '$', which matplotlib would read as mathematics.
         axes.set_title(chart.title, loc="left", fontsize=11, parse_math=False)
         axes.set_xlabel(chart.x_label)
         axes.set_ylabel(chart.y_label)
         if isinstance(chart, HeatMap):
-            _heat(figure, axes, chart)
+            _draw_heat_map(figure, axes, chart)
         else:
-            _lines(axes, chart)
-        for ending in _FORMATS:
-            path = folder / f"{chart.key}.{ending}"
-            # No date and no random names in the file, so that the same data gives the same bytes.
+            _draw_chart(axes, chart)
+        for extension in _FORMATS:
+            path = folder / f"{chart.key}.{extension}"
+            # Without a date and random names, the same data gives the same bytes.
             with replacing(path) as temporary, rc_context({"svg.hashsalt": "actratio"}), catch_warnings():
-                filterwarnings("ignore", "Glyph .* missing")  # of a name in a script that the font has not
-                figure.savefig(temporary, dpi=150, metadata={"Date": None} if ending == "svg" else None)
+                filterwarnings("ignore", "Glyph .* missing")  # for names in a script that the font lacks
+                figure.savefig(temporary, dpi=150, metadata={"Date": None} if extension == "svg" else None)
             paths.append(path)
     return paths
 
 
-def _heat(figure: Figure, axes: Axes, chart: HeatMap) -> None:
+def _draw_heat_map(figure: Figure, axes: Axes, chart: HeatMap) -> None:
     from matplotlib.ticker import PercentFormatter
 
     half = (chart.x[1] - chart.x[0]) / 2 if len(chart.x) > 1 else 0.5
@@ -56,16 +56,16 @@ def _heat(figure: Figure, axes: Axes, chart: HeatMap) -> None:
         vmin=0,
         extent=(chart.x[0] - half, chart.x[-1] + half, len(chart.y) - 0.5, -0.5),
     )
-    every = max(1, len(chart.y) // 12)
-    axes.set_yticks(range(0, len(chart.y), every), chart.y[::every], fontsize=8, parse_math=False)
+    step = max(1, len(chart.y) // 12)
+    axes.set_yticks(range(0, len(chart.y), step), chart.y[::step], fontsize=8, parse_math=False)
     figure.colorbar(image, ax=axes, format=PercentFormatter(1) if chart.percent else None)
 
 
-def _lines(axes: Axes, chart: Chart) -> None:
+def _draw_chart(axes: Axes, chart: Chart) -> None:
     from matplotlib.ticker import FixedLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
-    for each in chart.series:
-        _draw(axes, each)
+    for series in chart.series:
+        _draw_series(axes, series)
     if chart.x_log:
         axes.set_xscale("log")
     if chart.y_log:
@@ -86,33 +86,27 @@ def _lines(axes: Axes, chart: Chart) -> None:
         text.set_parse_math(False)
 
 
-def _draw(axes: Axes, series: Series) -> None:
+def _draw_series(axes: Axes, series: Series) -> None:
     colour = COLOURS[series.colour % len(COLOURS)]
-    y = [each.value for each in series.y]
-    looks = {
+    y = [estimate.value for estimate in series.y]
+    styles = {
         "line": {"linestyle": "-", "marker": "o", "markersize": 3.5},
         "dashed": {"linestyle": "--", "marker": "", "linewidth": 1.2},
         "points": {"linestyle": "", "marker": "o", "markersize": 5, "alpha": 0.8},
         "published": {"linestyle": ":", "marker": "o", "markersize": 6, "markerfacecolor": "none"},
         "hollow": {"linestyle": "", "marker": "o", "markersize": 6, "markerfacecolor": "none"},
     }[series.style]
-    label = series.name if not series.name.startswith("_") else f" {series.name}"  # matplotlib hides names with '_'
-    axes.plot(series.x, y, color=colour, label=label, **looks)  # type: ignore[arg-type]
-    with_interval = [(x, e) for x, e in zip(series.x, series.y, strict=True) if not math.isnan(e.low)]
-    if not with_interval:
+    # Matplotlib leaves names that start with '_' out of the legend.
+    label = f" {series.name}" if series.name.startswith("_") else series.name
+    axes.plot(series.x, y, color=colour, label=label, **styles)  # type: ignore[arg-type]
+    bounded = [(x, estimate) for x, estimate in zip(series.x, series.y, strict=True) if not math.isnan(estimate.low)]
+    if not bounded:
         return
-    x = [pair[0] for pair in with_interval]
-    if series.style == "points" or len(series.x) == 1:  # a band of one point would have no width
-        errors = [[e.value - e.low for _, e in with_interval], [e.high - e.value for _, e in with_interval]]
-        axes.errorbar(
-            x, [e.value for _, e in with_interval], yerr=errors, fmt="none", color=colour, capsize=2, linewidth=1
-        )
+    x, values = [x for x, _ in bounded], [estimate.value for _, estimate in bounded]
+    low, high = [estimate.low for _, estimate in bounded], [estimate.high for _, estimate in bounded]
+    if series.style == "points" or len(series.x) == 1:  # a band over one point has no width
+        below = [value - bound for value, bound in zip(values, low, strict=True)]
+        above = [bound - value for value, bound in zip(values, high, strict=True)]
+        axes.errorbar(x, values, yerr=[below, above], fmt="none", color=colour, capsize=2, linewidth=1)
     else:
-        axes.fill_between(
-            x,
-            [e.low for _, e in with_interval],
-            [e.high for _, e in with_interval],
-            color=colour,
-            alpha=0.18,
-            linewidth=0,
-        )
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)

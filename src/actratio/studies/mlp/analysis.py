@@ -1,4 +1,4 @@
-"""What the study of MLPs concludes from its tidy table."""
+"""The findings of the study of MLPs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ _RATIO = "{:.1%}"
 
 
 def study_findings(frame: pd.DataFrame, settings: Mapping[str, Any], published: pd.DataFrame | None) -> Findings:
-    """Fit the laws of every data set, and lay out tables and charts.
+    """Fit the laws to every dataset, and return the sentences, tables and charts.
 
     Args:
-        frame: the tidy table.
-        published: the article's table with our names (``observations.from_article``).
+        frame: the tidy table of the study.
+        settings: the settings of the study.
+        published: the article's measurements with our column names (``observations.read_published``).
     """
     laws, unfitted = [], []
     for dataset, rows in prepare_observations(frame, "the study's table").groupby("dataset", sort=False):
         try:
             laws += fit_observations(rows)
-        except FitError as error:  # for example a single width; everything else can still be shown
-            unfitted.append(f"{dataset}: no law was fitted: {error}.")
-    tables = [_widths(width_table(frame, laws, published), published is not None)]
+        except FitError as error:  # for example for a single width; the rest can still be shown
+            unfitted.append(f"{dataset}: no law was fitted ({error}).")
+    tables = [_width_table(width_table(frame, laws, published), published is not None)]
     if laws:
         tables.append(laws_table(laws))
     return Findings(
@@ -39,7 +40,7 @@ def study_findings(frame: pd.DataFrame, settings: Mapping[str, Any], published: 
         lead=(
             f"{settings['seeds']} seeds, {settings['epochs']} epochs, batch {settings['batch_size']}, Adam, "
             f"{'with' if settings['bias'] else 'without'} biases. The activation ratio is the share of neurons whose "
-            "activation is above zero. It is counted over the training batches of the last epoch unless a figure says otherwise."
+            "activation is above zero, counted over the training batches of the last epoch unless a chart says otherwise."
         ),
         sentences=[*(sentence for fitted in laws for sentence in law_sentences(fitted)), *unfitted],
         tables=tables,
@@ -54,8 +55,9 @@ def study_findings(frame: pd.DataFrame, settings: Mapping[str, Any], published: 
     )
 
 
-def _widths(table: pd.DataFrame, with_published: bool) -> Table:
-    header = ["data set", "neurons", "layers", "activation ratio", "active", "F·√N", "dead"] + [
+def _width_table(table: pd.DataFrame, with_published: bool) -> Table:
+    """Return the numbers of ``figures.width_table`` as text."""
+    header = ["dataset", "width", "layers", "activation ratio", "active", "F·√N", "dead"] + [
         "published ratio"
     ] * with_published
     rows = []
@@ -79,8 +81,9 @@ def _widths(table: pd.DataFrame, with_published: bool) -> Table:
             + ([_RATIO.format(published) if published == published else ""] if with_published else [])
         )
     return Table(
-        "Active neurons by width, after training",
+        "Active neurons by layer width, after training",
         header,
         rows,
-        "Means over the layers of a width, ± half of the 95 % interval over seeds. F·√N is the fitted law. 'Dead' neurons were active on no training example of the last epoch.",
+        "Means over the layers of a width, ± half of the 95% interval over seeds. F·√N: active neurons by the fitted law. Dead: neurons that "
+        "were active on no training example in the last epoch.",
     )

@@ -1,4 +1,4 @@
-"""Charts and tables of the study of MLPs: the article's figures, and what it left out."""
+"""The charts of the study of MLPs, and the numbers of its table."""
 
 from __future__ import annotations
 
@@ -9,62 +9,78 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actratio.laws.estimate import Estimate, mean_interval
-from actratio.laws.fitting import Laws
 from actratio.laws.observations import DatasetLaws, at_epoch
+from actratio.laws.results import Laws
 from actratio.report.chart import Chart, Series
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_OURS_NOTE = "Bands are 95 % intervals over seeds."
-_PUBLISHED_NOTE = " Hollow points are the article's published measurements (one seed, with biases)."
+_INTERVAL_NOTE = "Bands are 95% intervals over seeds."
+_PUBLISHED_NOTE = " Hollow points are the article's measurements (one seed, with biases)."
 
 
 def mlp_charts(
     frame: pd.DataFrame, laws: list[DatasetLaws], published: pd.DataFrame | None, split: str = "train"
 ) -> list[Chart]:
-    """All charts of a study's tidy table.
+    """Return the charts of a study: one over all datasets, and four for each dataset.
 
     Args:
-        published: the article's table with our names (``observations.from_article``); drawn beside
-            ours where it has the data set.
+        frame: the tidy table of the study.
+        laws: fitted laws; a dataset without laws is drawn without curves.
+        published: the article's measurements with our column names (``observations.read_published``), shown for the datasets
+            that they contain.
+        split: which examples were counted, ``train`` or ``val``.
     """
     datasets = list(dict.fromkeys(frame["dataset"]))
     if published is not None:
         published = published[published["dataset"].isin(datasets)]
         published = None if published.empty else published
-    found = [_ratio_by_width(frame, published, datasets, split)]
+    charts = [_ratio_by_width(frame, published, datasets, split)]
     for index, dataset in enumerate(datasets):
-        ours = frame[frame["dataset"] == dataset]
-        theirs = None if published is None else published[published["dataset"] == dataset]
-        theirs = None if theirs is None or theirs.empty else theirs
+        rows = frame[frame["dataset"] == dataset]
+        reference = None if published is None else published[published["dataset"] == dataset]
+        reference = None if reference is None or reference.empty else reference
         key = f"{index}-{re.sub(r'[^A-Za-z0-9]+', '-', dataset).strip('-')[:40]}"
-        fitted = next((each.laws for each in laws if each.dataset == dataset), None)
-        found += [
-            _active_by_layer(ours, theirs, dataset, key, split),
-            _scaling(ours, theirs, fitted, dataset, key, split),
-            _ratio_over_training(ours, theirs, dataset, key, split),
-            _accuracy(ours, theirs, dataset, key),
+        charts += [
+            _active_by_layer(rows, reference, dataset, key, split),
+            _scaling(rows, reference, _laws_of(laws, dataset), dataset, key, split),
+            _ratio_over_training(rows, reference, dataset, key, split),
+            _accuracy(rows, reference, dataset, key),
         ]
-    return found
+    return charts
 
 
 def width_table(
     frame: pd.DataFrame, laws: list[DatasetLaws], published: pd.DataFrame | None, split: str = "train"
 ) -> pd.DataFrame:
-    """The article's table: per data set and width, ratio and active neurons with intervals over
-    seeds, what F·√N gives, and the published ratio where there is one."""
+    """Return the activation ratio and the active neurons by dataset and width, after training.
+
+    Args:
+        frame: the tidy table of the study.
+        laws: fitted laws.
+        published: the article's measurements with our column names (``observations.read_published``).
+        split: which examples were counted, ``train`` or ``val``.
+
+    Returns:
+        One row per dataset and width, with separate rows for the output layer. ``activation_ratio``, ``active_mean`` and
+        ``dead`` are estimates with intervals over seeds; ``sqrt_law`` is F·√N; ``published_ratio`` is ``None`` if the
+        article has no such layer.
+    """
     import pandas as pd
 
     rows = []
-    for dataset, ours in at_epoch(frame, split, None).groupby("dataset", sort=False):
-        theirs = None
+    for dataset, dataset_rows in at_epoch(frame, split, None).groupby("dataset", sort=False):
+        reference = None
         if published is not None:
-            theirs = at_epoch(published, split, None)
-            theirs = theirs[theirs["dataset"] == dataset]
-        fitted = next((each.laws for each in laws if each.dataset == dataset), None)
-        for (logits, width), cells in ours.assign(logits=ours["tensor"] == "logits").groupby(["logits", "width"]):
-            same = None if theirs is None else theirs[(theirs["width"] == width) & (theirs["logits"] == logits)]
+            reference = at_epoch(published, split, None)
+            reference = reference[reference["dataset"] == dataset]
+        fitted = _laws_of(laws, str(dataset))
+        by_width = dataset_rows.assign(logits=dataset_rows["tensor"] == "logits").groupby(["logits", "width"])
+        for (logits, width), cells in by_width:
+            same = None
+            if reference is not None:
+                same = reference[(reference["width"] == width) & (reference["logits"] == logits)]
             rows.append(
                 {
                     "dataset": dataset,
@@ -81,122 +97,127 @@ def width_table(
     return pd.DataFrame(rows)
 
 
+def _laws_of(laws: list[DatasetLaws], dataset: str) -> Laws | None:
+    return next((fitted.laws for fitted in laws if fitted.dataset == dataset), None)
+
+
 def _over_seeds(rows: pd.DataFrame, column: str) -> Estimate:
-    """Mean over the layers of a seed, then mean and interval over seeds."""
+    """Return the mean over the layers of each seed, then the mean and interval over seeds."""
     return mean_interval(rows.groupby("seed")[column].mean().tolist())
 
 
 def _curve(rows: pd.DataFrame, x: str, y: str) -> tuple[list[float], list[Estimate]]:
-    groups = [(float(place), _over_seeds(cells, y)) for place, cells in rows.groupby(x)]
+    """Return the values of x, and the estimate of y over seeds for each of them."""
+    points = [(float(value), _over_seeds(cells, y)) for value, cells in rows.groupby(x)]
     if y in ("activation_ratio", "val_accuracy"):
-        groups = [(place, share.within(0, 1)) for place, share in groups]
-    return [place for place, _ in groups], [estimate for _, estimate in groups]
+        points = [(value, share.clip(0, 1)) for value, share in points]
+    return [value for value, _ in points], [estimate for _, estimate in points]
 
 
 def _series(
     rows: pd.DataFrame, by: str, x: str, y: str, name: Callable[[object], str], style: str, order: Sequence[object]
 ) -> list[Series]:
-    """A series for each value of ``by``, in the order and colour of its place in ``order``."""
+    """Return one series per value of ``by``, in the order of ``order``, which also gives the colours."""
     groups = dict(iter(rows.groupby(by)))
     return [
-        Series(name(value), *_curve(groups[value], x, y), colour=place, style=style)
-        for place, value in enumerate(order)
+        Series(name(value), *_curve(groups[value], x, y), colour=colour, style=style)
+        for colour, value in enumerate(order)
         if value in groups
     ]
 
 
 def _hidden(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of hidden layers."""
     return rows[~rows["logits"]] if "logits" in rows.columns else rows[rows["tensor"] != "logits"]
 
 
 def _both(
     ours: pd.DataFrame,
-    theirs: pd.DataFrame | None,
+    published: pd.DataFrame | None,
     by: str,
     x: str,
     y: str,
     name: Callable[[object], str],
     order: Sequence[object],
 ) -> list[Series]:
+    """Return our series, followed by the published ones."""
     series = _series(ours, by, x, y, name, "line", order)
-    if theirs is not None:
-        series += _series(theirs, by, x, y, lambda value: f"{name(value)}, published", "published", order)
+    if published is not None:
+        series += _series(published, by, x, y, lambda value: f"{name(value)}, published", "published", order)
     return series
 
 
-def _note(theirs: pd.DataFrame | None) -> str:
-    return _OURS_NOTE + (_PUBLISHED_NOTE if theirs is not None else "")
+def _note(published: pd.DataFrame | None) -> str:
+    return _INTERVAL_NOTE + (_PUBLISHED_NOTE if published is not None else "")
 
 
 def _ratio_by_width(frame: pd.DataFrame, published: pd.DataFrame | None, datasets: list[str], split: str) -> Chart:
     ours = _hidden(at_epoch(frame, split, None))
-    theirs = None if published is None else _hidden(at_epoch(published, split, None))
+    published = None if published is None else _hidden(at_epoch(published, split, None))
     return Chart(
         key="ratio-by-width",
-        title="Activation ratio by width, after training",
-        reading="Each point is the share of a hidden layer's neurons above zero, the mean over all layers of that width; "
-        "a falling line means that wider layers fire a smaller share. " + _note(theirs),
-        x_label="neurons in the layer (N)",
+        title="Activation ratio by layer width, after training",
+        reading="Each point is the share of neurons above zero in hidden layers of one width, as the mean over these layers. "
+        "If a line falls, wider layers have a smaller share of active neurons. " + _note(published),
+        x_label="layer width N (neurons)",
         y_label="activation ratio",
-        series=_both(ours, theirs, "dataset", "width", "activation_ratio", str, datasets),
+        series=_both(ours, published, "dataset", "width", "activation_ratio", str, datasets),
         x_log=True,
         percent=True,
         x_ticks=_widths(ours),
     )
 
 
-def _active_by_layer(ours: pd.DataFrame, theirs: pd.DataFrame | None, dataset: str, key: str, split: str) -> Chart:
+def _active_by_layer(ours: pd.DataFrame, published: pd.DataFrame | None, dataset: str, key: str, split: str) -> Chart:
     rows = _hidden(at_epoch(ours, split, None))
-    theirs = None if theirs is None else _hidden(at_epoch(theirs, split, None))
+    published = None if published is None else _hidden(at_epoch(published, split, None))
     return Chart(
         key=f"active-by-layer-{key}",
-        title=f"Active neurons by layer position: {dataset}",
-        reading="One line a width; layer 0 is the first hidden layer. A falling line means that a layer of the same width fires "
-        "fewer neurons the deeper it lies. Few widths occur at more than one depth, so width and depth are partly confounded. "
-        + _note(theirs),
+        title=f"Active neurons by layer: {dataset}",
+        reading="Each line is one width; layer 0 is the first hidden layer. If a line falls, deeper layers of the same width have fewer "
+        "active neurons. Few widths occur at several depths, so width and depth are partly confounded. "
+        + _note(published),
         x_label="layer",
         y_label="active neurons",
-        series=_both(rows, theirs, "width", "layer", "active_mean", lambda width: f"{width} neurons", _widths(rows)),
+        series=_both(rows, published, "width", "layer", "active_mean", lambda width: f"{width} neurons", _widths(rows)),
         x_ticks=sorted(rows["layer"].unique().tolist()),
     )
 
 
 def _scaling(
-    ours: pd.DataFrame, theirs: pd.DataFrame | None, fitted: Laws | None, dataset: str, key: str, split: str
+    ours: pd.DataFrame, published: pd.DataFrame | None, fitted: Laws | None, dataset: str, key: str, split: str
 ) -> Chart:
     rows = _hidden(at_epoch(ours, split, None))
     series = []
-    for number, (layer, cells) in enumerate(rows.groupby("layer")):
-        points = [(float(w), _over_seeds(c, "active_mean")) for (w, _), c in cells.groupby(["width", "architecture"])]
-        series.append(
-            Series(f"layer {layer}", [p[0] for p in points], [p[1] for p in points], colour=number, style="points")
-        )
-    if theirs is not None:
-        theirs = _hidden(at_epoch(theirs, split, None)).sort_values("width")
+    for colour, (layer, cells) in enumerate(rows.groupby("layer")):
+        by_width = cells.groupby(["width", "architecture"])
+        points = [(float(width), _over_seeds(seeds, "active_mean")) for (width, _), seeds in by_width]
+        x, y = [width for width, _ in points], [active for _, active in points]
+        series.append(Series(f"layer {layer}", x, y, colour=colour, style="points"))
+    if published is not None:
+        published = _hidden(at_epoch(published, split, None)).sort_values("width")
         series.append(
             Series(
                 "published",
-                theirs["width"].astype(float).tolist(),
-                [Estimate(y) for y in theirs["active_mean"]],
+                published["width"].astype(float).tolist(),
+                [Estimate(active) for active in published["active_mean"]],
                 7,
                 "hollow",
             )
         )
     widths = rows["width"].astype(float)
-    line = np.union1d(np.geomspace(widths.min(), widths.max(), 40), widths)  # the widths are in the chart's table
-    for number, fit in enumerate(fitted.fits.values() if fitted else ()):
-        series.append(
-            Series(
-                fit.law.formula, line.tolist(), [Estimate(float(y)) for y in fit.predict(line)], 4 + number, "dashed"
-            )
-        )
+    # The measured widths are included because the chart's table lists the laws there.
+    line = np.union1d(np.geomspace(widths.min(), widths.max(), 40), widths)
+    for colour, law_fit in enumerate(fitted.fits.values() if fitted else (), start=4):
+        curve = [Estimate(float(active)) for active in law_fit.predict(line)]
+        series.append(Series(law_fit.law.formula, line.tolist(), curve, colour, "dashed"))
     return Chart(
         key=f"scaling-{key}",
-        title=f"Active neurons against width, with the laws: {dataset}",
-        reading="On these axes a power of N is a straight line, and √N one of slope ½. Each point is one layer of one architecture, "
-        "coloured by its depth; dashed lines are the fitted laws. " + _note(theirs).replace("Bands", "Bars"),
-        x_label="neurons in the layer (N)",
-        y_label="active neurons (A)",
+        title=f"Active neurons against layer width, with fitted laws: {dataset}",
+        reading="Each point is one layer of one architecture, coloured by depth; dashed lines are the fitted laws. With logarithmic axes, "
+        "a power of N is a straight line, and √N has the slope ½. " + _note(published).replace("Bands", "Bars"),
+        x_label="layer width N (neurons)",
+        y_label="active neurons A",
         series=series,
         x_log=True,
         y_log=True,
@@ -204,33 +225,35 @@ def _scaling(
     )
 
 
-def _ratio_over_training(ours: pd.DataFrame, theirs: pd.DataFrame | None, dataset: str, key: str, split: str) -> Chart:
+def _ratio_over_training(
+    ours: pd.DataFrame, published: pd.DataFrame | None, dataset: str, key: str, split: str
+) -> Chart:
     rows = _hidden(ours[ours["split"] == split])
-    theirs = None if theirs is None else _hidden(theirs)
+    published = None if published is None else _hidden(published)
     return Chart(
         key=f"ratio-over-training-{key}",
         title=f"Activation ratio over training: {dataset}",
-        reading="One line a width. Epoch 0 is before training. " + _note(theirs),
+        reading="Each line is one width. Epoch 0 is before training. " + _note(published),
         x_label="epoch",
         y_label="activation ratio",
         series=_both(
-            rows, theirs, "width", "epoch", "activation_ratio", lambda width: f"{width} neurons", _widths(rows)
+            rows, published, "width", "epoch", "activation_ratio", lambda width: f"{width} neurons", _widths(rows)
         ),
         percent=True,
     )
 
 
-def _accuracy(ours: pd.DataFrame, theirs: pd.DataFrame | None, dataset: str, key: str) -> Chart:
+def _accuracy(ours: pd.DataFrame, published: pd.DataFrame | None, dataset: str, key: str) -> Chart:
     trained = ours[ours["epoch"] > 0]
     return Chart(
         key=f"accuracy-{key}",
-        title=f"Validation accuracy by epoch: {dataset}",
-        reading="One line an architecture; the share of held-out examples classified rightly after each epoch. "
-        + _note(theirs),
+        title=f"Validation accuracy over training: {dataset}",
+        reading="Each line is one architecture: the share of validation examples that are classified correctly after each epoch. "
+        + _note(published),
         x_label="epoch",
         y_label="validation accuracy",
         series=_both(
-            trained, theirs, "architecture", "epoch", "val_accuracy", str, list(dict.fromkeys(ours["architecture"]))
+            trained, published, "architecture", "epoch", "val_accuracy", str, list(dict.fromkeys(ours["architecture"]))
         ),
         percent=True,
     )

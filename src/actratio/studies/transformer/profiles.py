@@ -1,4 +1,4 @@
-"""The profile of activation ratios over depth, and the article's description of it."""
+"""Profiles of the activation ratio over depth, compared with the article's description."""
 
 from __future__ import annotations
 
@@ -14,83 +14,92 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GPT_COLUMNS = ("model", "layer", "input", "activation_ratio")
-"""Columns of the article's published measurements of transformers, in order."""
+"""Columns of the article's measurements of transformers, in order."""
 
-# What "about 4 %, rising to about 14 % over the first third, then flat" is taken to mean.
-FIRST = (0.03, 0.05)
-SETTLED = (0.12, 0.16)
-FLAT = 0.2
+# The article describes "about 4 %, rising to about 14 % over the first third, then flat". These limits make it testable.
+_FIRST = (0.03, 0.05)
+_PLATEAU = (0.12, 0.16)
+_MAX_DRIFT = 0.2
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How a model's ratio goes over its depth, and what that says of the article's description.
+    """Summary of a model's activation ratio over depth.
 
     Attributes:
+        model: name of the model.
         first: ratio of the first layer.
-        settled: mean ratio of the layers after the first third.
-        drift: by how much of ``settled`` a straight line through these layers changes from the first to the last of them.
+        plateau: mean ratio of the layers after the first third.
+        drift: change of a straight line fitted to the layers after the first third, from the first to the last of them, as a
+            share of ``plateau``.
     """
 
     model: str
     first: float
-    settled: float
+    plateau: float
     drift: float
 
     @property
     def verdict(self) -> str:
-        """In words, each part of the description held against its figure."""
+        """Whether the article's description holds, as a whole and for each of its three parts."""
         parts = [
-            ("starts near 4 %", FIRST[0] <= self.first <= FIRST[1], f"the first layer fires {self.first:.1%}"),
+            ("starts near 4%", _FIRST[0] <= self.first <= _FIRST[1], f"{self.first:.1%} in the first layer"),
             (
-                "settles around 14 %",
-                SETTLED[0] <= self.settled <= SETTLED[1],
-                f"after a third it is {self.settled:.1%}",
+                "settles near 14%",
+                _PLATEAU[0] <= self.plateau <= _PLATEAU[1],
+                f"{self.plateau:.1%} after the first third",
             ),
-            ("is flat then", abs(self.drift) <= FLAT, f"from there to the end it changes by {self.drift:+.0%}"),
+            (
+                "is then flat",
+                abs(self.drift) <= _MAX_DRIFT,
+                f"changes by {self.drift:+.0%} from there to the last layer",
+            ),
         ]
-        said = "; ".join(f"'{what}' {'holds' if holds else 'does not hold'}: {figure}" for what, holds, figure in parts)
-        whole = "holds" if all(holds for _, holds, _ in parts) else "does not hold as a whole"
-        return f"{self.model}: the article's description {whole}; {said}."
+        details = "; ".join(
+            f"'{claim}' {'holds' if holds else 'does not hold'} ({number})" for claim, holds, number in parts
+        )
+        overall = "holds" if all(holds for _, holds, _ in parts) else "does not hold as a whole"
+        return f"{self.model}: the article's description {overall}: {details}."
 
 
 def article_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """With the published file's columns: a layer's experts together, weighed by their tokens.
+    """Return the table of a study with the columns of the article's file, one row per model, layer and input.
 
-    Of several tensors and criteria the first is taken.
+    The experts of a layer are pooled, weighted by their tokens. If the table has several tensors or criteria, the first of
+    each is used.
     """
     first = frame.iloc[0]
     frame = frame[(frame["tensor"] == first["tensor"]) & (frame["criterion"] == first["criterion"])]
-    weighed = frame.assign(active=frame["active_mean"] * frame["tokens"], neurons=frame["width"] * frame["tokens"])
-    sums = weighed.groupby(["model", "layer", "input"], sort=False)[["active", "neurons"]].sum().reset_index()
+    weighted = frame.assign(active=frame["active_mean"] * frame["tokens"], neurons=frame["width"] * frame["tokens"])
+    sums = weighted.groupby(["model", "layer", "input"], sort=False)[["active", "neurons"]].sum().reset_index()
     return sums.assign(activation_ratio=sums["active"] / sums["neurons"])[list(GPT_COLUMNS)]
 
 
-def profiles(table: pd.DataFrame) -> list[Profile]:
-    """What each model of a table with ``GPT_COLUMNS`` says of the article's description."""
-    found = []
+def depth_profiles(table: pd.DataFrame) -> list[Profile]:
+    """Return the profile of each model in a table with ``GPT_COLUMNS``; ratios are means over inputs."""
+    profiles = []
     for model, rows in table.groupby("model", sort=False):
         ratio = rows.groupby("layer")["activation_ratio"].mean().sort_index().to_numpy()
         late = ratio[len(ratio) // 3 :]
-        settled = float(late.mean())
+        plateau = float(late.mean())
         slope = float(np.polyfit(np.arange(len(late)), late, 1)[0]) if len(late) > 1 else 0.0
-        found.append(
-            Profile(str(model), float(ratio[0]), settled, slope * (len(late) - 1) / settled if settled else 0.0)
-        )
-    return found
+        drift = slope * (len(late) - 1) / plateau if plateau else 0.0
+        profiles.append(Profile(str(model), float(ratio[0]), plateau, drift))
+    return profiles
 
 
 def read_gpt(path: Path) -> pd.DataFrame:
-    """Read the article's published measurements of transformers, or a table with its columns.
+    """Read the article's measurements of transformers, or a table with the same columns.
 
     Raises:
-        FitError: no such file, or other columns.
+        FitError: if there is no such file, or it has other columns.
     """
     from actratio.data.tables import read_csv
 
+    columns = ", ".join(GPT_COLUMNS)
     if not path.is_file():
-        raise FitError(f"{path} is not a file; give a CSV with the columns {', '.join(GPT_COLUMNS)}")
+        raise FitError(f"{path} is not a file; give a CSV file with the columns {columns}")
     frame = read_csv(path)
     if not set(GPT_COLUMNS) <= set(frame.columns):
-        raise FitError(f"{path} is not a table of transformers; it must have the columns {', '.join(GPT_COLUMNS)}")
+        raise FitError(f"{path} is not a table of measurements of transformers; it must have the columns {columns}")
     return frame
