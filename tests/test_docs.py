@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +58,53 @@ def test_source_files_that_the_docs_name_exist(page: Path) -> None:
     assert names
     for name in names:
         assert any((root / name).exists() for root in (ROOT, ROOT / "src" / "actratio")), f"{name} does not exist"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables_are_short(page: Path) -> None:
+    rows = 0
+    for line in page.read_text(encoding="utf-8").splitlines():
+        rows = rows + 1 if line.startswith("|") else 0
+        assert rows <= 22, f"{page.name} has a table of more than 20 rows; write it as a data file and link it"
+
+
+def test_results_pages_follow_from_their_data(tmp_path: Path) -> None:
+    """Writing the pages and figures of the benchmarks again from the data files changes nothing."""
+    docs = tmp_path / "docs"
+    shutil.copytree(ROOT / "docs", docs)
+    ran = subprocess.run([sys.executable, docs / "results_benchmarks.py"], capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    for path in sorted((ROOT / "docs" / "results").rglob("*.*")):
+        assert (docs / path.relative_to(ROOT / "docs")).read_bytes() == path.read_bytes(), f"{path.name} changed"
+
+
+def test_benchmark_output_becomes_data_file_table_and_figure(tmp_path: Path) -> None:
+    docs, printed = tmp_path / "docs", tmp_path / "trainer.json"
+    shutil.copytree(ROOT / "docs", docs)
+    row = {
+        "article_s": 2.0,
+        "one_seed_s": 0.5,
+        "five_seeds_s": 1.0,
+        "speedup_one_seed": 4.0,
+        "speedup_five_seeds": 10.0,
+    }
+    row |= {"five_over_one": 2.0, "share_of_limit": 0.5, "counting_cost": 0.0123456}
+    goals = [
+        {"goal": "at least 4 times as fast", "measured": 4.0, "met": True},
+        {"goal": "under 2 GB", "measured": 3, "met": False},
+    ]
+    rows = [{"architecture": "784-64-10", **row}, {"architecture": "784-128-10", **row}]
+    printed.write_text(json.dumps({"machine": {"processor": "a test"}, "rows": rows, "goals": goals}))
+    command = [sys.executable, docs / "results_benchmarks.py", "--trainer", printed]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    page = (docs / "results" / "speed.md").read_text(encoding="utf-8")
+    assert "| 784-64-10 | 2.00 | 0.500 | 1.000 | 4.0× | 10.0× | 2.00 | 50% | +1.2% |" in page
+    assert '"1 of 2 goals met"' in page
+    assert "processor a test" in page
+    header, *lines = (docs / "results" / "data" / "trainer.csv").read_text().splitlines()
+    assert header.startswith("architecture,article_s")
+    assert lines[0] == "784-64-10,2.0,0.5,1.0,4.0,10.0,2.0,0.5,0.0123"
+    assert (docs / "results" / "figures" / "trainer-speed.svg").read_bytes() != (
+        ROOT / "docs/results/figures/trainer-speed.svg"
+    ).read_bytes()
