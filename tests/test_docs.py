@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from .conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _EXAMPLE = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
-_NEEDS_MORE = re.compile(r'"(?:path/to/|runs/mlp-)')  # a model or a study that only the reader has
+_NEEDS_MORE = re.compile(r'"runs/mlp-')  # a finished study that only the reader has
 _SEPARATOR = "-- end of example --"
 
 
@@ -25,15 +27,33 @@ def examples(page: Path) -> list[tuple[str, str | None]]:
     return [(code, output) for code, output in found if not _NEEDS_MORE.search(code)]
 
 
+@pytest.fixture(scope="module")
+def readers_folder(tmp_path_factory: pytest.TempPathFactory, minilm: Path, tiny_gpt2: Callable[..., Any]) -> Path:
+    """Make a folder with the models and the text that the examples name."""
+    import transformers
+
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "minilm").symlink_to(minilm, target_is_directory=True)
+    for name, activation in (("model", "gelu_new"), ("relu-model", "relu")):
+        tiny_gpt2(activation).save_pretrained(folder / "path" / "to" / name)
+        transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained(folder / "path" / "to" / name)
+    (folder / "corpus.txt").write_text("Once upon a time in a faraway land, there was a king who had a fox. " * 60)
+    return folder
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if examples(page)], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_python_examples_run_and_print_what_the_page_shows(page: Path, minilm: Path, tmp_path: Path) -> None:
+def test_python_examples_run_and_print_what_the_page_shows(page: Path, readers_folder: Path) -> None:
     """The examples of a page run in order, in one process."""
-    (tmp_path / "minilm").symlink_to(minilm, target_is_directory=True)
     script = "".join(f"{code}\nprint({_SEPARATOR!r})\n" for code, _ in examples(page))
     ran = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=300
+        [sys.executable, "-c", script],
+        cwd=readers_folder,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
     )
     assert ran.returncode == 0, ran.stderr
     printed = ran.stdout.split(f"{_SEPARATOR}\n")
