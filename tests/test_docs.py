@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +17,7 @@ from .conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _EXAMPLE = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
-_NEEDS_MORE = re.compile(r'"(?:path/to/|runs/mlp-)')  # a model or a study that only the reader has
+_NEEDS_MORE = re.compile(r'"runs/mlp-')  # a finished study that only the reader has
 _SEPARATOR = "-- end of example --"
 
 
@@ -23,15 +27,33 @@ def examples(page: Path) -> list[tuple[str, str | None]]:
     return [(code, output) for code, output in found if not _NEEDS_MORE.search(code)]
 
 
+@pytest.fixture(scope="module")
+def readers_folder(tmp_path_factory: pytest.TempPathFactory, minilm: Path, tiny_gpt2: Callable[..., Any]) -> Path:
+    """Make a folder with the models and the text that the examples name."""
+    import transformers
+
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "minilm").symlink_to(minilm, target_is_directory=True)
+    for name, activation in (("model", "gelu_new"), ("relu-model", "relu")):
+        tiny_gpt2(activation).save_pretrained(folder / "path" / "to" / name)
+        transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained(folder / "path" / "to" / name)
+    (folder / "corpus.txt").write_text("Once upon a time in a faraway land, there was a king who had a fox. " * 60)
+    return folder
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if examples(page)], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_python_examples_run_and_print_what_the_page_shows(page: Path, minilm: Path, tmp_path: Path) -> None:
+def test_python_examples_run_and_print_what_the_page_shows(page: Path, readers_folder: Path) -> None:
     """The examples of a page run in order, in one process."""
-    (tmp_path / "minilm").symlink_to(minilm, target_is_directory=True)
     script = "".join(f"{code}\nprint({_SEPARATOR!r})\n" for code, _ in examples(page))
     ran = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=300
+        [sys.executable, "-c", script],
+        cwd=readers_folder,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
     )
     assert ran.returncode == 0, ran.stderr
     printed = ran.stdout.split(f"{_SEPARATOR}\n")
@@ -56,3 +78,53 @@ def test_source_files_that_the_docs_name_exist(page: Path) -> None:
     assert names
     for name in names:
         assert any((root / name).exists() for root in (ROOT, ROOT / "src" / "actratio")), f"{name} does not exist"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables_are_short(page: Path) -> None:
+    rows = 0
+    for line in page.read_text(encoding="utf-8").splitlines():
+        rows = rows + 1 if line.startswith("|") else 0
+        assert rows <= 22, f"{page.name} has a table of more than 20 rows; write it as a data file and link it"
+
+
+def test_results_pages_follow_from_their_data(tmp_path: Path) -> None:
+    """Writing the pages and figures of the benchmarks again from the data files changes nothing."""
+    docs = tmp_path / "docs"
+    shutil.copytree(ROOT / "docs", docs)
+    ran = subprocess.run([sys.executable, docs / "results_benchmarks.py"], capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    for path in sorted((ROOT / "docs" / "results").rglob("*.*")):
+        assert (docs / path.relative_to(ROOT / "docs")).read_bytes() == path.read_bytes(), f"{path.name} changed"
+
+
+def test_benchmark_output_becomes_data_file_table_and_figure(tmp_path: Path) -> None:
+    docs, printed = tmp_path / "docs", tmp_path / "trainer.json"
+    shutil.copytree(ROOT / "docs", docs)
+    row = {
+        "article_s": 2.0,
+        "one_seed_s": 0.5,
+        "five_seeds_s": 1.0,
+        "speedup_one_seed": 4.0,
+        "speedup_five_seeds": 10.0,
+    }
+    row |= {"five_over_one": 2.0, "share_of_limit": 0.5, "counting_cost": 0.0123456}
+    goals = [
+        {"goal": "at least 4 times as fast", "measured": 4.0, "met": True},
+        {"goal": "under 2 GB", "measured": 3, "met": False},
+    ]
+    rows = [{"architecture": "784-64-10", **row}, {"architecture": "784-128-10", **row}]
+    printed.write_text(json.dumps({"machine": {"processor": "a test"}, "rows": rows, "goals": goals}))
+    command = [sys.executable, docs / "results_benchmarks.py", "--trainer", printed]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    page = (docs / "results" / "speed.md").read_text(encoding="utf-8")
+    assert "| 784-64-10 | 2.00 | 0.500 | 1.000 | 4.0× | 10.0× | 2.00 | 50% | +1.2% |" in page
+    assert '"1 of 2 goals met"' in page
+    assert "processor a test" in page
+    header, *lines = (docs / "results" / "data" / "trainer.csv").read_text().splitlines()
+    assert header.startswith("architecture,article_s")
+    assert lines[0] == "784-64-10,2.0,0.5,1.0,4.0,10.0,2.0,0.5,0.0123"
+    assert (docs / "results" / "figures" / "trainer-speed.svg").read_bytes() != (
+        ROOT / "docs/results/figures/trainer-speed.svg"
+    ).read_bytes()

@@ -1,0 +1,283 @@
+"""Write the data files, the tables and the figures of results pages from what the benchmarks printed with --json.
+
+    python docs/results_benchmarks.py [--products FILE …] [--decode FILE …] [--mlps FILE …] [--overhead FILE …] [--trainer FILE …]
+
+Each option replaces the data files of its block in results/data/. Then all blocks of all pages are written from the data
+files. The text around the blocks is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from actratio.laws.estimate import Estimate
+from actratio.report.chart import Chart, Series
+from pages import RESULTS, fill_block, goals_list, machine_line, markdown_table, save_figure, write_csv
+
+Row = dict[str, str]
+"""A row of a data file."""
+
+
+def products(rows: list[Row]) -> str:
+    """Return the figure and a table of speed-ups at batch 1, one row for each kind of product, shape and type."""
+    single = [row for row in rows if row["batch"] == "1"]
+    ratios = sorted({float(row["active"]) for row in single})
+    speedups: dict[tuple[str, ...], dict[float, str]] = {}
+    for row in single:
+        shape = f"{row['features']}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}{row['neurons']}"
+        cells = speedups.setdefault((row["products"], shape, row["type"]), {})
+        cells[float(row["active"])] = f"{float(row['speedup']):.3g}×"
+    header = ["products", "features × neurons", "type", *(f"{ratio:.0%} active" for ratio in ratios)]
+    table = markdown_table(
+        header, ([*key, *(cells.get(ratio, "") for ratio in ratios)] for key, cells in speedups.items())
+    )
+    figure = save_figure(_products_chart(rows), "sparse-products")
+    return f"{figure}\n\n{table}\n\nSpeed-up over the dense product of PyTorch, batch 1."
+
+
+def _products_chart(rows: list[Row]) -> Chart:
+    features, neurons, ratio = "4096", "11008", 0.1
+    shown = [
+        row
+        for row in rows
+        if (row["features"], row["neurons"], row["products"], row["type"]) == (features, neurons, "plain", "fp32")
+    ]
+    series = []
+    for colour, batch in enumerate(("1", "4", "16")):
+        points = [(float(row["active"]) * 100, float(row["speedup"])) for row in shown if row["batch"] == batch]
+        series.append(_series(f"batch {batch}", points, colour))
+    x = series[0].x
+    series.append(_series("1 / active neurons", [(percent, 100 / percent) for percent in x], 7, "dashed"))
+    (speedup,) = (
+        float(row["speedup"]) for row in shown if row["batch"] == "1" and math.isclose(float(row["active"]), ratio)
+    )
+    return Chart(
+        "products",
+        f"With {ratio:.0%} active neurons, a down projection is {speedup:.0f} times as fast",
+        f"Down projection of {neurons} neurons to {features} features in float32.",
+        "active neurons for each example, %",
+        "speed-up over the dense product",
+        series,
+        x_log=True,
+        y_log=True,
+        x_ticks=x,
+    )
+
+
+def _series(name: str, points: Iterable[tuple[float, float]], colour: int, style: str = "line") -> Series:
+    x, y = zip(*points, strict=True)
+    return Series(name, list(x), [Estimate(value, math.nan, math.nan) for value in y], colour, style)
+
+
+def decode(rows: list[Row]) -> str:
+    """Return the table of models that generate text."""
+    header = ["model", "batch", "needed", "dense, tokens/s", "sparse, tokens/s"]
+    header += ["ideal", "predicted", "measured", "same tokens"]
+    rates = ("dense_tokens_per_s", "sparse_tokens_per_s")
+    speedups = ("ideal_speedup", "predicted_speedup", "measured_speedup")
+    return markdown_table(
+        header,
+        (
+            [row["model"], row["batch"], f"{float(row['needed']):.1%}", *(f"{float(row[name]):.2f}" for name in rates),
+             *(f"{float(row[name]):.2f}×" for name in speedups), row["same_tokens"]]
+            for row in rows
+        ),
+    )  # fmt: skip
+
+
+def mlps(rows: list[Row]) -> str:
+    """Return the table of the article's networks."""
+    header = ["network", "batch", "active", "dense, µs", "sparse, µs", "sparse everywhere, µs"]
+    header += ["speed-up", "speed-up, sparse everywhere"]
+    times = ("dense_us", "sparse_us", "sparse_everywhere_us")
+    speedups = ("speedup", "speedup_sparse_everywhere")
+    return markdown_table(
+        header,
+        (
+            [row["network"], row["batch"], f"{float(row['active']):.1%}", *(f"{float(row[name]):,.0f}" for name in times),
+             *(f"{float(row[name]):.2f}×" for name in speedups)]
+            for row in rows
+        ),
+    )  # fmt: skip
+
+
+def overhead(rows: list[Row]) -> str:
+    """Return the figure of memory and the table of all contestants."""
+    peaks = {name: f"peak_mb_{name}" for name in ("1", "4", "16")}
+    with_memory = [row for row in rows if row[peaks["1"]]]
+    series = [
+        _series(row["contestant"], [(float(batches), float(row[column])) for batches, column in peaks.items()], colour)
+        for colour, row in enumerate(with_memory)
+    ]
+    chart = Chart(
+        "overhead-memory",
+        "Memory doesn't grow with the data, unlike storing all activations",
+        "Peak memory of a process that measures this number of batches.",
+        "batches measured",
+        "peak memory, MB",
+        series,
+        x_log=True,
+        x_ticks=[float(batches) for batches in peaks],
+    )
+    header = ["contestant", "ms", "overhead", *(f"MB at {name} batch{'es' * (name != '1')}" for name in peaks)]
+    table = markdown_table(
+        header,
+        (
+            [row["contestant"], f"{float(row['seconds']) * 1e3:,.0f}", f"{float(row['overhead']):+.1%}",
+             *(f"{float(row[column]):,.0f}" if row[column] else "" for column in peaks.values())]
+            for row in rows
+        ),
+    )  # fmt: skip
+    return f"{save_figure(chart, 'overhead-memory')}\n\n{table}"
+
+
+def trainer(rows: list[Row]) -> str:
+    """Return the figure of speed-ups over the size of the network, and the table of all architectures."""
+    speedups = {"one seed": "speedup_one_seed", "five seeds": "speedup_five_seeds"}
+    sizes = [_weights(row["architecture"]) for row in rows]
+    series = []
+    for colour, (name, column) in enumerate(speedups.items()):
+        points = sorted(zip(sizes, (float(row[column]) for row in rows), strict=True))
+        series.append(_series(name, points, colour))
+    chart = Chart(
+        "trainer-speed",
+        "The smaller the network, the larger the speed-up over the article's loop",
+        "One point for each of the article's architectures.",
+        "weights of the network, thousands",
+        "speed-up over the article's loop",
+        series,
+        x_log=True,
+        x_ticks=[50, 100, 200, 500, 1000],
+    )
+    header = ["architecture", "article's loop, s", "one seed, s", "five seeds, s", "speed-up, one seed", "five seeds"]
+    header += ["five over one", "share of limit", "counting"]
+    table = markdown_table(
+        header,
+        (
+            [row["architecture"], f"{float(row['article_s']):.2f}", f"{float(row['one_seed_s']):.3f}", f"{float(row['five_seeds_s']):.3f}",
+             *(f"{float(row[column]):.1f}×" for column in speedups.values()), f"{float(row['five_over_one']):.2f}",
+             f"{float(row['share_of_limit']):.0%}", f"{float(row['counting_cost']):+.1%}"]
+            for row in rows
+        ),
+    )  # fmt: skip
+    return f"{save_figure(chart, 'trainer-speed')}\n\n{table}"
+
+
+def _weights(architecture: str) -> float:
+    widths = [int(width) for width in architecture.split("-")]
+    return sum(into * out for into, out in pairwise(widths)) / 1000
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a page, filled from a benchmark.
+
+    Attributes:
+        page: name of the page.
+        data: name of the data files.
+        columns: for each name that the benchmark gives a column, the name in the data file.
+        write: returns the block's figure and table from the rows of the data file.
+    """
+
+    page: str
+    data: str
+    columns: dict[str, str]
+    write: Callable[[list[Row]], str]
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+BLOCKS = {
+    "products": Block(
+        "sparse", "sparse-products",
+        {
+            "kind": "products", "features": "features", "width": "neurons", "type": "type", "batch": "batch", "ratio": "active",
+            "needed": "needed", "ours": "ours_us", "after_dense": "ours_after_dense_us", "dense": "dense_us", "gather": "gather_us",
+            "limit": "limit_us", "speedup": "speedup", "of_ideal": "share_of_ideal", "of_ideal_after_dense": "share_of_ideal_after_dense",
+            "of_limit": "share_of_limit",
+        },
+        products,
+    ),
+    "decode": Block(
+        "sparse", "sparse-decode",
+        {
+            "model": "model", "batch": "batch", "ratio": "needed", "dense": "dense_tokens_per_s", "sparse": "sparse_tokens_per_s",
+            "ideal": "ideal_speedup", "predicted": "predicted_speedup", "measured": "measured_speedup",
+            "off": "measured_over_predicted_minus_1", "same_tokens": "same_tokens",
+        },
+        decode,
+    ),
+    "mlps": Block(
+        "sparse", "sparse-mlps",
+        {
+            "network": "network", "batch": "batch", "ratio": "active", "zeros_in": "zeros_in_image", "dense_us": "dense_us",
+            "sparse_us": "sparse_us", "always_us": "sparse_everywhere_us", "speedup": "speedup",
+            "speedup_always": "speedup_sparse_everywhere",
+        },
+        mlps,
+    ),
+    "overhead": Block(
+        "overhead", "overhead", _same("contestant", "seconds", "overhead", "peak_mb_1", "peak_mb_4", "peak_mb_16"), overhead
+    ),
+    "trainer": Block(
+        "speed", "trainer",
+        _same(
+            "architecture", "article_s", "one_seed_s", "five_seeds_s", "speedup_one_seed", "speedup_five_seeds", "five_over_one",
+            "share_of_limit", "counting_cost",
+        ),
+        trainer,
+    ),
+}  # fmt: skip
+
+
+def store(block: Block, files: list[Path]) -> None:
+    """Write the data files of a block from the benchmark's output."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    rows = [[_plain(row.get(name)) for name in block.columns] for run in runs for row in run["rows"]]
+    write_csv(block.data, list(block.columns.values()), rows)
+    about = {"machine": runs[0]["machine"], "goals": [goal for run in runs for goal in run["goals"]]}
+    path = RESULTS / "data" / f"{block.data}.json"
+    path.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def fill(name: str, block: Block) -> None:
+    """Write a block of its page from its data files."""
+    data = RESULTS / "data" / f"{block.data}.csv"
+    with data.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    about = json.loads(data.with_suffix(".json").read_text(encoding="utf-8"))
+    link = f"All {len(rows)} rows with all columns: [{data.name}](data/{data.name})."
+    content = [block.write(rows), link, goals_list(about["goals"]), machine_line(about["machine"])]
+    fill_block(RESULTS / f"{block.page}.md", name, "\n\n".join(content))
+
+
+def main() -> None:
+    """Store new results and write the pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in BLOCKS:
+        parser.add_argument(f"--{name}", nargs="+", type=Path, default=[], metavar="FILE")
+    arguments = parser.parse_args()
+    for name, block in BLOCKS.items():
+        if files := getattr(arguments, name):
+            store(block, files)
+        fill(name, block)
+
+
+if __name__ == "__main__":
+    main()
