@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actratio.sparse.autotune import Contest, measure_crossover
+from actratio.sparse.autotune import LayerTimer, autotune_crossover
 from actratio.sparse.crossover import NEVER
 
 
 class Timed:
-    """A contest whose results are given, instead of timed."""
+    """A timer whose results are given, instead of timed."""
 
     device, dtype = torch.device("cpu"), torch.float32
 
@@ -33,8 +33,8 @@ class Timed:
 def crossover_of(
     faster: Callable[[int, float], bool], slower: Callable[[float], bool], ratio: float = 1.0
 ) -> tuple[float, ...]:
-    contest: Any = Timed(faster, slower)
-    return measure_crossover(contest, 1000, ratio).ratios
+    timer: Any = Timed(faster, slower)
+    return autotune_crossover(timer, 1000, ratio).ratios
 
 
 def test_crossover_is_the_largest_ratio_that_is_faster() -> None:
@@ -53,13 +53,13 @@ def test_crossover_is_never_if_the_dense_fallback_is_slower() -> None:
 
 
 @pytest.mark.parametrize("kind", ["down", "gated", "thresholds"])
-def test_contest_times_dense_and_sparse_layers(kind: str, sparse_randn: Callable[..., Tensor]) -> None:
+def test_layer_timer_times_dense_and_sparse_layers(kind: str, sparse_randn: Callable[..., Tensor]) -> None:
     torch.manual_seed(0)
     up = nn.Linear(6, 40) if kind == "gated" else None
-    contest = Contest(nn.Linear(40, 6), up, kind == "thresholds", 2)
+    timer = LayerTimer(nn.Linear(40, 6), up, kind == "thresholds", 2)
     with torch.no_grad():
-        dense, fast = contest.times([sparse_randn(3, 40, ratio=0.2)], 3, cold=True)
+        dense, fast = timer.times([sparse_randn(3, 40, ratio=0.2)], 3, cold=True)
         assert dense > 0
         assert fast > 0
         hidden = sparse_randn(3, 40, ratio=0.5)
-        torch.testing.assert_close(next(contest._sparse)(hidden), next(contest._dense)(hidden))
+        torch.testing.assert_close(next(timer._sparse)(hidden), next(timer._dense)(hidden))

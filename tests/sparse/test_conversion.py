@@ -67,7 +67,7 @@ def test_sparsify_also_converts_named_layers(sparse_randn: Callable[..., Tensor]
 
 
 def test_sparsify_leaves_an_mlp_that_is_never_faster_dense(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actratio.sparse.conversion.measure_crossover", lambda *_: NEVER)
+    monkeypatch.setattr("actratio.sparse.conversion.autotune_crossover", lambda *_: NEVER)
     model = sparsify(dense_model(Gated), measure(dense_model(Gated), [X]))
     assert {(plan.kind, plan.why) for plan in plans(model)} == {
         ("dense", "its dense products are faster here, with any batch")
