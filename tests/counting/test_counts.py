@@ -27,14 +27,14 @@ def same(a: SiteCounts, b: SiteCounts) -> bool:
     ("value", "active"),
     [(1.0, 1), (1e-45, 1), (INF, 1), (0.0, 0), (-0.0, 0), (-1e-45, 0), (-1.0, 0), (-INF, 0), (NAN, 0)],
 )
-def test_active_is_above_zero_and_nothing_else(value: float, active: int) -> None:
+def test_active_means_above_zero(value: float, active: int) -> None:
     assert SiteCounts.of(torch.tensor([[value]])).active.tolist() == [active]
 
 
 @pytest.mark.parametrize(
     "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.int64, torch.bool]
 )
-def test_every_type_of_number_is_counted(dtype: torch.dtype) -> None:
+def test_every_dtype_is_counted(dtype: torch.dtype) -> None:
     counts = SiteCounts.of(torch.tensor([[1, 0, 1], [0, 0, 1]]).to(dtype))
     assert counts.active.tolist() == [1, 0, 2]
     assert counts.active.dtype == torch.int64
@@ -76,7 +76,7 @@ def test_readings_are_float64() -> None:
     assert {r.dtype for r in (counts.dead, counts.always_on)} == {torch.int64}
 
 
-def test_tokens_that_are_alike_have_no_spread() -> None:
+def test_ratio_std_of_equal_tokens_is_zero() -> None:
     counts = SiteCounts.of(torch.tensor([[1.0, 0.0, 0.0]]).expand(1000, 3))
     assert counts.ratio_std is not None
     assert float(counts.ratio_std) == 0.0  # exactly: the difference is taken in integers
@@ -100,11 +100,11 @@ def test_always_on_begins_at_exactly_99_percent(active: int, tokens: int, always
     assert int(SiteCounts.of(activation).always_on) == always_on
 
 
-def test_a_neuron_that_fired_once_is_not_dead() -> None:
+def test_a_neuron_active_once_is_not_dead() -> None:
     assert int(SiteCounts(10**12, torch.tensor([1, 0, 10**12])).dead) == 1
 
 
-def test_leading_axes_are_counted_side_by_side() -> None:
+def test_stacked_counts_equal_counts_apart() -> None:
     activation = torch.randn(2, 3, 20, 5, generator=torch.Generator().manual_seed(0))
     stacked = SiteCounts.of(activation)
     assert stacked.tokens == 20
@@ -117,7 +117,7 @@ def test_leading_axes_are_counted_side_by_side() -> None:
                 assert torch.equal(getattr(stacked, reading)[i, j], getattr(alone, reading)), reading
 
 
-def test_a_tensor_of_any_layout_is_counted_alike() -> None:
+def test_counts_do_not_depend_on_the_layout() -> None:
     activation = torch.randn(6, 40, 9, generator=torch.Generator().manual_seed(0))
     strided = activation.transpose(0, 2).contiguous().transpose(0, 2)
     assert not strided.is_contiguous()
@@ -132,7 +132,7 @@ def test_ratio_std_is_numpys_population_deviation() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
-def test_nothing_counted_has_no_ratio_and_changes_nothing() -> None:
+def test_counts_of_no_tokens_have_no_ratio_and_change_nothing() -> None:
     nothing = SiteCounts.of(torch.empty(0, 4))
     assert nothing.tokens == 0
     assert nothing.active_mean.isnan()
@@ -160,9 +160,7 @@ def activations_in_pieces(draw: st.DrawFn) -> tuple[Tensor, list[Tensor]]:
 
 @settings(max_examples=150, deadline=None)
 @given(activations_in_pieces(), st.data())
-def test_any_split_merged_in_any_order_is_the_whole_bit_for_bit(
-    case: tuple[Tensor, list[Tensor]], data: st.DataObject
-) -> None:
+def test_merge_of_any_split_in_any_order_is_the_whole(case: tuple[Tensor, list[Tensor]], data: st.DataObject) -> None:
     activation, pieces = case
     whole = SiteCounts.of(activation)
     parts = [SiteCounts.of(piece) for piece in pieces]
@@ -176,7 +174,7 @@ def test_any_split_merged_in_any_order_is_the_whole_bit_for_bit(
         torch.testing.assert_close(getattr(parts[0], reading), getattr(whole, reading), rtol=0, atol=0, equal_nan=True)
 
 
-def test_merging_leaves_both_sides_as_they_were() -> None:
+def test_merge_changes_neither_side() -> None:
     a, b = golden(), golden()
     both = a.merge(b)
     assert both.tokens == 8
@@ -185,7 +183,7 @@ def test_merging_leaves_both_sides_as_they_were() -> None:
     assert same(b, golden())
 
 
-def test_squares_that_one_side_lacks_are_unknown_for_both() -> None:
+def test_merge_drops_squares_that_one_side_lacks() -> None:
     known, unknown = golden(), SiteCounts(4, golden().active)
     assert unknown.ratio_std is None
     for merged in (known.merge(unknown), unknown.merge(known), unknown.merge(unknown)):
@@ -195,7 +193,7 @@ def test_squares_that_one_side_lacks_are_unknown_for_both() -> None:
         assert float(merged.activation_ratio) == 0.5
 
 
-def test_merging_counts_beyond_where_float32_stops() -> None:
+def test_merge_is_exact_above_2_to_the_24() -> None:
     most = 1 << 24  # 2²⁴ + 1 is not a float32
     large = SiteCounts(most, torch.tensor([most, most - 1, 0]), torch.tensor(most * 4))
     for _ in range(3):
@@ -207,7 +205,7 @@ def test_merging_counts_beyond_where_float32_stops() -> None:
 
 
 @pytest.mark.parametrize("shape", [((1 << 24) + 3, 1), (1, (1 << 24) + 3)], ids=["tokens", "width"])
-def test_counting_beyond_where_float32_stops(shape: tuple[int, int]) -> None:
+def test_counts_are_exact_above_2_to_the_24(shape: tuple[int, int]) -> None:
     counts = SiteCounts.of(torch.ones(1, 1, dtype=torch.bool).expand(shape))
     assert int(counts.active.sum()) == (1 << 24) + 3
     assert counts.squares is not None
@@ -229,7 +227,7 @@ def test_ratio_std_of_a_long_corpus_neither_overflows_nor_cancels(tokens: int) -
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int32, torch.bool])
-def test_counts_of_another_type_are_refused(dtype: torch.dtype) -> None:
+def test_counts_of_another_dtype_are_refused(dtype: torch.dtype) -> None:
     with pytest.raises(TypeError, match="int64"):
         SiteCounts(1, torch.zeros(3, dtype=dtype))
     with pytest.raises(TypeError, match="int64"):
@@ -243,15 +241,13 @@ def test_an_activation_without_tokens_and_width_is_refused(shape: tuple[int, ...
 
 
 @pytest.mark.parametrize(("active", "squares"), [((), None), ((3,), (3,)), ((2, 3), ()), ((2, 3), (3,))])
-def test_shapes_that_do_not_belong_together_are_refused(
-    active: tuple[int, ...], squares: tuple[int, ...] | None
-) -> None:
+def test_counts_of_mismatched_shapes_are_refused(active: tuple[int, ...], squares: tuple[int, ...] | None) -> None:
     whole = torch.int64
     with pytest.raises(ValueError, match="must be"):
         SiteCounts(1, torch.zeros(active, dtype=whole), None if squares is None else torch.zeros(squares, dtype=whole))
 
 
 @pytest.mark.parametrize("other", [(4, 3), (1, 4, 4), (2, 4, 4)])
-def test_counts_of_other_shapes_do_not_merge(other: tuple[int, ...]) -> None:
+def test_merge_refuses_other_shapes(other: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="do not merge"):
         golden().merge(SiteCounts.of(torch.zeros(other)))

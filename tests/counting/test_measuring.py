@@ -76,7 +76,7 @@ def test_padding_is_never_counted(kind: str, site: str, act: str, down: str, sid
         assert same(found.counts(site, "hidden"), count(h > 0, lengths, first))
 
 
-def test_functional_gates_are_recomputed_from_the_weights() -> None:
+def test_functional_gated_mlps_are_counted() -> None:
     model = tiny("lfm2")
     mlp = model.model.layers[1].feed_forward
     x = recorded(model, "model.layers.1.feed_forward.w1", BATCH, inputs=True)
@@ -118,7 +118,7 @@ def test_experts_count_the_tokens_that_are_routed_to_them(implementation: str) -
     assert tokens == 2 * 2 * int(LEFT.sum())  # layers, experts a token
 
 
-def test_experts_count_alike_however_they_are_computed() -> None:
+def test_experts_have_the_same_counts_in_every_implementation() -> None:
     model = tiny("gpt_oss")
     tables = []
     for implementation in ("eager", "batched_mm", "grouped_mm"):
@@ -129,7 +129,7 @@ def test_experts_count_alike_however_they_are_computed() -> None:
         assert same(mine.counts, third.counts)
 
 
-def test_experts_whose_tokens_are_split_and_joined_again() -> None:
+def test_experts_with_tokens_split_and_joined_again() -> None:
     torch.manual_seed(0)
     model = Blocks(ParallelExperts())
     experts = model.layers[0]
@@ -145,7 +145,7 @@ def test_experts_whose_tokens_are_split_and_joined_again() -> None:
             assert torch.equal(counts.active, (values > 0).sum(0))
 
 
-def test_tokens_that_are_not_routed_to_an_expert_are_not_silent_neurons() -> None:
+def test_tokens_not_routed_to_an_expert_are_not_counted() -> None:
     """An implementation that runs all experts on all tokens, those not routed scaled by zero."""
     found = measure(tiny("llama4_text"), [BATCH])
     tokens = [found.counts(f"model.layers.0.feed_forward.experts.{expert}").tokens for expert in range(4)]
@@ -176,7 +176,7 @@ X = torch.tensor([[1.0, 2.0], [1.0, -2.0], [-1.0, -1.0]])  # activations 1 2 0, 
     "function",
     [F.relu, nn.ReLU(), nn.ReLU(inplace=True), torch.relu_, lambda x: x.clamp_(min=0), lambda x: torch.relu(x).mul_(2)],
 )
-def test_a_golden_case(function: Callable[[Tensor], Tensor]) -> None:
+def test_measure_golden_case(function: Callable[[Tensor], Tensor]) -> None:
     found = measure(MLP(function), [X])
     (row,) = found.rows
     assert row.counts.tokens == 3
@@ -187,7 +187,7 @@ def test_a_golden_case(function: Callable[[Tensor], Tensor]) -> None:
     assert frame["active_mean"].item() == pytest.approx(5 / 3)
 
 
-def test_an_activation_that_is_multiplied_in_place_is_seen_before() -> None:
+def test_an_activation_multiplied_in_place_is_counted_before() -> None:
     class Gated(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -204,7 +204,7 @@ def test_an_activation_that_is_multiplied_in_place_is_seen_before() -> None:
     assert found.counts(found.rows[0].site.name, "hidden").active.tolist() == [0, 0]  # 1 · −1
 
 
-def test_criteria_in_one_pass() -> None:
+def test_measure_several_criteria_in_one_pass() -> None:
     model = MLP()
     model.down.weight.data = torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.0, 3.0]])  # norms 1, 0.5, 3
     found = measure(model, [X], criteria=["positive", "nonzero", "above(2)", "contribution(2)"])
@@ -212,14 +212,14 @@ def test_criteria_in_one_pass() -> None:
     assert active == {"positive": [2, 1, 2], "nonzero": [2, 1, 2], "above(2)": [0, 1, 1], "contribution(2)": [0, 0, 2]}
 
 
-def test_batches_of_other_sizes_and_pairs() -> None:
+def test_measure_batches_of_different_sizes_and_pairs() -> None:
     whole = measure(MLP(), [X])
     parts = measure(MLP(), [(X[:2], torch.tensor([0, 1])), (X[2:], torch.tensor([1]))])
     assert torch.equal(whole.rows[0].counts.active, parts.rows[0].counts.active)
     assert parts.rows[0].counts.tokens == 3
 
 
-def test_parts_merge_to_the_whole_and_survive_the_disk(tmp_path: Path) -> None:
+def test_merge_save_and_load_give_the_whole(tmp_path: Path) -> None:
     model = tiny("mixtral")
     one = {"input_ids": IDS[:1], "attention_mask": LEFT[:1]}
     two = {"input_ids": IDS[1:], "attention_mask": LEFT[1:]}
@@ -232,12 +232,12 @@ def test_parts_merge_to_the_whole_and_survive_the_disk(tmp_path: Path) -> None:
         assert torch.equal(magnitudes.counts, merged.magnitudes[key].counts)
 
 
-def test_measurements_of_different_models_do_not_merge() -> None:
+def test_merge_refuses_different_models() -> None:
     with pytest.raises(ActratioError, match="do not merge"):
         measure(tiny("gpt2"), [BATCH]).merge(measure(tiny("llama"), [BATCH]))
 
 
-def test_a_damaged_measurement_is_refused(tmp_path: Path) -> None:
+def test_load_refuses_a_damaged_measurement(tmp_path: Path) -> None:
     measure(MLP(), [X]).save(tmp_path / "m")
     (tmp_path / "m" / "neurons.safetensors").write_bytes(b"nothing")
     with pytest.raises(ActratioError, match="is damaged"):
@@ -250,7 +250,7 @@ def test_a_damaged_measurement_is_refused(tmp_path: Path) -> None:
         measure(MLP(), [X]).save(tmp_path / "other")
 
 
-def test_the_model_is_as_it_was() -> None:
+def test_measure_leaves_the_model_unchanged() -> None:
     model = tiny("llama").train()
     before = copy.deepcopy(model.state_dict())
     attributes = {name: set(vars(module)) for name, module in model.named_modules()}
@@ -262,7 +262,7 @@ def test_the_model_is_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "lfm2", "mixtral"])
-def test_outputs_are_the_same_inside_a_probe(kind: str) -> None:
+def test_probe_does_not_change_outputs(kind: str) -> None:
     model = tiny(kind).eval()
     with torch.no_grad():
         before = model(**BATCH).logits
@@ -271,7 +271,7 @@ def test_outputs_are_the_same_inside_a_probe(kind: str) -> None:
     assert torch.equal(inside, before)
 
 
-def test_an_error_inside_a_forward_pass_leaves_nothing_behind() -> None:
+def test_probe_removes_its_hooks_after_an_error() -> None:
     def fails(x: Tensor) -> Tensor:
         if len(x) > 3:
             raise RuntimeError("too many")
@@ -289,7 +289,7 @@ def test_an_error_inside_a_forward_pass_leaves_nothing_behind() -> None:
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_recomputed_activations_are_counted_once(reentrant: bool) -> None:
+def test_gradient_checkpointing_is_counted_once(reentrant: bool) -> None:
     model = tiny("llama").train()
     # Version 6 of transformers has the newer name alone, and older ones have the other.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -300,7 +300,7 @@ def test_recomputed_activations_are_counted_once(reentrant: bool) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_compiled_models_are_measured_and_never_report_zeros(when: str) -> None:
+def test_compiled_models_are_measured(when: str) -> None:
     model = MLP()
     compiled = torch.compile(model, backend="eager")
     if when == "before":
@@ -310,7 +310,7 @@ def test_compiled_models_are_measured_and_never_report_zeros(when: str) -> None:
     assert torch.equal(compiled(X), model(X))
 
 
-def test_a_site_that_a_batch_does_not_reach_is_an_error_with_its_name() -> None:
+def test_a_site_that_does_not_run_is_an_error_with_its_name() -> None:
     class Sometimes(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -337,13 +337,13 @@ def test_a_module_that_is_called_twice_counts_both_calls() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_counts_past_what_it_can_count_to(dtype: torch.dtype) -> None:
+def test_half_precision_counts_are_exact(dtype: torch.dtype) -> None:
     model = MLP().to(dtype)
     x = torch.tensor([[1.0, 1.0]], dtype=dtype).repeat(3000, 1)
     assert measure(model, [x, x]).rows[0].counts.active.tolist() == [6000, 6000, 0]
 
 
-def test_generation_tells_the_prompt_s_first_token_from_decoding() -> None:
+def test_generate_counts_first_tokens_and_decoding_apart() -> None:
     model = tiny("llama").eval()
     with Probe(model, find_sites(model)) as probe, torch.no_grad():
         model.generate(input_ids=IDS, attention_mask=LEFT, max_new_tokens=4, min_new_tokens=4, do_sample=False)
@@ -382,7 +382,7 @@ def test_chunked_feed_forward_counts_each_token_once(mask: Tensor) -> None:
         assert torch.equal(mine.counts.first_active, other.counts.first_active)  # type: ignore[arg-type]
 
 
-def test_a_tower_for_images_has_no_padding_and_the_text_s_has() -> None:
+def test_padding_of_text_does_not_apply_to_an_image_tower() -> None:
     import transformers
 
     torch.manual_seed(0)
@@ -417,7 +417,7 @@ def test_speech_to_text_counts_frames_and_tokens() -> None:
     assert measure(model, [batch]).to_frame()["tokens"].tolist() == [2 * 10, 4]
 
 
-def test_padded_sound_is_refused_not_counted() -> None:
+def test_padded_sound_is_refused() -> None:
     import transformers
 
     torch.manual_seed(0)
@@ -454,7 +454,7 @@ def test_an_mlp_mixer_has_two_mlps_a_block() -> None:
     assert frame[["width", "tokens"]].to_numpy().tolist() == [[7, 3 * D], [9, 3 * 4]]
 
 
-def test_an_encoder_decoder_has_two_masks() -> None:
+def test_encoder_decoder_has_two_attention_masks() -> None:
     import transformers
 
     torch.manual_seed(0)
@@ -466,7 +466,7 @@ def test_an_encoder_decoder_has_two_masks() -> None:
     assert frame["tokens"].tolist() == [int(LEFT.sum())] * 2 + [5] * 2
 
 
-def test_a_vision_model_has_no_padding_and_a_first_token() -> None:
+def test_vision_model_has_a_first_token_and_no_padding() -> None:
     import transformers
 
     torch.manual_seed(0)
@@ -489,19 +489,19 @@ def test_a_vision_model_has_no_padding_and_a_first_token() -> None:
         ({"batches": [3]}, "must be a tensor"),
     ],
 )
-def test_bad_input_is_one_sentence(arguments: dict[str, Any], words: str) -> None:
+def test_measure_refuses_bad_input(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ActratioError, match=words):
         measure(MLP(), **arguments)
 
 
-def test_a_measurement_shows_itself() -> None:
+def test_measurement_repr() -> None:
     found: Measurement = measure(MLP(), [X], name="<b>mine</b>")
     assert "1 sites, 3 tokens" in repr(found)
     assert "<b>mine" not in found._repr_html_()
     assert math.isclose(found.to_frame()["activation_ratio"].item(), 5 / 9)
 
 
-def test_a_copy_made_inside_a_probe_counts_nothing() -> None:
+def test_a_model_copied_inside_a_probe_is_not_counted() -> None:
     model = MLP()
     x = torch.tensor([[1.0, 1.0]])
     with Probe(model, find_sites(model, x)) as probe:
@@ -514,7 +514,7 @@ def test_a_copy_made_inside_a_probe_counts_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "mixtral"])
-def test_hooks_are_registered_once_for_any_number_of_batches(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measure_registers_hooks_once_for_any_number_of_batches(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     registered: list[str] = []
     for name in ("register_forward_hook", "register_forward_pre_hook"):
         original = getattr(nn.Module, name)
@@ -532,7 +532,7 @@ def test_hooks_are_registered_once_for_any_number_of_batches(kind: str, monkeypa
     assert len(registered) == 2 * once
 
 
-def test_a_probe_can_be_entered_again_and_disabled() -> None:
+def test_probe_can_be_entered_again_and_disabled() -> None:
     model = MLP()
     probe = Probe(model, find_sites(model, X))
     for _ in range(2):
@@ -545,7 +545,7 @@ def test_a_probe_can_be_entered_again_and_disabled() -> None:
     assert probe.tokens == 2 * len(X)
 
 
-def test_batches_that_are_made_by_the_model_are_not_counted() -> None:
+def test_measure_does_not_count_forward_passes_that_make_batches() -> None:
     model = MLP()
 
     def batches() -> Any:

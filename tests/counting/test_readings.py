@@ -74,12 +74,12 @@ def test_idle_blocks_by_hand() -> None:
     assert counts.idle_block_ratio.tolist() == pytest.approx([5 / 6, 1 / 2, 1 / 2])
 
 
-def test_sequences_must_make_the_rows() -> None:
+def test_lengths_must_add_up_to_the_tokens() -> None:
     with pytest.raises(ValueError, match="sequences of 5 tokens do not make 4 rows"):
         count(MASK, [3, 2])
 
 
-def test_nothing_counted_is_nothing_read() -> None:
+def test_readings_of_no_tokens() -> None:
     counts = count(torch.zeros(0, 3, dtype=torch.bool), [], torch.zeros(0, dtype=torch.bool))
     assert counts.tokens == 0
     assert counts.first_ratio is None
@@ -90,7 +90,7 @@ def test_nothing_counted_is_nothing_read() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_any_split_into_sequences_merges_to_the_whole(data: st.DataObject) -> None:
+def test_merge_of_any_split_into_sequences_is_the_whole(data: st.DataObject) -> None:
     lengths = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=6))
     width = data.draw(st.integers(1, 70))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000)))
@@ -131,7 +131,7 @@ def test_magnitudes_by_hand() -> None:
     assert found.mass_in_top(1.0) == pytest.approx(1.0)
 
 
-def test_magnitudes_of_what_is_no_number() -> None:
+def test_magnitudes_of_infinity_nan_and_nothing() -> None:
     found = Magnitudes.of(torch.tensor([math.inf, -math.inf, math.nan, 1.0]))
     assert found.share_above(1e38) == pytest.approx(3 / 4)
     assert Magnitudes.of(torch.zeros(0)).total == 0

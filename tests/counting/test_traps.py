@@ -55,7 +55,7 @@ def active(x: Tensor) -> int:
     return int((x > 0).sum())
 
 
-def test_one_activation_that_enters_two_products_is_counted_once() -> None:
+def test_an_activation_used_by_two_products_is_counted_once() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         h = F.relu(m.f(x))
         return m.mean(h) + m.spread(h)  # type: ignore[no-any-return]
@@ -72,7 +72,7 @@ def test_two_activations_of_one_module_are_two_sites() -> None:
     assert counted(found) == [(T, active(first)), (T, active(model.b(first)))]
 
 
-def test_an_adapter_beside_the_down_projection_counts_nothing_twice() -> None:
+def test_an_adapter_on_the_down_projection_is_not_counted_twice() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         h = F.relu(m.f(x))
         return m.base(h) + m.large(m.small(F.dropout(h, 0.5, m.training)))  # type: ignore[no-any-return]
@@ -100,12 +100,12 @@ def test_an_adapter_beside_the_down_projection_counts_nothing_twice() -> None:
         lambda v: F.relu(v).round(),
     ],
 )  # fmt: skip
-def test_what_is_counted_is_what_enters_the_product(function: Callable[[Tensor], Tensor]) -> None:
+def test_the_counted_activation_is_the_input_of_the_down_projection(function: Callable[[Tensor], Tensor]) -> None:
     model = Model(lambda m, x: m.g(function(m.f(x))), f=up, g=down)
     assert counted(measure(model, [X])) == [(T, active(function(model.f(X))))]
 
 
-def test_what_is_written_into_an_activation_is_counted() -> None:
+def test_in_place_writes_into_an_activation_are_counted() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         h = F.relu(m.f(x))
         h[..., W // 2 :] = 0
@@ -115,7 +115,7 @@ def test_what_is_written_into_an_activation_is_counted() -> None:
     assert counted(measure(model, [X])) == [(T, active(model.f(X)[:, : W // 2]))]
 
 
-def test_dropout_that_writes_in_place_is_not_counted() -> None:
+def test_in_place_dropout_is_not_counted() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         h = F.relu(m.f(x))
         return m.g(F.dropout(h, 0.5, m.training, inplace=True))  # type: ignore[no-any-return]
@@ -141,7 +141,7 @@ class GatedWithDropout(nn.Module):
         return out
 
 
-def test_dropout_that_is_trained_alone_is_not_counted_in_the_hidden_state() -> None:
+def test_dropout_in_training_mode_is_not_counted_in_the_hidden_state() -> None:
     model = GatedWithDropout().eval()
     sites = find_sites(model, X)
     model.drop.train()
@@ -151,7 +151,7 @@ def test_dropout_that_is_trained_alone_is_not_counted_in_the_hidden_state() -> N
     assert int(counts.active.sum()) == active(F.silu(model.gate(X)) * model.up(X))
 
 
-def test_training_that_begins_inside_the_block_is_an_error() -> None:
+def test_probe_refuses_training_mode_set_inside_the_block() -> None:
     model = GatedWithDropout().eval()
     with torch.no_grad(), Probe(model, find_sites(model, X)):
         model.train()
@@ -159,7 +159,7 @@ def test_training_that_begins_inside_the_block_is_an_error() -> None:
             model(X)
 
 
-def test_a_forward_pass_that_fails_counts_nothing() -> None:
+def test_a_failed_forward_pass_counts_nothing() -> None:
     class Fails(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -191,14 +191,14 @@ def test_views_and_casts_of_one_input_make_one_gated_mlp() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_a_scale_for_each_example_leaves_an_mlp_an_mlp(batch: int) -> None:
+def test_a_scale_for_each_example_does_not_change_the_role_of_an_mlp(batch: int) -> None:
     model = Model(lambda m, x, scale: m.d(F.relu(m.f(x)) * scale), f=up, d=down)
     (site,) = find_sites(model, (rand(batch, T, D), rand(batch, 1, W)))
     assert site.role == "mlp"
 
 
 @pytest.mark.parametrize("equation", ["bti,oi->bto", "bti,io->bto"])
-def test_the_hidden_axis_of_an_einsum_is_the_one_it_sums_over(equation: str) -> None:
+def test_hidden_axis_of_an_einsum_is_the_summed_axis(equation: str) -> None:
     shape = (D, W) if equation.split(",")[1].startswith("oi") else (W, D)
     model = Model(lambda m, x: torch.einsum(equation, F.relu(m.f(x)), m.w), f=up, w=lambda: rand(*shape))
     found = measure(model, [X[None]], criteria=["positive", "contribution(0.5)"])
@@ -208,7 +208,7 @@ def test_the_hidden_axis_of_an_einsum_is_the_one_it_sums_over(equation: str) -> 
     assert counted(found) == [(T, active(h)), (T, int((h * norms >= 0.5).sum()))]
 
 
-def test_the_hidden_axis_is_found_where_there_are_as_many_tokens_as_neurons() -> None:
+def test_hidden_axis_with_as_many_tokens_as_neurons() -> None:
     x = rand(W, D)
     model = Model(lambda m, x: m.d @ F.relu(m.u @ x.T), u=lambda: rand(W, D), d=lambda: rand(D, W))
     (row,) = measure(model, [x])
@@ -222,7 +222,7 @@ def choices() -> Tensor:
     return torch.tensor([[0, 1], [1, 2], [2, 0], [2, 1], [0, 2]])
 
 
-def test_several_experts_a_token_side_by_side() -> None:
+def test_experts_several_for_each_token_side_by_side() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         i = choices()
         h = F.relu(x[:, None, None, :] @ m.up[i])
@@ -236,7 +236,7 @@ def test_several_experts_a_token_side_by_side() -> None:
     assert counted(measure(model, [X])) == expected
 
 
-def test_experts_that_are_counted_from_the_end() -> None:
+def test_experts_with_negative_indices() -> None:
     def forward(m: Any, x: Tensor) -> Tensor:
         return sum(F.relu(x @ m.up[i]) @ m.down[i] for i in (-1, 0, 1))  # type: ignore[return-value]
 
@@ -261,7 +261,7 @@ class Listed(nn.Module):
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_experts_that_sleep_in_the_first_batch_are_counted_in_the_second(order: tuple[int, ...]) -> None:
+def test_experts_without_tokens_in_the_first_batch_are_counted_in_the_second(order: tuple[int, ...]) -> None:
     batches = [
         {"x": X, "which": torch.tensor([0, 1, 0, 1, 0])},
         {"x": X, "which": torch.tensor([2, 2, 1, 2, 1])},
@@ -286,7 +286,7 @@ class Embedded(nn.Module):
 
 
 @pytest.mark.parametrize("batch", [2, 3, 4, 5])
-def test_models_whose_tokens_come_first(batch: int) -> None:
+def test_sequence_first_models(batch: int) -> None:
     model = Embedded(tokens_first=True)
     ids = torch.arange(4 * batch).view(batch, 4) % 20
     mask = torch.ones(batch, 4, dtype=torch.long)
@@ -301,12 +301,12 @@ def test_models_whose_tokens_come_first(batch: int) -> None:
 @pytest.mark.parametrize(
     "mask", [torch.tensor([[0.0, 0.0, -1e9, 0.0]] * 2), torch.tensor([[True, True, False, True]] * 2)[:, None]]
 )
-def test_a_mask_that_does_not_say_what_is_padding_is_refused(mask: Tensor) -> None:
+def test_attention_mask_of_another_kind_is_refused(mask: Tensor) -> None:
     with pytest.raises(ActratioError, match="does not say which tokens are padding"):
         measure(Embedded(), [{"input_ids": torch.ones(2, 4, dtype=torch.long), "attention_mask": mask}])
 
 
-def test_a_mask_of_queries_and_keys_that_hides_no_token_is_taken() -> None:
+def test_attention_mask_of_queries_and_keys_without_padding_is_accepted() -> None:
     mask = torch.ones(4, 4).tril().bool().expand(2, 1, 4, 4)
     (row,) = measure(Embedded(), [{"input_ids": torch.ones(2, 4, dtype=torch.long), "attention_mask": mask}])
     assert row.counts.tokens == 8
@@ -315,7 +315,7 @@ def test_a_mask_of_queries_and_keys_that_hides_no_token_is_taken() -> None:
 # ---- Others.
 
 
-def test_other_threads_are_not_heard() -> None:
+def test_other_threads_are_not_counted() -> None:
     other = nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D), nn.ReLU())
     model = Model(lambda m, x: m.d(F.relu(m.f(x))), f=up, d=down)
     stop = threading.Event()
@@ -335,18 +335,18 @@ def test_other_threads_are_not_heard() -> None:
         thread.join()
 
 
-def test_what_one_part_did_not_count_is_unknown_of_both_histograms_too() -> None:
+def test_merge_drops_magnitudes_that_one_part_did_not_count() -> None:
     model = nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D))
     assert (measure(model, [X]) | measure(model, [X], counts_alone=True)).magnitudes == {}
 
 
-def test_measurements_of_other_models_do_not_merge() -> None:
+def test_merge_refuses_measurements_of_other_models() -> None:
     model = nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D))
     with pytest.raises(ActratioError, match="of A and of B do not merge"):
         measure(model, [X], name="A").merge(measure(model, [X], name="B"))
 
 
-def test_what_was_found_and_not_measured_is_said() -> None:
+def test_settings_list_the_sites_left_out() -> None:
     from actratio.report.measured import measurement_sentences
 
     class Headed(nn.Module):
@@ -367,7 +367,7 @@ def test_what_was_found_and_not_measured_is_said() -> None:
     )
 
 
-def test_a_hidden_tensor_that_no_mlp_has_is_refused() -> None:
+def test_hidden_is_refused_if_no_mlp_is_gated() -> None:
     model = nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D))
     with pytest.raises(ActratioError, match="no MLP is gated"):
         measure(model, [X], tensors=["hidden"])

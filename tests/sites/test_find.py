@@ -95,7 +95,7 @@ def tanh_gelu(x: Tensor) -> Tensor:
         (lambda x: F.gelu(x.float()).to(x.dtype), "gelu"),
     ],
 )
-def test_a_plain_mlp_is_found_whatever_its_activation_is(function: Callable[[Tensor], Tensor], name: str) -> None:
+def test_plain_mlps_with_any_activation_function_are_found(function: Callable[[Tensor], Tensor], name: str) -> None:
     site = only(Plain(function))
     assert (site.role, site.function, site.width, site.gated, site.down, site.calls) == (
         "mlp",
@@ -107,7 +107,7 @@ def test_a_plain_mlp_is_found_whatever_its_activation_is(function: Callable[[Ten
     )
 
 
-def test_a_function_written_out_in_many_steps_ends_with_its_last() -> None:
+def test_an_activation_function_written_out_ends_with_its_last_step() -> None:
     assert only(Plain(tanh_gelu)).function.endswith("tanh·mul")
 
 
@@ -135,14 +135,14 @@ def test_a_function_written_out_in_many_steps_ends_with_its_last() -> None:
         ),
     ],
 )
-def test_gated_mlps_are_found_however_they_are_fused(
+def test_gated_mlps_fused_in_any_way_are_found(
     cut: Callable[[Tensor], tuple[Tensor, Tensor]], combine: Callable[[Tensor, Tensor], Tensor], name: str
 ) -> None:
     site = only(Gated(cut, combine))
     assert (site.role, site.function, site.width, site.gated) == ("mlp", name, W, True)
 
 
-def test_a_sequential_s_layers_are_sites_of_their_own() -> None:
+def test_layers_of_a_sequential_are_separate_sites() -> None:
     model = nn.Sequential(nn.Linear(D, 4), nn.ReLU(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
     sites = find_sites(model, X)
     assert [(site.name, site.width, site.function, site.layer) for site in sites] == [
@@ -151,18 +151,18 @@ def test_a_sequential_s_layers_are_sites_of_their_own() -> None:
     ]
 
 
-def test_a_pointwise_convolution_is_a_linear_layer_and_a_wide_one_is_not() -> None:
+def test_only_pointwise_convolutions_are_linear_layers() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 1), nn.ReLU(), nn.Conv2d(12, 4, 1))
     site = only(model, torch.rand(1, 3, 6, 6))
     assert (site.name, site.width) == ("3", 12)
 
 
-def test_a_depthwise_convolution_between_does_not_hide_an_mlp() -> None:
+def test_an_mlp_with_a_depthwise_convolution_is_found() -> None:
     model = nn.Sequential(nn.Conv1d(3, 8, 1), nn.Conv1d(8, 8, 3, padding=1, groups=8), nn.GELU(), nn.Conv1d(8, 3, 1))
     assert only(model, torch.rand(1, 3, 6)).width == 8
 
 
-def test_a_module_called_several_times_is_one_site_that_says_so() -> None:
+def test_a_module_called_several_times_is_one_site() -> None:
     block = Plain(F.gelu)
 
     class Shared(nn.Module):
@@ -176,7 +176,7 @@ def test_a_module_called_several_times_is_one_site_that_says_so() -> None:
     assert only(Shared()).calls == 2 + 3
 
 
-def test_layers_count_blocks_and_a_head_is_none_of_them() -> None:
+def test_layer_numbers_count_blocks_without_the_head() -> None:
     head = nn.Sequential(nn.Linear(D, 4), nn.GELU(), nn.Linear(4, 3))
     model = Blocks(Plain(F.relu), Plain(F.relu), head=head)
     assert [(site.name, site.layer) for site in find_sites(model, X)] == [("layers.0", 0), ("layers.1", 1)]
@@ -221,14 +221,14 @@ class ParallelExperts(nn.Module):
         return out[order.argsort()].view_as(x)
 
 
-def test_experts_whose_tokens_are_split_and_joined_again() -> None:
+def test_experts_with_tokens_split_and_joined_again_are_found() -> None:
     sites = find_sites(Blocks(ParallelExperts()), X)
     assert [(site.name, site.role, site.gated, site.calls) for site in sites] == [
         (f"layers.0.{number}", "expert", True, 1) for number in range(4)
     ]
 
 
-def test_every_expert_is_a_site_even_one_that_no_token_reached() -> None:
+def test_experts_without_tokens_are_sites() -> None:
     torch.manual_seed(0)
     sites = find_sites(Blocks(Experts()), X[:1, :1])  # one token reaches one expert
     assert [(site.name, site.expert, site.role, site.calls) for site in sites] == [
@@ -253,7 +253,7 @@ class Scan(nn.Module):
         return self.out(torch.cumsum(y, dim=1) * F.silu(z))
 
 
-def test_the_gate_of_a_state_space_block_is_no_mlp() -> None:
+def test_the_gate_of_a_state_space_block_is_not_an_mlp() -> None:
     model = Blocks(Scan(), Plain(F.gelu))
     assert [site.name for site in find_sites(model, X)] == ["layers.1"]
     assert [site.role for site in find_sites(model, X, select="layers.0")] == ["state-space"]
@@ -275,7 +275,7 @@ class Heads(nn.Module):
         return self.out(torch.cat(heads, dim=-1))
 
 
-def test_the_heads_of_a_state_space_block_are_no_experts() -> None:
+def test_the_heads_of_a_state_space_block_are_not_experts() -> None:
     model = Blocks(Heads(), Plain(F.gelu))
     assert [site.name for site in find_sites(model, X)] == ["layers.1"]
     assert {site.role for site in find_sites(model, X, select="layers.0*")} <= {"state-space", "other"}
@@ -292,7 +292,7 @@ class Mixing(nn.Module):
         return torch.sigmoid(self.large(F.silu(self.small(x)))) * x.flip(1)
 
 
-def test_an_mlp_that_makes_a_gate_is_an_mlp() -> None:
+def test_an_mlp_that_computes_a_gate_is_an_mlp() -> None:
     site = only(Mixing())
     assert (site.role, site.function, site.width) == ("mlp", "silu", 4)
 
@@ -311,26 +311,26 @@ class Squeeze(nn.Module):
         return self.narrow(a * factor)
 
 
-def test_squeeze_and_excitation_is_an_mlp_and_its_factors_leave_another_one_what_it_is() -> None:
+def test_squeeze_and_excitation_is_an_mlp_and_does_not_hide_another() -> None:
     image = torch.rand(1, 3, 4, 4)
     sites = find_sites(Squeeze(nn.Conv2d(3, 8, 1)), image)
     assert [(site.function, site.width, site.gated) for site in sites] == [("silu", 2, False), ("relu", 8, True)]
     assert [site.function for site in find_sites(Squeeze(nn.Conv2d(3, 8, 3, padding=1)), image)] == ["silu"]
 
 
-def test_a_model_without_an_mlp_is_refused_with_what_it_has() -> None:
+def test_a_model_without_an_mlp_is_refused() -> None:
     with pytest.raises(ActratioError, match="no activation function follows a linear layer"):
         find_sites(nn.Linear(D, W), X)
     with pytest.raises(ActratioError, match=r"no MLP; its activations are layers\.0 \(state-space, silu\)"):
         find_sites(Blocks(Scan()), X)
 
 
-def test_a_glob_without_a_match_names_the_nearest() -> None:
+def test_a_glob_without_a_match_suggests_the_nearest_site() -> None:
     with pytest.raises(ActratioError, match=r"no site matches 'layer.0'; nearest: layers\.0"):
         find_sites(Blocks(Plain(F.relu), Plain(F.relu)), X, select="layer.0")
 
 
-def test_a_failing_forward_pass_is_one_sentence() -> None:
+def test_a_failing_forward_pass_is_a_site_error() -> None:
     with pytest.raises(ActratioError, match="failed in the forward pass that looks for its MLPs"):
         find_sites(Plain(F.relu), torch.rand(2, D + 1))
 
@@ -340,7 +340,7 @@ def test_a_model_that_does_not_say_what_it_reads_needs_inputs() -> None:
         find_sites(Plain(F.relu))
 
 
-def test_the_model_is_as_it_was() -> None:
+def test_find_sites_leaves_the_model_unchanged() -> None:
     model = Blocks(Plain(nn.GELU()), Plain(F.relu))
     model.train()
     model.layers[1].eval()
@@ -357,7 +357,7 @@ def test_the_model_is_as_it_was() -> None:
     assert not nn.modules.module._global_forward_pre_hooks
 
 
-def test_a_compiled_model_is_looked_into() -> None:
+def test_compiled_models_have_the_same_sites() -> None:
     model = Plain(F.gelu)
     site = only(torch.compile(model, backend="eager"))  # type: ignore[arg-type]
     assert site.function == "gelu"
@@ -401,7 +401,7 @@ def test_a_scope_is_a_module_whose_hooks_are_called() -> None:
     assert only(Called(Plain(torch.relu))).scope == ""
 
 
-def test_a_convolution_in_groups_has_the_neurons_of_all() -> None:
+def test_a_grouped_convolution_has_the_neurons_of_all_groups() -> None:
     x = torch.linspace(-1, 1, 2 * D * 3).view(2, D, 3)
     model = Grouped()
     assert only(model, x).width == 12
@@ -413,7 +413,7 @@ def test_a_convolution_in_groups_has_the_neurons_of_all() -> None:
     assert int(row.counts.active.sum()) == int((contributions >= 0.1).sum())
 
 
-def test_a_weight_for_each_token_leaves_an_mlp_an_mlp() -> None:
+def test_a_weight_for_each_token_does_not_change_the_role_of_an_mlp() -> None:
     site = only(Weighted())
     assert (site.role, site.gated) == ("mlp", True)
 
@@ -447,7 +447,7 @@ class Summed(nn.Module):
         return self.last(torch.tanh(self.first(x) + self.second(x.sin())))
 
 
-def test_a_sum_of_two_linear_maps_is_one_but_not_the_residual_stream_of_images() -> None:
+def test_a_sum_of_linear_maps_is_linear_but_not_a_residual_stream_of_images() -> None:
     assert only(Summed(lambda: nn.Linear(D, D))).function == "tanh"
     with pytest.raises(ActratioError, match="has no sites"):
         find_sites(Summed(lambda: nn.Conv2d(3, 3, 1)), torch.rand(1, 3, 4, 4), select="*")

@@ -47,12 +47,12 @@ def zoo() -> Any:
         ("image-classification", "efficientnet"),
     ],
 )
-def test_a_type_is_exact(zoo: Any, family: str, kind: str) -> None:
+def test_counts_of_a_model_type_equal_the_oracle(zoo: Any, family: str, kind: str) -> None:
     outcome = zoo.check(family, kind)
     assert (outcome.status, outcome.problem) == ("exact", "")
 
 
-def test_the_oracle_disagrees_with_a_wrong_count(zoo: Any) -> None:
+def test_the_oracle_rejects_a_wrong_count(zoo: Any) -> None:
     model = next(zoo.tiny("causal-lm", "llama"))
     heard = zoo.listen(model, "causal-lm", "llama")
     found = measure(model, [zoo.inputs(model, "causal-lm", "llama")], tensors=["activation"])
@@ -98,7 +98,7 @@ def _in_a_process_of_its_own(*arguments: str) -> str:
     return ran.stdout
 
 
-def test_models_of_timm_s_are_counted() -> None:
+def test_timm_models_are_counted() -> None:
     """Beside plain hooks on the activation modules, which are known by name here."""
     models = {
         "vit_tiny_patch16_224": r"blocks\.\d+\.mlp\.act",
@@ -118,7 +118,7 @@ def test_models_of_timm_s_are_counted() -> None:
     ]
 
 
-def test_transformers_wrapper_of_timm_s_models_is_exact() -> None:
+def test_timm_models_wrapped_by_transformers_equal_the_oracle() -> None:
     arguments = ["--family", "image-classification", "--types", "timm_wrapper", "--json"]
     (row,) = json.loads(_in_a_process_of_its_own("zoo.py", *arguments))["rows"]
     assert (row["status"], row["sites"]) == ("exact", 2)

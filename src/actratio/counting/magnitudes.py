@@ -1,4 +1,4 @@
-"""How large activations are: a histogram of |a| on a logarithmic grid, from which thresholds are read afterwards."""
+"""How large activations are: a histogram of |a| on a logarithmic grid, from which ratios at any threshold are read."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import torch
 from torch import Tensor
 
 SHIFT = 20
-"""Bits of a float32 that its bin leaves out: of the mantissa's 23, three are kept, for eight bins an octave."""
+"""Bits of a float32 that its bin leaves out: three of the mantissa's 23 are kept, for eight bins per octave."""
 
 BINS = 1 << (31 - SHIFT)
-"""Bins of the histogram; bin 0 holds zero (and what is below 2⁻¹²⁶ · 1/8)."""
+"""Number of bins; bin 0 has zeros (and everything below 2⁻¹²⁶ · 1/8)."""
 
 _INFINITE = 0x7F800000 >> SHIFT
 
 
 def edges() -> Tensor:
-    """Lower bounds of the bins, float64, (BINS + 1,): 2ᵉ · (1 + j/8); the last finite one ends at infinity."""
+    """Return the lower bounds of the bins, float64, (BINS + 1,): 2ᵉ · (1 + j/8); the last finite bin ends at infinity."""
     bits = torch.arange(BINS + 1, dtype=torch.int64).clamp_max(_INFINITE) << SHIFT
     return bits.to(torch.int32).view(torch.float32).double()
 
 
 @dataclass(frozen=True)
 class Magnitudes:
-    """Counts of |a| by bin, int64, (BINS,); integers that merge exactly.
+    """Counts of |a| by bin, int64, (BINS,), which merge exactly.
 
-    A bin is the sign-less float32's exponent and the first three bits of its mantissa, so bounds are exact and a bin
-    is at most an eighth wide. NaN is in the last bins, beyond infinity.
+    A bin is the exponent of a float32 and the first three bits of its mantissa, so bounds are exact and the width of a
+    bin is at most an eighth of its lower bound. NaN is in the last bins, after infinity.
 
     >>> Magnitudes.of(torch.tensor([[0.0, -1.0, 3.0]])).share_above(1.0)
     0.666...
@@ -43,15 +43,16 @@ class Magnitudes:
         return cls(torch.bincount(bits >> SHIFT, minlength=BINS))
 
     def merge(self, other: Magnitudes) -> Magnitudes:
+        """Return both together."""
         return Magnitudes(self.counts + other.counts)
 
     @property
     def total(self) -> int:
-        """How many elements were counted."""
+        """Number of elements counted."""
         return int(self.counts.sum())
 
     def share_above(self, threshold: float) -> float:
-        """Share of elements with |a| ≥ ``threshold``; exact at a bin's bound, and linear between two of them."""
+        """Return the share of elements with |a| ≥ ``threshold``; exact at the bounds of bins, and linear between them."""
         if not self.total:
             return math.nan
         bounds = edges()
@@ -63,7 +64,7 @@ class Magnitudes:
         return (int(self.counts[at + 1 :].sum()) + within * int(self.counts[at])) / self.total
 
     def quantile(self, share: float) -> float:
-        """The magnitude below which ``share`` of the elements are; linear inside a bin."""
+        """Return the magnitude below which a share of the elements lies; linear inside a bin."""
         if not self.total:
             return math.nan
         wanted, below = share * self.total, 0
@@ -75,9 +76,12 @@ class Magnitudes:
         return math.nan
 
     def mass_in_top(self, share: float, power: int = 1) -> float:
-        """Share of Σ|a|ᵖ (p = 1: L1, p = 2: the square of L2) that the largest ``share`` of the elements hold.
+        """Return the share of Σ|a|ᵖ (p = 1: L1, p = 2: the square of L2) that the largest elements have.
 
-        Elements of a bin are taken at its middle, which is within a sixteenth of each.
+        Elements count as the middle of their bin, which differs by at most a sixteenth.
+
+        Args:
+            share: which share of the elements are the largest ones.
         """
         if not self.total:
             return math.nan

@@ -1,4 +1,4 @@
-"""What was measured: counts of every site, saved, loaded, merged, and read as a table."""
+"""The result of a measurement: counts of every site, which can be saved, loaded, merged and read as a table."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """What was counted at one site, of one tensor, by one criterion."""
+    """What was counted at one site, for one tensor and one criterion."""
 
     site: Site
     tensor: str
@@ -51,10 +51,10 @@ class Measurement:
     """Counts of a model's sites.
 
     Attributes:
-        model: its name.
-        rows: one a site, tensor and criterion, in the order of execution.
-        magnitudes: histogram of |a| by site's name and tensor.
-        settings: how it was measured.
+        model: the model's name.
+        rows: one for each site, tensor and criterion, in the order of execution.
+        magnitudes: histograms of |a|, by the site's name and the tensor.
+        settings: how the model was measured.
         provenance: versions, machine and date.
     """
 
@@ -66,29 +66,29 @@ class Measurement:
 
     @classmethod
     def of(cls, probe: Probe, model: str, settings: dict[str, Any] | None = None) -> Measurement:
-        """Take what a probe counted."""
+        """Return what a probe counted."""
         from actratio.provenance import current_provenance
 
         by_name = {site.name: site for site in probe.sites}
         rows = []
         for (name, tensor), counted in probe.counted.items():
             for criterion in probe.criteria:
-                # An expert that no token reached was counted over none.
+                # An expert that no token reached was counted over no tokens.
                 counts = counted.counts.get(criterion) or _nothing(by_name[name].width)
                 counts = replace(counts.cpu(), passed=counted.passed)
                 rows.append(Row(by_name[name], tensor, str(criterion), counts))
         magnitudes = {
-            key: Magnitudes(each.magnitudes.counts.cpu())
-            for key, each in probe.counted.items()
-            if each.magnitudes is not None
+            key: Magnitudes(counted.magnitudes.counts.cpu())
+            for key, counted in probe.counted.items()
+            if counted.magnitudes is not None
         }
         return cls(model, rows, magnitudes, settings or {}, dict(current_provenance()))
 
     def counts(self, site: str, tensor: str = "activation", criterion: str | None = None) -> SiteCounts:
-        """Counts of one site, by its name; by default of the activation and the first criterion.
+        """Return the counts of one site, by its name; by default of the activation and the first criterion.
 
         Raises:
-            RunError: it was not measured.
+            RunError: the site, tensor or criterion was not measured.
         """
         for row in self.rows:
             if row.site.name == site and row.tensor == tensor and criterion in (None, row.criterion):
@@ -102,10 +102,10 @@ class Measurement:
         return self.merge(other)
 
     def merge(self, other: Measurement) -> Measurement:
-        """Both together, as if all had been measured at once; settings and provenance are the first one's.
+        """Return both together, as if measured at once, with the settings and provenance of the first.
 
         Raises:
-            RunError: another model, or other sites, tensors or criteria.
+            RunError: the models, sites, tensors or criteria differ.
         """
         if self.model != other.model:
             raise RunError(f"measurements of {self.model} and of {other.model} do not merge; they must be of one model")
@@ -123,9 +123,9 @@ class Measurement:
         magnitudes = {
             key: mine.merge(other.magnitudes[key]) for key, mine in self.magnitudes.items() if key in other.magnitudes
         }
-        for key, each in (*self.magnitudes.items(), *other.magnitudes.items()):
+        for key, histogram in (*self.magnitudes.items(), *other.magnitudes.items()):
             if key not in magnitudes and key[0] in asleep:  # an expert that one part did not reach
-                magnitudes[key] = each
+                magnitudes[key] = histogram
         return Measurement(self.model, rows, magnitudes, self.settings, self.provenance)
 
     def to_frame(self) -> pd.DataFrame:
@@ -149,13 +149,13 @@ class Measurement:
         return TidyRows(before, row.counts, {})
 
     def save(self, path: str | Path) -> None:
-        """Write a folder: ``measurement.json`` describes it, ``neurons.safetensors`` holds all integers, and
-        ``sites.parquet`` is the tidy table of both, for others to read.
+        """Write a folder with a description, all integers, and the tidy table.
 
-        A measurement of the same model that was there is replaced.
+        ``measurement.json`` is the description, ``neurons.safetensors`` has the integers, and ``sites.parquet`` is the
+        table, for other programs. A measurement of the same model in the folder is replaced.
 
         Raises:
-            RunError: the folder holds something else, or a measurement of another model.
+            RunError: the folder contains something else, or a measurement of another model.
         """
         from safetensors.torch import save_file
 
@@ -172,7 +172,7 @@ class Measurement:
         for number, (key, magnitudes) in enumerate(self.magnitudes.items()):
             kept.append(list(key))
             arrays[f"magnitudes.{number}"] = magnitudes.counts
-        belongs = secrets.token_hex(8)  # says after a kill that both files are of one measurement
+        belongs = secrets.token_hex(8)  # shows after a kill whether both files belong together
         with replacing(folder / _NEURONS) as temporary:
             save_file(arrays, temporary, {"belongs": belongs})
         write_json(
@@ -202,10 +202,10 @@ class Measurement:
 
 
 def check_place(folder: Path, model: str) -> None:
-    """Refuse a folder in which a measurement of the model would cover something else.
+    """Check that a measurement of the model can be saved in a folder.
 
     Raises:
-        RunError: as said there.
+        RunError: the folder contains something else, or a measurement of another model.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
@@ -213,22 +213,22 @@ def check_place(folder: Path, model: str) -> None:
         raise RunError(f"{folder} holds something else; choose another place for the measurement")
     try:
         there = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError):  # damaged, so nothing is lost
+    except (OSError, ValueError, KeyError, TypeError):  # damaged, so it can be replaced
         return
     if there != model:
         raise RunError(f"{folder} holds a measurement of {there}; choose another place for that of {model}")
 
 
 def is_measurement(path: Path) -> bool:
-    """Whether the folder holds what ``Measurement.save`` wrote."""
+    """Return whether a folder contains a saved measurement."""
     return (path / _DESCRIPTION).is_file()
 
 
 def load(path: str | Path) -> Measurement:
-    """Read what ``Measurement.save`` wrote.
+    """Read a measurement that ``Measurement.save`` wrote.
 
     Raises:
-        RunError: no measurement there, or a damaged one.
+        RunError: the folder contains no measurement, or a damaged one.
     """
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file

@@ -1,4 +1,4 @@
-"""The loop: batches through a model, counts out of it."""
+"""Measuring a model: find its sites, run the batches, and count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from actratio.errors import SiteError
 from actratio.sites import Select, call, choose, device_of, evaluating, trace
 
 Progress = Callable[[int], None]
-"""Called after every batch with the tokens (or examples) counted so far at the first site."""
+"""Called after every batch with the number of tokens (or examples) counted so far."""
 
 
 def measure(
@@ -32,21 +32,24 @@ def measure(
     name: str | None = None,
     progress: Progress = lambda tokens: None,
 ) -> Measurement:
-    """Measure how many neurons of a model's MLPs fire.
+    """Measure how many neurons of a model's MLPs are active.
 
-    The model runs in evaluation mode without gradients, and is afterwards as it was.
+    The model runs in evaluation mode without gradients and without a KV cache, and is left unchanged.
 
     Args:
-        batches: tensors, mappings of keyword arguments (padding is what ``attention_mask`` says), or pairs
-            ``(x, y)`` of which x is what the model reads. They go to where the model reads them.
+        model: any module; it runs where its weights are.
+        batches: tensors, mappings of keyword arguments (with ``attention_mask`` for padding), or pairs ``(x, y)``, of
+            which the model reads x. They are moved to the model's device.
         sites: globs over the sites' names, or a function of a ``Site``; by default all MLPs and experts.
         tensors: ``activation``, and in gated MLPs ``hidden``.
-        criteria: what counts as active; several cost one pass.
+        criteria: what counts as active, as text or as ``Criterion``; several criteria need one pass only.
         counts_alone: leave out unions, overlaps, idle blocks and magnitudes.
-        name: of the model, for the table; by default its class's, or the one that it was loaded by.
+        name: the model's name in the table; by default the name it was loaded by, or that of its class.
+        progress: called after every batch with the number of tokens counted so far.
 
     Raises:
-        ActratioError: no batches, no such sites, an unknown criterion or tensor, a site that a batch does not reach.
+        ActratioError: there are no batches or no such sites, a criterion or tensor is unknown, or a batch does not
+            reach a site.
 
     Examples:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))

@@ -1,11 +1,11 @@
 """Counting on CPUs: one fused pass over the activation, on the bits of its numbers.
 
-Floating-point numbers of one sign are ordered as the integers that their bits make, so every criterion with a
+Floating-point numbers of one sign have the order of the integers with the same bits, so every criterion with a
 threshold is a comparison of integers, also in bfloat16, for which CPUs have no arithmetic. The pass counts each
-neuron and packs each token's active neurons into 64-bit words; what is about sets of neurons (unions, overlap, idle
-blocks) is then counted on words, a thirty-second of the data.
+neuron and packs each token's active neurons into 64-bit words. Unions, overlap and idle blocks are then counted on the
+words, a thirty-second of the data.
 
-Numba compiles it on first use and keeps the result on disk.
+Numba compiles the loops on first use and caches them on disk.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FIELDS = frozenset(
 _WORD = 64
 _TABLES = 4
 _INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.bool: torch.int8}
-"""Types that are counted, and the integers that hold their bits."""
+"""Supported dtypes, and the integer dtypes with the same bits."""
 
 _Bounds = tuple[int, int, int]
 """A mask of the bits to compare, and the smallest and the largest masked bits of an active number."""
@@ -142,7 +142,7 @@ def _most_threads() -> int:
 
 
 def _magnitude(dtype: torch.dtype) -> int:
-    """All bits but the sign's."""
+    """Return a mask of all bits but the sign."""
     return torch.iinfo(_INTEGERS[dtype]).max
 
 
@@ -151,7 +151,7 @@ def _bits_of(value: float, dtype: torch.dtype) -> int:
 
 
 def _of_words(words: NDArray[np.uint64], width: int) -> Tensor:
-    """How often each neuron is in a few tokens' words."""
+    """Return how often each neuron is in the words of some tokens."""
     bytes_ = np.ascontiguousarray(words).view(np.uint8)
     return torch.from_numpy(np.unpackbits(bytes_, axis=1, bitorder="little")[:, :width].sum(0, dtype=np.int64))
 
@@ -173,7 +173,7 @@ def _count(  # type: ignore[no-untyped-def]
     for thread in prange(threads):
         on = np.zeros(8 * packed.shape[1], np.uint8)
         eights = on.view(np.uint64)
-        few = np.zeros(width, np.uint8)  # counts up to 255 rows, in the narrowest and so the fastest integers
+        few = np.zeros(width, np.uint8)  # counts up to 255 rows, in the narrowest integers, which are the fastest
         tables = np.zeros((_TABLES, histogram.shape[1]), np.int32)
         first, last = rows * thread // threads, rows * (thread + 1) // threads
         for row in range(first, last):
@@ -186,7 +186,7 @@ def _count(  # type: ignore[no-untyped-def]
             for byte in range(packed.shape[1]):  # eight bytes of 0 or 1 to eight bits
                 packed[row, byte] = (eights[byte] * np.uint64(0x0102040810204080)) >> np.uint64(56)
             if with_histogram:
-                # Several tables, because neighbours are alike and an addition would wait for the last one's.
+                # Several tables: neighbours often have one bin, and an addition would wait for the one before.
                 for column in range(0, width - _TABLES + 1, _TABLES):
                     for table in range(_TABLES):
                         tables[table, np.uint64(line[column + table] & magnitude) >> shift] += 1
@@ -211,7 +211,7 @@ def _ones(word):  # type: ignore[no-untyped-def]
 
 @_compiled
 def _sets(words, lengths, levels, width):  # type: ignore[no-untyped-def]
-    """Windows and unions of 1, 2, 4, … tokens (``levels`` of them), overlap of successive tokens, and idle blocks."""
+    """Count windows and unions of 1, 2, 4, … tokens (``levels`` sizes), overlap of successive tokens, and idle blocks."""
     windows, union = np.zeros(levels, np.int64), np.zeros(levels, np.int64)
     pairs, idle = np.zeros(2, np.int64), np.zeros(3, np.int64)
     many = words.shape[1]

@@ -1,8 +1,8 @@
 """Counting on GPUs: one Triton kernel reads the activation once, and a small one goes over its bits.
 
-As on CPUs, the first pass counts each neuron and packs each token's active neurons into words; what is about sets of
-neurons (unions, overlap, idle blocks) is then counted on words, a sixteenth of a bfloat16 activation. Nothing waits
-for the GPU: all counts stay there until they are read.
+As on CPUs, the first pass counts each neuron and packs each token's active neurons into words. Unions, overlap and idle
+blocks are then counted on the words, a sixteenth of a bfloat16 activation. Nothing waits for the GPU: all counts stay
+there until they are read.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -99,7 +99,7 @@ def count(
 
 
 def _with_sets(counts: SiteCounts, words: Tensor, lengths: Sequence[int], width: int) -> SiteCounts:
-    """Add what is about sets of neurons; each sequence is cut into pieces of the longest window."""
+    """Add unions, overlap and idle blocks; each sequence is cut into pieces of the longest window."""
     pieces, start = [], 0
     for length in lengths:
         for at in range(0, length, _LONGEST):
