@@ -39,16 +39,19 @@ def crossover_of(
 
 def test_crossover_is_the_largest_ratio_that_is_faster() -> None:
     assert crossover_of(lambda _, ratio: ratio < 0.3, lambda _: False) == (0.25,) * 6
-    assert crossover_of(lambda *_: True, lambda _: True) == (1.0,) * 6  # nothing is ever left to the dense product
+    assert crossover_of(lambda *_: True, lambda _: True) == (1.0,) * 6  # the fallback is never used
     assert crossover_of(lambda batch, ratio: ratio < 0.7 / batch, lambda _: False) == (0.5, 0.25, 0.1, 0.03, 0.03, 0.0)
 
 
 def test_crossover_is_never_if_the_dense_fallback_is_slower() -> None:
-    # Looking what is active costs too much: it is not looked.
-    assert crossover_of(lambda batch, ratio: batch == 1 or ratio < 0.3, lambda most: most > 0) == (1.0,) + (0.0,) * 5
-    # It is never dense at the ratio that was measured.
+    # Finding the active neurons costs too much, so larger batches are always dense.
+    assert (
+        crossover_of(lambda batch, ratio: batch == 1 or ratio < 0.3, lambda max_active: max_active > 0)
+        == (1.0,) + (0.0,) * 5
+    )
+    # At the measured ratio, the fallback is never used.
     assert crossover_of(lambda _, ratio: ratio < 0.3, lambda _: True, 0.2) == (0.25,) * 6
-    # Being dense in another class costs too much: it stays what it was.
+    # The fallback of a converted layer costs too much, so the layer is not converted.
     assert crossover_of(lambda batch, ratio: batch == 1, lambda _: True) == NEVER.ratios
 
 

@@ -68,7 +68,7 @@ def multiply(
         product: the product that was last prepared for this layer.
         renew: prepares a product for the current weights. It is called if the weights were replaced or moved.
         crossover: the activation ratios above which the dense product is faster.
-        hidden: this and the rest: see ``Product.accepts``.
+        hidden: the arguments of ``Product.accepts``, as are the following.
     """
     if product is not None:
         max_active = crossover.max_active(hidden.numel() // product.width, product.width)
@@ -78,7 +78,7 @@ def multiply(
             return product(hidden.contiguous(), max_active, None if x is None else x.contiguous())
     if needs_dense(hidden, weight, bias, up, up_bias, x):
         return None
-    if product is not None and product.reads(weight, bias, up, up_bias):  # it is the input that the product refuses
+    if product is not None and product.reads(weight, bias, up, up_bias):  # so the product refuses the input
         return None
     product = renew()
     if product is None or not product.accepts(hidden, weight, bias, up, up_bias, x):

@@ -54,7 +54,11 @@ class Product(ABC):
 
     def __init__(self, weights: Weights) -> None:
         if not self.supports(weights):
-            raise ValueError(f"{type(self).__name__} does not support these weights; check supports() first")
+            shape, dtype, device = tuple(weights.rows.shape), weights.rows.dtype, weights.rows.device
+            raise ValueError(
+                f"{type(self).__name__} does not support these weights (rows: {shape}, {dtype}, {device}); "
+                "call dispatch.prepare, which returns None if no kernel does"
+            )
         self.width, self.features = weights.rows.shape
         self.inputs = 0 if weights.up is None else weights.up.shape[1]
         self.dtype, self.device = weights.rows.dtype, weights.rows.device
@@ -106,7 +110,9 @@ class Product(ABC):
         Args:
             hidden: (…, width), the activation, or the gate after its activation function.
             weight: ``Weights.parameter``, or ``Weights.rows`` if that is not set.
-            bias: the weights now, as are the next two.
+            bias: (features,).
+            up: (width, inputs).
+            up_bias: (width,).
             x: (…, inputs), what the up projection reads.
         """
         return (
@@ -127,7 +133,7 @@ class Product(ABC):
         return self._layouts == (_layout(weight), _layout(bias), _layout(up), _layout(up_bias))
 
     def _fits(self, x: Tensor, size: int) -> bool:
-        """Return whether an input can be read by its address, once it is contiguous."""
+        """Return whether the kernel can read an input, once it is contiguous. ``dispatch.multiply`` handles empty batches."""
         return (
             type(x) in _PLAIN
             and x.dtype is self.dtype
