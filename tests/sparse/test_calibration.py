@@ -175,17 +175,21 @@ def test_counts_above_thresholds_have_unions(tiny_gpt2: TinyGPT2) -> None:
 
 def test_calibrate_splits_the_text_and_checks_on_the_last_quarter(tiny_gpt2: TinyGPT2) -> None:
     model, batches = tiny_gpt2(), token_batches(9)
-    found = calibrate(model, iter(batches), loss=0.5)
+    calibration = calibrate(model, iter(batches), loss=0.5)
     curves = curves_of(model, batches[:5])
     expected = at_loss(model, curves, batches[5:7], 0.5)
-    assert found.target == Target("loss", 0.5)
-    assert (found.by, found.thresholds, found.cett) == ("contribution", expected.thresholds, expected.cett)
-    assert found.loss_dense == next_token_loss(model, batches[7:])
-    assert found.loss_sparse == loss_with(model, curves, expected.thresholds, batches[7:])
-    assert found.sign == compare_by_sign(model, curves, batches[7:])
-    assert {row.counts.tokens for row in found.measurement} == {5 * 24}
-    assert found.to_frame()["threshold"].tolist() == list(expected.thresholds.values())
-    cost, sign = found.verdicts
+    assert calibration.target == Target("loss", 0.5)
+    assert (calibration.by, calibration.thresholds, calibration.cett) == (
+        "contribution",
+        expected.thresholds,
+        expected.cett,
+    )
+    assert calibration.loss_dense == next_token_loss(model, batches[7:])
+    assert calibration.loss_sparse == loss_with(model, curves, expected.thresholds, batches[7:])
+    assert calibration.sign == compare_by_sign(model, curves, batches[7:])
+    assert {row.counts.tokens for row in calibration.measurement} == {5 * 24}
+    assert calibration.to_frame()["threshold"].tolist() == list(expected.thresholds.values())
+    cost, sign = calibration.verdicts
     assert "the loss on text that was not used goes from" in cost
     assert "Dropping every output that is not above zero" in sign
     assert plans(model) == []
@@ -193,17 +197,17 @@ def test_calibrate_splits_the_text_and_checks_on_the_last_quarter(tiny_gpt2: Tin
 
 def test_sparsify_takes_a_calibration(tiny_gpt2: TinyGPT2) -> None:
     model, batches = tiny_gpt2(), token_batches(4)
-    found = actratio.calibrate(model, batches, ratio=0.4, by="magnitude")
+    calibration = actratio.calibrate(model, batches, ratio=0.4, by="magnitude")
     mlps = resolve(model)
-    with torch.no_grad(), masked(mlps, found.by_neuron(mlps)):
+    with torch.no_grad(), masked(mlps, calibration.by_neuron(mlps)):
         expected = model(**batches[0]).logits
-    actratio.sparsify(model, found, crossover=ALWAYS)
+    actratio.sparsify(model, calibration, crossover=ALWAYS)
     assert [plan.kind for plan in plans(model)] == ["down", "down"]
     assert [plan.ratio for plan in plans(model)] == pytest.approx([0.4, 0.4], abs=0.02)
     with torch.no_grad():
         torch.testing.assert_close(model(**batches[0]).logits, expected)
     with pytest.raises(ActratioError, match="a calibration has thresholds already"):
-        actratio.sparsify(model, found, thresholds={})
+        actratio.sparsify(model, calibration, thresholds={})
 
 
 @pytest.mark.parametrize(

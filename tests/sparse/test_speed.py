@@ -142,17 +142,17 @@ def test_sparse_model_is_refused(tiny_gpt2: TinyGPT2) -> None:
 
 def test_prediction_of_a_calibration_counts_neurons_above_thresholds(tiny_gpt2: TinyGPT2) -> None:
     model = tiny_gpt2()
-    found = actratio.calibrate(model, token_batches(4), ratio=0.4)
-    (speed,) = predict_speed(model, found).speeds
+    calibration = actratio.calibrate(model, token_batches(4), ratio=0.4)
+    (speed,) = predict_speed(model, calibration).speeds
     assert [layer.plan.kind for layer in speed.layers] == ["down", "down"]
     assert [layer.needed for layer in speed.layers] == pytest.approx([0.4, 0.4], abs=0.02)
 
 
 def test_check_speed_measures_and_leaves_the_model_dense(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_gpt2()
-    found = actratio.calibrate(model, token_batches(4), ratio=0.4)
+    calibration = actratio.calibrate(model, token_batches(4), ratio=0.4)
     classes = [type(module) for module in model.modules()]
-    one, two = check_speed(model, found, [1, 2])
+    one, two = check_speed(model, calibration, [1, 2])
     assert (one.batch, two.batch) == (1, 2)
     assert one.measured > 0
     assert str(one) == f"Batch 1: expected {one.expected:.2f}×, measured {one.measured:.2f}× ({one.verdict})."
@@ -165,5 +165,5 @@ def test_check_speed_measures_and_leaves_the_model_dense(tiny_gpt2: TinyGPT2, mo
 
     monkeypatch.setattr("actratio.sparse.prediction.time_decoding_step", sparse_step_fails)
     with pytest.raises(RuntimeError, match="out of memory"):
-        check_speed(model, found)
+        check_speed(model, calibration)
     assert (plans(model), [type(module) for module in model.modules()]) == ([], classes)

@@ -77,7 +77,7 @@ def resolve(model: nn.Module, sites: Sequence[Site] | None = None) -> list[MLP]:
 
 
 def weight_unsupported_reason(model: nn.Module, layer: nn.Module) -> str | None:
-    """Return why a linear layer's weight can't be laid out anew or made smaller, or ``None`` if it can."""
+    """Return why a linear layer's weight can't be stored in another order or made smaller, or ``None`` if it can."""
     return _weight_reason(layer, _overlapping_parameters(model))
 
 

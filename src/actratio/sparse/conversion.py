@@ -25,7 +25,7 @@ from actratio.sparse.thresholds import Calibration
 _PLANS = "_actratio_plans"
 
 
-@torch.inference_mode(False)  # otherwise weights that are laid out anew could never be trained
+@torch.inference_mode(False)  # otherwise weights that are stored in another order could never be trained
 def sparsify(
     model: nn.Module,
     measurement: Measurement | Calibration | None = None,

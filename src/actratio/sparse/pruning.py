@@ -215,10 +215,10 @@ def _new_widths(
     names = {name for item in measured for name in item.names}
     sites = trace(model) if mlps is None else [mlp.site for mlp in mlps]
     others = {site.width for site in sites if site.role in MEASURED and site.name not in names}
-    most: dict[int, int] = {width: width for width in others}
+    largest: dict[int, int] = {width: width for width in others}
     for item, width in zip(measured, left, strict=True):
-        most[item.mlp.site.width] = max(width, most.get(item.mlp.site.width, 0))
-    return [most[item.mlp.site.width] for item in measured]
+        largest[item.mlp.site.width] = max(width, largest.get(item.mlp.site.width, 0))
+    return [largest[item.mlp.site.width] for item in measured]
 
 
 def _check_outputs(outputs: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> None:

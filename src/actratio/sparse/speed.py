@@ -152,7 +152,7 @@ def verdict_of(batch: int, layers: Sequence[LayerSpeed], ideal: float, expected:
     sparse = [layer for layer in layers if layer.plan.kind != "dense"]
     if not sparse:
         why = layers[0].plan.why
-        advice = "; `actratio sparsify` can choose thresholds that make some" if why.endswith(NO_ZEROS) else ""
+        advice = "; `actratio sparsify` can choose thresholds that create zeros" if why.endswith(NO_ZEROS) else ""
         return f"no: {why}{advice}"
     if expected >= _WORTH:
         return f"yes: about {expected:.2f} times as fast"
