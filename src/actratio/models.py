@@ -175,7 +175,7 @@ def _build_without_weights(model_class: Any, config: Any) -> nn.Module | None:
 
 
 def _check_complete(name: str, missing: Iterable[str]) -> None:
-    """Raise an error if weights of a layer or an embedding are missing, which would be random; a new head is allowed."""
+    """Raise an error if weights of a layer or an embedding are missing, because they would be random. A new head is fine."""
     missing_inside = sorted(key for key in missing if re.search(r"\.\d+\.|embed", key))
     if missing_inside:
         others = f" and {len(missing_inside) - 1} others" if len(missing_inside) > 1 else ""

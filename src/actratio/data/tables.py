@@ -81,7 +81,7 @@ def load_csv(path: Path, label: str | None) -> Dataset:
     """
     if not os.path.isfile(path):  # also false if the path is too long for the file system
         raise DataError(
-            f"{short(path, _MAX_NAME_SHOWN)} is not a file; give the path of a CSV with a header and a label column"
+            f"{short(path, _MAX_NAME_SHOWN)} is not a file; pass the path of a CSV with a header and a label column"
         )
     frame = read_csv(path)
     by_name = {str(name).lower(): name for name in reversed(frame.columns)}

@@ -1,0 +1,89 @@
+"""Files are replaced as a whole, and tables keep their metadata."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from actratio.errors import RunError
+from actratio.files import is_temporary, read_table, remove_leftovers, replacing, write_csv, write_json, write_table
+
+FRAME = pd.DataFrame({"site": ["a", "b"], "activation_ratio": [1 / 3, 2 / 3]})
+
+
+def test_replacing_moves_the_file_into_place(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "table.csv"
+    with replacing(path) as temporary:
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".csv"
+        assert is_temporary(temporary.name)
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_replacing_keeps_the_old_file_if_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="stop"), replacing(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise ValueError("stop")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replacing_reports_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(RunError, match=r"cannot be created .*; choose another with --out"),
+        replacing(tmp_path / "file" / "table.csv"),
+    ):
+        pass
+
+
+def test_remove_leftovers_removes_only_temporary_files(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    keep = [tmp_path / "table.csv", tmp_path / ".lock", tmp_path / "below" / ".hidden"]
+    leftovers = [tmp_path / f".{os.getpid()}.table.csv", tmp_path / "below" / ".1.table.csv"]
+    for path in [*keep, *leftovers]:
+        path.write_text("")
+    remove_leftovers(tmp_path)
+    assert all(path.exists() for path in keep)
+    assert not any(path.exists() for path in leftovers)
+
+
+def test_table_and_metadata_are_read_back(tmp_path: Path) -> None:
+    metadata = {"settings": {"seed": 0}, "name": "größe"}
+    write_table(tmp_path / "table.parquet", FRAME, metadata)
+    frame, read_metadata = read_table(tmp_path / "table.parquet")
+    assert frame.equals(FRAME)
+    assert read_metadata == metadata
+
+
+def test_table_without_metadata_has_empty_metadata(tmp_path: Path) -> None:
+    FRAME.to_parquet(tmp_path / "table.parquet")
+    assert read_table(tmp_path / "table.parquet")[1] == {}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"a,b\n1,2\n"], ids=["missing", "empty", "CSV"])
+def test_read_table_rejects_files_that_are_not_parquet(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RunError, match="cannot be read as a Parquet table"):
+        read_table(path)
+
+
+def test_csv_keeps_full_precision(tmp_path: Path) -> None:
+    write_csv(tmp_path / "table.csv", FRAME)
+    rows = (tmp_path / "table.csv").read_text().splitlines()[1:]
+    assert [float(row.split(",")[1]) for row in rows] == FRAME["activation_ratio"].tolist()
+
+
+def test_json_keeps_letters_that_are_not_ascii(tmp_path: Path) -> None:
+    write_json(tmp_path / "settings.json", {"name": "größe"})
+    assert (tmp_path / "settings.json").read_text(encoding="utf-8") == '{\n  "name": "größe"\n}\n'
