@@ -31,7 +31,7 @@ def study_findings(frame: pd.DataFrame, settings: Mapping[str, Any], published: 
         try:
             laws += fit_observations(rows)
         except FitError as error:  # for example for a single width; the rest can still be shown
-            unfitted.append(f"{dataset}: no law was fitted ({error}).")
+            unfitted.append(f"{dataset}: no law was fitted: {error}.")
     tables = [_width_table(width_table(frame, laws, published), published is not None)]
     if laws:
         tables.append(laws_table(laws))
