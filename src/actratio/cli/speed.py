@@ -67,7 +67,7 @@ def predict_model_speed(
         texts = chain.from_iterable(read_texts(source) for source in text) if text else iter(ARTICLE_PROMPTS)
         sequences = token_batches(tokens, texts, length=256, batch_size=4, packed=bool(text), limit=4096)
         with err.status("measuring"):
-            measurement = measure_active(loaded, sequences, thresholds, name=name, mlps=mlps)
+            measurement = measure_active(loaded, sequences, thresholds, name=name)
     with err.status("timing this machine and the model"):
         prediction = predict_speed(loaded, measurement, batches, thresholds=thresholds, mlps=mlps)
     if as_json:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from actratio.counting.counts import SiteCounts
-from actratio.counting.criteria import Nonzero
-from actratio.counting.kernels import count
-from actratio.counting.measurement import Measurement, Row
+from actratio.counting.criteria import Thresholds
+from actratio.counting.measurement import Measurement
 from actratio.counting.measuring import measure
 from actratio.sites import Site
 from actratio.sites.mlps import MLP, resolve
-from actratio.sparse.masking import hidden_hooks
-from actratio.sparse.text import Batch, forward, token_mask
-
-THRESHOLDS = "thresholds"
-"""The criterion of neurons above a threshold of their own, as a measurement's rows name it."""
+from actratio.sparse.text import Batch
 
 
 def active_counts(measurement: Measurement, site: Site) -> SiteCounts | None:
@@ -29,7 +24,7 @@ def active_counts(measurement: Measurement, site: Site) -> SiteCounts | None:
     """
     counts = {(row.tensor, row.criterion): row.counts for row in measurement if row.site.name == site.name}
     for tensor in ("hidden", "activation") if site.gated else ("activation",):
-        for criterion in (THRESHOLDS, "nonzero"):
+        for criterion in (Thresholds.name, "nonzero"):
             if (tensor, criterion) in counts:
                 return counts[tensor, criterion]
     if site.function.startswith("relu"):
@@ -59,7 +54,6 @@ def measure_active(
     thresholds: Mapping[str, Tensor] | None = None,
     *,
     name: str | None = None,
-    mlps: Sequence[MLP] | None = None,
 ) -> Measurement:
     """Measure which neurons a sparse model computes: those above their thresholds, or without thresholds those that aren't zero.
 
@@ -68,25 +62,16 @@ def measure_active(
         batches: as for ``measure``; padding is what the attention mask says.
         thresholds: (width,) by site's name.
         name: of the model, for the measurement.
-        mlps: the model's MLPs if they were resolved before.
     """
     if thresholds is None:
         return measure(model, batches, criteria=["nonzero"], name=name)
-    chosen = [mlp for mlp in (resolve(model) if mlps is None else mlps) if mlp.site.name in thresholds]
-    counts: dict[str, SiteCounts] = {}
-    masks: list[Tensor] = []
-
-    def add(mlp: MLP, hidden: Tensor) -> None:
-        site, mask = mlp.site.name, masks[-1]
-        above = ~(hidden.abs() <= thresholds[site].to(hidden.device)).flatten(0, -2)[mask.flatten().to(hidden.device)]
-        new = count(above, Nonzero(), mask.sum(-1).tolist())[0]
-        counts[site] = counts[site].merge(new) if site in counts else new
-
-    with hidden_hooks(chosen, add), torch.no_grad():
-        for batch in batches:
-            masks.append(token_mask(batch))
-            forward(model, batch)
-    rows = [
-        Row(mlp.site, "hidden" if mlp.site.gated else "activation", THRESHOLDS, counts[mlp.site.name]) for mlp in chosen
-    ]
-    return Measurement(name or type(model).__name__, rows, {}, {}, {})
+    measurement = measure(
+        model,
+        batches,
+        sites=lambda site: site.name in thresholds,
+        criteria=[Thresholds(thresholds)],
+        name=name,
+    )
+    # What enters the down projection: in a gated MLP the hidden tensor, else the activation itself.
+    entering = [row for row in measurement if row.tensor == ("hidden" if row.site.gated else "activation")]
+    return replace(measurement, rows=entering)

@@ -76,7 +76,7 @@ def calibrate(
         )
     by_contribution = curves if by == "contribution" else dropping_curves(model, mlps, calibrating)
     sign = compare_by_sign(model, by_contribution, checking)
-    measurement = measure_active(model, calibrating, chosen.by_neuron(mlps), mlps=mlps)
+    measurement = measure_active(model, calibrating, chosen.by_neuron(mlps))
     return Calibration(
         **vars(chosen), target=target, loss_dense=dense, loss_sparse=sparse, sign=sign, measurement=measurement
     )
