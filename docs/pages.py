@@ -59,6 +59,8 @@ def goals_list(goals: Sequence[Mapping[str, Any]]) -> str:
     lines = [f'??? note "{met} of {len(goals)} goals met"', ""]
     for goal in goals:
         state = "met" if goal["met"] else "**not met**"
+        if not goal.get("fast_enough", True):
+            state += " (the machine was too slow or too busy for this goal to count)"
         lines.append(f"    - {state}: {goal['goal']}: {float(goal['measured']):.3g}")
     return "\n".join(lines)
 

@@ -139,6 +139,35 @@ def overhead(rows: list[Row]) -> str:
     return f"{save_figure(chart, 'overhead-memory')}\n\n{table}"
 
 
+def included(rows: list[Row]) -> str:
+    """Return the figure and the table of what ``measure`` costs with its one-off part, by the number of batches."""
+    columns = {"all readings": "all_readings", "counts alone": "counts_alone"}
+    series = [
+        _series(name, [(float(row["batches"]), float(row[column])) for row in rows], colour)
+        for colour, (name, column) in enumerate(columns.items())
+    ]
+    chart = Chart(
+        "overhead-included",
+        "The more batches, the less the one-off cost matters",
+        "What measure takes, with finding the sites, over the forward passes alone.",
+        "batches measured",
+        "overhead over the forward passes alone",
+        series,
+        x_log=True,
+        percent=True,
+        x_ticks=[float(row["batches"]) for row in rows],
+    )
+    table = markdown_table(
+        ["batches", "forward passes alone, s", *columns],
+        (
+            [row["batches"], f"{float(row['seconds_alone']):.2f}", *(f"{float(row[column]):+.1%}" for column in columns.values())]
+            for row in rows
+        ),
+    )  # fmt: skip
+    text = "What `measure` adds to the forward passes alone, with the one-off cost of finding the sites:"
+    return f"## With the one-off cost\n\n{text}\n\n{save_figure(chart, 'overhead-included')}\n\n{table}"
+
+
 def trainer(rows: list[Row]) -> str:
     """Return the figure of speed-ups over the size of the network, and the table of all architectures."""
     speedups = {"one seed": "speedup_one_seed", "five seeds": "speedup_five_seeds"}
@@ -185,12 +214,16 @@ class Block:
         data: name of the data files.
         columns: for each name that the benchmark gives a column, the name in the data file.
         write: returns the block's figure and table from the rows of the data file.
+        option: which benchmark's output has the rows; by default the one of the block's own name.
+        rows: their key in that output.
     """
 
     page: str
     data: str
     columns: dict[str, str]
     write: Callable[[list[Row]], str]
+    option: str | None = None
+    rows: str = "rows"
 
 
 def _same(*names: str) -> dict[str, str]:
@@ -229,6 +262,11 @@ BLOCKS = {
     "overhead": Block(
         "overhead", "overhead", _same("contestant", "seconds", "overhead", "peak_mb_1", "peak_mb_4", "peak_mb_16"), overhead
     ),
+    "included": Block(
+        "overhead", "overhead-included",
+        {"batches": "batches", "seconds_alone": "seconds_alone", "all readings": "all_readings", "counts alone": "counts_alone"},
+        included, option="overhead", rows="measure",
+    ),
     "trainer": Block(
         "speed", "trainer",
         _same(
@@ -243,7 +281,7 @@ BLOCKS = {
 def store(block: Block, files: list[Path]) -> None:
     """Write the data files of a block from the benchmark's output."""
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    rows = [[_plain(row.get(name)) for name in block.columns] for run in runs for row in run["rows"]]
+    rows = [[_plain(row.get(name)) for name in block.columns] for run in runs for row in run[block.rows]]
     write_csv(block.data, list(block.columns.values()), rows)
     about = {"machine": runs[0]["machine"], "goals": [goal for run in runs for goal in run["goals"]]}
     path = RESULTS / "data" / f"{block.data}.json"
@@ -257,24 +295,29 @@ def _plain(value: Any) -> object:
 
 
 def fill(name: str, block: Block) -> None:
-    """Write a block of its page from its data files."""
+    """Write a block of its page from its data files, if it has some."""
     data = RESULTS / "data" / f"{block.data}.csv"
+    if not data.exists():
+        return
     with data.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     about = json.loads(data.with_suffix(".json").read_text(encoding="utf-8"))
     link = f"All {len(rows)} rows with all columns: [{data.name}](data/{data.name})."
-    content = [block.write(rows), link, goals_list(about["goals"]), machine_line(about["machine"])]
+    content = [block.write(rows), link]
+    if block.option is None:  # another block shows the benchmark's goals and machine
+        content += [goals_list(about["goals"]), machine_line(about["machine"])]
     fill_block(RESULTS / f"{block.page}.md", name, "\n\n".join(content))
 
 
 def main() -> None:
     """Store new results and write the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in BLOCKS:
-        parser.add_argument(f"--{name}", nargs="+", type=Path, default=[], metavar="FILE")
+    for name, block in BLOCKS.items():
+        if block.option is None:
+            parser.add_argument(f"--{name}", nargs="+", type=Path, default=[], metavar="FILE")
     arguments = parser.parse_args()
     for name, block in BLOCKS.items():
-        if files := getattr(arguments, name):
+        if files := getattr(arguments, block.option or name):
             store(block, files)
         fill(name, block)
 

@@ -1,61 +1,61 @@
-"""Write the tables and figures of docs/results/mlp.md from finished studies.
+"""Write the data files, tables and figures of docs/results/mlp.md from finished studies.
 
     python docs/results_tables.py RUN [RUN] --published FILE
 
-A run without biases fills the page's block ``no-bias``, one with biases the block ``bias``; the words around the
-blocks are written by hand.
+A run without biases fills the page's block ``no-bias``, one with biases the block ``bias``. The text around the blocks is
+written by hand.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actratio.report.page import Table
-from actratio.report.static import save_charts
-from actratio.studies.mlp.analysis import StudyReport
+from actratio.report.findings import Table
+from actratio.studies import MlpStudy
+from actratio.studies.folder import read_settings
+from actratio.studies.runner import FinishedRun
+from pages import RESULTS, fill_block, machine_line, markdown_table, save_figure, write_csv
 
-PAGE = Path(__file__).parent / "results" / "mlp.md"
-
-
-def markdown(table: Table) -> str:
-    """A table in Markdown, the first column to the left."""
-    line = "| " + " | ".join(table.header) + " |"
-    rule = "| :-- |" + " --: |" * (len(table.header) - 1)
-    rows = ["| " + " | ".join(row) + " |" for row in table.rows]
-    return "\n".join([line, rule, *rows])
+PAGE = RESULTS / "mlp.md"
 
 
-def section(report: StudyReport, name: str) -> str:
-    """All that the page shows of a run; its figures are written beside the page."""
-    widths, laws = report.tables
-    with tempfile.TemporaryDirectory() as folder:
-        save_charts(report.charts, Path(folder))
-        for chart in report.charts:  # the page shows the SVG
-            target = PAGE.parent / "figures" / f"{name}-{chart.key}.svg"
-            target.write_bytes((Path(folder) / f"{chart.key}.svg").read_bytes())
+def section(
+    name: str, sentences: Sequence[str], widths: Table, laws: Table, figures: Sequence[str], machine: dict[str, Any]
+) -> str:
+    """Return what the page shows of a run: tables, links to the data files, verdicts and figures.
+
+    Args:
+        name: of the block, ``no-bias`` or ``bias``; the data files are named after it.
+        widths: one row for each data set and width; shown as it is.
+        laws: one row for each data set, layer and law; the page shows those of all layers together.
+        figures: in Markdown.
+        machine: versions, machine and date.
+    """
+    together = [row for row in laws.rows if row[laws.header.index("layer")] == "all"]
+    files = [
+        write_csv(f"mlp-{name}-{key}", table.header, table.rows) for key, table in (("widths", widths), ("laws", laws))
+    ]
     return "\n\n".join(
         [
-            "\n".join(f"- {finding}" for finding in report.findings),
-            markdown(widths),
-            "Ratios and active neurons are means over the layers of a width, ± half of the 95 % interval over seeds; the published "
-            "ratio is the mean over the layers of a width.",
-            markdown(laws),
-            "In brackets 95 % intervals; what they and the columns mean, see [Scaling laws](../laws.md).",
-            "\n".join(f"![{chart.title}](figures/{name}-{chart.key}.svg)" for chart in report.charts),
-            _made_with(report.provenance),
+            markdown_table(widths.header, widths.rows),
+            "Ratios and active neurons are means over the layers of a width, ± half of the 95 % interval over seeds. The published ratio "
+            "is the mean over the layers of a width.",
+            markdown_table(laws.header, together),
+            "Laws fitted to all layers; * marks the best one by AICc. Brackets hold 95 % intervals. "
+            "[Scaling laws](../laws.md) explains the columns.",
+            f"As files: {files[0]}, and {files[1]} with the laws of single layer positions.",
+            _details("What the study concludes", [f"- {sentence}" for sentence in sentences]),
+            _details("All figures", figures),
+            machine_line(machine),
         ]
     )
 
 
-def _made_with(provenance: dict[str, Any]) -> str:
-    plain = {key: value for key, value in provenance.items() if key != "resumed"}
-    said = "Made with " + ", ".join(f"{key} {value}" for key, value in plain.items())
-    later = [f"commit {each['commit']} on {each['date']}" for each in provenance.get("resumed", [])]
-    return said + "".join(f"; resumed with {each}" for each in later) + "."
+def _details(title: str, lines: Sequence[str]) -> str:
+    return "\n".join([f'??? note "{title}"', "", *(f"    {line}" for line in lines)])
 
 
 def main() -> None:
@@ -64,18 +64,12 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--published", type=Path, required=True, help="the article's CSV")
     arguments = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8")
-    for run in arguments.runs:
-        report = StudyReport.of(run, arguments.published)
-        name = "bias" if report.settings["bias"] else "no-bias"
-        content = section(report, name)
-        pattern = rf"(<!-- begin: {name} -->\n).*?(<!-- end: {name} -->)"
-        page, found = re.subn(
-            pattern, lambda match, text=content: f"{match[1]}\n{text}\n\n{match[2]}", page, flags=re.DOTALL
-        )
-        if found != 1:
-            raise SystemExit(f"{PAGE} has {found} blocks named {name!r}; it needs one")
-    PAGE.write_text(page, encoding="utf-8")
+    for path in arguments.runs:
+        run = FinishedRun.read(path, MlpStudy.read_published(arguments.published))
+        name = "bias" if run.settings["bias"] else "no-bias"
+        widths, laws = run.findings.tables
+        figures = [save_figure(chart, f"{name}-{chart.key}") for chart in run.findings.charts]
+        fill_block(PAGE, name, section(name, run.findings.sentences, widths, laws, figures, read_settings(run.path)[1]))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -128,3 +129,29 @@ def test_benchmark_output_becomes_data_file_table_and_figure(tmp_path: Path) -> 
     assert (docs / "results" / "figures" / "trainer-speed.svg").read_bytes() != (
         ROOT / "docs/results/figures/trainer-speed.svg"
     ).read_bytes()
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return the words of each ``actratio`` command that a page shows in a console or in a table."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    shown = re.findall(r"^\$ actratio (.*)$", text, re.MULTILINE) + re.findall(r"`actratio ([^`]*)`", text)
+    return [shlex.split(line, comments=True) for line in shown]
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if commands(page)], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_commands_and_options_exist(page: Path) -> None:
+    from typer.main import get_command
+
+    from actratio.cli import app
+
+    for words in commands(page):
+        command: Any = get_command(app)
+        while words and hasattr(command, "commands") and not words[0].startswith("-"):
+            name = words.pop(0)
+            assert name in command.commands, f"{page.name} shows a command {name!r} that does not exist"
+            command = command.commands[name]
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        unknown = {word for word in words if word.startswith("--")} - options
+        assert not unknown, f"{page.name} shows the option {unknown} of {command.name}, which does not exist"
