@@ -23,7 +23,7 @@ from actratio.laws.observations import ARTICLE_COLUMNS, from_article, to_article
 from actratio.studies import MlpStudy
 from actratio.studies.mlp import study as mlp
 from actratio.studies.mlp.history import TIDY_COLUMNS, from_tensors, to_tensors
-from actratio.studies.runner import Runner
+from actratio.studies.runner import FinishedRun, Runner
 
 SMALL = MlpStudy(architectures=("16-10", "24-8-10"), seeds=2, epochs=3, device="cpu")
 
@@ -327,3 +327,10 @@ def test_a_batch_larger_than_the_data_costs_no_memory_for_steps_that_never_come(
     trainer = Trainer(Architecture.parse("8-10", inputs=64, outputs=10), data, [0], batch_size=100_000)
     trainer.epoch()
     assert [buffers.logits.shape[0] for buffers in trainer._buffers.values()] == [1]
+
+
+def test_published_measurements_of_other_datasets_are_ignored(tmp_path: Path, published: Path) -> None:
+    study = replace(SMALL, epochs=1)
+    run(study, tmp_path / "run")
+    findings = FinishedRun.read(tmp_path / "run", study.read_published(published)).findings
+    assert [row[-1] for row in findings.tables[0].rows] == [""] * len(findings.tables[0].rows)

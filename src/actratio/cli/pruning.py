@@ -10,7 +10,8 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
-from actratio.cli.terminal import err, out, print_json, print_table
+from actratio.cli.terminal import err, print_json, print_path, print_sentences, print_table
+from actratio.errors import short
 
 _NAME = "pruned.json"
 
@@ -40,7 +41,7 @@ def prune_model(
     folder = out_dir or Path("runs") / ("pruned-" + Path(model).resolve().name)
     check_folder(folder, _NAME)
     tokens = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
-    with err.status(f"loading {escape(model)}"):
+    with err.status(f"loading {escape(short(model))}"):
         loaded = load_model(
             model, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
         )
@@ -64,6 +65,6 @@ def prune_model(
             ["site", "neurons", "left", "dead", "cannot fire"],
             [[str(value) for value in row.values()] for row in pruning.rows()],
         )
-    out.print(f"• {pruning.verdict}", highlight=False)
+    print_sentences([pruning.verdict])
     if path is not None:
-        out.print(f"model        {escape(str(path))}", soft_wrap=True, highlight=False)
+        print_path("model", path)

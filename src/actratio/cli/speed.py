@@ -11,8 +11,8 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
-from actratio.cli.terminal import err, out, print_json, print_table
-from actratio.errors import DataError
+from actratio.cli.terminal import err, out, print_json, print_sentences, print_table
+from actratio.errors import DataError, short
 
 if TYPE_CHECKING:
     from actratio.sparse.speed import Speed
@@ -56,7 +56,7 @@ def predict_model_speed(
     if measurement is not None and (Path(name) / NAME).is_file():
         raise DataError(f"{name} has thresholds, which the measurement {model} does not count; give {name} itself")
     tokens = None if measurement is not None else load_tokenizer(tokenizer or name, trust_remote_code=trust_remote_code)
-    with err.status(f"loading {escape(name)}"):
+    with err.status(f"loading {escape(short(name))}"):
         loaded = load_model(
             name, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
         )
@@ -88,8 +88,7 @@ def predict_model_speed(
 
     )  # fmt: skip
     out.print(str(prediction.machine), highlight=False)
-    for verdict in prediction.verdicts:
-        out.print(f"• {escape(verdict)}", highlight=False)
+    print_sentences(prediction.verdicts)
 
 
 def batch_sizes(text: str) -> list[int]:

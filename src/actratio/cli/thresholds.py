@@ -11,7 +11,8 @@ from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
 from actratio.cli.speed import batch_sizes
-from actratio.cli.terminal import err, out, print_json, print_table
+from actratio.cli.terminal import err, print_json, print_path, print_sentences, print_table
+from actratio.errors import short
 
 
 def sparsify_model(
@@ -58,7 +59,7 @@ def sparsify_model(
     check_folder(folder, NAME)
     batches = batch_sizes(batch)
     tokens = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
-    with err.status(f"loading {escape(model)}"):
+    with err.status(f"loading {escape(short(model))}"):
         loaded = load_model(
             model, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
         )
@@ -82,7 +83,6 @@ def sparsify_model(
         return
     cells = [[row["site"], f"{row['threshold']:.4g}", f"{row['dropped']:.0%}", f"{row['cett']:.3f}"] for row in rows]
     print_table(f"Thresholds of {model}, by {by}", ["site", "threshold", "dropped", "CETT"], cells)
-    for verdict in verdicts:
-        out.print(f"• {escape(verdict)}", highlight=False)
-    out.print(f"model        {escape(str(folder))}", soft_wrap=True, highlight=False)
-    out.print(f"thresholds   {escape(str(folder / NAME))}", soft_wrap=True, highlight=False)
+    print_sentences(verdicts)
+    print_path("model", folder)
+    print_path("thresholds", folder / NAME)

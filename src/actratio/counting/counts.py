@@ -35,14 +35,15 @@ class SiteCounts(Counts):
         tokens: number of tokens counted.
         active: for each neuron, the number of tokens on which it was active.
         squares: Σ over tokens of (number of active neurons of that token)², from which the spread over tokens is read.
-        first_tokens, first_active: ``tokens`` and ``active`` of the first token of each sequence; they are included
-            in ``tokens`` and ``active``.
-        decode_tokens, decode_active: ``tokens`` and ``active`` of forward passes that continue a cache (decoding
-            steps of ``generate``); they are included too.
+        first_tokens: the number of those tokens that are the first of their sequence.
+        first_active: (*stack, width), ``active`` on first tokens only.
+        decode_tokens: the number of tokens of forward passes that continue a cache (decoding steps of ``generate``).
+        decode_active: (*stack, width), ``active`` in those passes only.
         per_token: (width + 1,), the number of tokens with 0, 1, 2, … active neurons.
-        windows, union: (len(WINDOWS),), the number of whole windows of successive tokens of a sequence, and Σ over
-            them of the neurons active for at least one of their tokens.
-        both, either: (), Σ over pairs of successive tokens of the neurons active for both, and for at least one.
+        windows: (len(WINDOWS),), the number of whole windows of successive tokens of a sequence.
+        union: (len(WINDOWS),), Σ over those windows of the neurons active for at least one of their tokens.
+        both: (), Σ over pairs of successive tokens of the neurons active for both.
+        either: (), Σ over pairs of successive tokens of the neurons active for at least one.
         idle_blocks: (len(BLOCKS),), Σ over tokens of the blocks of successive neurons without an active one; a last,
             smaller block counts too.
         passed: for an expert, the tokens that passed through its layer, routed to it or not.

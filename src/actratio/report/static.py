@@ -62,7 +62,7 @@ def _draw_heat_map(figure: Figure, axes: Axes, chart: HeatMap) -> None:
 
 
 def _draw_chart(axes: Axes, chart: Chart) -> None:
-    from matplotlib.ticker import FixedLocator, NullFormatter, PercentFormatter, ScalarFormatter
+    from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
     for series in chart.series:
         _draw_series(axes, series)
@@ -75,8 +75,9 @@ def _draw_chart(axes: Axes, chart: Chart) -> None:
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
     if chart.y_log:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_minor_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
     elif chart.percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.25, which="both" if chart.y_log else "major")

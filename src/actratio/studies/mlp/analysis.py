@@ -57,6 +57,8 @@ def study_findings(frame: pd.DataFrame, settings: Mapping[str, Any], published: 
 
 def _width_table(table: pd.DataFrame, with_published: bool) -> Table:
     """Return the numbers of ``figures.width_table`` as text."""
+    import pandas as pd
+
     header = ["dataset", "width", "layers", "activation ratio", "active", "F·√N", "dead"] + [
         "published ratio"
     ] * with_published
@@ -78,7 +80,7 @@ def _width_table(table: pd.DataFrame, with_published: bool) -> Table:
         published = row.published_ratio
         rows.append(
             [str(cell) for cell in cells]
-            + ([_RATIO.format(published) if published == published else ""] if with_published else [])
+            + (["" if pd.isna(published) else _RATIO.format(published)] if with_published else [])
         )
     return Table(
         "Active neurons by layer width, after training",

@@ -19,7 +19,7 @@ from actratio.training.trainer import Trainer
 if TYPE_CHECKING:
     import pandas as pd
 
-_QUICK_SEEDS, _QUICK_EPOCHS = 2, 3
+_QUICK_SEEDS, _QUICK_EPOCHS = 2, 1
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,12 @@ class MlpStudy(Study):
         )
 
     def quick(self) -> MlpStudy:
-        return replace(self, seeds=min(self.seeds, _QUICK_SEEDS), epochs=min(self.epochs, _QUICK_EPOCHS))
+        return replace(
+            self,
+            datasets=self.datasets[:1],
+            seeds=min(self.seeds, _QUICK_SEEDS),
+            epochs=min(self.epochs, _QUICK_EPOCHS),
+        )
 
     def folder_name(self) -> str:
         plain = ["".join(c if c.isalnum() or c in "_." else "-" for c in Path(name).name) for name in self.datasets]
