@@ -244,7 +244,7 @@ def load(path: str | Path) -> Measurement:
         if described["format"] != _FORMAT:
             raise ValueError(f"its format is {described['format']}, and this version reads {_FORMAT}")
         if described["belongs"] != belongs:
-            raise ValueError("its files are of two measurements, of which one was not finished")
+            raise ValueError("its files come from two measurements, and one of them is incomplete")
         rows = []
         for number, row in enumerate(described["rows"]):
             prefix = f"{number}."

@@ -65,7 +65,7 @@ def dropping_curves(
     Args:
         model: a causal language model, dense.
         mlps: those of its MLPs that thresholds can be given to.
-        batches: the calibration text, of which the first 1,024 tokens are used.
+        batches: the calibration text; its first 1,024 tokens are used.
         by: one of ``BY``.
 
     Raises:

@@ -53,11 +53,11 @@ def to_tensors(history: list[EpochResult]) -> dict[str, Tensor]:
     ``{split}.loss`` and ``{split}.accuracy`` (epochs, seeds), ``epoch`` and ``step`` (epochs,) go with them.
     """
     arrays = {
-        "epoch": torch.tensor([each.epoch for each in history]),
-        "step": torch.tensor([each.step for each in history]),
+        "epoch": torch.tensor([result.epoch for result in history]),
+        "step": torch.tensor([result.step for result in history]),
     }
     for split in SPLITS:
-        results: list[SplitResult] = [getattr(each, split) for each in history]
+        results: list[SplitResult] = [getattr(epoch, split) for epoch in history]
         arrays[f"{split}.loss"] = torch.stack([result.loss for result in results])
         arrays[f"{split}.accuracy"] = torch.stack([result.accuracy for result in results])
         arrays[f"{split}.tokens"] = torch.tensor([result.counts[0].tokens for result in results])
