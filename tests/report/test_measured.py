@@ -148,8 +148,8 @@ def test_measurement_page_draws_every_chart_and_escapes_names(
     visit = Visit(browser, page, viewport={"width": width, "height": 800})
     visit.page.mouse.wheel(0, 4000)
     visit.page.wait_for_timeout(200)
-    assert visit.said == []
-    assert visit.asked == [page.as_uri()]
+    assert visit.messages == []
+    assert visit.requests == [page.as_uri()]
     assert len(visit.page.query_selector_all(".chart")) == 7
     for chart in visit.page.query_selector_all(".chart"):
         assert chart.query_selector_all(".scatterlayer .trace, .heatmaplayer image"), chart.get_attribute("id")
