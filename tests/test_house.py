@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -64,13 +65,20 @@ def test_api_reference_shows_docstring_examples_as_code(name: str) -> None:
 
 def test_public_names_are_complete_and_sorted() -> None:
     assert actratio.__all__ == sorted(actratio.__all__)
-    for name in actratio.__all__:
-        assert hasattr(actratio, name)
     shown = {
-        name for name in vars(actratio) if not name.startswith("_") and not hasattr(vars(actratio)[name], "__path__")
+        name for name, value in vars(actratio).items() if not name.startswith("_") and not isinstance(value, ModuleType)
     }
-    modules = {name.rpartition(".")[2] for name in sys.modules if name.startswith("actratio.")}
-    assert shown - modules == {name for name in actratio.__all__ if not name.startswith("_")} - modules
+    assert shown == {name for name in actratio.__all__ if not name.startswith("_")}
+
+
+def test_no_module_shares_a_name_with_a_function() -> None:
+    """``import actratio.x`` and ``actratio.x`` must not mean two things, in whatever order modules are imported."""
+    paths = list((ROOT / "src").rglob("*.py"))
+    modules = {path.parent.name if path.stem == "__init__" else path.stem for path in paths}
+    functions = {
+        name for path in paths for name in re.findall(r"^def (\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert modules & functions == set()
 
 
 def test_importing_is_light() -> None:
