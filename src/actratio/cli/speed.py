@@ -62,8 +62,9 @@ def predict_model_speed(
         )
     mlps, thresholds = None, None
     if measurement is None:
-        mlps = resolve(loaded)
-        thresholds = load_thresholds(name, mlps)
+        if (Path(name) / NAME).is_file():
+            mlps = resolve(loaded)
+            thresholds = load_thresholds(name, mlps)
         texts = chain.from_iterable(read_texts(source) for source in text) if text else iter(ARTICLE_PROMPTS)
         sequences = token_batches(tokens, texts, length=256, batch_size=4, packed=bool(text), limit=4096)
         with err.status("measuring"):
