@@ -99,7 +99,11 @@ def test_pickle_weights_need_allow_pickle(save_model: SaveModel) -> None:
     ("name", "options", "words"),
     [
         ("/nowhere", {}, "/nowhere is not a folder"),
-        ("owner/name", {}, "owner/name could not be loaded .*; check the folder or the hub id"),
+        (
+            "owner/name",
+            {},
+            "there is no folder owner/name, and a hub model of that name could not be loaded .*; check the folder or the hub id",
+        ),
         (".", {"dtype": "fp8"}, "no dtype 'fp8'"),
     ],
 )

@@ -48,6 +48,11 @@ class SiteError(ActratioError):
     """The model's MLPs, or the ones that were asked for, cannot be found."""
 
 
+def plural(number: int, noun: str) -> str:
+    """Return ``1 seed``, ``2 seeds``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def short(value: object, longest: int = 40) -> str:
     """Return ``value`` as text on one line, cut to ``longest`` characters, for an error message."""
     line = " ".join(str(value).split())

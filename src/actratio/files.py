@@ -32,12 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         RunError: the folder cannot be created.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"the folder {path.parent} cannot be created ({error.strerror}); choose another with --out"
-        ) from None
+    make_folder(path.parent)
     # Keep the extension, because some writers choose the format by it.
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -45,6 +40,18 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and those above it, unless it exists.
+
+    Raises:
+        RunError: the folder cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"the folder {path} cannot be created ({error.strerror}); choose another with --out") from None
 
 
 def is_temporary(name: str) -> bool:

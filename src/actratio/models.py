@@ -207,8 +207,9 @@ def _explain(name: str, error: Exception, allow_pickle: bool, trust_remote_code:
         return f"{name} needs Python code that comes with it; if you trust it, pass --trust-remote-code to run it"
     if not allow_pickle and "safetensors" in str(error):
         return f"{name} has no weights in safetensors, which cannot execute code; pass --allow-pickle to load other formats"
+    what = name if Path(name).is_dir() else f"there is no folder {name}, and a hub model of that name"
     return (
-        f"{name} could not be loaded ({type(error).__name__}: {short(error, _MAX_REASON_SHOWN)}); "
+        f"{what} could not be loaded ({type(error).__name__}: {short(error, _MAX_REASON_SHOWN)}); "
         "check the folder or the hub id, and the network"
     )
 

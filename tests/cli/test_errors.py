@@ -30,7 +30,7 @@ BAD_INPUT = {
     "no table": (["fit", "nothing.csv"], "nothing.csv is not a file"),
     "not a table": (["fit", "text.csv"], "no column width"),
     "not Parquet": (["fit", "text.parquet"], "cannot be read as a Parquet table"),
-    "no study": (["report", "."], "holds no study"),
+    "no study": (["report", "."], "holds neither a study nor a measurement"),
     "unknown option": (["study", "mlp", "--widths", "3"], "--widths"),
     "no architecture": (["study", "mlp", "--architectures", ""], "--architectures '' names nothing"),
     "a label that is known": (["study", "mlp", "--label", "species"], "omit --label"),

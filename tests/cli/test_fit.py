@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,11 @@ def test_json_of_a_table_with_dates_and_infinities(tmp_path: Path, actratio: Act
     rows = json.loads(actratio("fit", "t.parquet", "--json", cwd=tmp_path).stdout)["rows"]
     assert rows[0]["other"] is None
     assert rows[0]["day"].startswith("2024-01-01")
+
+
+def test_fit_refuses_a_quick_run(
+    tmp_path: Path, run_command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command("study", "mlp", *SMALL, "--quick", "--out", tmp_path / "run") == 0
+    assert run_command("fit", tmp_path / "run") == 2
+    assert "quick run" in " ".join(capsys.readouterr().err.split())

@@ -50,14 +50,14 @@ def test_names_without_a_shared_prefix_stay_whole(printed: io.StringIO) -> None:
     assert ", in" not in printed.getvalue()
 
 
-def test_a_long_table_is_summarised_unless_every_row_is_asked_for(printed: io.StringIO) -> None:
+def test_a_long_table_is_summarised_on_request(printed: io.StringIO) -> None:
     rows = [[f"layers.{number}", str(number)] for number in range(100)]
-    terminal.print_table("Ratios", ["site", "n"], rows)
+    terminal.print_table("Ratios", ["site", "n"], rows, every_row=False)
     text = printed.getvalue()
     assert "20 of 100 rows; --all shows every row" in text
     assert "│ 0 " in text
     assert "│ 99" in text
-    terminal.print_table("Ratios", ["site", "n"], rows, every_row=True)
+    terminal.print_table("Ratios", ["site", "n"], rows)
     assert "│ 57" in printed.getvalue()
 
 
@@ -65,3 +65,23 @@ def test_markup_in_a_name_is_text(printed: io.StringIO) -> None:
     terminal.print_table("[bold]x", ["[red]a"], [["[blink]b"]])
     assert "[bold]x" in printed.getvalue()
     assert "[blink]b" in printed.getvalue()
+
+
+def test_a_summary_keeps_all_rows_of_a_name(printed: io.StringIO) -> None:
+    rows = [[f"layers.{number}", tensor] for number in range(50) for tensor in ("activation", "hidden")]
+    terminal.print_table("Ratios", ["site", "tensor"], rows, every_row=False)
+    lines = [line for line in printed.getvalue().splitlines() if line.startswith("│")]
+    assert len(lines) == 20
+    assert lines[0].split("│")[1].strip() == lines[1].split("│")[1].strip() == "0"
+
+
+def test_names_that_are_no_sites_keep_their_prefix(printed: io.StringIO) -> None:
+    terminal.print_table("Models", ["model", "ratio"], [["Qwen/Qwen2.5-0.5B", "1%"], ["Qwen/Qwen2.5-1.5B", "2%"]])
+    assert "Qwen/Qwen2.5-0.5B" in printed.getvalue()
+
+
+def test_columns_of_text_are_wrapped(printed: io.StringIO) -> None:
+    resize(50)
+    terminal.print_table("Studies", ["name", "description"], [["mlp", "Train networks and " * 6]], justify="left")
+    assert printed.getvalue().count("Train") == 6
+    assert all(len(line) <= 50 for line in printed.getvalue().splitlines())

@@ -22,6 +22,7 @@ import pytest
 from actratio import ActratioError
 from actratio.files import read_table
 from actratio.studies import STUDIES, MlpStudy, Study, TransformerStudy
+from actratio.studies import folder as folder_module
 from actratio.studies.runner import FinishedRun, Runner
 
 
@@ -229,7 +230,7 @@ def test_the_command_announces_and_lists_the_study(
 ) -> None:
     assert run_command("study", "--list", "--json") == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
-    assert {"name": study.name, "question": study.summary} in rows
+    assert {"name": study.name, "description": study.summary} in rows
     assert study.announce()
     assert run_command("study", study.name, "--help") == 0
     assert study.summary.split()[0] in capsys.readouterr().out
@@ -260,3 +261,45 @@ def test_an_unknown_study_is_named(
     (tmp_path / "settings.json").write_text('{"settings": {"study": "astrology"}, "provenance": {}}')
     assert run_command("report", tmp_path) == 2
     assert "a study named 'astrology'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_report_of_an_unfinished_study_says_so(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner(study, tmp_path / "run")
+    save = type(runner.folder).save_unit
+
+    def stop_after_the_first(*arguments: Any) -> None:
+        save(*arguments)
+        runner._write_table({})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(runner.folder), "save_unit", stop_after_the_first)
+    with pytest.raises(KeyboardInterrupt):
+        runner.execute()
+    monkeypatch.undo()
+    first = FinishedRun.read(tmp_path / "run").findings.sentences[0]
+    assert first.startswith(f"Incomplete: 1 of {len(runner.units)} {study.unit_noun}s finished")
+    finished(study, tmp_path / "run")
+    assert "Incomplete" not in FinishedRun.read(tmp_path / "run").findings.sentences[0]
+
+
+def test_a_runner_without_finished_units_has_no_table(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(ActratioError, match=f"no finished {study.unit_noun}"):
+        Runner(study, tmp_path / "run").frame()
+
+
+def test_two_studies_that_start_together_do_not_share_a_folder(
+    small: tuple[Study, list[str], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, _, change = small
+    folder = tmp_path / "run"
+    lock = folder_module.FileLock
+    other_writes = iter([True])
+
+    def lock_after_the_other_study_has_written(*arguments: Any, **options: Any) -> Any:
+        if next(other_writes, False):
+            Runner(replace(study, **change), folder)  # type: ignore[type-var]
+        return lock(*arguments, **options)
+
+    monkeypatch.setattr(folder_module, "FileLock", lock_after_the_other_study_has_written)
+    with pytest.raises(ActratioError, match="other settings"):
+        Runner(study, folder)

@@ -171,7 +171,7 @@ def test_kill_nine_in_the_middle_and_resume_gives_the_identical_table(tmp_path: 
         ({"epochs": 4}, "epochs: 3 there, 4 here"),
         ({"bias": True}, "bias: False there, True here"),
         ({"architectures": ("16-10",)}, r"data.digits.architectures: 64-16-10, 64-24-8-10 there, 64-16-10 here"),
-        ({"datasets": ("digits", "letter.csv")}, r"data.letter.csv: none there, given here"),
+        ({"datasets": ("digits", "letter.csv")}, r"datasets: digits there, digits, letter.csv here"),
     ],
 )
 def test_other_settings_in_the_same_folder_are_refused(
@@ -230,7 +230,7 @@ def test_settings_are_json_with_provenance(tmp_path: Path) -> None:
     assert content["settings"]["epochs"] == 3
     assert content["settings"]["data"]["digits"]["architectures"] == ["64-16-10", "64-24-8-10"]
     assert content["provenance"]["threads"] >= 1
-    assert not [name for name in os.listdir(made.folder.path) if name.startswith(".")]
+    assert [name for name in os.listdir(made.folder.path) if name.startswith(".")] == [".lock"]
 
 
 def test_a_kill_between_a_training_and_its_table_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,11 +238,11 @@ def test_a_kill_between_a_training_and_its_table_loses_nothing(tmp_path: Path, m
     made = Runner(SMALL, tmp_path / "run")
     write, calls = Runner._write_table, []
 
-    def killed(self: Runner) -> None:
+    def killed(self: Runner, known: dict[str, pd.DataFrame]) -> None:
         calls.append(None)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        write(self)
+        write(self, known)
 
     monkeypatch.setattr(Runner, "_write_table", killed)
     with pytest.raises(KeyboardInterrupt):

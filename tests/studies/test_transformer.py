@@ -100,3 +100,29 @@ def test_read_gpt_refuses_other_tables(content: str | None, words: str, tmp_path
         (tmp_path / "t.csv").write_text(content)
     with pytest.raises(ActratioError, match=words):
         read_gpt(tmp_path / "t.csv")
+
+
+def test_encoder_decoders_are_measured(minilm: Path, tmp_path: Path) -> None:
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=30522,
+        d_model=16,
+        d_ff=24,
+        num_layers=2,
+        num_heads=2,
+        d_kv=8,
+        pad_token_id=0,
+        decoder_start_token_id=0,
+    )
+    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
+    transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained(tmp_path / "t5")
+    runner = Runner(
+        TransformerStudy(models=(str(tmp_path / "t5"),), prompts=("A king.",), device="cpu"), tmp_path / "run"
+    )
+    runner.execute()
+    sites = set(runner.frame()["site"])
+    assert any(site.startswith("encoder") for site in sites)
+    assert any(site.startswith("decoder") for site in sites)

@@ -69,7 +69,7 @@ def measure_model(
     from itertools import chain
 
     from actratio.counting.criteria import parse_criterion
-    from actratio.counting.measurement import check_place
+    from actratio.counting.measurement import check_place, is_measurement
     from actratio.counting.measuring import measure
     from actratio.data.text import ARTICLE_PROMPTS, read_texts, token_batches
     from actratio.files import write_csv
@@ -77,7 +77,7 @@ def measure_model(
     from actratio.studies.transformer.profiles import article_table
 
     parsed = [parse_criterion(criterion) for criterion in split_names([criteria])]
-    folder = out_dir or Path("runs") / ("measure-" + Path(model).resolve().name)
+    folder = out_dir or Path("runs") / f"measure-{Path(model).name or Path(model).resolve().name}"
     check_place(folder, model)
     prompts = prompt if prompt or text else list(ARTICLE_PROMPTS)
     loaded_tokenizer = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
@@ -113,6 +113,8 @@ def measure_model(
         "limit_tokens": limit_tokens,
     }
     measurement = replace(measurement, settings={**settings, **measurement.settings})
+    if is_measurement(folder):
+        err.print(f"replacing the measurement in {escape(str(folder))}", highlight=False, soft_wrap=True)
     measurement.save(folder)
     if csv:
         frame = measurement.to_frame()

@@ -12,8 +12,8 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import EveryRow, Json, Published, split_names
-from actratio.cli.terminal import err, plural, print_findings, print_json, print_path, print_table, records, units_bar
-from actratio.errors import ActratioError
+from actratio.cli.terminal import err, print_findings, print_json, print_path, print_table, records, units_bar
+from actratio.errors import ActratioError, plural
 from actratio.studies import STUDIES, Study
 from actratio.studies.base import Option
 from actratio.studies.folder import table_path
@@ -37,11 +37,11 @@ def list_studies(
         return
     if not listed:
         raise typer.BadParameter(f"name a study ({', '.join(STUDIES)}), or list them with --list")
-    rows = [{"name": name, "question": study.summary} for name, study in STUDIES.items()]
+    rows = [{"name": name, "description": study.summary} for name, study in STUDIES.items()]
     if as_json:
         print_json({"settings": {}, "rows": rows, "path": None})
         return
-    print_table("Studies", ["name", "question"], [list(row.values()) for row in rows], justify="left")
+    print_table("Studies", ["name", "description"], [list(row.values()) for row in rows], justify="left")
 
 
 def run_study(
@@ -56,7 +56,7 @@ def run_study(
 ) -> None:
     """Run a study, and print and write what it found."""
     reference = None if published is None else study.read_published(published)
-    name = study.folder_name() + ("-quick" if quick else "")
+    name = f"{study.quick().folder_name()}-quick" if quick else study.folder_name()
     runner = Runner(study, out_dir or Path("runs") / name, quick=quick)
     _print_plan(runner)
     try:
@@ -102,6 +102,8 @@ def show_run(path: Path, published: Any, *, csv: bool, every_row: bool, as_json:
 
 
 def _print_plan(runner: Runner) -> None:
+    if runner.folder.settings.get("quick"):
+        err.print("a quick run: fewer of everything than the options ask for, or than the default")
     for line in runner.study.announce():
         err.print(escape(line), highlight=False, soft_wrap=True)
     err.print(
@@ -116,11 +118,11 @@ def _command_of(kind: type[Study]) -> Callable[..., None]:
 
     def command(
         out_dir: Path | None,
-        published: Path | None,
         quick: bool,
         csv: bool,
         every_row: bool,
         as_json: bool,
+        published: Path | None = None,
         **values: Any,
     ) -> None:
         given = {name: _parsed(options[name], value) for name, value in values.items() if value is not None}
@@ -131,7 +133,7 @@ def _command_of(kind: type[Study]) -> Callable[..., None]:
     parameters = [_parameter(field, hints[name]) for name, field in options.items()]
     parameters += [
         _keyword("out_dir", Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Results folder.", show_default="made from the study's input, in runs/")], None),
-        _keyword("published", Published, None),
+        *([_keyword("published", Published, None)] if kind.read_published is not Study.read_published else []),
         _keyword("quick", Annotated[bool, typer.Option("--quick", help="Try the study out in at most two minutes; the results support no conclusion.")], False),
         _keyword("csv", Annotated[bool, typer.Option("--csv", help="Write the table as results.csv too.")], False),
         _keyword("every_row", EveryRow, False),

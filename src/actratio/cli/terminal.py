@@ -79,7 +79,7 @@ def units_bar(total: float) -> Iterator[Callable[[str, float], None]]:
         bar.update(task, completed=total, description="finished")
 
 
-def print_findings(findings: Findings, *, every_row: bool = False) -> None:
+def print_findings(findings: Findings, *, every_row: bool) -> None:
     """Print the tables, then the sentences."""
     for table in findings.tables:
         print_table(table.title, table.header, table.rows, every_row=every_row)
@@ -93,35 +93,36 @@ def print_sentences(sentences: Iterable[str]) -> None:
 
 
 def print_table(
-    title: str, header: list[str], rows: list[list[str]], justify: Justify = "right", *, every_row: bool = False
+    title: str, header: list[str], rows: list[list[str]], justify: Justify = "right", *, every_row: bool = True
 ) -> None:
     """Print one table that fits the terminal.
 
-    Names are never broken in the middle: a prefix that all names of the first column share is moved to the title, and
-    columns that don't fit are left out, from the right. Of a long table, evenly spaced rows are shown.
+    Names are never broken in the middle: a prefix that all sites share is moved to the title, columns of numbers that
+    don't fit are left out, from the right, and columns of text are wrapped.
 
     Args:
-        justify: of all columns but the first, which is on the left.
-        every_row: show all rows of a long table.
+        justify: of all columns but the first, which is on the left; ``left`` is for columns of text.
+        every_row: show all rows of a long table; otherwise those of evenly spaced names.
     """
     notes = []
-    prefix, rows = _without_common_prefix(rows)
+    prefix, rows = _without_common_prefix(rows) if header[0] == "site" else ("", rows)
     shown = rows if every_row or len(rows) <= _MOST_ROWS else _evenly_spaced(rows, _ROWS_OF_LONG_TABLES)
     if len(shown) < len(rows):
         notes.append(f"{len(shown)} of {len(rows)} rows; --all shows every row")
-    columns = _fitting_columns(header, shown, out.width)
+    columns = len(header) if justify == "left" else _fitting_columns(header, shown, out.width)
     if columns < len(header):
         notes.append(f"not shown at this width: {', '.join(header[columns:])}")
     # Not as the table's own title and caption, which are wrapped to the width of the table.
     out.print(f"[bold]{escape(f'{title}, in {prefix}' if prefix else title)}[/]", highlight=False)
     table = RichTable()
     for number, name in enumerate(header[:columns]):
-        # Only the last resort, one column that is wider than the terminal, is folded.
+        # Of numbers, only the last resort, one column that is wider than the terminal, is folded.
+        wraps = columns == 1 or (justify == "left" and number > 0)
         table.add_column(
             escape(name),
             justify="left" if number == 0 else justify,
-            no_wrap=columns > 1,
-            overflow="fold" if columns == 1 else "ellipsis",
+            no_wrap=not wraps,
+            overflow="fold" if wraps else "ellipsis",
         )
     for row in shown:
         table.add_row(*(escape(cell) for cell in row[:columns]))
@@ -148,8 +149,11 @@ def _without_common_prefix(rows: list[list[str]]) -> tuple[str, list[list[str]]]
 
 
 def _evenly_spaced(rows: list[list[str]], number: int) -> list[list[str]]:
-    """Return ``number`` rows, with the first and the last among them."""
-    return [rows[round(place * (len(rows) - 1) / (number - 1))] for place in range(number)]
+    """Return about ``number`` rows: all rows of evenly spaced names, with the first and the last among them."""
+    names = list(dict.fromkeys(row[0] for row in rows))
+    kept = max(2, number * len(names) // len(rows))
+    chosen = {names[round(place * (len(names) - 1) / (kept - 1))] for place in range(kept)}
+    return [row for row in rows if row[0] in chosen]
 
 
 def _fitting_columns(header: list[str], rows: list[list[str]], width: int) -> int:
@@ -165,11 +169,6 @@ def _fitting_columns(header: list[str], rows: list[list[str]], width: int) -> in
 def print_path(label: str, path: Path) -> None:
     """Print where a result was written, after its label."""
     out.print(f"{label:<{_LABEL}}{escape(str(path))}", soft_wrap=True, highlight=False)
-
-
-def plural(number: int, noun: str) -> str:
-    """Return ``1 seed``, ``2 seeds``."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

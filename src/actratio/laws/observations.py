@@ -76,7 +76,12 @@ def read_observations(path: Path) -> pd.DataFrame:
         raise FitError(f"the study in {path} has no finished training yet; run its command again to resume it")
     if not path.is_file():
         raise FitError(f"{path} is not a file; give a Parquet or CSV table, or the folder of a study")
-    frame = read_table(path)[0] if path.suffix == ".parquet" else read_csv(path)
+    if path.suffix == ".parquet":
+        frame, metadata = read_table(path)
+        if metadata.get("settings", {}).get("quick"):
+            raise FitError(f"{path} is of a quick run, which supports no law; run the study without --quick")
+    else:
+        frame = read_csv(path)
     return prepare_observations(frame, path)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from actratio.counting.co_activation import BLOCKS, WINDOWS
 from actratio.counting.measurement import Measurement, Row
+from actratio.errors import plural
 from actratio.report.findings import Findings, Table
 from actratio.report.measured_charts import measurement_charts
 from actratio.report.rows import pooled_ratio, rows_by_layer, select_rows, tensor_criteria
@@ -94,7 +95,7 @@ def _dead_sentences(rows: Sequence[Row]) -> list[str]:
     return [
         f"{dead:,} of {neurons:,} neurons were never active; with 95% confidence, each of them is active on less than "
         f"{fewest.rule_of_three:.2%} of similar tokens ({fewest.tokens:,} tokens were counted). "
-        f"{always_on:,} neurons were active on at least 99% of the tokens."
+        f"{plural(always_on, 'neuron')} {'was' if always_on == 1 else 'were'} active on at least 99% of the tokens."
     ]
 
 

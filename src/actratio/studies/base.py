@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from torch import Tensor
 
+from actratio.errors import FitError
 from actratio.report.findings import Findings
 
 if TYPE_CHECKING:
@@ -105,16 +106,16 @@ class Study(ABC):
     def announce(self) -> list[str]:
         """Return what the study will do, one line each, to print before it starts."""
 
-    # The two below are static because a report is redrawn from the folder alone, without the data or the models.
+    # The methods below are static because a report is redrawn from the folder alone, without the data or the models.
 
     @staticmethod
-    @abstractmethod
     def read_published(path: Path) -> pd.DataFrame:
-        """Read published measurements to compare with.
+        """Read published measurements to compare with. A study that overrides this has the option ``--published``.
 
         Raises:
-            FitError: the file does not exist or has other columns.
+            FitError: the file does not exist or has other columns, or the study has nothing to compare with.
         """
+        raise FitError(f"{path} was given, but this study has no published measurements; omit --published")
 
     @staticmethod
     @abstractmethod

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,42 +28,62 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from actratio.errors import RunError, short
-from actratio.files import is_temporary, remove_leftovers, replacing, write_json
+from actratio.files import is_temporary, make_folder, remove_leftovers, replacing, write_json
 from actratio.provenance import current_provenance
 
 _SETTINGS = "settings.json"
 _TABLE = "results.parquet"
+_UNITS = "neurons"
 _LOCK = ".lock"
+_CREATION_SECONDS = 10.0  # to wait for another process that creates the folder
 _LONGEST_NAME = 120
 _DECISIVE = ("actratio", "commit", "torch", "processor", "threads", "cuda")
 """Parts of the provenance that can change a result."""
 
 
 class RunFolder:
-    """The folder ``path`` of a study with ``settings``.
+    """The folder ``path`` of a study.
+
+    Args:
+        settings: everything that decides the result.
+        units: names of the study's units, so that a report can tell whether all are finished.
 
     Raises:
         RunError: the folder holds a study with other settings, or something that is not a study.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path = path
+    def __init__(self, path: Path, settings: dict[str, Any], units: Sequence[str]) -> None:
+        self.path, self._units = path, list(units)
         # As a JSON file returns them: tuples become lists.
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file, but results need a folder; choose another with --out")
         if (path / _SETTINGS).exists():
-            present, self.provenance = read_settings(path)
-            if present != self.settings:
-                raise RunError(
-                    f"{path} holds a study with other settings ({_difference(present, self.settings)}); "
-                    "choose another folder with --out, or remove this one"
-                )
+            self.provenance = self._checked_provenance()
         elif path.is_dir() and not all(_is_ours(entry.name) for entry in path.iterdir()):
             raise RunError(f"{path} is not empty and holds no study; choose another folder with --out")
         else:
-            self.provenance = current_provenance()
-            write_json(path / _SETTINGS, self.metadata)
+            make_folder(path)
+            # Locked, or two studies that start together could both find the folder empty.
+            with FileLock(path / _LOCK, timeout=_CREATION_SECONDS):
+                if (path / _SETTINGS).exists():
+                    self.provenance = self._checked_provenance()
+                else:
+                    self.provenance = current_provenance()
+                    self._write_settings()
+
+    def _checked_provenance(self) -> dict[str, Any]:
+        """Return the provenance of the study in the folder, which must have our settings."""
+        present, provenance = read_settings(self.path)
+        if present != self.settings:
+            raise RunError(
+                f"{self.path} holds a study with other settings ({_difference(present, self.settings)}); "
+                "choose another folder with --out, or remove this one"
+            )
+        return provenance
+
+    def _write_settings(self) -> None:
+        write_json(self.path / _SETTINGS, {**self.metadata, "units": self._units})
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -94,7 +114,7 @@ class RunFolder:
         if any(all(now[key] == earlier.get(key) for key in _DECISIVE) for earlier in recorded):
             return
         self.provenance = {**self.provenance, "resumed": [*self.provenance.get("resumed", []), now]}
-        write_json(self.path / _SETTINGS, self.metadata)
+        self._write_settings()
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -108,7 +128,7 @@ class RunFolder:
 
     def unit_file(self, unit: str) -> Path:
         """Return the file of a finished unit; any characters are allowed in the unit's name."""
-        return self.path / "neurons" / _file_name(unit)
+        return self.path / _UNITS / _file_name(unit)
 
     def checkpoint_file(self, unit: str) -> Path:
         """Return the file that holds the state of a running unit."""
@@ -161,7 +181,9 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     file = folder / _SETTINGS
     if not file.is_file():
-        raise RunError(f"{folder} holds no study: {_SETTINGS} is missing; give the folder that a study was written to")
+        raise RunError(
+            f"{folder} holds neither a study nor a measurement; give a folder that one of them was written to"
+        )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         settings, provenance = content["settings"], content["provenance"]
@@ -170,6 +192,13 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return settings, provenance
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} is damaged ({error}); remove the folder and run the study again") from None
+
+
+def unfinished_units(folder: Path) -> tuple[int, int]:
+    """Return how many units of the study in ``folder`` are not finished, and how many there are."""
+    units = json.loads((folder / _SETTINGS).read_text(encoding="utf-8")).get("units", [])
+    missing = [unit for unit in units if not (folder / _UNITS / _file_name(unit)).exists()]
+    return len(missing), len(units)
 
 
 def _file_name(unit: str) -> str:
@@ -186,7 +215,7 @@ def _is_ours(name: str) -> bool:
 
 def _difference(present: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Return the first setting that differs, by its path, such as ``data.mnist.architectures``."""
-    for key in sorted({*present, *wanted}):
+    for key in {**present, **wanted}:
         there, here = present.get(key), wanted.get(key)
         if isinstance(there, dict) and isinstance(here, dict) and there != here:
             return f"{key}.{_difference(there, here)}"

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actratio.errors import RunError
+from actratio.errors import RunError, plural
 from actratio.files import read_table, write_csv, write_table
 from actratio.report.findings import Findings
 from actratio.report.page import write_report
 from actratio.studies.base import Arrays, Study, Unit
-from actratio.studies.folder import RunFolder, read_settings, table_path
+from actratio.studies.folder import RunFolder, read_settings, table_path, unfinished_units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ class Runner:
         self.study = study.quick() if quick else study
         settings = self.study.settings() | ({"quick": True} if quick else {})
         self.units = self.study.units()
-        self.folder = RunFolder(path, settings)
+        self.folder = RunFolder(path, settings, [unit.name for unit in self.units])
 
     @property
     def cost(self) -> float:
@@ -63,6 +63,7 @@ class Runner:
         Raises:
             RunError: another process works in the folder, or a file in it is damaged.
         """
+        frames: dict[str, pd.DataFrame] = {}  # of the units whose files were read, which need not be read again
         with self.folder.working():
             for unit in self.units:
                 if self.folder.is_finished(unit.name):
@@ -71,19 +72,30 @@ class Runner:
                 self.folder.note_change()
                 arrays = self.study.run(unit, _FolderCheckpoint(self.folder, unit, progress))
                 self.folder.save_unit(unit.name, arrays)
-                self._write_table()
+                self._write_table(frames)
             # Again, because the process may have been killed between a unit and its table.
-            self._write_table()
+            self._write_table(frames)
 
     def frame(self) -> pd.DataFrame:
-        """Return the tidy table of the finished units."""
+        """Return the tidy table of the finished units.
+
+        Raises:
+            RunError: no unit is finished, or a file is damaged.
+        """
+        return self._frame({})
+
+    def _frame(self, known: dict[str, pd.DataFrame]) -> pd.DataFrame:
         import pandas as pd
 
-        frames = [self.study.frame(unit, self.folder.load_unit(unit.name)) for unit in self.finished]
-        return pd.concat(frames, ignore_index=True)
+        if not self.finished:
+            raise RunError(f"{self.folder.path} has no finished {self.study.unit_noun} yet; call execute() first")
+        for unit in self.finished:
+            if unit.name not in known:
+                known[unit.name] = self.study.frame(unit, self.folder.load_unit(unit.name))
+        return pd.concat([known[unit.name] for unit in self.finished], ignore_index=True)
 
-    def _write_table(self) -> None:
-        write_table(self.folder.table_path, self.frame(), self.folder.metadata)
+    def _write_table(self, known: dict[str, pd.DataFrame]) -> None:
+        write_table(self.folder.table_path, self._frame(known), self.folder.metadata)
 
 
 class _FolderCheckpoint:
@@ -147,6 +159,10 @@ class FinishedRun:
         findings = study.analyse(frame, settings, published)
         details = {**findings.details, **{name: str(value) for name, value in provenance.items()}}
         findings = replace(findings, details=details)
+        unfinished, units = unfinished_units(path)
+        if unfinished:
+            incomplete = f"Incomplete: {units - unfinished} of {plural(units, study.unit_noun)} finished."
+            findings = replace(findings, sentences=[incomplete, *findings.sentences])
         if settings.get("quick"):
             findings = replace(findings, sentences=[_QUICK_RUN], data={})  # no conclusion, in any form
         return cls(path, settings, frame, findings)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from actratio.data import BUILTIN, Dataset, load_dataset
 from actratio.devices import device_named
-from actratio.errors import ActratioError
+from actratio.errors import ActratioError, plural
 from actratio.report.findings import Findings
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
 from actratio.studies.mlp.history import TIDY_COLUMNS, EpochResult, from_tensors, to_frame, to_tensors
@@ -180,7 +180,7 @@ class MlpStudy(Study):
         biases = "with" if self.bias else "without"
         return [
             *lines,
-            f"{self.seeds} seeds, {self.epochs} epochs, {biases} biases, on {device_named(self.device).type}",
+            f"{plural(self.seeds, 'seed')}, {plural(self.epochs, 'epoch')}, {biases} biases, on {device_named(self.device).type}",
         ]
 
     @staticmethod

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from actratio.counting.measurement import COLUMNS
 from actratio.data.text import ARTICLE_PROMPTS, token_batches
-from actratio.errors import ActratioError
+from actratio.devices import device_named
+from actratio.errors import ActratioError, plural
 from actratio.report.findings import Findings
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
 from actratio.studies.frames import frame_from_arrays, frame_to_arrays
@@ -73,6 +74,7 @@ class TransformerStudy(Study):
             "models": list(self.models),
             "prompts": list(self.prompts),
             "dtype": self.dtype,
+            "device": device_named(self.device).type,
             "fingerprints": {name: model_fingerprint(name) for name in self.models},
         }
 
@@ -84,7 +86,7 @@ class TransformerStudy(Study):
         import pandas as pd
 
         from actratio.counting.measuring import measure
-        from actratio.models import load_model, load_tokenizer
+        from actratio.models import load_model, load_tokenizer, with_decoder_inputs
 
         name = unit.parameters["model"]
         tokenizer = load_tokenizer(name, trust_remote_code=self.trust_remote_code)
@@ -98,6 +100,7 @@ class TransformerStudy(Study):
         frames = []
         for number, prompt in enumerate(self.prompts):
             batches = token_batches(tokenizer, [prompt], length=_LONGEST, batch_size=1, packed=False)
+            batches = with_decoder_inputs(model, batches)
             measured = measure(model, batches, tensors=["activation"], counts_alone=True, name=name)
             frames.append(measured.to_frame().assign(input=number))
             checkpoint.advance(1 / len(self.prompts))
@@ -114,7 +117,7 @@ class TransformerStudy(Study):
         return "-".join(["transformer", *plain])[:100]
 
     def announce(self) -> list[str]:
-        return [f"{len(self.models)} models, {len(self.prompts)} prompts, dtype {self.dtype}"]
+        return [f"{plural(len(self.models), 'model')}, {plural(len(self.prompts), 'prompt')}, dtype {self.dtype}"]
 
     @staticmethod
     def read_published(path: Path) -> pd.DataFrame:
