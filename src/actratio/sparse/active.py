@@ -15,6 +15,11 @@ from actratio.sites import Site
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.text import Batch
 
+NO_ZEROS = "has no true zeros"
+_WITH_ZEROS = ("relu", "threshold", "hardshrink", "softshrink")
+"""Activation functions, or the first step of one, whose output is zero over a whole range."""
+_ALL_ACTIVE = 0.99  # a smooth function's output rounds to zero now and then
+
 
 def active_counts(measurement: Measurement, site: Site) -> SiteCounts | None:
     """Return the counts of neurons that a sparse MLP computes, or ``None`` if the measurement doesn't have them.
@@ -30,6 +35,21 @@ def active_counts(measurement: Measurement, site: Site) -> SiteCounts | None:
     if site.function.startswith("relu"):
         return counts.get(("activation", "positive"))
     return None
+
+
+def measured_ratio(measurement: Measurement | None, site: Site) -> float:
+    """Return the activation ratio of the neurons that a sparse MLP computes; NaN if it wasn't measured."""
+    counts = None if measurement is None else active_counts(measurement, site)
+    return float("nan") if counts is None else float(counts.activation_ratio)
+
+
+def lacks_zeros(site: Site, ratio: float) -> bool:
+    """Return whether (nearly) all of an MLP's neurons are active, as with GELU or SiLU.
+
+    Args:
+        ratio: measured ratio of neurons that aren't zero; NaN if it wasn't measured.
+    """
+    return (ratio != ratio or ratio > _ALL_ACTIVE) and not site.function.startswith(_WITH_ZEROS)
 
 
 def measured_mlps(

@@ -13,14 +13,9 @@ from actratio.errors import SiteError
 from actratio.sites import Site
 from actratio.sites.linear import rows_of
 from actratio.sites.mlps import MLP
-from actratio.sparse.active import active_counts
+from actratio.sparse.active import NO_ZEROS, lacks_zeros, measured_ratio
 from actratio.sparse.crossover import ALWAYS, NEVER, Crossover
 from actratio.sparse.kernels import dispatch
-
-NO_ZEROS = "has no true zeros"
-_WITH_ZEROS = ("relu", "threshold", "hardshrink", "softshrink")
-"""Activation functions, or the first step of one, whose output is zero over a whole range."""
-_ALL_ACTIVE = 0.99  # a smooth function's output rounds to zero now and then
 
 
 @dataclass(frozen=True)
@@ -61,21 +56,6 @@ def plan(
     if unknown:
         raise SiteError(f"the model has no site {unknown[0]!r}; name the sites of thresholds as find_sites does")
     return [_plan(mlp, mlps, measurement, limits.get(mlp.site.name)) for mlp in mlps]
-
-
-def lacks_zeros(site: Site, ratio: float) -> bool:
-    """Return whether (nearly) all of an MLP's neurons are active, as with GELU or SiLU.
-
-    Args:
-        ratio: measured ratio of neurons that aren't zero; NaN if it wasn't measured.
-    """
-    return (ratio != ratio or ratio > _ALL_ACTIVE) and not site.function.startswith(_WITH_ZEROS)
-
-
-def measured_ratio(measurement: Measurement | None, site: Site) -> float:
-    """Return the activation ratio of the neurons that a sparse MLP computes; NaN if it wasn't measured."""
-    counts = None if measurement is None else active_counts(measurement, site)
-    return float("nan") if counts is None else float(counts.activation_ratio)
 
 
 def kernel_unsupported_reason(layer: object) -> str | None:

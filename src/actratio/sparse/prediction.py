@@ -16,7 +16,8 @@ from actratio.sites.inputs import device_of
 from actratio.sites.mlps import MLP
 from actratio.sparse.active import active_counts
 from actratio.sparse.autotune import layer_timer
-from actratio.sparse.conversion import densify, planning_inputs, plans, sparsify
+from actratio.sparse.conversion import planning_inputs, plans, sparsify
+from actratio.sparse.converted import densify
 from actratio.sparse.planning import Plan, plan
 from actratio.sparse.speed import LayerSpeed, Speed, SpeedCheck, SpeedPrediction, verdict_of
 from actratio.sparse.thresholds import Calibration

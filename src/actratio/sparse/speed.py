@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from actratio.sparse.planning import NO_ZEROS, Plan
+from actratio.sparse.active import NO_ZEROS
+from actratio.sparse.planning import Plan
 from actratio.sparse.timing import Machine
 
 if TYPE_CHECKING:
