@@ -17,7 +17,7 @@ from actratio.sparse.active import measure_active
 from actratio.sparse.converted import densify
 from actratio.sparse.curves import SHARES, Curve, dropping_curves
 from actratio.sparse.masking import hidden_hooks, masked
-from actratio.sparse.planning import plan
+from actratio.sparse.planning import thresholds_unsupported_reason
 from actratio.sparse.text import Batch, list_batches, next_token_loss, token_mask
 from actratio.sparse.thresholds import Calibration, LayerThresholds, SignComparison, Target, per_neuron
 
@@ -93,12 +93,11 @@ def _supported(model: nn.Module, mlps: Sequence[MLP]) -> list[MLP]:
     Raises:
         SiteError: there is none.
     """
-    zeros = {mlp.site.name: torch.zeros(mlp.site.width) for mlp in mlps}
-    plans = plan(mlps, thresholds=zeros)
-    supported = [mlp for mlp, planned in zip(mlps, plans, strict=True) if planned.kind == "down"]
+    reasons = [thresholds_unsupported_reason(mlp, mlps) for mlp in mlps]
+    supported = [mlp for mlp, reason in zip(mlps, reasons, strict=True) if reason is None]
     if not supported:
         raise SiteError(
-            f"no MLP of {type(model).__name__} can have thresholds: {plans[0].why}; use another model or dtype"
+            f"no MLP of {type(model).__name__} can have thresholds: {reasons[0]}; use another model or dtype"
         )
     return supported
 

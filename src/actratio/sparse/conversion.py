@@ -54,7 +54,8 @@ def sparsify(
         ``model``.
 
     Raises:
-        SiteError: the model has no MLP or no such layer, or the measurement is of another model; the model is then dense.
+        SiteError: the model has no MLP or no such layer, the measurement is of another model, or an MLP can't have its thresholds,
+            such as in a dtype that no kernel supports; the model is then dense.
     """
     densify(model)
     handles, counts, limits = planning_inputs(model, measurement, thresholds, mlps)

@@ -205,7 +205,8 @@ def _why_none(
     if any(mlp.width < mlp.before for mlp in pruned):
         return ""
     if not pruned:
-        return f"in {mlps[0].site.name}, {_kept_reason(mlps[0], measurement)}" if mlps else "no MLP was measured"
+        reasons = dict.fromkeys(filter(None, (_kept_reason(mlp, measurement) for mlp in mlps)))
+        return "; ".join(reasons) or "no MLP was measured"
     if any(bool(neurons.any()) for neurons in removable):
         return "MLPs of one width keep the same number of neurons, and one of them needs all its neurons"
     if any(mlp.dead for mlp in pruned):

@@ -15,7 +15,7 @@ Batch = Mapping[str, Tensor]
 """``input_ids``, (sequences, tokens), and an ``attention_mask`` if there is padding."""
 
 
-def list_batches(batches: Iterable[Batch], least: int, *, argument: str = "") -> list[Batch]:
+def list_batches(batches: Iterable[Batch], least: int = 0, *, argument: str = "") -> list[Batch]:
     """Return the batches as a list.
 
     Args:
