@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import actratio
 from actratio import ActratioError
+from actratio.counting.criteria import Thresholds
 from actratio.sites.mlps import resolve
 from actratio.sparse import plans
 from actratio.sparse.active import measure_active
@@ -155,7 +156,7 @@ def test_counts_above_thresholds_leave_out_padding(tiny_gpt2: TinyGPT2) -> None:
     limits = {f"transformer.h.{number}.mlp": torch.full((48,), 0.001) for number in range(2)}
     measurement = measure_active(model, batches, limits)
     for row, h in zip(measurement, hidden_of(model, batches[0]), strict=True):
-        assert row.criterion.startswith("thresholds")
+        assert row.criterion == str(Thresholds(limits))
         assert row.counts.tokens == 19
         assert row.counts.active.tolist() == (h.abs() > 0.001).sum(0).tolist()
 
@@ -299,7 +300,9 @@ def test_loss_that_is_not_a_number_is_infinite(tiny_gpt2: TinyGPT2) -> None:
         ([torch.ones(2, 5, dtype=torch.long)] * 4, r"batch 1 is a Tensor; give mappings"),
         (torch.ones(4, 2, 5, dtype=torch.long), r"batches is a Tensor; give a list of batches"),
         (token_batches(1)[0], r"batches is a dict; give a list of batches"),
-        ([*token_batches(3), {"ids": torch.ones(2, 5)}], r"batch 4 has no input_ids, only ids"),
+        ([*token_batches(3), {"ids": torch.ones(2, 5)}], r"batch 4 has no input_ids; give a tensor of token ids"),
+        ([{"input_ids": [[1, 2]]}] * 4, r"batch 1 has input_ids of the type list; give a tensor"),
+        ([{"input_ids": torch.ones(5)}] * 4, r"batch 1 has input_ids of the shape \(5,\); give a tensor"),
     ],
 )
 def test_calibrate_refuses_batches_without_input_ids(batches: Any, message: str, tiny_gpt2: TinyGPT2) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -261,6 +263,10 @@ def imported_modules(module: str) -> set[str]:
 
 
 def test_pruning_imports_no_kernel() -> None:
+    code = "import sys, actratio.sparse.pruning; print([name for name in ('numba', 'triton') if name in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
     assert "actratio.sparse.kernels.dispatch" in imported_modules("actratio.sparse.conversion")
     assert not [
         name for name in imported_modules("actratio.sparse.pruning") if name.startswith("actratio.sparse.kernels")

@@ -57,7 +57,7 @@ def calibrate(
             outputs that aren't finite.
     """
     target = _target(loss=loss, cett=cett, ratio=ratio)
-    given = list_batches(batches, _PARTS, argument="input_ids")
+    given = list_batches(batches, _PARTS, of_tokens=True)
     quarter = len(given) // _PARTS
     calibrating, choosing, checking = given[: -2 * quarter], given[-2 * quarter : -quarter], given[-quarter:]
     densify(model)

@@ -100,7 +100,7 @@ def measure_and_predict_speed(
         ModelError: the thresholds are damaged or of another model.
         SiteError: no batches, or as for ``predict_speed``.
     """
-    sizes, given = _checked_sizes(batches), list_batches(texts, argument="input_ids")
+    sizes, given = _checked_sizes(batches), list_batches(texts, of_tokens=True)
     mlps, thresholds = None, None
     if folder is not None and (Path(folder) / NAME).is_file():
         mlps = resolve(model)

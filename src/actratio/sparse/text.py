@@ -15,15 +15,15 @@ Batch = Mapping[str, Tensor]
 """``input_ids``, (sequences, tokens), and an ``attention_mask`` if there is padding."""
 
 
-def list_batches(batches: Iterable[Batch], least: int = 0, *, argument: str = "") -> list[Batch]:
+def list_batches(batches: Iterable[Batch], least: int = 0, *, of_tokens: bool = False) -> list[Batch]:
     """Return the batches as a list.
 
     Args:
         least: number of batches that are needed.
-        argument: a keyword argument that every batch must have; by default any mapping is accepted.
+        of_tokens: whether each batch must have ``input_ids``, (sequences, tokens); by default any mapping is accepted.
 
     Raises:
-        DataError: fewer batches, or a batch that isn't a mapping or lacks the argument.
+        DataError: fewer batches, or a batch that isn't a mapping or lacks its ``input_ids``.
     """
     if isinstance(batches, Mapping | Tensor):
         raise DataError(f"batches is a {type(batches).__name__}; give a list of batches, such as [batch]")
@@ -33,10 +33,13 @@ def list_batches(batches: Iterable[Batch], least: int = 0, *, argument: str = ""
             raise DataError(
                 f'batch {number} is a {type(batch).__name__}; give mappings of keyword arguments, such as {{"input_ids": batch}}'
             )
-        if argument and argument not in batch:
-            raise DataError(
-                f"batch {number} has no {argument}, only {', '.join(map(str, batch)) or 'nothing'}; add the {argument}"
+        ids = batch.get("input_ids")
+        if of_tokens and not (isinstance(ids, Tensor) and ids.ndim == 2):
+            given = (
+                f"of the shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else f"of the type {type(ids).__name__}"
             )
+            wrong = f"has input_ids {given}" if "input_ids" in batch else "has no input_ids"
+            raise DataError(f"batch {number} {wrong}; give a tensor of token ids, (sequences, tokens), as input_ids")
     if len(listed) < least:
         raise DataError(
             f"the text makes {len(listed)} batches, and {least} are needed; give more text or use shorter sequences"
