@@ -185,3 +185,17 @@ def test_thresholds_without_a_kernel_are_refused() -> None:
         sparsify(model.double(), measurement, thresholds=thresholds, crossover=ALWAYS)
     assert plans(model) == []
     assert type(model.get_submodule("blocks.0.down")) is nn.Linear
+
+
+class GatedWithDropout(Gated):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = nn.functional.dropout(super().forward(x), 0.5, self.training)
+        return out
+
+
+def test_gated_mlp_with_dropout_is_converted_in_training_mode() -> None:
+    model = dense_model(GatedWithDropout)
+    model.train()
+    sparse_model(model)
+    assert {plan.kind for plan in plans(model)} == {"gated"}
+    assert all(module.training for module in model.modules())

@@ -11,7 +11,7 @@ from actratio.counting.counts import SiteCounts
 from actratio.counting.criteria import Thresholds
 from actratio.counting.measurement import Measurement
 from actratio.counting.measuring import measure
-from actratio.sites import Site
+from actratio.sites import Site, evaluating
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.text import Batch
 
@@ -61,7 +61,8 @@ def measured_mlps(
         mlps: the model's MLPs if they were resolved before.
     """
     if mlps is None:
-        return resolve(model, None if measurement is None else [row.site for row in measurement])
+        with evaluating(model):  # dropout would hide what a gated MLP computes
+            return resolve(model, None if measurement is None else [row.site for row in measurement])
     if measurement is None:
         return mlps
     measured = {row.site.name for row in measurement}
