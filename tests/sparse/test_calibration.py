@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import actratio
 from actratio import ActratioError
+from actratio.counting.criteria import Thresholds
 from actratio.sites.mlps import resolve
 from actratio.sparse import plans
 from actratio.sparse.active import measure_active
@@ -155,7 +156,7 @@ def test_counts_above_thresholds_leave_out_padding(tiny_gpt2: TinyGPT2) -> None:
     limits = {f"transformer.h.{number}.mlp": torch.full((48,), 0.001) for number in range(2)}
     measurement = measure_active(model, batches, limits)
     for row, h in zip(measurement, hidden_of(model, batches[0]), strict=True):
-        assert row.criterion == "thresholds"
+        assert row.criterion == str(Thresholds(limits))
         assert row.counts.tokens == 19
         assert row.counts.active.tolist() == (h.abs() > 0.001).sum(0).tolist()
 
@@ -232,3 +233,78 @@ def test_calibrate_refuses_too_little_text(tiny_gpt2: TinyGPT2) -> None:
 def test_calibrate_refuses_a_model_without_a_kernel(tiny_gpt2: TinyGPT2) -> None:
     with pytest.raises(ActratioError, match=r"can have thresholds: there is no kernel for torch\.float64"):
         calibrate(tiny_gpt2().double(), token_batches(4), loss=1.0)
+
+
+def test_calibrate_runs_in_evaluation_mode_and_restores_the_mode(tiny_gpt2: TinyGPT2) -> None:
+    model, batches = tiny_gpt2(), token_batches(4)
+    expected = calibrate(model, batches, ratio=0.4)
+    model.train()
+    model.transformer.h[0].eval()
+    calibration = calibrate(model, batches, ratio=0.4)
+    assert calibration.thresholds == expected.thresholds
+    assert (calibration.loss_dense, calibration.loss_sparse) == (expected.loss_dense, expected.loss_sparse)
+    assert (model.training, model.transformer.h[0].training) == (True, False)
+
+
+def test_calibrate_builds_no_kv_cache(tiny_gpt2: TinyGPT2) -> None:
+    model = tiny_gpt2()
+    caches: list[Any] = []
+    model.register_forward_hook(lambda _module, _inputs, output: caches.append(output.past_key_values))
+    calibrate(model, token_batches(4), loss=1.0)
+    assert len(caches) > 10
+    assert set(caches) == {None}
+
+
+def test_sparsify_refuses_a_calibration_in_a_dtype_without_a_kernel(tiny_gpt2: TinyGPT2) -> None:
+    model = tiny_gpt2()
+    calibration = calibrate(model, token_batches(4), ratio=0.4)
+    message = r"transformer\.h\.0\.mlp cannot have thresholds: there is no kernel for torch\.float64 on cpu; use another dtype"
+    with pytest.raises(ActratioError, match=message):
+        actratio.sparsify(model.double(), calibration)
+    assert plans(model) == []
+    with pytest.raises(ActratioError, match=message):
+        actratio.predict_speed(model, calibration)
+
+
+def test_comparison_by_sign_leaves_out_padding(tiny_gpt2: TinyGPT2) -> None:
+    model, batches = tiny_gpt2(), token_batches(2, padded=True)
+    hidden = torch.cat([hidden_of(model, batch)[0] for batch in batches])
+    # Only the first layer is compared, because dropping its neurons changes what enters the second one.
+    sign = compare_by_sign(model, curves_of(model, batches)[:1], batches)
+    assert sign is not None
+    assert sign.dropped == pytest.approx(float((hidden <= 0).float().mean()), abs=1e-6)
+
+
+def test_neuron_at_its_threshold_is_dropped() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2, bias=False))
+    for layer in (model[0], model[2]):
+        layer.weight.data.copy_(torch.eye(2))
+    model[0].bias.data.zero_()
+    mlps = resolve(model, actratio.find_sites(model, torch.ones(1, 2)))
+    with torch.no_grad(), masked(mlps, {mlps[0].site.name: torch.tensor([0.5, 0.5])}):
+        assert model(torch.tensor([[0.5, 0.5000001]])).tolist() == [[0.0, pytest.approx(0.5)]]
+
+
+def test_loss_that_is_not_a_number_is_infinite(tiny_gpt2: TinyGPT2) -> None:
+    model, batches = tiny_gpt2(), token_batches(1)
+    curves = curves_of(model, batches)
+    thresholds = {curve.mlp.site.name: 0.0 for curve in curves}
+    model.transformer.ln_f.bias.data[0] = math.nan
+    assert math.isnan(next_token_loss(model, batches))
+    assert loss_with(model, curves, thresholds, batches) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([torch.ones(2, 5, dtype=torch.long)] * 4, r"batch 1 is a Tensor; give mappings"),
+        (torch.ones(4, 2, 5, dtype=torch.long), r"batches is a Tensor; give a list of batches"),
+        (token_batches(1)[0], r"batches is a dict; give a list of batches"),
+        ([*token_batches(3), {"ids": torch.ones(2, 5)}], r"batch 4 has no input_ids; give a tensor of token ids"),
+        ([{"input_ids": [[1, 2]]}] * 4, r"batch 1 has input_ids of the type list; give a tensor"),
+        ([{"input_ids": torch.ones(5)}] * 4, r"batch 1 has input_ids of the shape \(5,\); give a tensor"),
+    ],
+)
+def test_calibrate_refuses_batches_without_input_ids(batches: Any, message: str, tiny_gpt2: TinyGPT2) -> None:
+    with pytest.raises(ActratioError, match=message):
+        calibrate(tiny_gpt2(), batches, loss=1.0)

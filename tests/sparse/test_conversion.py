@@ -165,11 +165,37 @@ def test_refused_sparsify_leaves_the_model_dense() -> None:
     assert {type(module) for module in model.modules()} == {type(module) for module in dense_model(Gated).modules()}
 
 
-@torch.no_grad()
-def test_thresholds_of_an_mlp_with_a_shared_down_projection_are_not_applied() -> None:
+def test_thresholds_of_an_mlp_with_a_shared_down_projection_are_refused() -> None:
     model = dense_model(lambda: Plain(nn.GELU()))
     model.get_submodule("blocks.1").down = model.get_submodule("blocks.0").down
-    expected = model(X)
-    sparse_model(model, thresholds={"blocks.0": torch.full((96,), 0.3)})
-    assert {plan.kind for plan in plans(model)} == {"dense"}
-    assert torch.equal(model(X), expected)
+    with pytest.raises(
+        ActratioError, match=r"blocks\.0 cannot have thresholds: another MLP has the same down projection"
+    ):
+        sparse_model(model, thresholds={"blocks.0": torch.full((96,), 0.3)})
+    assert plans(model) == []
+
+
+def test_thresholds_without_a_kernel_are_refused() -> None:
+    """The dense model would compute without them."""
+    model, thresholds = dense_model(lambda: Plain(nn.GELU())), {"blocks.0": torch.full((96,), 0.3)}
+    measurement = measure(model, [X])
+    sparsify(model, measurement, thresholds=thresholds, crossover=ALWAYS)
+    message = r"blocks\.0 cannot have thresholds: there is no kernel for torch\.float64 on cpu"
+    with pytest.raises(ActratioError, match=message):
+        sparsify(model.double(), measurement, thresholds=thresholds, crossover=ALWAYS)
+    assert plans(model) == []
+    assert type(model.get_submodule("blocks.0.down")) is nn.Linear
+
+
+class GatedWithDropout(Gated):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = nn.functional.dropout(super().forward(x), 0.5, self.training)
+        return out
+
+
+def test_gated_mlp_with_dropout_is_converted_in_training_mode() -> None:
+    model = dense_model(GatedWithDropout)
+    model.train()
+    sparse_model(model)
+    assert {plan.kind for plan in plans(model)} == {"gated"}
+    assert all(module.training for module in model.modules())

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +16,10 @@ from torch import nn
 
 from actratio import ActratioError, Measurement, measure, prune
 from actratio.sites.mlps import resolve
-from actratio.sparse import measure_and_prune
+from actratio.sparse import calibrate, measure_and_prune
 from actratio.sparse.saved import check_folder
+from tests.conftest import ROOT
+from tests.sparse.calibration_text import token_batches
 
 
 def tiny(kind: str) -> Any:
@@ -186,7 +193,84 @@ def test_model_without_zeros_is_not_pruned() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.Linear(2, 1))
     pruning = prune(model, measure(model, [torch.rand(3, 2)]), [torch.rand(3, 2)])
     assert pruning.rows() == []
-    assert "no neuron can be removed" in pruning.verdict
+    assert pruning.verdict == "no neuron can be removed: gelu has no true zeros"
+
+
+def test_verdict_says_if_every_neuron_fired() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    model[0].bias.data.fill_(10)
+    pruning = prune(model, measure(model, [torch.rand(3, 2)]), [torch.rand(3, 2)])
+    assert pruning.verdict == "no neuron can be removed: every neuron fired"
+
+
+def test_verdict_says_if_silent_neurons_need_a_check() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    model[0].bias.data.copy_(torch.tensor([10.0, -10.0]))
+    pruning = prune(model, measure(model, [torch.rand(3, 2)]))
+    assert pruning.mlps[0].dead == 1
+    assert "some neurons did not fire, but could fire on other inputs; give inputs to check" in pruning.verdict
+
+
+def test_verdict_says_if_neurons_were_not_counted() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU6(), nn.Linear(2, 1))
+    pruning = prune(model, measure(model, [torch.rand(3, 2)], criteria=["above(0.1)"]), [torch.rand(3, 2)])
+    assert pruning.verdict.endswith("were not counted; measure with the criterion nonzero")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_model_in_training_mode_is_pruned_in_evaluation_mode(whole: bool) -> None:
+    model = tiny("opt").train()
+    assert model.model.decoder.layers[0].dropout > 0
+    silence(model, 5)
+    batches = [{"input_ids": torch.arange(3 + number, 11 + number).view(1, 8)} for number in range(4)]
+    pruning = measure_and_prune(model, batches) if whole else prune(model, measure(model, batches), batches)
+    assert pruning.smaller
+    assert all(module.training for module in model.modules())
+
+
+def test_prune_refuses_a_calibration_and_a_check_that_is_no_list(tiny_gpt2: Callable[..., Any]) -> None:
+    model = tiny_gpt2()
+    calibration: Any = calibrate(model, token_batches(4), ratio=0.4)
+    with pytest.raises(ActratioError, match="prune got a Calibration instead of a measurement"):
+        prune(model, calibration)
+    for check, kind in ((IDS, "dict"), (IDS["input_ids"], "Tensor")):
+        with pytest.raises(ActratioError, match=rf"check is a {kind}; give a list of inputs, such as \[inputs\]"):
+            prune(model, calibration.measurement, check)
+    with pytest.raises(ActratioError, match="batch 1 is a Tensor; give mappings"):
+        measure_and_prune(model, [IDS["input_ids"]] * 4)  # type: ignore[list-item]
+
+
+def imported_modules(module: str) -> set[str]:
+    """Return the modules of actratio that a module imports when it is loaded, directly or through others.
+
+    The packages' own ``__init__`` modules are left out: they export the whole package.
+    """
+    imported, waiting = {module}, [module]
+    while waiting:
+        spec = find_spec(waiting.pop())
+        assert spec is not None
+        assert spec.origin is not None
+        for statement in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+            if not isinstance(statement, ast.ImportFrom) or not (statement.module or "").startswith("actratio"):
+                continue
+            names = [f"{statement.module}.{alias.name}" for alias in statement.names]
+            for name in (statement.module or "", *names):
+                path = ROOT / "src" / name.replace(".", "/")
+                if path.with_suffix(".py").is_file() and name not in imported:
+                    imported.add(name)
+                    waiting.append(name)
+    return imported
+
+
+def test_pruning_imports_no_kernel() -> None:
+    code = "import sys, actratio.sparse.pruning; print([name for name in ('numba', 'triton') if name in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
+    assert "actratio.sparse.kernels.dispatch" in imported_modules("actratio.sparse.conversion")
+    assert not [
+        name for name in imported_modules("actratio.sparse.pruning") if name.startswith("actratio.sparse.kernels")
+    ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])

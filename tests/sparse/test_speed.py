@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from torch import nn
 import actratio
 from actratio import ActratioError, measure, predict_speed
 from actratio.counting.counts import SiteCounts
-from actratio.sparse import check_speed, plans
+from actratio.sparse import Speed, check_speed, measure_and_predict_speed, plans
 from actratio.sparse.crossover import ALWAYS
 from actratio.sparse.planning import Plan
 from actratio.sparse.prediction import needed_share, random_activations
+from actratio.sparse.saved import save_sparse
 from actratio.sparse.speed import LayerSpeed, verdict_of
 from tests.sparse.calibration_text import token_batches
 
@@ -103,6 +105,7 @@ def layer(kind: str, needed: float, dense: float, sparse: float) -> LayerSpeed:
     ("batch", "layers", "ideal", "expected", "verdict"),
     [
         (1, [layer("down", 0.1, 2.0, 1.0)], 1.5, 1.3, "yes: about 1.30 times as fast"),
+        (1, [layer("down", 0.1, 2.0, 1.0)], 1.0, 1.3, "no: the MLPs are 50% of the weights that a step reads"),
         (1, [layer("dense", 1.0, 0.0, 0.0)], 1.0, 1.0, "no: it has no true zeros; `actratio sparsify` can choose"),
         (1, [layer("down", 0.9, 1.0, 1.0)], 1.1, 1.0, "no: a token needs 90% of the neurons"),
         (8, [layer("down", 0.9, 1.0, 1.0)], 1.1, 1.0, "no: 8 sequences together need 90% of the neurons"),
@@ -167,3 +170,54 @@ def test_check_speed_measures_and_leaves_the_model_dense(tiny_gpt2: TinyGPT2, mo
     with pytest.raises(RuntimeError, match="out of memory"):
         check_speed(model, calibration)
     assert (plans(model), [type(module) for module in model.modules()]) == ([], classes)
+
+
+@pytest.mark.parametrize(("ideal", "faster"), [(1.0, False), (1.5, True)])
+def test_speed_is_faster_only_if_fewer_bytes_explain_it(ideal: float, faster: bool) -> None:
+    assert Speed(1, [], 1.0, ideal, ideal, 1.3, "").faster == faster
+
+
+def test_speed_is_timed_in_evaluation_mode_and_the_mode_restored(
+    tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_gpt2().train()
+    calibration = actratio.calibrate(model, token_batches(4), ratio=0.4)
+    modes: list[bool] = []
+
+    def timed(model: nn.Module, batch: int) -> float:
+        modes.extend(module.training for module in model.modules())
+        return 1.0
+
+    monkeypatch.setattr("actratio.sparse.prediction.time_decoding_step", timed)
+    check_speed(model, calibration)
+    assert set(modes) == {False}
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("batches", [4, [0], [], [1.5], None, "4"])
+def test_batch_sizes_that_are_not_positive_integers_are_refused(batches: Any, tiny_gpt2: TinyGPT2) -> None:
+    model = tiny_gpt2("relu")
+    with pytest.raises(ActratioError, match="is not a list of batch sizes; give positive integers, such as"):
+        predict_speed(model, measure(model, token_batches()), batches)
+
+
+@pytest.mark.parametrize("measurement", [None, [], 0.3])
+def test_speed_without_a_measurement_is_refused(measurement: Any, tiny_gpt2: TinyGPT2) -> None:
+    kind = type(measurement).__name__
+    with pytest.raises(ActratioError, match=f"cannot be predicted from a {kind}; give a measurement"):
+        predict_speed(tiny_gpt2("relu"), measurement)
+
+
+def test_measure_and_predict_speed_counts_the_neurons_above_saved_thresholds(
+    tmp_path: Path, tiny_gpt2: TinyGPT2
+) -> None:
+    model, batches, stages = tiny_gpt2(), token_batches(4), []
+    calibration = actratio.calibrate(model, batches, ratio=0.4)
+    save_sparse(tmp_path / "sparse", model, None, calibration, {})
+    (dense,) = measure_and_predict_speed(model, iter(batches), folder=tmp_path).speeds
+    assert [layer.plan.kind for layer in dense.layers] == ["dense", "dense"]
+    prediction = measure_and_predict_speed(model, batches, [1, 2], folder=tmp_path / "sparse", progress=stages.append)
+    assert [speed.batch for speed in prediction.speeds] == [1, 2]
+    assert [layer.plan.kind for layer in prediction.speeds[0].layers] == ["down", "down"]
+    assert [layer.needed for layer in prediction.speeds[0].layers] == pytest.approx([0.4, 0.4], abs=0.02)
+    assert stages == ["measuring", "timing this machine and the model"]

@@ -57,7 +57,8 @@ def prune_model(
     if path is not None:
         save_with(path, loaded, tokens, _NAME, {"settings": settings, "rows": pruning.rows()})
     if as_json:
-        print_json({"settings": settings, "rows": pruning.rows(), "path": None if path is None else str(path)})
+        place = None if path is None else str(path)
+        print_json({"settings": settings, "rows": pruning.rows(), "path": place, "verdicts": [pruning.verdict]})
         return
     if pruning.mlps:
         print_table(

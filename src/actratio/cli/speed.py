@@ -41,10 +41,8 @@ def predict_model_speed(
     from actratio.counting.measurement import is_measurement, load
     from actratio.data.text import ARTICLE_PROMPTS, read_texts, token_batches
     from actratio.models import load_model, load_tokenizer
-    from actratio.sites.mlps import resolve
-    from actratio.sparse import predict_speed
-    from actratio.sparse.active import measure_active
-    from actratio.sparse.saved import NAME, load_thresholds
+    from actratio.sparse import measure_and_predict_speed, predict_speed
+    from actratio.sparse.saved import NAME
 
     batches = batch_sizes(batch)
     measurement = load(model) if is_measurement(Path(model)) else None
@@ -60,20 +58,17 @@ def predict_model_speed(
         loaded = load_model(
             name, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
         )
-    mlps, thresholds = None, None
-    if measurement is None:
-        if (Path(name) / NAME).is_file():
-            mlps = resolve(loaded)
-            thresholds = load_thresholds(name, mlps)
-        texts = chain.from_iterable(read_texts(source) for source in text) if text else iter(ARTICLE_PROMPTS)
-        sequences = token_batches(tokens, texts, length=256, batch_size=4, packed=bool(text), limit=4096)
-        with err.status("measuring"):
-            measurement = measure_active(loaded, sequences, thresholds, name=name)
-    with err.status("timing this machine and the model"):
-        prediction = predict_speed(loaded, measurement, batches, thresholds=thresholds, mlps=mlps)
+    with err.status("timing this machine and the model") as status:
+        if measurement is not None:
+            prediction = predict_speed(loaded, measurement, batches)
+        else:
+            texts = chain.from_iterable(read_texts(source) for source in text) if text else iter(ARTICLE_PROMPTS)
+            sequences = token_batches(tokens, texts, length=256, batch_size=4, packed=bool(text), limit=4096)
+            prediction = measure_and_predict_speed(loaded, sequences, batches, folder=name, progress=status.update)
     if as_json:
         settings = {"model": name, "dtype": dtype, "batch": batches, **prediction.machine.row()}
-        print_json({"settings": settings, "rows": prediction.rows(), "path": None})
+        content = {"settings": settings, "rows": prediction.rows(), "path": None, "verdicts": prediction.verdicts}
+        print_json(content)
         return
     _show_layers(prediction.speeds[0])
     print_table(

@@ -11,9 +11,14 @@ from actratio.counting.counts import SiteCounts
 from actratio.counting.criteria import Thresholds
 from actratio.counting.measurement import Measurement
 from actratio.counting.measuring import measure
-from actratio.sites import Site
+from actratio.sites import Site, evaluating
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.text import Batch
+
+NO_ZEROS = "has no true zeros"
+_WITH_ZEROS = ("relu", "threshold", "hardshrink", "softshrink")
+"""Activation functions, or the first step of one, whose output is zero over a whole range."""
+_ALL_ACTIVE = 0.99  # a smooth function's output rounds to zero now and then
 
 
 def active_counts(measurement: Measurement, site: Site) -> SiteCounts | None:
@@ -32,6 +37,21 @@ def active_counts(measurement: Measurement, site: Site) -> SiteCounts | None:
     return None
 
 
+def measured_ratio(measurement: Measurement | None, site: Site) -> float:
+    """Return the activation ratio of the neurons that a sparse MLP computes; NaN if it wasn't measured."""
+    counts = None if measurement is None else active_counts(measurement, site)
+    return float("nan") if counts is None else float(counts.activation_ratio)
+
+
+def lacks_zeros(site: Site, ratio: float) -> bool:
+    """Return whether (nearly) all of an MLP's neurons are active, as with GELU or SiLU.
+
+    Args:
+        ratio: measured ratio of neurons that aren't zero; NaN if it wasn't measured.
+    """
+    return (ratio != ratio or ratio > _ALL_ACTIVE) and not site.function.startswith(_WITH_ZEROS)
+
+
 def measured_mlps(
     model: nn.Module, measurement: Measurement | None, mlps: Sequence[MLP] | None = None
 ) -> Sequence[MLP]:
@@ -41,7 +61,8 @@ def measured_mlps(
         mlps: the model's MLPs if they were resolved before.
     """
     if mlps is None:
-        return resolve(model, None if measurement is None else [row.site for row in measurement])
+        with evaluating(model):  # dropout would hide what a gated MLP computes
+            return resolve(model, None if measurement is None else [row.site for row in measurement])
     if measurement is None:
         return mlps
     measured = {row.site.name for row in measurement}

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from actratio.errors import DataError, SiteError
+from actratio.errors import SiteError
+from actratio.sites import evaluating
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import measure_active
-from actratio.sparse.conversion import densify
+from actratio.sparse.converted import densify
 from actratio.sparse.curves import SHARES, Curve, dropping_curves
 from actratio.sparse.masking import hidden_hooks, masked
-from actratio.sparse.planning import plan
-from actratio.sparse.text import Batch, next_token_loss
+from actratio.sparse.planning import thresholds_unsupported_reason
+from actratio.sparse.text import Batch, list_batches, next_token_loss, token_mask
 from actratio.sparse.thresholds import Calibration, LayerThresholds, SignComparison, Target, per_neuron
 
 _PARTS = 4  # of the text: two to calibrate, one to choose, one to check
@@ -37,8 +38,8 @@ def calibrate(
 ) -> Calibration:
     """Choose a threshold for each MLP and check the thresholds on text that wasn't used to choose them.
 
-    The first half of the batches calibrates, the third quarter chooses (for ``loss``), and the last quarter checks. The model is
-    dense afterwards, with the same weights.
+    The first half of the batches calibrates, the third quarter chooses (for ``loss``), and the last quarter checks. The model runs
+    in evaluation mode, and is dense afterwards, with the same weights.
 
     Args:
         model: a causal language model from transformers.
@@ -51,32 +52,29 @@ def calibrate(
         progress: called with the name of each stage when it starts.
 
     Raises:
-        DataError: fewer than 4 batches.
+        DataError: fewer than 4 batches, or a batch without ``input_ids``.
         SiteError: not exactly one target, no MLP that thresholds can be given to, a model that isn't a causal language model, or
             outputs that aren't finite.
     """
     target = _target(loss=loss, cett=cett, ratio=ratio)
-    given = list(batches)
+    given = list_batches(batches, _PARTS, of_tokens=True)
     quarter = len(given) // _PARTS
-    if not quarter:
-        raise DataError(
-            f"the text makes {len(given)} batches, and {_PARTS} are needed; give more text or use shorter sequences"
-        )
     calibrating, choosing, checking = given[: -2 * quarter], given[-2 * quarter : -quarter], given[-quarter:]
     densify(model)
-    progress("choosing thresholds")
-    mlps = _supported(model, resolve(model) if mlps is None else mlps)
-    curves = dropping_curves(model, mlps, calibrating, by)
-    chosen = _choose(model, curves, target, choosing)
-    progress("checking on text that was not used")
-    dense, sparse = next_token_loss(model, checking), loss_with(model, curves, chosen.thresholds, checking)
-    if not math.isfinite(dense):
-        raise SiteError(
-            f"the loss of {type(model).__name__} is {dense} on the text that checks; check the weights or the dtype"
-        )
-    by_contribution = curves if by == "contribution" else dropping_curves(model, mlps, calibrating)
-    sign = compare_by_sign(model, by_contribution, checking)
-    measurement = measure_active(model, calibrating, chosen.by_neuron(mlps))
+    with evaluating(model):
+        progress("choosing thresholds")
+        mlps = _supported(model, resolve(model) if mlps is None else mlps)
+        curves = dropping_curves(model, mlps, calibrating, by)
+        chosen = _choose(model, curves, target, choosing)
+        progress("checking on text that was not used")
+        dense, sparse = next_token_loss(model, checking), loss_with(model, curves, chosen.thresholds, checking)
+        if not math.isfinite(dense):
+            raise SiteError(
+                f"the loss of {type(model).__name__} is {dense} on the text that checks; check the weights or the dtype"
+            )
+        by_contribution = curves if by == "contribution" else dropping_curves(model, mlps, calibrating)
+        sign = compare_by_sign(model, by_contribution, checking)
+        measurement = measure_active(model, calibrating, chosen.by_neuron(mlps))
     return Calibration(
         **vars(chosen), target=target, loss_dense=dense, loss_sparse=sparse, sign=sign, measurement=measurement
     )
@@ -95,12 +93,11 @@ def _supported(model: nn.Module, mlps: Sequence[MLP]) -> list[MLP]:
     Raises:
         SiteError: there is none.
     """
-    zeros = {mlp.site.name: torch.zeros(mlp.site.width) for mlp in mlps}
-    plans = plan(mlps, thresholds=zeros)
-    supported = [mlp for mlp, planned in zip(mlps, plans, strict=True) if planned.kind == "down"]
+    reasons = [thresholds_unsupported_reason(mlp, mlps) for mlp in mlps]
+    supported = [mlp for mlp, reason in zip(mlps, reasons, strict=True) if reason is None]
     if not supported:
         raise SiteError(
-            f"no MLP of {type(model).__name__} can have thresholds: {plans[0].why}; use another model or dtype"
+            f"no MLP of {type(model).__name__} can have thresholds: {reasons[0]}; use another model or dtype"
         )
     return supported
 
@@ -169,7 +166,8 @@ def loss_with(
 def compare_by_sign(model: nn.Module, curves: Sequence[Curve], batches: Sequence[Batch]) -> SignComparison | None:
     """Return the loss without every ``a ≤ 0``, and without the same share of each MLP's smallest contributions.
 
-    Gated MLPs whose activation isn't computed by a module stay dense both times. The result is ``None`` if there are no others.
+    Gated MLPs whose activation isn't computed by a module stay dense both times. The result is ``None`` if there are no others. Padding
+    isn't counted.
 
     Args:
         curves: by contribution.
@@ -179,14 +177,20 @@ def compare_by_sign(model: nn.Module, curves: Sequence[Curve], batches: Sequence
     if not comparable:
         return None
     dropped = {curve.mlp.site.name: 0 for curve in comparable}
+    masks: list[Tensor] = []  # the last one belongs to the batch that is read
     activations: dict[str, Tensor] = {}  # the last ones of gated MLPs; in a plain one they enter the down projection
 
     def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         return lambda _module, _inputs, output: activations.update({name: output})
 
+    def with_masks() -> Iterator[Batch]:
+        for batch in batches:
+            masks.append(token_mask(batch).flatten())
+            yield batch
+
     def drop(mlp: MLP, hidden: Tensor) -> Tensor:
         inactive = activations.get(mlp.site.name, hidden) <= 0
-        dropped[mlp.site.name] += int(inactive.sum())
+        dropped[mlp.site.name] += int(inactive.flatten(0, -2)[masks[-1].to(hidden.device)].sum())
         return torch.where(inactive, 0, hidden)
 
     with ExitStack() as stack:
@@ -194,8 +198,8 @@ def compare_by_sign(model: nn.Module, curves: Sequence[Curve], batches: Sequence
             if mlp.site.gated:
                 stack.callback(mlp.activation.register_forward_hook(keep(mlp.site.name)).remove)
         stack.enter_context(hidden_hooks([curve.mlp for curve in comparable], drop))
-        by_sign = next_token_loss(model, batches)
-    tokens = sum(batch["input_ids"].numel() for batch in batches)
+        by_sign = next_token_loss(model, with_masks())
+    tokens = sum(int(mask.sum()) for mask in masks)
     share = sum(dropped.values()) / (tokens * sum(curve.mlp.site.width for curve in comparable))
     same_shares = {
         curve.mlp.site.name: curve.threshold_at(dropped[curve.mlp.site.name] / (tokens * curve.mlp.site.width))

@@ -1,4 +1,4 @@
-"""Put the sparse products into a model, and take them out again."""
+"""Put the sparse products into a model."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from actratio.sites.linear import is_linear, rows_of
 from actratio.sites.mlps import MLP, weight_unsupported_reason
 from actratio.sparse.active import measured_mlps
 from actratio.sparse.autotune import LayerTimer, autotune_crossover, layer_timer
+from actratio.sparse.converted import PLANS, Sparse, densify
 from actratio.sparse.crossover import Crossover
-from actratio.sparse.modules import Sparse, install_down, install_gated
+from actratio.sparse.modules import install_down, install_gated
 from actratio.sparse.planning import Plan, kernel_unsupported_reason, plan
 from actratio.sparse.thresholds import Calibration
-
-_PLANS = "_actratio_plans"
 
 
 @torch.inference_mode(False)  # otherwise weights that are stored in another order could never be trained
@@ -55,7 +54,8 @@ def sparsify(
         ``model``.
 
     Raises:
-        SiteError: the model has no MLP or no such layer, or the measurement is of another model; the model is then dense.
+        SiteError: the model has no MLP or no such layer, the measurement is of another model, or an MLP can't have its thresholds,
+            such as in a dtype that no kernel supports; the model is then dense.
     """
     densify(model)
     handles, counts, limits = planning_inputs(model, measurement, thresholds, mlps)
@@ -77,26 +77,16 @@ def sparsify(
             install_down(mlp.down, limits.get(mlp.site.name), item.crossover)
         if item.kind == "gated" and not isinstance(owner, Sparse):
             install_gated(owner, (mlp.gate, mlp.activation, mlp.up, mlp.down), item.crossover)
-        owner.__dict__.setdefault(_PLANS, []).append(item)
+        owner.__dict__.setdefault(PLANS, []).append(item)
     for name, layer in others.items():
         if any(crossovers[name].ratios):
             install_down(layer, None, crossovers[name])
     return model
 
 
-@torch.inference_mode(False)
-def densify(model: nn.Module) -> nn.Module:
-    """Undo ``sparsify``: give every module its class and its weights' layout back, and return the model."""
-    for module in model.modules():
-        module.__dict__.pop(_PLANS, None)
-        if isinstance(module, Sparse):
-            module._leave()
-    return model
-
-
 def plans(model: nn.Module) -> list[Plan]:
     """Return what ``sparsify`` did to each MLP of a model, in the order of execution; nothing if the model is dense."""
-    planned = [item for module in model.modules() for item in module.__dict__.get(_PLANS, ())]
+    planned = [item for module in model.modules() for item in module.__dict__.get(PLANS, ())]
     return sorted(planned, key=lambda item: item.site.layer)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actratio.errors import SiteError
 from actratio.sites.linear import rows_of
+from actratio.sparse.converted import Sparse, class_of, restore_class
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.kernels import operator
 from actratio.sparse.kernels.dispatch import (
@@ -27,36 +27,6 @@ from actratio.sparse.kernels.dispatch import (
 )
 from actratio.sparse.kernels.product import Product, wants_gradients
 from actratio.sparse.layers import neuron_major
-
-
-class Sparse(nn.Module):
-    """A sparse module. It can become dense again, and it can be copied and saved.
-
-    Attributes:
-        _sparse_class: the sparse class.
-        _dense_class: the class that the module had before.
-    """
-
-    # Attributes start with an underscore, because a user's module may have a ``dense_class`` of its own.
-    _sparse_class: type[Sparse]
-    _dense_class: type[nn.Module]
-
-    def _leave(self) -> None:
-        """Make the module dense again.
-
-        Raises:
-            SiteError: if a parametrization was added since.
-        """
-        raise NotImplementedError
-
-    def _apply(self, *arguments: Any, **options: Any) -> Any:
-        module: Any = super()
-        result = module._apply(*arguments, **options)
-        self.__dict__["_product"] = None  # it would keep the old weights alive
-        return result
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return _empty, (self._sparse_class, self._dense_class), self.__dict__
 
 
 class SparseDown(Sparse):
@@ -117,7 +87,7 @@ class SparseDown(Sparse):
                 _store_by_neurons(self)
 
     def _leave(self) -> None:
-        _restore_class(self, "_thresholds", "_crossover", "_product")
+        restore_class(self, "_thresholds", "_crossover", "_product")
         module: Any = self
         module.weight.data = module.weight.data.contiguous()
         if module.weight.grad is not None:
@@ -134,7 +104,7 @@ class SparseGated(Sparse):
         if (
             torch.compiler.is_compiling()  # the down projection is sparse by itself
             or self.training
-            or not (_can_be_bypassed(up, nn.Linear) and _can_be_bypassed(down, _class_of(SparseDown, nn.Linear)))
+            or not (_can_be_bypassed(up, nn.Linear) and _can_be_bypassed(down, class_of(SparseDown, nn.Linear)))
             or wants_gradients(x, gate.weight, up.weight, down.weight)
         ):
             dense: Tensor = self._dense_class.forward(self, x)
@@ -146,7 +116,7 @@ class SparseGated(Sparse):
         return dense_gated(hidden, x, up.weight, up.bias, rows_of(down), down.bias) if out is None else out
 
     def _leave(self) -> None:
-        _restore_class(self, "_parts", "_crossover", "_product")
+        restore_class(self, "_parts", "_crossover", "_product")
 
 
 def _prepare_gated(mlp: Any, up: Any, down: Any) -> Product | None:
@@ -177,7 +147,7 @@ def install_down(layer: Any, thresholds: Tensor | None, crossover: Crossover) ->
     """Make a linear layer sparse, or give a sparse one other thresholds and another crossover."""
     if not isinstance(layer, Sparse):
         _store_by_neurons(layer)
-        layer.__class__ = _class_of(SparseDown, type(layer))
+        layer.__class__ = class_of(SparseDown, type(layer))
     # Not a buffer: converting the model to another type and back would round them.
     layer._thresholds = None if thresholds is None else thresholds.detach().float().to(layer.weight.device).contiguous()
     layer._crossover, layer._product = crossover, None
@@ -200,35 +170,6 @@ def install_gated(owner: Any, parts: tuple[nn.Module, nn.Module, nn.Module, nn.M
         crossover: the activation ratios above which the dense product is faster.
     """
     names = {id(module): name for name, module in owner.named_modules()}
-    owner.__class__ = _class_of(SparseGated, type(owner))
+    owner.__class__ = class_of(SparseGated, type(owner))
     owner._parts = tuple(tuple(names[id(part)].split(".")) for part in parts)
     owner._crossover, owner._product = crossover, None
-
-
-def _restore_class(module: Sparse, *names: str) -> None:
-    if type(module) is not _class_of(module._sparse_class, module._dense_class):
-        raise SiteError(
-            f"the sparse layer has become a {type(module).__name__}; remove its parametrization before you make it dense"
-        )
-    for name in names:
-        module.__dict__.pop(name, None)
-    module.__class__ = module._dense_class  # type: ignore[assignment]
-
-
-def _class_of(sparse: type[Sparse], dense: type[nn.Module]) -> type[nn.Module]:
-    if (sparse, dense) not in _classes:
-        _classes[sparse, dense] = _new_class(sparse, dense)
-    return _classes[sparse, dense]
-
-
-_classes: dict[tuple[type, type], type[nn.Module]] = {}
-
-
-def _new_class(sparse: type[Sparse], dense: type[nn.Module]) -> type[nn.Module]:
-    members = {"__doc__": sparse.__doc__, "__module__": __name__, "_sparse_class": sparse, "_dense_class": dense}
-    return type(f"Sparse{dense.__name__}", (sparse, dense), members)
-
-
-def _empty(sparse: type[Sparse], dense: type[nn.Module]) -> nn.Module:
-    kind = _class_of(sparse, dense)
-    return kind.__new__(kind)

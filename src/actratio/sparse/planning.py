@@ -13,14 +13,9 @@ from actratio.errors import SiteError
 from actratio.sites import Site
 from actratio.sites.linear import rows_of
 from actratio.sites.mlps import MLP
-from actratio.sparse.active import active_counts
+from actratio.sparse.active import NO_ZEROS, lacks_zeros, measured_ratio
 from actratio.sparse.crossover import ALWAYS, NEVER, Crossover
 from actratio.sparse.kernels import dispatch
-
-NO_ZEROS = "has no true zeros"
-_WITH_ZEROS = ("relu", "threshold", "hardshrink", "softshrink")
-"""Activation functions, or the first step of one, whose output is zero over a whole range."""
-_ALL_ACTIVE = 0.99  # a smooth function's output rounds to zero now and then
 
 
 @dataclass(frozen=True)
@@ -54,28 +49,13 @@ def plan(
         thresholds: (width,) by site's name, as for ``sparsify``.
 
     Raises:
-        SiteError: thresholds of a site that isn't there, of another shape, or NaN.
+        SiteError: thresholds of a site that isn't there or can't have them, of another shape, or NaN.
     """
     limits = thresholds or {}
     unknown = sorted(set(limits) - {mlp.site.name for mlp in mlps})
     if unknown:
         raise SiteError(f"the model has no site {unknown[0]!r}; name the sites of thresholds as find_sites does")
     return [_plan(mlp, mlps, measurement, limits.get(mlp.site.name)) for mlp in mlps]
-
-
-def lacks_zeros(site: Site, ratio: float) -> bool:
-    """Return whether (nearly) all of an MLP's neurons are active, as with GELU or SiLU.
-
-    Args:
-        ratio: measured ratio of neurons that aren't zero; NaN if it wasn't measured.
-    """
-    return (ratio != ratio or ratio > _ALL_ACTIVE) and not site.function.startswith(_WITH_ZEROS)
-
-
-def measured_ratio(measurement: Measurement | None, site: Site) -> float:
-    """Return the activation ratio of the neurons that a sparse MLP computes; NaN if it wasn't measured."""
-    counts = None if measurement is None else active_counts(measurement, site)
-    return float("nan") if counts is None else float(counts.activation_ratio)
 
 
 def kernel_unsupported_reason(layer: object) -> str | None:
@@ -86,24 +66,38 @@ def kernel_unsupported_reason(layer: object) -> str | None:
     return None if dispatch.has_kernel(one_row) else f"there is no kernel for {rows.dtype} on {rows.device.type}"
 
 
+def thresholds_unsupported_reason(mlp: MLP, mlps: Sequence[MLP]) -> str | None:
+    """Return why an MLP can't have thresholds, or ``None`` if it can.
+
+    Args:
+        mlps: all MLPs of the model.
+    """
+    unsupported = mlp.unsupported_reason or kernel_unsupported_reason(mlp.down)
+    if unsupported is None and sum(other.down is mlp.down for other in mlps) > 1:
+        return "another MLP has the same down projection, and thresholds would apply to both"
+    return unsupported
+
+
 def _plan(mlp: MLP, mlps: Sequence[MLP], measurement: Measurement | None, thresholds: Tensor | None) -> Plan:
     site = mlp.site
-    unsupported = mlp.unsupported_reason or kernel_unsupported_reason(mlp.down)
-    if unsupported:
-        return Plan(site, "dense", float("nan"), unsupported)
-    ratio = measured_ratio(measurement, site)
     if thresholds is not None:
+        unsupported = thresholds_unsupported_reason(mlp, mlps)
+        if unsupported:
+            raise SiteError(
+                f"{site.name} cannot have thresholds: {unsupported}; use another dtype, device or model, or omit its thresholds"
+            )
         if thresholds.shape != (site.width,):
             raise SiteError(
                 f"{site.name} has {site.width} neurons, and thresholds of the shape {tuple(thresholds.shape)}; give one for each neuron"
             )
         if bool(thresholds.isnan().any()):
             raise SiteError(f"{site.name} has thresholds that are not numbers; replace NaN")
-        if sum(other.down is mlp.down for other in mlps) > 1:
-            return Plan(
-                site, "dense", ratio, "another MLP has the same down projection, and thresholds would apply to both"
-            )
+        ratio = measured_ratio(measurement, site)
         return Plan(site, "down", ratio, "neurons at or below their threshold are skipped", ALWAYS)
+    unsupported = mlp.unsupported_reason or kernel_unsupported_reason(mlp.down)
+    if unsupported:
+        return Plan(site, "dense", float("nan"), unsupported)
+    ratio = measured_ratio(measurement, site)
     if lacks_zeros(site, ratio):
         return Plan(site, "dense", ratio, f"{site.function} {NO_ZEROS}")
     if mlp.gate is not None:

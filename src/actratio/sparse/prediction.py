@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,14 +12,17 @@ from torch import Tensor, nn
 from actratio.counting.counts import SiteCounts
 from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
-from actratio.sites import Site
+from actratio.sites import Site, evaluating
 from actratio.sites.inputs import device_of
-from actratio.sites.mlps import MLP
-from actratio.sparse.active import active_counts
+from actratio.sites.mlps import MLP, resolve
+from actratio.sparse.active import active_counts, measure_active
 from actratio.sparse.autotune import layer_timer
-from actratio.sparse.conversion import densify, planning_inputs, plans, sparsify
+from actratio.sparse.conversion import planning_inputs, plans, sparsify
+from actratio.sparse.converted import densify
 from actratio.sparse.planning import Plan, plan
+from actratio.sparse.saved import NAME, load_thresholds
 from actratio.sparse.speed import LayerSpeed, Speed, SpeedCheck, SpeedPrediction, verdict_of
+from actratio.sparse.text import Batch, list_batches
 from actratio.sparse.thresholds import Calibration
 from actratio.sparse.timing import time_decoding_step, time_machine
 
@@ -37,6 +41,8 @@ def predict_speed(
 ) -> SpeedPrediction:
     """Predict how much faster ``sparsify`` makes a model's decoding on this machine, without converting it.
 
+    The model is timed in evaluation mode.
+
     Args:
         model: a causal language model from transformers, dense.
         measurement: of this model, by ``nonzero``; or its calibration, whose thresholds are then used.
@@ -45,24 +51,76 @@ def predict_speed(
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
 
     Raises:
-        SiteError: no MLP, a measurement of another model or without the counts that are needed, or a model that is sparse already
-            or doesn't decode.
+        SiteError: no MLP, a measurement of another model or without the counts that are needed, batch sizes that aren't positive
+            integers, or a model that is sparse already or doesn't decode.
     """
+    sizes = _checked_sizes(batches)
     if any(item.kind != "dense" for item in plans(model)):
         raise SiteError("the model is sparse already, so its dense speed cannot be timed; call actratio.densify first")
+    if not isinstance(measurement, Measurement | Calibration):
+        raise SiteError(
+            f"the speed cannot be predicted from a {type(measurement).__name__}; give a measurement, such as "
+            "actratio.measure(model, batches, criteria=['nonzero']), or a calibration"
+        )
     handles, counts, limits = planning_inputs(model, measurement, thresholds, mlps)
-    assert counts is not None  # a measurement, or a calibration, which has one
+    assert counts is not None  # a calibration has a measurement
     planned = plan(handles, counts, limits)
     timed = _TimedLayers(handles, planned, limits)
-    machine = time_machine(device_of(model))
     speeds = []
-    for batch in batches:
-        layers = [
-            _layer_speed(model, item, counts, batch, timed.seconds(number, batch, counts))
-            for number, item in enumerate(planned)
-        ]
-        speeds.append(_speed(model, batch, layers))
+    with evaluating(model):
+        machine = time_machine(device_of(model))
+        for batch in sizes:
+            layers = [
+                _layer_speed(model, item, counts, batch, timed.seconds(number, batch, counts))
+                for number, item in enumerate(planned)
+            ]
+            speeds.append(_speed(model, batch, layers))
     return SpeedPrediction(machine, speeds)
+
+
+def measure_and_predict_speed(
+    model: nn.Module,
+    texts: Iterable[Batch],
+    batches: Sequence[int] = (1,),
+    *,
+    folder: str | Path | None = None,
+    progress: Callable[[str], object] = lambda stage: None,
+) -> SpeedPrediction:
+    """Measure a model on text, and predict how much faster ``sparsify`` makes its decoding on this machine.
+
+    Args:
+        model: a causal language model from transformers, dense.
+        texts: mappings with ``input_ids``, (sequences, tokens), and an ``attention_mask`` if there is padding.
+        batches: numbers of sequences that are decoded together.
+        folder: the model's folder. If it has a ``thresholds.json``, as ``actratio sparsify`` writes it, these thresholds are used.
+        progress: called with the name of each stage when it starts.
+
+    Raises:
+        DataError: a batch without ``input_ids``.
+        ModelError: the thresholds are damaged or of another model.
+        SiteError: no batches, or as for ``predict_speed``.
+    """
+    sizes, given = _checked_sizes(batches), list_batches(texts, of_tokens=True)
+    mlps, thresholds = None, None
+    if folder is not None and (Path(folder) / NAME).is_file():
+        mlps = resolve(model)
+        thresholds = load_thresholds(folder, mlps)
+    progress("measuring")
+    measurement = measure_active(model, given, thresholds)
+    progress("timing this machine and the model")
+    return predict_speed(model, measurement, sizes, thresholds=thresholds, mlps=mlps)
+
+
+def _checked_sizes(batches: Sequence[int]) -> list[int]:
+    """Return the batch sizes.
+
+    Raises:
+        SiteError: it isn't a list of positive integers.
+    """
+    sizes = list(batches) if isinstance(batches, Iterable) else []
+    if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise SiteError(f"batches={batches!r} is not a list of batch sizes; give positive integers, such as [1, 4]")
+    return sizes
 
 
 def check_speed(
@@ -79,14 +137,14 @@ def check_speed(
     predicted = predict_speed(model, calibration, batches, mlps=mlps).speeds
     try:
         sparsify(model, calibration, mlps=mlps)
-        return [
-            SpeedCheck(
-                speed.batch, speed.expected, speed.dense_seconds / time_decoding_step(model, speed.batch), speed.verdict
-            )
-            for speed in predicted
-        ]
+        with evaluating(model):
+            measured = [speed.dense_seconds / time_decoding_step(model, speed.batch) for speed in predicted]
     finally:
         densify(model)
+    return [
+        SpeedCheck(speed.batch, speed.expected, speedup, speed.verdict)
+        for speed, speedup in zip(predicted, measured, strict=True)
+    ]
 
 
 def needed_share(counts: SiteCounts, batch: int) -> float:

@@ -11,15 +11,14 @@ from torch import Tensor, nn
 
 from actratio.counting.measurement import Measurement
 from actratio.counting.measuring import measure
-from actratio.errors import DataError, SiteError
-from actratio.sites import MEASURED, Site, call, trace
+from actratio.errors import SiteError
+from actratio.sites import MEASURED, Site, call, evaluating, trace
 from actratio.sites.inputs import device_of, made_up
 from actratio.sites.mlps import MLP
-from actratio.sparse.active import active_counts, measured_mlps
-from actratio.sparse.conversion import densify
-from actratio.sparse.planning import lacks_zeros, measured_ratio
+from actratio.sparse.active import NO_ZEROS, active_counts, lacks_zeros, measured_mlps, measured_ratio
+from actratio.sparse.converted import densify
 from actratio.sparse.removal import MeasuredMLP, Removal, check_configuration
-from actratio.sparse.text import Batch
+from actratio.sparse.text import Batch, list_batches
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,12 +54,14 @@ class Pruning:
         parameters_before: number of the model's parameters before.
         parameters: number of its parameters now.
         tokens: number of tokens (or examples) that were measured.
+        reason: why no neuron was removed; empty if some were.
     """
 
     mlps: list[PrunedMLP]
     parameters_before: int
     parameters: int
     tokens: int
+    reason: str = ""
 
     @property
     def smaller(self) -> bool:
@@ -71,7 +72,7 @@ class Pruning:
     def verdict(self) -> str:
         """What was removed, in words."""
         if not self.smaller:
-            return "no neuron can be removed: in at least one MLP every neuron fired, or no MLP has true zeros"
+            return f"no neuron can be removed: {self.reason}"
         change = self.parameters / self.parameters_before - 1
         return (
             f"{self.parameters_before:,} parameters became {self.parameters:,} ({change:+.1%}); the outputs on the inputs that were "
@@ -108,15 +109,11 @@ def measure_and_prune(
         progress: called with the name of each stage when it starts.
 
     Raises:
-        DataError: fewer than 4 batches.
+        DataError: fewer than 4 batches, or a batch that isn't a mapping.
         SiteError: as for ``prune``.
     """
-    given = list(batches)
+    given = list_batches(batches, _PARTS)
     quarter = len(given) // _PARTS
-    if not quarter:
-        raise DataError(
-            f"the text makes {len(given)} batches, and {_PARTS} are needed; give more text or use shorter sequences"
-        )
     progress("measuring")
     measurement = measure(model, given[:-quarter], criteria=["nonzero"])
     device = device_of(model)
@@ -139,7 +136,7 @@ def prune(
     they differ, the change is undone. Without ``check``, only neurons that can't fire are removed, and the outputs are compared
     on random tokens.
 
-    The configuration of a transformers model gets the new width, so that the model loads again. If several MLPs share one width
+    The outputs are compared in evaluation mode. The configuration of a transformers model gets the new width, so that the model loads again. If several MLPs share one width
     there, the same number of neurons is removed from each.
 
     Args:
@@ -149,13 +146,30 @@ def prune(
         mlps: all MLPs of the model as ``resolve`` returns them; by default they are resolved here.
 
     Raises:
-        SiteError: the outputs differ, the model fails without the neurons, or its configuration can't express the new widths; the
+        SiteError: ``measurement`` isn't a measurement, or ``check`` isn't a list; the outputs differ, the model fails without the neurons, or its configuration can't express the new widths; the
             model is then unchanged. Or there is no ``check`` and inputs for the model can't be made up.
     """
+    if not isinstance(measurement, Measurement):
+        raise SiteError(
+            f"prune got a {type(measurement).__name__} instead of a measurement; give what actratio.measure returns, because a neuron "
+            "below a threshold may still fire"
+        )
+    if isinstance(check, Mapping | Tensor):
+        raise SiteError(f"check is a {type(check).__name__}; give a list of inputs, such as [inputs]")
     densify(model)
     parameters = _parameters(model)
-    measured = _measured(measured_mlps(model, measurement, mlps), measurement)
-    checks = list(check)
+    with evaluating(model):
+        pruned, reason = _prune(model, measurement, list(check), tolerance, mlps)
+    tokens = max((row.counts.tokens for row in measurement), default=0)
+    return Pruning(pruned, parameters, _parameters(model), tokens, reason)
+
+
+def _prune(
+    model: nn.Module, measurement: Measurement, checks: list[Any], tolerance: float, mlps: Sequence[MLP] | None
+) -> tuple[list[PrunedMLP], str]:
+    """Remove the neurons, and return what was removed from each MLP, and why nothing was removed."""
+    handles = measured_mlps(model, measurement, mlps)
+    measured = _measured(handles, measurement)
     removable = [~item.active if checks else item.never_active for item in measured]
     widths = _new_widths(model, measured, removable, mlps)
     if not checks and any(bool(neurons.any()) for neurons in removable):
@@ -181,8 +195,23 @@ def prune(
             f"{type(model).__name__} fails without the neurons ({' '.join(str(error).split())[:120]}), because something else reads or "
             "scales them; nothing was changed"
         ) from error
-    tokens = max((row.counts.tokens for row in measurement), default=0)
-    return Pruning(pruned, parameters, _parameters(model), tokens)
+    return pruned, _why_none(pruned, removable, handles, measurement)
+
+
+def _why_none(
+    pruned: Sequence[PrunedMLP], removable: Sequence[Tensor], mlps: Sequence[MLP], measurement: Measurement
+) -> str:
+    """Return why no neuron was removed; nothing if some were."""
+    if any(mlp.width < mlp.before for mlp in pruned):
+        return ""
+    if not pruned:
+        reasons = dict.fromkeys(filter(None, (_kept_reason(mlp, measurement) for mlp in mlps)))
+        return "; ".join(reasons) or "no MLP was measured"
+    if any(bool(neurons.any()) for neurons in removable):
+        return "MLPs of one width keep the same number of neurons, and one of them needs all its neurons"
+    if any(mlp.dead for mlp in pruned):
+        return "some neurons did not fire, but could fire on other inputs; give inputs to check"
+    return "every neuron fired"
 
 
 def _parameters(model: nn.Module) -> int:
@@ -194,15 +223,27 @@ def _measured(mlps: Iterable[MLP], measurement: Measurement) -> list[MeasuredMLP
     by_down: dict[int, MeasuredMLP] = {}
     for mlp in mlps:
         counts = active_counts(measurement, mlp.site)
-        if mlp.unsupported_reason or not mlp.inputs or counts is None or not counts.tokens:
-            continue
-        if lacks_zeros(mlp.site, measured_ratio(measurement, mlp.site)):
+        if counts is None or _kept_reason(mlp, measurement):
             continue
         active, names, key = counts.active > 0, frozenset({mlp.site.name}), id(mlp.down)
         if key in by_down:
             active, names = active | by_down[key].active, names | by_down[key].names
         by_down[key] = MeasuredMLP(mlp, active, names)
     return list(by_down.values())
+
+
+def _kept_reason(mlp: MLP, measurement: Measurement) -> str | None:
+    """Return why none of an MLP's neurons can be removed, or ``None`` if some may."""
+    if mlp.unsupported_reason:
+        return mlp.unsupported_reason
+    if not mlp.inputs:
+        return "the linear layers before the activation function are unknown"
+    counts = active_counts(measurement, mlp.site)
+    if lacks_zeros(mlp.site, measured_ratio(measurement, mlp.site)):
+        return f"{mlp.site.function} {NO_ZEROS}"
+    if counts is None:
+        return "the neurons that are zero were not counted; measure with the criterion nonzero"
+    return None if counts.tokens else "no token reached the MLP"
 
 
 def _new_widths(

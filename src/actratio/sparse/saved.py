@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from actratio.errors import ModelError, RunError
 from actratio.files import write_json
 from actratio.sites.mlps import MLP, resolve
-from actratio.sparse.conversion import densify, sparsify
+from actratio.sparse.conversion import sparsify
+from actratio.sparse.converted import densify
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.thresholds import BY, LayerThresholds
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from actratio.sparse.planning import NO_ZEROS, Plan
+from actratio.sparse.active import NO_ZEROS
+from actratio.sparse.planning import Plan
 from actratio.sparse.timing import Machine
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ class Speed:
 
     @property
     def faster(self) -> bool:
-        """Whether the expected speed-up is worth it."""
-        return self.expected >= _WORTH
+        """Whether the expected speed-up is worth it, and fewer bytes can explain it."""
+        return _is_worth_it(self.ideal, self.expected)
 
     @property
     def needed(self) -> float:
@@ -154,7 +155,7 @@ def verdict_of(batch: int, layers: Sequence[LayerSpeed], ideal: float, expected:
         why = layers[0].plan.why
         advice = "; `actratio sparsify` can choose thresholds that create zeros" if why.endswith(NO_ZEROS) else ""
         return f"no: {why}{advice}"
-    if expected >= _WORTH:
+    if _is_worth_it(ideal, expected):
         return f"yes: about {expected:.2f} times as fast"
     if expected < 1 / _MARGIN:
         return f"no: it would be slower, about {expected:.2f} times as fast"
@@ -162,7 +163,7 @@ def verdict_of(batch: int, layers: Sequence[LayerSpeed], ideal: float, expected:
     if needed > _NEARLY_ALL:
         reader = f"{batch} sequences together need" if batch > 1 else "a token needs"
         return f"no: {reader} {needed:.0%} of the neurons"
-    if ideal < _WORTH:
+    if ideal < _WORTH:  # a larger expected speed-up is noise of the timing
         return (
             f"no: the MLPs are {mlp_share:.0%} of the weights that a step reads, so skipping neurons makes it at most "
             f"{ideal:.2f} times as fast"
@@ -170,6 +171,10 @@ def verdict_of(batch: int, layers: Sequence[LayerSpeed], ideal: float, expected:
     if all(layer.dense_seconds < 2 * layer.sparse_seconds for layer in sparse):
         return "no: reading fewer weights saves little time here, as for weights that fit in the cache"
     return f"no: the rest of the model takes most of the time, so it would be {expected:.2f} times as fast"
+
+
+def _is_worth_it(ideal: float, expected: float) -> bool:
+    return min(ideal, expected) >= _WORTH
 
 
 def _mean_needed(layers: Sequence[LayerSpeed]) -> float:

@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from actratio.errors import SiteError
-from actratio.sites.inputs import device_of
+from actratio.errors import DataError, SiteError
+from actratio.sites.inputs import device_of, without_cache
 
 Batch = Mapping[str, Tensor]
 """``input_ids``, (sequences, tokens), and an ``attention_mask`` if there is padding."""
+
+
+def list_batches(batches: Iterable[Batch], least: int = 0, *, of_tokens: bool = False) -> list[Batch]:
+    """Return the batches as a list.
+
+    Args:
+        least: number of batches that are needed.
+        of_tokens: whether each batch must have ``input_ids``, (sequences, tokens); by default any mapping is accepted.
+
+    Raises:
+        DataError: fewer batches, or a batch that isn't a mapping or lacks its ``input_ids``.
+    """
+    if isinstance(batches, Mapping | Tensor):
+        raise DataError(f"batches is a {type(batches).__name__}; give a list of batches, such as [batch]")
+    listed = list(batches)
+    for number, batch in enumerate(listed, 1):
+        if not isinstance(batch, Mapping):
+            raise DataError(
+                f'batch {number} is a {type(batch).__name__}; give mappings of keyword arguments, such as {{"input_ids": batch}}'
+            )
+        ids = batch.get("input_ids")
+        if of_tokens and not (isinstance(ids, Tensor) and ids.ndim == 2):
+            given = (
+                f"of the shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else f"of the type {type(ids).__name__}"
+            )
+            wrong = f"has input_ids {given}" if "input_ids" in batch else "has no input_ids"
+            raise DataError(f"batch {number} {wrong}; give a tensor of token ids, (sequences, tokens), as input_ids")
+    if len(listed) < least:
+        raise DataError(
+            f"the text makes {len(listed)} batches, and {least} are needed; give more text or use shorter sequences"
+        )
+    return listed
 
 
 def token_mask(batch: Batch) -> Tensor:
@@ -22,9 +54,9 @@ def token_mask(batch: Batch) -> Tensor:
 
 
 def forward(model: nn.Module, batch: Batch) -> Any:
-    """Call a model with a batch, on the model's device."""
+    """Call a model with a batch, on the model's device and without a KV cache."""
     device = device_of(model)
-    return model(**{name: value.to(device) for name, value in batch.items()})
+    return model(**without_cache(model, {name: value.to(device) for name, value in batch.items()}))
 
 
 def next_token_logits(model: nn.Module, batch: Batch) -> Tensor:
@@ -46,7 +78,7 @@ def next_token_logits(model: nn.Module, batch: Batch) -> Tensor:
     return logits
 
 
-def next_token_loss(model: nn.Module, batches: Sequence[Batch]) -> float:
+def next_token_loss(model: nn.Module, batches: Iterable[Batch]) -> float:
     """Return the mean cross entropy of the next token, in nats. Padding isn't predicted.
 
     Raises:
