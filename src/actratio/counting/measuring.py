@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from actratio.counting.measurement import Measurement
 from actratio.counting.probe import TENSORS, Probe
 from actratio.errors import SiteError
 from actratio.sites import Select, call, choose, device_of, evaluating, trace
+from actratio.sites.inputs import without_cache
 
 Progress = Callable[[int], None]
 """Called after every batch with the number of tokens (or examples) counted so far."""
@@ -65,7 +65,7 @@ def measure(
     parsed = [item if isinstance(item, Criterion) else parse_criterion(item) for item in criteria]
     device = device_of(model)
     with evaluating(model), torch.no_grad(), ExitStack() as block:
-        inputs = (_without_cache(model, _inputs(batch, device)) for batch in batches)
+        inputs = (without_cache(model, _inputs(batch, device)) for batch in batches)
         first = next(inputs, None)
         if first is None:
             raise SiteError("there are no batches to measure; give at least one")
@@ -114,15 +114,3 @@ def _inputs(batch: Any, device: torch.device) -> Any:
             f"a batch is a {type(batch).__name__}; it must be a tensor, a mapping of tensors, or a pair (x, y)"
         )
     return batch.to(device)
-
-
-def _without_cache(model: nn.Module, inputs: Any) -> Any:
-    """Tell a model from transformers to build no KV cache, which nothing would read.
-
-    Models without such an option, and inputs that set it, stay unchanged.
-    """
-    parameters = inspect.signature(getattr(model, "_orig_mod", model).forward).parameters
-    if "use_cache" not in parameters or not hasattr(getattr(model, "config", None), "use_cache"):
-        return inputs
-    by_name = inputs if isinstance(inputs, Mapping) else {next(iter(parameters)): inputs}
-    return {"use_cache": False, **by_name}

@@ -1,7 +1,9 @@
-"""A small made-up input for a model from transformers, which says what it reads."""
+"""Inputs of models: their device, a small made-up input for models from transformers, and inputs without a KV cache."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -54,6 +56,21 @@ def made_up(model: nn.Module) -> dict[str, Any]:
     elif reads == "input_ids" and getattr(config, "vision_config", None) is not None and hasattr(model, "vision_model"):
         inputs["pixel_values"] = _image(config.vision_config, device, dtype)
     return inputs
+
+
+def without_cache(model: nn.Module, inputs: Any) -> Any:
+    """Return the inputs with ``use_cache=False``, so that a model from transformers builds no KV cache.
+
+    Inputs that set ``use_cache``, and inputs of models without this option, are returned unchanged.
+
+    Args:
+        inputs: a mapping of keyword arguments, or the first positional argument.
+    """
+    parameters = inspect.signature(getattr(model, "_orig_mod", model).forward).parameters
+    if "use_cache" not in parameters or not hasattr(getattr(model, "config", None), "use_cache"):
+        return inputs
+    by_name = inputs if isinstance(inputs, Mapping) else {next(iter(parameters)): inputs}
+    return {"use_cache": False, **by_name}
 
 
 def _tokens(config: Any, device: torch.device) -> Tensor:
