@@ -487,6 +487,7 @@ def test_vision_model_has_a_first_token_and_no_padding() -> None:
         ({"batches": [X], "tensors": ["gate"]}, "no tensor 'gate'"),
         ({"batches": [X], "criteria": ["big"]}, "no criterion 'big'"),
         ({"batches": [3]}, "must be a tensor"),
+        ({"batches": {"x": X}}, r"batches is a dict; give a list of batches, such as \[batch\]"),
     ],
 )
 def test_measure_refuses_bad_input(arguments: dict[str, Any], words: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import actratio
 from actratio import ActratioError
+from actratio.counting.criteria import Thresholds
 from actratio.sites.mlps import resolve
 from actratio.sparse import plans
 from actratio.sparse.active import measure_active
@@ -155,7 +156,7 @@ def test_counts_above_thresholds_leave_out_padding(tiny_gpt2: TinyGPT2) -> None:
     limits = {f"transformer.h.{number}.mlp": torch.full((48,), 0.001) for number in range(2)}
     measurement = measure_active(model, batches, limits)
     for row, h in zip(measurement, hidden_of(model, batches[0]), strict=True):
-        assert row.criterion == "thresholds"
+        assert row.criterion == str(Thresholds(limits))
         assert row.counts.tokens == 19
         assert row.counts.active.tolist() == (h.abs() > 0.001).sum(0).tolist()
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actratio.counting.criteria import Criterion, parse_criterion
+from actratio.counting.criteria import Criterion, to_criteria
 from actratio.counting.measurement import Measurement
 from actratio.counting.probe import TENSORS, Probe
 from actratio.errors import SiteError
@@ -26,8 +26,8 @@ def measure(
     batches: Iterable[Any],
     *,
     sites: Select = None,
-    tensors: Sequence[str] = TENSORS,
-    criteria: Sequence[str | Criterion] = ("positive",),
+    tensors: str | Sequence[str] = TENSORS,
+    criteria: str | Criterion | Sequence[str | Criterion] = ("positive",),
     counts_alone: bool = False,
     name: str | None = None,
     progress: Progress = lambda tokens: None,
@@ -41,15 +41,17 @@ def measure(
         batches: tensors, mappings of keyword arguments (with ``attention_mask`` for padding), or pairs ``(x, y)``, of
             which the model reads x. They are moved to the model's device.
         sites: globs over the sites' names, or a function of a ``Site``; by default all MLPs and experts.
-        tensors: ``activation``, and in gated MLPs ``hidden``.
-        criteria: what counts as active, as text or as ``Criterion``; several criteria need one pass only.
+        tensors: one or several of ``activation`` and ``hidden``, which only gated MLPs have.
+        criteria: what counts as active: one criterion or several, as text or as ``Criterion``. Several criteria need
+            one pass only.
         counts_alone: leave out unions, overlaps, idle blocks and magnitudes.
         name: the model's name in the table; by default the name it was loaded by, or that of its class.
         progress: called after every batch with the number of tokens counted so far.
 
     Raises:
-        ActratioError: there are no batches or no such sites, a criterion or tensor is unknown, or a batch does not
-            reach a site.
+        CriterionError: a criterion is unknown or given twice.
+        SiteError: there are no batches or no such sites, a tensor is unknown, the model fails on a batch or returns
+            nothing, or a batch does not reach a site.
 
     Examples:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
@@ -57,12 +59,13 @@ def measure(
         >>> measure(model, [torch.tensor([[1.0, -1.0]])]).to_frame()["activation_ratio"].item()
         0.5
     """
+    if isinstance(batches, Mapping):
+        raise SiteError(f"batches is a {type(batches).__name__}; give a list of batches, such as [batch]")
+    tensors = (tensors,) if isinstance(tensors, str) else tuple(tensors)
     unknown = [tensor for tensor in tensors if tensor not in TENSORS]
     if unknown or not tensors:
         raise SiteError(f"there is no tensor {unknown[0] if unknown else ''!r}; write {' or '.join(TENSORS)}")
-    if not criteria:
-        raise SiteError("there is no criterion to count by; write one, such as positive")
-    parsed = [item if isinstance(item, Criterion) else parse_criterion(item) for item in criteria]
+    parsed = to_criteria(criteria)
     device = device_of(model)
     with evaluating(model), torch.no_grad(), ExitStack() as block:
         inputs = (without_cache(model, _inputs(batch, device)) for batch in batches)

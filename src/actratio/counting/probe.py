@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from actratio.counting.column_norms import ColumnNorms
 from actratio.counting.counts import SiteCounts
-from actratio.counting.criteria import Criterion, Positive
+from actratio.counting.criteria import Criterion, to_criteria
 from actratio.counting.forward_pass import ForwardPass, Pending
 from actratio.counting.kernels import count
 from actratio.counting.magnitudes import Magnitudes
@@ -67,8 +67,8 @@ class Probe:
     Args:
         model: the model that was passed to ``find_sites``.
         sites: where to count.
-        tensors: which of ``TENSORS`` to count.
-        criteria: what counts as active.
+        tensors: which of ``TENSORS`` to count: one or several.
+        criteria: what counts as active: one criterion or several, as text or as ``Criterion``.
         counts_alone: leave out unions, overlaps, idle blocks and magnitudes.
 
     Attributes:
@@ -77,7 +77,7 @@ class Probe:
 
     Raises:
         SiteError: only ``hidden`` is asked for, and no site is gated.
-        CriterionError: a criterion has no thresholds for a site.
+        CriterionError: a criterion is unknown or given twice, or has no thresholds for a site.
     """
 
     def __init__(
@@ -85,16 +85,16 @@ class Probe:
         model: nn.Module,
         sites: Sequence[Site],
         *,
-        tensors: Iterable[str] = TENSORS,
-        criteria: Iterable[Criterion] = (Positive(),),
+        tensors: str | Iterable[str] = TENSORS,
+        criteria: str | Criterion | Iterable[str | Criterion] = ("positive",),
         counts_alone: bool = False,
     ) -> None:
         self.sites = list(sites)
-        self.criteria = tuple(criteria)
+        self.criteria = to_criteria(criteria)
         self.counted: dict[tuple[str, str], Counted] = {}
         self.enabled = True
         self._model = getattr(model, "_orig_mod", model)
-        self._tensors = tuple(tensors)
+        self._tensors = (tensors,) if isinstance(tensors, str) else tuple(tensors)
         self._counts_alone = counts_alone
         self._modules = dict(self._model.named_modules())
         self._encoder = _encoder_path(self._model)
