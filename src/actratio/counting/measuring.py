@@ -14,7 +14,7 @@ from actratio.counting.criteria import Criterion, to_criteria
 from actratio.counting.measurement import Measurement
 from actratio.counting.probe import TENSORS, Probe
 from actratio.errors import SiteError
-from actratio.sites import Select, call, choose, device_of, evaluating, trace
+from actratio.sites import Select, checked_call, choose, device_of, evaluating, trace
 from actratio.sites.inputs import without_cache
 
 Progress = Callable[[int], None]
@@ -77,7 +77,7 @@ def measure(
                 found = trace(model, first, few_tokens=few_tokens)
                 probe = Probe(model, choose(found, sites), tensors=tensors, criteria=parsed, counts_alone=counts_alone)
                 block.enter_context(probe)
-                call(model, first)
+                _run(model, first)
                 break
             except SiteError:  # perhaps a site runs only in longer sequences, or more often in them
                 block.close()
@@ -85,7 +85,7 @@ def measure(
                     raise
         progress(probe.tokens)
         while (batch_inputs := _next_uncounted(inputs, probe)) is not None:
-            call(model, batch_inputs)
+            _run(model, batch_inputs)
             progress(probe.tokens)
     settings: dict[str, Any] = {
         "tensors": list(tensors),
@@ -95,6 +95,18 @@ def measure(
     if sites is None:
         settings["left_out"] = dict(Counter(site.role for site in found if site.down and site not in probe.sites))
     return Measurement.of(probe, name or getattr(model, "name_or_path", "") or type(model).__name__, settings)
+
+
+def _run(model: nn.Module, inputs: Any) -> None:
+    """Run the model on a batch.
+
+    Raises:
+        SiteError: the model fails, or returns nothing, which a probe can't tell from a failure.
+    """
+    if checked_call(model, inputs, "the forward pass of a batch") is None:
+        raise SiteError(
+            f"{type(model).__name__}'s forward pass returned nothing, so it can't be counted; return its output from forward"
+        )
 
 
 def _next_uncounted(inputs: Iterator[Any], probe: Probe) -> Any:
