@@ -634,6 +634,20 @@ def test_measure_refuses_a_forward_pass_that_returns_nothing(silent: int) -> Non
         measure(ReturnsNothing(), batches)
 
 
+def test_measure_refuses_a_model_that_runs_without_its_hooks() -> None:
+    class WithoutHooks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mlp = MLP()
+
+        def __call__(self, x: Tensor) -> Tensor:
+            y: Tensor = self.mlp(x)
+            return y
+
+    with pytest.raises(SiteError, match="WithoutHooks ran without its hooks"):
+        measure(WithoutHooks(), [X])
+
+
 # ---- Probes that are entered twice or interrupted.
 
 

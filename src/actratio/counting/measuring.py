@@ -77,7 +77,7 @@ def measure(
                 found = trace(model, first, few_tokens=few_tokens)
                 probe = Probe(model, choose(found, sites), tensors=tensors, criteria=parsed, counts_alone=counts_alone)
                 block.enter_context(probe)
-                _run(model, first)
+                _run(model, first, probe)
                 break
             except SiteError:  # perhaps a site runs only in longer sequences, or more often in them
                 block.close()
@@ -85,7 +85,7 @@ def measure(
                     raise
         progress(probe.tokens)
         while (batch_inputs := _next_uncounted(inputs, probe)) is not None:
-            _run(model, batch_inputs)
+            _run(model, batch_inputs, probe)
             progress(probe.tokens)
     settings: dict[str, Any] = {
         "tensors": list(tensors),
@@ -97,16 +97,22 @@ def measure(
     return Measurement.of(probe, name or getattr(model, "name_or_path", "") or type(model).__name__, settings)
 
 
-def _run(model: nn.Module, inputs: Any) -> None:
+def _run(model: nn.Module, inputs: Any, probe: Probe) -> None:
     """Run the model on a batch.
 
     Raises:
-        SiteError: the model fails, or returns nothing, which a probe can't tell from a failure.
+        SiteError: the model fails, or the probe did not count the forward pass.
     """
-    if checked_call(model, inputs, "the forward pass of a batch") is None:
+    passes = probe.passes
+    output = checked_call(model, inputs, "the forward pass of a batch")
+    if probe.passes > passes:
+        return
+    name = type(model).__name__
+    if output is None:  # torch passes None to the hooks of a failed pass too
         raise SiteError(
-            f"{type(model).__name__}'s forward pass returned nothing, so it can't be counted; return its output from forward"
+            f"{name}'s forward pass returned nothing, so it can't be counted; return its output from forward"
         )
+    raise SiteError(f"{name} ran without its hooks, so it can't be counted; don't override __call__ of torch.nn.Module")
 
 
 def _next_uncounted(inputs: Iterator[Any], probe: Probe) -> Any:

@@ -75,6 +75,7 @@ class Probe:
 
     Attributes:
         counted: counts by the site's name and the tensor.
+        passes: number of forward passes that were counted.
         enabled: whether forward passes are counted; set it to ``False`` to run the model without counting.
 
     Raises:
@@ -94,6 +95,7 @@ class Probe:
         self.sites = list(sites)
         self.criteria = to_criteria(criteria)
         self.counted: dict[tuple[str, str], Counted] = {}
+        self.passes = 0
         self.enabled = True
         self._model = getattr(model, "_orig_mod", model)
         self._tensors = (tensors,) if isinstance(tensors, str) else tuple(tensors)
@@ -218,6 +220,7 @@ class Probe:
         if output is None:  # the forward pass failed, and its own error says more
             return
         forward_pass.check_calls()
+        self.passes += 1
         for pending in forward_pass.pending:
             self.counted[pending.site, pending.tensor].add(pending)
         for sites in forward_pass.expected:
