@@ -57,3 +57,8 @@ def short(value: object, longest: int = 40) -> str:
     """Return ``value`` as text on one line, cut to ``longest`` characters, for an error message."""
     line = " ".join(str(value).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error reports missing memory; torch raises a ``RuntimeError`` for a failed allocation."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))

@@ -146,10 +146,11 @@ def test_a_model_without_some_of_its_weights_is_refused(
         (["--tensors", "hidden"], "no MLP is gated"),
         (["--tensors", ""], "there is no tensor ''"),
         (["--criteria", ""], "there is no criterion"),
+        (["--criteria", "above(0.10),above(0.1)"], "the criterion above(0.1) is given twice"),
         (["--sites", ""], "no sites are asked for"),
     ],
 )
-def test_an_option_that_asks_for_nothing_is_one_sentence(
+def test_measure_refuses_an_empty_or_repeated_option(
     options: list[str],
     sentence: str,
     tmp_path: Path,

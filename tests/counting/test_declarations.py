@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from actratio.counting.counts import SiteCounts
 from actratio.counting.criteria import Positive
-from actratio.counting.declarations import Counts, counted, reading, readings_of, readings_table
+from actratio.counting.declarations import Counts, Merge, counted, reading, readings_of, readings_table
 from actratio.counting.kernels import _unknown_fields, count, cpu, reference
 from actratio.counting.measurement import COLUMNS
 from actratio.counting.tidy import READINGS, TidyRows, tidy_frame
@@ -26,7 +26,9 @@ from tests.counting.test_kernels import assert_same_counts
 @dataclass(frozen=True)
 class Example(Counts):
     tokens: int = field(metadata=counted(int))
-    most: Tensor | None = field(default=None, metadata=counted(Tensor, merge=max, formula="max k", note="the most"))
+    most: Tensor | None = field(
+        default=None, metadata=counted(Tensor, merge=Merge.MAX, formula="max k", note="the most")
+    )
 
     @reading("max k / T", note="for a test", column=float)
     def most_per_token(self) -> float | None:
@@ -38,6 +40,15 @@ def test_fields_merge_as_declared() -> None:
     a, b = Example(2, torch.tensor(3)), Example(5, torch.tensor(2))
     assert a.merged_values(b) == {"tokens": 7, "most": torch.tensor(3)}
     assert a.merged_values(Example(5)) == {"tokens": 7, "most": None}
+
+
+@pytest.mark.parametrize(("merge", "expected"), [(Merge.SUM, 5), (Merge.MAX, 3), (Merge.MIN, 2)])
+def test_every_merge_is_of_numbers_and_tensors_and_has_a_neutral_value(merge: Merge, expected: int) -> None:
+    a, b = torch.tensor([3, 2]), torch.tensor([2, 3])
+    assert merge.of_two(3, 2) == expected
+    assert merge.of_two(a, b).tolist() == [expected] * 2
+    assert merge.of_two(a, torch.full_like(a, merge.neutral)).tolist() == [3, 2]
+    assert hasattr(torch.distributed.ReduceOp, merge.reduce_op)
 
 
 def test_fields_become_arrays_and_come_back() -> None:
@@ -67,7 +78,6 @@ def test_readings_know_their_name_and_formula() -> None:
 def test_every_field_of_site_counts_is_declared() -> None:
     declared = SiteCounts.declared()
     assert list(declared) == list(SiteCounts(0, torch.zeros(1, dtype=torch.int64)).values())
-    assert {item.merge for item in declared.values()} == {operator.add}
 
 
 def test_columns_are_the_declared_readings() -> None:
@@ -140,11 +150,34 @@ def nothing() -> SiteCounts:
     return SiteCounts(0, torch.zeros(70, dtype=torch.int64), passed=3)
 
 
+@dataclass(frozen=True)
+class WithExtremes(SiteCounts):
+    """Counts with the largest and the smallest number of active neurons of a token."""
+
+    largest: Tensor | None = field(default=None, metadata=counted(Tensor, merge=Merge.MAX))
+    smallest: int | None = field(default=None, metadata=counted(int, merge=Merge.MIN))
+
+
+def extremes_by_rank() -> list[WithExtremes]:
+    """Counts of two processes, and of two that saw no tokens."""
+    values = [(torch.tensor([3, 7]), 2), (torch.tensor([5, 4]), 1)]
+    parts = [
+        WithExtremes(**part.values(), largest=largest, smallest=smallest)
+        for part, (largest, smallest) in zip(by_rank(), values, strict=True)
+    ]
+    zero = torch.zeros(2, dtype=torch.int64)
+    return [*parts, *(WithExtremes(**nothing().values(), largest=zero, smallest=0) for _ in range(2))]
+
+
 def reduce_in_process(rank: int, place: str) -> None:
     torch.distributed.init_process_group("gloo", f"file://{place}/store", rank=rank, world_size=2)
     a, b = by_rank()
     assert_same_counts([a, b][rank].all_reduce(), a.merge(b))
     assert_same_counts([a, nothing()][rank].all_reduce(), a.merge(nothing()))
+    for one, other in combinations(extremes_by_rank(), 2):
+        reduced, merged = [one, other][rank].all_reduce(), one.merge(other)
+        assert isinstance(reduced, WithExtremes)
+        assert_same_counts(reduced, merged)
     with pytest.raises(ValueError, match="different shapes"):
         [a, SiteCounts(1, torch.zeros(3, dtype=torch.int64))][rank].all_reduce()
     torch.distributed.destroy_process_group()
@@ -155,6 +188,12 @@ def test_all_reduce_over_two_processes_equals_merging(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(reduce_in_process, (str(tmp_path),), nprocs=2)
     assert (tmp_path / "done0").is_file()
     assert (tmp_path / "done1").is_file()
+    one, other, empty, _ = extremes_by_rank()
+    assert empty.merge(one).smallest == 2
+    extremes = one.merge(other)
+    assert extremes.largest is not None
+    assert extremes.largest.tolist() == [5, 7]
+    assert extremes.smallest == 1
     whole = by_rank()[0].merge(by_rank()[1])
     assert whole.decode_tokens is None
     assert whole.passed == 19

@@ -18,6 +18,8 @@ from actratio import ActratioError, Measurement, Probe, find_sites, load, measur
 from actratio.counting.counts import SiteCounts
 from actratio.counting.criteria import Positive
 from actratio.counting.kernels.reference import count
+from actratio.errors import SiteError
+from actratio.sites.parts import SEQUENCES, TOKENS
 from tests.sites.test_find import Blocks, D, ParallelExperts
 from tests.test_models import tiny
 
@@ -487,6 +489,7 @@ def test_vision_model_has_a_first_token_and_no_padding() -> None:
         ({"batches": [X], "tensors": ["gate"]}, "no tensor 'gate'"),
         ({"batches": [X], "criteria": ["big"]}, "no criterion 'big'"),
         ({"batches": [3]}, "must be a tensor"),
+        ({"batches": {"x": X}}, r"batches is a dict; give a list of batches, such as \[batch\]"),
     ],
 )
 def test_measure_refuses_bad_input(arguments: dict[str, Any], words: str) -> None:
@@ -574,3 +577,168 @@ def test_measure_builds_no_cache_unless_the_batch_asks_for_it(kind: str, given: 
     assert all(use_cache == bool(given) for use_cache, _ in seen)
     assert given or not any(has_cache for _, has_cache in seen)
     assert same(cached.rows[0].counts, measure(model, [BATCH]).rows[0].counts)
+
+
+def test_measure_traces_a_few_tokens_only(tiny_gpt2: Callable[..., Any]) -> None:
+    model, read = tiny_gpt2(), []
+    ids = torch.arange(4 * 64).view(4, 64) + 10
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    measure(model, [ids, ids])
+    assert read == [(SEQUENCES, TOKENS), (4, 64), (4, 64)]
+
+
+# ---- Batches that the model can't be called with.
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_measure_reports_a_batch_that_the_model_fails_on(place: int, tiny_gpt2: Callable[..., Any]) -> None:
+    batches = [{"input_ids": IDS[:, 3:]}, {"input_ids": IDS[:, 3:]}]
+    batches[place] = {"input_ids": IDS.repeat(1, 4)}
+    message = (
+        r"GPT2LMHeadModel failed in the forward pass .*, called with input_ids of shape \(2, 36\) \(\w+Error: .+\); "
+        "give inputs that it can be called with"
+    )
+    with pytest.raises(SiteError, match=message) as raised:
+        measure(tiny_gpt2(n_positions=16), batches)
+    assert isinstance(raised.value.__cause__, IndexError | RuntimeError)
+
+
+@pytest.mark.parametrize("limit", [0, 3], ids=["while tracing", "while counting"])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory")])
+def test_measure_raises_memory_errors_unchanged(limit: int, error: Exception) -> None:
+    def fails(x: Tensor) -> Tensor:
+        if len(x) > limit:
+            raise error
+        return F.relu(x)
+
+    with pytest.raises(type(error)) as raised:
+        measure(MLP(fails), [X, torch.rand(4, 2)])
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("silent", [1, 2], ids=["every batch", "second batch"])
+def test_measure_refuses_a_forward_pass_that_returns_nothing(silent: int) -> None:
+    class ReturnsNothing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mlp = MLP()
+
+        def forward(self, x: Tensor) -> Tensor | None:
+            y = self.mlp(x)
+            return y if len(x) < 2 * silent else None
+
+    batches = [X[:2], torch.rand(4, 2)]
+    with pytest.raises(SiteError, match="ReturnsNothing's forward pass returned nothing"):
+        measure(ReturnsNothing(), batches)
+
+
+def test_measure_refuses_a_model_that_runs_without_its_hooks() -> None:
+    class WithoutHooks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mlp = MLP()
+
+        def __call__(self, x: Tensor) -> Tensor:
+            y: Tensor = self.mlp(x)
+            return y
+
+    with pytest.raises(SiteError, match="WithoutHooks ran without its hooks"):
+        measure(WithoutHooks(), [X])
+
+
+# ---- Probes that are entered twice or interrupted.
+
+
+def test_a_probe_that_is_entered_twice_is_refused() -> None:
+    model = MLP(nn.ReLU())
+    probe = Probe(model, find_sites(model, X))
+    with probe:
+        with pytest.raises(SiteError, match="the probe is counting already; leave its block"), probe:
+            pass
+        model(X)
+    assert probe.tokens == len(X)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    with probe:
+        model(X)
+    assert probe.tokens == 2 * len(X)
+
+
+@pytest.mark.parametrize("function", [F.relu, nn.ReLU()], ids=["followed", "direct"])
+def test_an_interrupted_forward_pass_is_dropped(function: Callable[[Tensor], Tensor]) -> None:
+    class Interrupted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mlp, self.interrupt = MLP(function), False
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.mlp(x)
+            if self.interrupt:
+                raise KeyboardInterrupt
+            return y
+
+    model = Interrupted()
+    with Probe(model, find_sites(model, X)) as probe:
+        model.interrupt = True
+        with pytest.raises(KeyboardInterrupt):
+            model(X)
+        model.interrupt = False
+        model(X)
+        assert not probe._passes
+    assert probe.tokens == len(X)
+
+
+def test_an_interrupt_inside_a_followed_scope_ends_the_following() -> None:
+    class InterruptedBelow(MLP):
+        interrupt = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.interrupt:
+                raise KeyboardInterrupt
+            return super().forward(x)
+
+    model = nn.Sequential(InterruptedBelow(), nn.Identity())
+    with Probe(model, find_sites(model, X)) as probe:
+        model[0].interrupt = True
+        with pytest.raises(KeyboardInterrupt):
+            model(X)
+        model[0].interrupt = False
+        model(X)
+        assert not nn.modules.module._global_forward_hooks
+    assert probe.tokens == len(X)
+
+
+def test_the_encoder_is_counted_after_an_interrupted_forward_pass() -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.T5Config(vocab_size=64, d_model=32, d_ff=48, d_kv=8, num_layers=1, num_heads=4)
+    model = transformers.T5ForConditionalGeneration(config).eval()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with Probe(model, find_sites(model)) as probe, torch.no_grad():
+        handle = model.lm_head.register_forward_pre_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            model(input_ids=IDS, decoder_input_ids=IDS[:, 4:6])
+        handle.remove()
+        model.get_encoder()(input_ids=IDS[:, 3:])
+    assert probe.tokens == 2 * 6
+
+
+def test_a_model_that_calls_itself_counts_every_forward_pass() -> None:
+    class CallsItself(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mlp = MLP()
+
+        def forward(self, x: Tensor, again: bool = False) -> Tensor:
+            y: Tensor = self.mlp(x)
+            return self(y) if again else y
+
+    model = CallsItself()
+    with Probe(model, find_sites(model, X)) as probe:
+        model(X, again=True)
+    assert probe.tokens == 2 * len(X)

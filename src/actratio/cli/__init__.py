@@ -19,7 +19,7 @@ from actratio.cli.study import study_app
 from actratio.cli.tables import fit_table, list_datasets, report_run
 from actratio.cli.terminal import err
 from actratio.cli.thresholds import sparsify_model
-from actratio.errors import ActratioError
+from actratio.errors import ActratioError, is_out_of_memory
 
 __all__ = ["app", "main"]
 
@@ -50,7 +50,7 @@ def main() -> None:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)
     except (OSError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):  # PyTorch reports a failed allocation so
+        if not isinstance(error, OSError) and not is_out_of_memory(error):
             raise
         err.print(f"[bold red]failed:[/] {escape(str(error).strip())}", soft_wrap=True, highlight=False)
         sys.exit(1)

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Device, DType, EveryRow, Json, TokenizerName, TrustRemoteCode, split_names
 from actratio.cli.terminal import err, print_findings, print_json, print_path, print_table, records, tokens_bar
+from actratio.counting.criteria import criterion_forms, to_criteria
 from actratio.errors import short
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ def measure_model(
         str | None, typer.Option(help="Globs over site names, separated by commas.", show_default="MLPs and experts")
     ] = None,
     tensors: Annotated[str, typer.Option(help="activation, hidden (gated MLPs), or both.")] = "activation,hidden",
-    criteria: Annotated[
-        str, typer.Option(help="positive, nonzero, above(τ), contribution(τ), separated by commas.")
-    ] = "positive",
+    criteria: Annotated[str, typer.Option(help=f"{', '.join(criterion_forms())}, separated by commas.")] = "positive",
     tokenizer: TokenizerName = None,
     dtype: DType = "auto",
     device: Device = "auto",
@@ -68,7 +67,6 @@ def measure_model(
     from dataclasses import replace
     from itertools import chain
 
-    from actratio.counting.criteria import parse_criterion
     from actratio.counting.measurement import check_place, is_measurement
     from actratio.counting.measuring import measure
     from actratio.data.text import ARTICLE_PROMPTS, read_texts, token_batches
@@ -76,7 +74,7 @@ def measure_model(
     from actratio.models import load_model, load_tokenizer, with_decoder_inputs
     from actratio.studies.transformer.profiles import article_table
 
-    parsed = [parse_criterion(criterion) for criterion in split_names([criteria])]
+    parsed = to_criteria(split_names([criteria]))
     folder = out_dir or Path("runs") / f"measure-{Path(model).name or Path(model).resolve().name}"
     check_place(folder, model)
     prompts = prompt if prompt or text else list(ARTICLE_PROMPTS)

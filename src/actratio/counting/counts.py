@@ -155,7 +155,7 @@ class SiteCounts(Counts):
                 name: merged[name] if item.of_layer else getattr(counted_side, name)
                 for name, item in self.declared().items()
             }
-        return SiteCounts(**merged)
+        return type(self)(**merged)
 
     def all_reduce(self, group: Any = None) -> SiteCounts:
         """Return the counts of all processes of a ``torch.distributed`` group together, on every process.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from enum import Enum
 from typing import Any, Generic, Self, TypeVar, overload
 
 import torch
@@ -21,13 +22,40 @@ FromMask = Callable[[Tensor, Sequence[int], Tensor | None], Any]
 """Counts a field from a mask (tokens, width), the lengths of its sequences, and which tokens are first ones."""
 
 
+class Merge(Enum):
+    """How a field's values merge: those of two parts, and those of all processes of a ``torch.distributed`` group.
+
+    To add a way, list it here with its three attributes.
+
+    Attributes:
+        of_two: merges the values of two parts, which are both ``int`` or both tensors.
+        reduce_op: name of the same operation in ``torch.distributed.ReduceOp``.
+        neutral: the value that changes no other value, for a process that counted nothing.
+    """
+
+    SUM = operator.add, "SUM", 0
+    MAX = (
+        (lambda a, b: torch.maximum(a, b) if isinstance(a, Tensor) else max(a, b)),
+        "MAX",
+        torch.iinfo(torch.int64).min,
+    )
+    MIN = (
+        (lambda a, b: torch.minimum(a, b) if isinstance(a, Tensor) else min(a, b)),
+        "MIN",
+        torch.iinfo(torch.int64).max,
+    )
+
+    def __init__(self, of_two: Callable[[Any, Any], Any], reduce_op: str, neutral: int) -> None:
+        self.of_two, self.reduce_op, self.neutral = of_two, reduce_op, neutral
+
+
 @dataclass(frozen=True)
 class Counted:
     """The declaration of a counted field.
 
     Attributes:
         kind: ``int``, or ``Tensor`` for int64 tensors.
-        merge: how two parts' values merge, and how those of processes do.
+        merge: how the values of two parts, and of several processes, merge.
         from_mask: how a kernel counts it, or ``None`` if kernels don't: the probe fills it in.
         co_activation: whether it says which neurons are active together, which ``counts_alone`` leaves out.
         of_layer: whether it is counted even when the site itself saw no tokens.
@@ -35,7 +63,7 @@ class Counted:
     """
 
     kind: type
-    merge: Callable[[Any, Any], Any] = operator.add
+    merge: Merge = Merge.SUM
     from_mask: FromMask | None = None
     co_activation: bool = False
     of_layer: bool = False
@@ -153,5 +181,5 @@ class Counts:
         merged = {}
         for name, item in self.declared().items():
             a, b = getattr(self, name), getattr(other, name)
-            merged[name] = None if a is None or b is None else item.merge(a, b)
+            merged[name] = None if a is None or b is None else item.merge.of_two(a, b)
         return merged

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
@@ -11,16 +10,13 @@ from torch import Tensor
 
 from actratio.counting.counts import SiteCounts
 
-_OPERATIONS = {operator.add: dist.ReduceOp.SUM, max: dist.ReduceOp.MAX, min: dist.ReduceOp.MIN}
-"""How a declared merge of two parts is done for all processes at once."""
-
 _DIMENSIONS = 4
 """Most dimensions of a field that is described to the other processes."""
 
 
 def all_reduce_counts(counts: SiteCounts, group: Any = None) -> SiteCounts:
     """Return the counts of all processes together; see ``SiteCounts.all_reduce``."""
-    declared, values = SiteCounts.declared(), counts.values()
+    declared, values = counts.declared(), counts.values()
     device = counts.active.device
     # A process that saw no tokens has nothing to add, but it must know the shapes that the others have.
     known = [value is not None or (not counts.tokens and not declared[name].of_layer) for name, value in values.items()]
@@ -31,18 +27,21 @@ def all_reduce_counts(counts: SiteCounts, group: Any = None) -> SiteCounts:
     smallest = _reduced(own_width, dist.ReduceOp.MIN, group)
     if not torch.equal(smallest, largest[list(values).index("active")]):
         raise ValueError("the processes counted activations of different shapes; count the same sites on each")
+    any_tokens = bool(_reduced(torch.tensor(counts.tokens, device=device), dist.ReduceOp.MAX, group))
     merged: dict[str, Any] = {}
     for number, (name, value) in enumerate(values.items()):
         dimensions, *sizes = largest[number].tolist()
         if not all_known[number] or dimensions < 0:  # one process doesn't know it, or none does
             merged[name] = None
             continue
-        own = torch.zeros(sizes[:dimensions], dtype=torch.int64, device=device)
-        if value is not None:
-            own += value
-        total = _reduced(own, _OPERATIONS[declared[name].merge], group)
+        merge = declared[name].merge
+        own = torch.full(sizes[:dimensions], merge.neutral, dtype=torch.int64, device=device)
+        # As in ``merge``, a process without tokens does not change what the others counted.
+        if value is not None and (counts.tokens or declared[name].of_layer or not any_tokens):
+            own[...] = value
+        total = _reduced(own, getattr(dist.ReduceOp, merge.reduce_op), group)
         merged[name] = int(total) if declared[name].kind is int else total
-    return SiteCounts(**merged)
+    return type(counts)(**merged)
 
 
 def _described(value: Any) -> list[int]:

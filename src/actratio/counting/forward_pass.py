@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -36,11 +37,14 @@ class ForwardPass:
 
     Attributes:
         module: the module whose forward pass it is: the model, or the encoder that ``generate`` calls by itself.
+        frame: Python's frame that runs the pass, which shows whether the pass still runs.
         calls: how often each group of sites ran so far.
         pending: what was counted so far.
     """
 
-    def __init__(self, module: nn.Module, arguments: Mapping[str, Any], expected: Sequence[Sequence[Site]]) -> None:
+    def __init__(
+        self, module: nn.Module, frame: FrameType, arguments: Mapping[str, Any], expected: Sequence[Sequence[Site]]
+    ) -> None:
         """Read the pass's tokens.
 
         Args:
@@ -48,6 +52,7 @@ class ForwardPass:
             expected: the groups of sites that must run.
         """
         self.module = module
+        self.frame = frame
         self.expected = expected
         self.calls: Counter[Group] = Counter()
         self.pending: list[Pending] = []

@@ -71,12 +71,13 @@ class Measurement:
 
         by_name = {site.name: site for site in probe.sites}
         rows = []
+        labels = {criterion: str(criterion) for criterion in probe.criteria}
         for (name, tensor), counted in probe.counted.items():
-            for criterion in probe.criteria:
+            for criterion, label in labels.items():
                 # An expert that no token reached was counted over no tokens.
                 counts = counted.counts.get(criterion) or _nothing(by_name[name].width)
                 counts = replace(counts.cpu(), passed=counted.passed)
-                rows.append(Row(by_name[name], tensor, str(criterion), counts))
+                rows.append(Row(by_name[name], tensor, label, counts))
         magnitudes = {
             key: Magnitudes(counted.magnitudes.counts.cpu())
             for key, counted in probe.counted.items()

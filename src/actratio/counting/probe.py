@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from types import TracebackType
+from traceback import walk_stack
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from actratio.counting.column_norms import ColumnNorms
 from actratio.counting.counts import SiteCounts
-from actratio.counting.criteria import Criterion, Positive
+from actratio.counting.criteria import Criterion, to_criteria
 from actratio.counting.forward_pass import ForwardPass, Pending
 from actratio.counting.kernels import count
 from actratio.counting.magnitudes import Magnitudes
@@ -62,22 +64,23 @@ class Probe:
     Padding (from ``attention_mask``) is not counted. Decoding steps of ``generate`` are also counted apart.
     Activations that gradient checkpointing recomputes are not counted twice, because only the forward passes of the
     model itself are counted (and those of its encoder, which ``generate`` calls by itself). A forward pass that fails
-    counts nothing. Compiled models run uncompiled inside the block.
+    or returns ``None`` counts nothing. Compiled models run uncompiled inside the block.
 
     Args:
         model: the model that was passed to ``find_sites``.
         sites: where to count.
-        tensors: which of ``TENSORS`` to count.
-        criteria: what counts as active.
+        tensors: which of ``TENSORS`` to count: one or several.
+        criteria: what counts as active: one criterion or several, as text or as ``Criterion``.
         counts_alone: leave out unions, overlaps, idle blocks and magnitudes.
 
     Attributes:
         counted: counts by the site's name and the tensor.
+        passes: number of forward passes that were counted.
         enabled: whether forward passes are counted; set it to ``False`` to run the model without counting.
 
     Raises:
         SiteError: only ``hidden`` is asked for, and no site is gated.
-        CriterionError: a criterion has no thresholds for a site.
+        CriterionError: a criterion is unknown or given twice, or has no thresholds for a site.
     """
 
     def __init__(
@@ -85,16 +88,17 @@ class Probe:
         model: nn.Module,
         sites: Sequence[Site],
         *,
-        tensors: Iterable[str] = TENSORS,
-        criteria: Iterable[Criterion] = (Positive(),),
+        tensors: str | Iterable[str] = TENSORS,
+        criteria: str | Criterion | Iterable[str | Criterion] = ("positive",),
         counts_alone: bool = False,
     ) -> None:
         self.sites = list(sites)
-        self.criteria = tuple(criteria)
+        self.criteria = to_criteria(criteria)
         self.counted: dict[tuple[str, str], Counted] = {}
+        self.passes = 0
         self.enabled = True
         self._model = getattr(model, "_orig_mod", model)
-        self._tensors = tuple(tensors)
+        self._tensors = (tensors,) if isinstance(tensors, str) else tuple(tensors)
         self._counts_alone = counts_alone
         self._modules = dict(self._model.named_modules())
         self._encoder = _encoder_path(self._model)
@@ -117,6 +121,7 @@ class Probe:
         self._followed = ScopeFollower(self._model, self._used, lambda: bool(self._passes))
         self._direct: set[Group] = set()
         self._stack = ExitStack()
+        self._entered = False
 
     @property
     def tokens(self) -> int:
@@ -125,6 +130,15 @@ class Probe:
         return max(tokens, default=0)
 
     def __enter__(self) -> Probe:
+        """Register the hooks.
+
+        Raises:
+            SiteError: the probe's block was entered and not left.
+        """
+        if self._entered:
+            raise SiteError(
+                "the probe is counting already; leave its block before you enter it again, or make another one"
+            )
         with ExitStack() as stack:
             stack.enter_context(force_eager())
             for root in self._roots():
@@ -143,13 +157,15 @@ class Probe:
             for root in self._roots():
                 self._hook(stack, root.register_forward_hook(self._end, always_call=True))
             self._stack = stack.pop_all()
+        self._entered = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._entered = False
         self._passes.clear()
+        self._stack.close()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Probe:
         return self  # a copied model has copies of the hooks, and this tells them that they aren't the probe's
@@ -166,6 +182,8 @@ class Probe:
         return any(module.training for module in self._modules[site.scope].modules())
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        frame = sys._getframe(1)
+        self._drop_interrupted(frame)
         if not self.enabled or module not in self._roots() or (module is not self._model and self._passes):
             return
         for group in self._direct:
@@ -181,7 +199,16 @@ class Probe:
             for sites in self._groups.values()
             if self._in_encoder(sites[0]) == encoder_only or not (encoder_only or encoded)
         ]
-        self._passes.append(ForwardPass(module, arguments, expected))
+        self._passes.append(ForwardPass(module, frame, arguments, expected))
+
+    def _drop_interrupted(self, frame: FrameType) -> None:
+        """Drop passes that no longer run: after an exception such as KeyboardInterrupt, torch calls no hooks."""
+        if not self._passes:
+            return
+        running = {id(caller) for caller, _ in walk_stack(frame)}
+        if any(id(forward_pass.frame) not in running for forward_pass in self._passes):
+            self._passes = [forward_pass for forward_pass in self._passes if id(forward_pass.frame) in running]
+            self._followed.stop()
 
     def _in_encoder(self, site: Site) -> bool:
         return self._encoder is not None and f"{site.owner}.".startswith(f"{self._encoder}.")
@@ -193,6 +220,7 @@ class Probe:
         if output is None:  # the forward pass failed, and its own error says more
             return
         forward_pass.check_calls()
+        self.passes += 1
         for pending in forward_pass.pending:
             self.counted[pending.site, pending.tensor].add(pending)
         for sites in forward_pass.expected:

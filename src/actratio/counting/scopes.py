@@ -30,7 +30,7 @@ class ScopeFollower:
         if not scopes:
             return
         flow = Flow(self._model, self._on_use)  # one for all scopes, because scopes don't run inside each other
-        stack.callback(self._stop)
+        stack.callback(self.stop)
         for scope in scopes:
             self._register(scope, flow, stack)
 
@@ -49,13 +49,14 @@ class ScopeFollower:
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if started and started.pop():
                 started.clear()
-                self._stop()
+                self.stop()
 
         stack.callback(started.clear)
         stack.callback(scope.register_forward_pre_hook(enter).remove)
         stack.callback(scope.register_forward_hook(leave, always_call=True).remove)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Stop following the scope that runs, if there is one."""
         running, self._running = self._running, None
         if running is not None:
             running.close()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from actratio.counting.co_activation import BLOCKS, WINDOWS
+from actratio.counting.criteria import comparison
 from actratio.counting.measurement import Measurement, Row
 from actratio.errors import plural
 from actratio.report.findings import Findings, Table
@@ -73,7 +74,7 @@ def measurement_sentences(measurement: Measurement) -> list[str]:
             continue
         lowest, highest = min(ratios, key=lambda layer: ratios[layer]), max(ratios, key=lambda layer: ratios[layer])
         sentences.append(
-            f"{pooled_ratio(row.counts for row in rows):.1%} of the neurons are active ({tensor} {_comparison(criterion)}), "
+            f"{pooled_ratio(row.counts for row in rows):.1%} of the neurons are active ({tensor} {comparison(criterion)}), "
             f"from {ratios[lowest]:.1%} in layer {lowest} to {ratios[highest]:.1%} in layer {highest}."
         )
     rows = select_rows(measurement, *tensor_criteria(measurement)[0])
@@ -134,8 +135,3 @@ def _expert_sentences(rows: Sequence[Row]) -> list[str]:
         f"{density:.2%} of the neurons of all experts of a layer are active for a token, counting experts that the token is not "
         f"routed to; {unused:,} of {len(experts):,} experts received no token."
     ]
-
-
-def _comparison(criterion: str) -> str:
-    """Return the criterion as a comparison if it has a short one."""
-    return {"positive": "> 0", "nonzero": "≠ 0"}.get(criterion, criterion)

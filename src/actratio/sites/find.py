@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from actratio.errors import SiteError
+from actratio.errors import ActratioError, SiteError, is_out_of_memory
 from actratio.sites.flow import Flow
 from actratio.sites.parts import shrink_inputs
 from actratio.sites.roles import block_of, role_of, unique, with_sleeping_experts
@@ -85,6 +85,37 @@ def call(model: nn.Module, inputs: Any) -> Any:
     return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
 
 
+def checked_call(model: nn.Module, inputs: Any, stage: str) -> Any:
+    """Call a model as ``call`` does, and report in one sentence what goes wrong.
+
+    Args:
+        stage: which forward pass it is, for the error.
+
+    Raises:
+        SiteError: the model raised an exception. Errors of this package and those that report missing memory are
+            raised unchanged.
+    """
+    try:
+        return call(model, inputs)
+    except Exception as error:  # whatever the model raises
+        if isinstance(error, ActratioError) or is_out_of_memory(error):
+            raise
+        raise SiteError(
+            f"{type(model).__name__} failed in {stage}, {_described(inputs)} ({type(error).__name__}: {' '.join(str(error).split())}); "
+            "give inputs that it can be called with"
+        ) from error
+
+
+def _described(inputs: Any) -> str:
+    """Return the names and shapes of the tensors in a model's inputs."""
+    if isinstance(inputs, Mapping):
+        named = list(inputs.items())
+    else:
+        named = [("a tensor", value) for value in (inputs if isinstance(inputs, tuple | list) else [inputs])]
+    shapes = [f"{name} of shape {tuple(value.shape)}" for name, value in named if isinstance(value, Tensor)]
+    return f"called with {' and '.join(shapes) or 'no tensors'}"
+
+
 def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool]:
     """Return the sites that one forward pass shows, and whether every part of the model ran in it."""
     groups: dict[Group, _Group] = {}
@@ -99,13 +130,7 @@ def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool]:
     weights = dict(model.named_parameters())
     flow = Flow(model, on_use)
     with evaluating(model), torch.random.fork_rng(), torch.no_grad(), force_eager(), flow.modules(), flow:
-        try:
-            call(model, inputs)
-        except Exception as error:  # whatever the model raises
-            raise SiteError(
-                f"{type(model).__name__} failed in the forward pass that looks for its MLPs ({type(error).__name__}: {error}); "
-                "give inputs that it can be called with"
-            ) from error
+        checked_call(model, inputs, "the forward pass that looks for its MLPs")
         for identity, value in flow.activations.items():
             if identity not in used:
                 group = groups.setdefault((value.owner, value.module, value.stream.weight, None), _Group(value, None))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from actratio.counting.counts import SiteCounts
-from actratio.counting.criteria import Thresholds
+from actratio.counting.criteria import Thresholds, criterion_name
 from actratio.counting.measurement import Measurement
 from actratio.counting.measuring import measure
 from actratio.sites import Site, evaluating
@@ -27,7 +27,9 @@ def active_counts(measurement: Measurement, site: Site) -> SiteCounts | None:
     These are the neurons above their thresholds, else those that aren't zero. A gated MLP's neurons are those of ``hidden`` if it
     was measured, and a ReLU's positive activations are its nonzero ones.
     """
-    counts = {(row.tensor, row.criterion): row.counts for row in measurement if row.site.name == site.name}
+    counts = {
+        (row.tensor, criterion_name(row.criterion)): row.counts for row in measurement if row.site.name == site.name
+    }
     for tensor in ("hidden", "activation") if site.gated else ("activation",):
         for criterion in (Thresholds.name, "nonzero"):
             if (tensor, criterion) in counts:
