@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 LIST = ROOT / "tests" / "golden" / "messages.txt"
 
 _PRINTS = ("print", "status", "print_table", "print_sentences", "warn")
-_SHOWN_ARGUMENTS = ("help", "show_default", "title", "lead", "reading", "x_label", "y_label", "summary")
+_SHOWN_ARGUMENTS = ("help", "short_help", "show_default", "title", "lead", "reading", "x_label", "y_label", "summary")
 _RETURNS_SENTENCES = ("verdict", "sentences", "unsupported_reason", "announce")
 
 

@@ -27,17 +27,18 @@ app = typer.Typer(
     help="Measure how much of a network's MLP compute is wasted, explain why, and get it back.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # plain help leaves more room for the text at 80 columns
     pretty_exceptions_enable=False,
 )
+app.command("measure", short_help="Count how many neurons of a model's MLPs fire.")(measure_model)
+app.command("sites", short_help="List where a model computes MLP activations.")(list_sites)
+app.command("speed", short_help="Predict whether skipping inactive neurons is faster.")(predict_model_speed)
+app.command("sparsify", short_help="Choose and check thresholds for a model.")(sparsify_model)
+app.command("prune", short_help="Remove the neurons that never fire.")(prune_model)
 app.add_typer(study_app, name="study")
-app.command("fit")(fit_table)
-app.command("report")(report_run)
-app.command("measure")(measure_model)
-app.command("sites")(list_sites)
-app.command("speed")(predict_model_speed)
-app.command("sparsify")(sparsify_model)
-app.command("prune")(prune_model)
-app.command("datasets")(list_datasets)
+app.command("fit", short_help="Fit scaling laws to a table.")(fit_table)
+app.command("report", short_help="Write a report again.")(report_run)
+app.command("datasets", short_help="List the named datasets.")(list_datasets)
 
 _INTERRUPTED = 130  # typer's exit status after Ctrl-C
 

@@ -22,6 +22,7 @@ from actratio.studies.runner import FinishedRun, Runner
 study_app = typer.Typer(
     help="Run a study: compute, fit, report. A study that was stopped resumes when the same command runs again.",
     no_args_is_help=True,
+    rich_markup_mode=None,
     invoke_without_command=True,
 )
 
