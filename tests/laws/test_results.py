@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from actratio import fit
-from actratio.laws.estimate import Estimate
+from actratio.statistics.estimate import Estimate
 
 from .conftest import FitPlanted, PlantObservations
 

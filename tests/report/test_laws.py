@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from actratio import Laws, fit
-from actratio.laws.estimate import Estimate
+from actratio.statistics.estimate import Estimate
 from actratio.laws.law import LAWS
 from actratio.laws.observations import DatasetLaws
 from actratio.report.laws import law_sentences, laws_table

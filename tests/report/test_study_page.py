@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from actratio.files import read_table, write_table
-from actratio.laws.estimate import Estimate
+from actratio.statistics.estimate import Estimate
 from actratio.report.chart import Chart, Series
 from actratio.report.findings import Findings
 from actratio.report.page import write_page

@@ -192,14 +192,16 @@ def test_json_is_one_object_of_the_common_schema(
     study, options, _ = small
     assert run_command("study", study.name, *options, "--out", tmp_path / "run", "--json") == 0
     said = json.loads(capsys.readouterr().out)
-    assert {"settings", "rows", "path", "verdicts"} <= set(said)
+    assert {"settings", "rows", "path", "verdicts", "sentences"} <= set(said)
     assert said["settings"] == json.loads(json.dumps(study.settings()))
     assert said["path"] == str(tmp_path / "run")
     frame = pd.read_parquet(tmp_path / "run" / "results.parquet")
     assert [list(row) for row in said["rows"][:1]] == [list(frame.columns)]
     assert len(said["rows"]) == len(frame)
-    assert said["verdicts"]
-    assert all(isinstance(verdict, str) for verdict in said["verdicts"])
+    assert said["sentences"]
+    assert all(isinstance(sentence, str) for sentence in said["sentences"])
+    for verdict in said["verdicts"]:
+        assert set(verdict) == {"claim", "verdict", "figure", "estimate", "interval", "rule", "confirmatory"}
     assert run_command("report", tmp_path / "run", "--json") == 0
     assert json.loads(capsys.readouterr().out) == said
 
@@ -214,8 +216,9 @@ def test_a_quick_run_says_no_more_than_that_it_is_one(
     assert run_command("study", study.name, *options, "--out", tmp_path / "run", "--quick", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert said["settings"]["quick"] is True
-    assert len(said["verdicts"]) == 1
-    assert "quick run" in said["verdicts"][0]
+    assert said["verdicts"] == []
+    assert len(said["sentences"]) == 1
+    assert "quick run" in said["sentences"][0]
     full = FinishedRun.read(finished(study, tmp_path / "full").folder.path).findings
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "quick run" in page

@@ -24,7 +24,7 @@ def test_study_transformer_measures_a_pretrained_encoder(
     assert run_command("study", "transformer", "--models", minilm, "--out", tmp_path / "run", "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     assert len(printed["rows"]) == 6 * 4  # layers, prompts
-    assert "the article's description" in printed["verdicts"][0]
+    assert "the article's description" in printed["sentences"][0]
     table = pd.read_csv(tmp_path / "run" / "gpt.csv")
     assert tuple(table.columns) == GPT_COLUMNS
     assert (tmp_path / "run" / "report.html").is_file()

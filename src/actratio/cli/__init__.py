@@ -14,6 +14,7 @@ from rich.markup import escape
 from actratio import __version__
 from actratio.cli.models import list_sites, measure_model
 from actratio.cli.pruning import prune_model
+from actratio.cli.rules import show_rules
 from actratio.cli.speed import predict_model_speed
 from actratio.cli.study import study_app
 from actratio.cli.tables import fit_table, list_datasets, report_run
@@ -36,6 +37,7 @@ app.command("speed", short_help="Predict whether skipping inactive neurons is fa
 app.command("sparsify", short_help="Choose and check thresholds for a model.")(sparsify_model)
 app.command("prune", short_help="Remove the neurons that never fire.")(prune_model)
 app.add_typer(study_app, name="study")
+app.command("rules", short_help="Simulate how often a study's verdict rules are right.")(show_rules)
 app.command("fit", short_help="Fit scaling laws to a table.")(fit_table)
 app.command("report", short_help="Write a report again.")(report_run)
 app.command("datasets", short_help="List the named datasets.")(list_datasets)

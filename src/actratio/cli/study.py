@@ -91,7 +91,8 @@ def show_run(path: Path, published: Any, *, csv: bool, every_row: bool, as_json:
                 "rows": records(run.frame),
                 "path": str(path),
                 **findings.data,
-                "verdicts": findings.sentences,
+                "verdicts": [verdict.to_dict() for verdict in findings.verdicts],
+                "sentences": findings.sentences,
             }
         )
         return

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from actratio.laws.estimate import Estimate, finite_or_none
+from actratio.statistics.estimate import Estimate, finite_or_none
 from actratio.laws.law import Array, Law
 
 MIN_ARCHITECTURES = 3

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from actratio.laws.estimate import Estimate
+from actratio.statistics.estimate import Estimate
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
 """Okabe and Ito's palette for colour-blind readers, without yellow and black, which are hard to see on a white or dark page."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from actratio.report.chart import Chart, HeatMap
+from actratio.statistics.verdict import Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +39,7 @@ class Findings:
         title: heading of the page.
         lead: one paragraph on what was measured and how.
         sentences: results, most important first.
+        verdicts: what the results say about each claim.
         tables, charts: numbers behind the sentences.
         details: names and values for the end of the page, such as versions and data fingerprints.
         data: what ``--json`` adds to the settings, rows and sentences, such as fitted laws.
@@ -46,8 +49,28 @@ class Findings:
     title: str
     lead: str
     sentences: list[str] = field(default_factory=list)
+    verdicts: Sequence[Verdict] = ()
     tables: list[Table] = field(default_factory=list)
     charts: Sequence[Chart | HeatMap] = ()
     details: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     exports: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+
+def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
+    """Return the verdicts as a table, the confirmatory ones first."""
+    ordered = sorted(verdicts, key=lambda verdict: not verdict.confirmatory)
+    return Table(
+        "Verdicts",
+        ["claim", "verdict", "figure", "estimate"],
+        [
+            [
+                verdict.claim + ("" if verdict.confirmatory else " (exploratory)"),
+                verdict.verdict,
+                verdict.figure,
+                "" if math.isnan(verdict.estimate.value) else verdict.estimate.format("{:.3g}"),
+            ]
+            for verdict in ordered
+        ],
+        "Parentheses: 95% intervals. The rules were written down before the run, except for verdicts that are marked as exploratory.",
+    )

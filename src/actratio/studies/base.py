@@ -17,6 +17,7 @@ from torch import Tensor
 
 from actratio.errors import FitError
 from actratio.report.findings import Findings
+from actratio.statistics.rules import Rule
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,6 +117,11 @@ class Study(ABC):
             FitError: the file does not exist or has other columns, or the study has nothing to compare with.
         """
         raise FitError(f"{path} was given, but this study has no published measurements; omit --published")
+
+    @staticmethod
+    def rules() -> tuple[Rule, ...]:
+        """Return the rules of the study's verdicts, for ``actratio rules``, which simulates them."""
+        return ()
 
     @staticmethod
     @abstractmethod

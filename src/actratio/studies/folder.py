@@ -7,6 +7,7 @@
       results.parquet                 the tidy table of all finished units, rewritten after each
       neurons/UNIT.safetensors        the arrays of a finished unit
       checkpoints/UNIT.safetensors    the state of a unit that is still running
+      seconds.json                    how long each unit took
       .lock                           held by the process that works in the folder
 
 The table is made from the units' files alone, so it is the same whether or not the study was interrupted.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +37,7 @@ _SETTINGS = "settings.json"
 _TABLE = "results.parquet"
 _UNITS = "neurons"
 _LOCK = ".lock"
+_SECONDS = "seconds.json"
 _CREATION_SECONDS = 10.0  # to wait for another process that creates the folder
 _LONGEST_NAME = 120
 _DECISIVE = ("actratio", "commit", "torch", "processor", "threads", "cuda")
@@ -106,6 +109,17 @@ class RunFolder:
         with lock:
             remove_leftovers(self.path)
             yield
+
+    @contextmanager
+    def timing(self, unit: str) -> Iterator[None]:
+        """Add the time that the block takes to the unit's in ``seconds.json``; a process that is killed adds nothing."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = unit_seconds(self.path)
+            seconds[unit] = round(seconds.get(unit, 0.0) + time.monotonic() - start, 1)
+            write_json(self.path / _SECONDS, seconds)
 
     def note_change(self) -> None:
         """Record the present versions and machine if they differ from those that began the study."""
@@ -192,6 +206,13 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return settings, provenance
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} is damaged ({error}); remove the folder and run the study again") from None
+
+
+def unit_seconds(folder: Path) -> dict[str, float]:
+    """Return how long the units of the study in ``folder`` took, in seconds, by name."""
+    file = folder / _SECONDS
+    seconds: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return seconds
 
 
 def unfinished_units(folder: Path) -> tuple[int, int]:

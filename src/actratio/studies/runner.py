@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actratio.errors import RunError, plural
 from actratio.files import read_table, write_csv, write_table
-from actratio.report.findings import Findings
+from actratio.report.findings import Findings, verdicts_table
 from actratio.report.page import write_report
 from actratio.studies.base import Arrays, Study, Unit
 from actratio.studies.folder import RunFolder, read_settings, table_path, unfinished_units
@@ -70,7 +70,8 @@ class Runner:
                     progress(unit.name, unit.cost)
                     continue
                 self.folder.note_change()
-                arrays = self.study.run(unit, _FolderCheckpoint(self.folder, unit, progress))
+                with self.folder.timing(unit.name):
+                    arrays = self.study.run(unit, _FolderCheckpoint(self.folder, unit, progress))
                 self.folder.save_unit(unit.name, arrays)
                 self._write_table(frames)
             # Again, because the process may have been killed between a unit and its table.
@@ -164,7 +165,9 @@ class FinishedRun:
             incomplete = f"Incomplete: {units - unfinished} of {plural(units, study.unit_noun)} finished."
             findings = replace(findings, sentences=[incomplete, *findings.sentences])
         if settings.get("quick"):
-            findings = replace(findings, sentences=[_QUICK_RUN], data={})  # no conclusion, in any form
+            findings = replace(findings, sentences=[_QUICK_RUN], verdicts=(), data={})  # no conclusion, in any form
+        if findings.verdicts:
+            findings = replace(findings, tables=[verdicts_table(findings.verdicts), *findings.tables])
         return cls(path, settings, frame, findings)
 
     def write_report(self) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from actratio.errors import FitError
-from actratio.laws.estimate import Estimate
+from actratio.statistics.estimate import Estimate
 from actratio.laws.observations import fit_observations, prepare_observations, to_article
 from actratio.report.findings import Findings, Table
 from actratio.report.laws import law_sentences, laws_table

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actratio.laws.estimate import Estimate, mean_interval
+from actratio.statistics.estimate import Estimate, mean_interval
 from actratio.laws.observations import DatasetLaws, at_epoch
 from actratio.laws.results import Laws
 from actratio.report.chart import Chart, Series

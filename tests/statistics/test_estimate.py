@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from actratio.laws.estimate import Estimate, bootstrap_interval, mean_interval
+from actratio.statistics.estimate import Estimate, bootstrap_interval, mean_interval
 
 
 def test_estimate_as_text() -> None:

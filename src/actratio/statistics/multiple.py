@@ -1,0 +1,39 @@
+"""Tests of several claims at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from actratio.statistics.estimate import LEVEL, Estimate, mean_interval
+
+
+def p_value(values: Sequence[float], null: float) -> float:
+    """Return the two-sided p-value of Student's t test that the mean of the values is ``null``; NaN for one value."""
+    from scipy.stats import ttest_1samp
+
+    if len(values) < 2:
+        return math.nan
+    if np.ptp(values) == 0:
+        return 1.0 if values[0] == null else 0.0
+    return float(ttest_1samp(values, null).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values adjusted by Holm's step-down method, in the order given.
+
+    Source: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6 (1979).
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+
+
+def bonferroni_interval(values: Sequence[float], comparisons: int, level: float = LEVEL) -> Estimate:
+    """Return the mean with an interval that holds together with ``comparisons − 1`` others at the given level."""
+    return mean_interval(values, 1 - (1 - level) / comparisons)
