@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from actratio import Laws, fit
-from actratio.statistics.estimate import Estimate
 from actratio.laws.law import LAWS
 from actratio.laws.observations import DatasetLaws
 from actratio.report.laws import law_sentences, laws_table
+from actratio.statistics.estimate import Estimate
 
 WIDTHS = np.array([32.0, 64, 128, 256, 512, 1024])
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from actratio.files import read_table, write_table
-from actratio.statistics.estimate import Estimate
 from actratio.report.chart import Chart, Series
 from actratio.report.findings import Findings
 from actratio.report.page import write_page
 from actratio.report.static import save_charts
+from actratio.statistics.estimate import Estimate
 from actratio.studies import MlpStudy
 from actratio.studies.runner import FinishedRun, Runner
 from actratio.training import ARTICLE_HIDDEN

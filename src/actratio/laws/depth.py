@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actratio.laws.cells import Cells
-from actratio.statistics.estimate import Estimate, bootstrap_interval
 from actratio.laws.law import Array
+from actratio.statistics.estimate import Estimate, bootstrap_interval
 
 _MIN_SHARE = 0.95  # of resamples that must separate depth from width; fewer would be a biased selection
 

@@ -18,10 +18,10 @@ from numpy.typing import ArrayLike
 from actratio.errors import FitError
 from actratio.laws.cells import Cells, Runs
 from actratio.laws.depth import depth_effect
-from actratio.statistics.estimate import LEVEL, bootstrap_interval
 from actratio.laws.law import LAWS, Law
 from actratio.laws.least_squares import aicc, fit_cells, left_out_error
 from actratio.laws.results import MIN_ARCHITECTURES, LawFit, Laws
+from actratio.statistics.estimate import LEVEL, bootstrap_interval
 
 RESAMPLES = 1000
 """Default number of bootstrap resamples."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from actratio.statistics.estimate import Estimate, finite_or_none
 from actratio.laws.law import Array, Law
+from actratio.statistics.estimate import Estimate, finite_or_none
 
 MIN_ARCHITECTURES = 3
 """Smallest number of architectures whose spread gives intervals and a verdict."""

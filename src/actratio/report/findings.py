@@ -39,22 +39,22 @@ class Findings:
         title: heading of the page.
         lead: one paragraph on what was measured and how.
         sentences: results, most important first.
-        verdicts: what the results say about each claim.
         tables, charts: numbers behind the sentences.
         details: names and values for the end of the page, such as versions and data fingerprints.
         data: what ``--json`` adds to the settings, rows and sentences, such as fitted laws.
         exports: tables for other programs, by the name of the CSV file that they are written to.
+        verdicts: what the results say about each claim.
     """
 
     title: str
     lead: str
     sentences: list[str] = field(default_factory=list)
-    verdicts: Sequence[Verdict] = ()
     tables: list[Table] = field(default_factory=list)
     charts: Sequence[Chart | HeatMap] = ()
     details: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     exports: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    verdicts: Sequence[Verdict] = ()
 
 
 def verdicts_table(verdicts: Sequence[Verdict]) -> Table:

@@ -10,9 +10,9 @@ import torch
 
 from actratio.counting.co_activation import WINDOWS
 from actratio.counting.measurement import Measurement, Row
-from actratio.statistics.estimate import Estimate
 from actratio.report.chart import Chart, HeatMap, Series
 from actratio.report.rows import pooled_first_ratio, pooled_ratio, rows_by_layer, select_rows, tensor_criteria
+from actratio.statistics.estimate import Estimate
 
 Item = TypeVar("Item")
 

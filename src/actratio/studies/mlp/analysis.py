@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from actratio.errors import FitError
-from actratio.statistics.estimate import Estimate
 from actratio.laws.observations import fit_observations, prepare_observations, to_article
 from actratio.report.findings import Findings, Table
 from actratio.report.laws import law_sentences, laws_table
+from actratio.statistics.estimate import Estimate
 from actratio.studies.mlp.figures import mlp_charts, width_table
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actratio.statistics.estimate import Estimate, mean_interval
 from actratio.laws.observations import DatasetLaws, at_epoch
 from actratio.laws.results import Laws
 from actratio.report.chart import Chart, Series
+from actratio.statistics.estimate import Estimate, mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd

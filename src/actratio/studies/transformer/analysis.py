@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actratio.statistics.estimate import mean_interval
 from actratio.report.chart import Chart, Series
 from actratio.report.findings import Findings, Table
+from actratio.statistics.estimate import mean_interval
 from actratio.studies.transformer.profiles import Profile, article_table, depth_profiles
 
 if TYPE_CHECKING:
