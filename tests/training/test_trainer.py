@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from actratio.data import Dataset
-from actratio.training import Architecture, stacked
-from actratio.training.trainer import Trainer, batch_order
+from actratio.training import Architecture, Recipe, stacked
+from actratio.training.batches import batch_order
+from actratio.training.trainer import Trainer
 
 
 def make_data(train: int = 150, val: int = 37, features: int = 12, classes: int = 4) -> Dataset:
@@ -66,7 +67,7 @@ def test_stacked_training_matches_separate_models_in_every_epoch(spec: str, bias
     data = make_data()
     architecture = Architecture.parse(spec, inputs=12, outputs=4)
     seeds = (0, 3, 4)
-    trainer = Trainer(architecture, data, seeds, bias=bias, batch_size=32)
+    trainer = Trainer(architecture, data, seeds, Recipe(bias=bias, batch_size=32))
     plain_trainers = [PlainTrainer(architecture, seed, bias=bias) for seed in seeds]
     for epoch in range(1, 4):
         result = trainer.epoch()
@@ -85,7 +86,7 @@ def test_stacked_training_matches_separate_models_in_every_epoch(spec: str, bias
 def test_weights_match_autograd_in_every_step() -> None:
     data = make_data(train=32)  # one batch, so an epoch is one step
     architecture = Architecture(12, (16, 8), 4)
-    trainer = Trainer(architecture, data, (1, 2), bias=True, batch_size=32)
+    trainer = Trainer(architecture, data, (1, 2), Recipe(bias=True, batch_size=32))
     plain_trainers = [PlainTrainer(architecture, seed, bias=True) for seed in (1, 2)]
     for epoch in range(1, 31):
         trainer.epoch()
@@ -97,21 +98,21 @@ def test_weights_match_autograd_in_every_step() -> None:
                     trainer.model.weights[layer][index], linear.weight.detach(), rtol=1e-4, atol=1e-6
                 )
                 torch.testing.assert_close(
-                    trainer.model.biases[layer][index], linear.bias.detach(), rtol=1e-4, atol=1e-6
+                    trainer.model.biases[layer][index, :, 0], linear.bias.detach(), rtol=1e-4, atol=1e-6
                 )
 
 
 def test_restored_trainer_continues_bit_for_bit() -> None:
     data, architecture = make_data(), Architecture(12, (16, 8), 4)
-    trainer = Trainer(architecture, data, (0, 1), bias=True, batch_size=32)
+    trainer = Trainer(architecture, data, (0, 1), Recipe(bias=True, batch_size=32))
     for _ in range(2):
         trainer.epoch()
     state = {name: tensor.clone() for name, tensor in trainer.state().items()}
-    resumed = Trainer(architecture, data, (0, 1), bias=True, batch_size=32)
+    resumed = Trainer(architecture, data, (0, 1), Recipe(bias=True, batch_size=32))
     resumed.restore(state)
     assert (resumed.epochs_done, resumed.steps_done) == (2, 10)
     assert torch.equal(resumed.epoch().loss, trainer.epoch().loss)
-    assert torch.equal(resumed.model.parameter, trainer.model.parameter)
+    assert all(map(torch.equal, resumed.model.parameters, trainer.model.parameters))
 
 
 def test_one_seed_alone_matches_the_same_seed_in_a_stack() -> None:
@@ -136,9 +137,9 @@ def test_stacked_matmul_with_an_uneven_number_of_seeds(monkeypatch: pytest.Monke
 def test_results_do_not_depend_on_the_chunk_of_steps(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The epoch has several full chunks, a smaller one, and a smaller last batch."""
     data, architecture = make_data(), Architecture(12, (16, 8), 4)
-    expected = Trainer(architecture, data, range(2), batch_size=16).epoch()
+    expected = Trainer(architecture, data, range(2), Recipe(batch_size=16)).epoch()
     monkeypatch.setattr("actratio.training.trainer._CHUNK", chunk)
-    result = Trainer(architecture, data, range(2), batch_size=16).epoch()
+    result = Trainer(architecture, data, range(2), Recipe(batch_size=16)).epoch()
     for counts, expected_counts in zip(result.counts, expected.counts, strict=True):
         assert counts.tokens == expected_counts.tokens == 150
         assert torch.equal(counts.active, expected_counts.active)

@@ -1,9 +1,9 @@
-"""Train one MLP with many seeds at once: the weights of each layer are stacked along a leading axis."""
+"""One MLP with many seeds at once: the weights of each layer are stacked along a leading axis."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,34 @@ def stacked_matmul(left: Tensor, right: Tensor, out: Tensor) -> None:
         torch.mm(left[seed], right[seed], out=out[seed])
 
 
+class _StackedProduct(torch.autograd.Function):
+    """``weight[s] @ below[s]``, whose gradient with respect to the weight is written into a given buffer.
+
+    Fresh memory for the gradients of every step would cost more time than small products do.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, below: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, below)
+        ctx.gradient = gradient
+        out = below.new_empty(weight.shape[0], weight.shape[1], below.shape[2])
+        stacked_matmul(weight, below, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        weight, below = ctx.saved_tensors
+        below_gradient = None
+        if ctx.needs_input_grad[0]:
+            stacked_matmul(error, below.transpose(1, 2), ctx.gradient)
+        if ctx.needs_input_grad[1]:
+            below_gradient = torch.empty_like(below)
+            stacked_matmul(weight.transpose(1, 2), error, below_gradient)
+        return (ctx.gradient if ctx.needs_input_grad[0] else None), below_gradient, None
+
+
 class StackedMLP:
-    """Linear layers with ReLU between them, for ``len(seeds)`` seeds at once.
+    """Linear layers with an activation between them, for ``len(seeds)`` seeds at once.
 
     Seed ``s`` starts with the same weights as ``torch.manual_seed(s); nn.Sequential(nn.Linear(…), nn.ReLU(), …)``.
 
@@ -47,101 +73,76 @@ class StackedMLP:
     Args:
         architecture: the layer widths.
         seeds: one seed per model.
+        activation: function of the hidden layers.
         bias: whether the layers have biases.
+        centred: subtract from each hidden pre-activation its mean over the batch.
         device: where the parameters are stored.
 
     Attributes:
-        parameter: all parameters in one flat tensor: weights, then biases. ``backward`` writes its ``grad``.
-        weights: one tensor per layer, shape (seeds, out, in), a view of ``parameter``.
-        biases: one tensor per layer, shape (seeds, out), a view of ``parameter``; empty without biases.
+        weights: one parameter per layer, shape (seeds, out, in).
+        biases: one parameter per layer, shape (seeds, out, 1); empty without biases.
     """
 
-    def __init__(self, architecture: Architecture, seeds: Sequence[int], *, bias: bool, device: torch.device) -> None:
-        self.architecture = architecture
-        self.seeds = tuple(seeds)
-        stack = len(self.seeds)
-        weights = [(stack, out, into) for out, into in architecture.shapes]
-        biases = [(stack, out) for out, _ in architecture.shapes if bias]
-        flat = torch.empty(sum(map(math.prod, [*weights, *biases])), device=device)
-        self.parameter = nn.Parameter(flat, requires_grad=False)
-        self.parameter.grad = torch.zeros_like(flat)
-        self.weights, self.biases = _views(flat, weights, biases)
-        self._weight_gradients, self._bias_gradients = _views(self.parameter.grad, weights, biases)
-        for index, seed in enumerate(self.seeds):
-            for layer, linear in enumerate(_torch_layers(architecture, seed, bias)):
-                self.weights[layer][index].copy_(linear.weight.detach())
-                if bias:
-                    self.biases[layer][index].copy_(linear.bias.detach())
+    def __init__(
+        self,
+        architecture: Architecture,
+        seeds: Sequence[int],
+        *,
+        activation: Callable[[Tensor], Tensor] = torch.relu,
+        bias: bool = False,
+        centred: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.architecture, self.seeds = architecture, tuple(seeds)
+        self.activation, self.centred = activation, centred
+        layers = [_torch_layers(architecture, seed, bias) for seed in self.seeds]
+        self.weights = [
+            nn.Parameter(torch.stack([linear.weight.detach() for linear in linears]).to(device))
+            for linears in zip(*layers, strict=True)
+        ]
+        self.biases = [
+            nn.Parameter(torch.stack([linear.bias.detach() for linear in linears]).unsqueeze(2).to(device))
+            for linears in zip(*layers, strict=True)
+            if bias
+        ]
+        self._gradients = [torch.zeros_like(weight, requires_grad=False) for weight in self.weights]
 
-    def forward(self, inputs: Tensor, outputs: Sequence[Tensor]) -> None:
-        """Compute the output of each layer: after the ReLU for hidden layers, and the logits for the last layer.
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The weights, then the biases."""
+        return [*self.weights, *self.biases]
 
-        Args:
-            inputs: shape (seeds, batch, features).
-            outputs: one tensor per layer, shape (seeds, width, batch), written in place.
-        """
-        below = inputs.transpose(1, 2)
-        for layer, (weight, output) in enumerate(zip(self.weights, outputs, strict=True)):
-            stacked_matmul(weight, below, output)
-            if self.biases:
-                output.add_(self.biases[layer].unsqueeze(2))
-            if layer < len(self.weights) - 1:
-                output.relu_()
-            below = output
-
-    def backward(self, inputs: Tensor, outputs: Sequence[Tensor], errors: Sequence[Tensor]) -> None:
-        """Compute the gradients of the parameters, and write them to ``parameter.grad``.
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        """Return the output of each layer: after the activation for hidden layers, and the logits for the last layer.
 
         Args:
-            inputs: shape (seeds, batch, features), as passed to ``forward``.
-            outputs: the tensors that ``forward`` wrote.
-            errors: one tensor per layer, with the shapes of ``outputs``. The last one must hold the gradient of the
-                loss with respect to the logits; the others are overwritten.
-        """
-        for layer in reversed(range(len(self.weights))):
-            error = errors[layer]
-            if self.biases:
-                torch.sum(error, 2, out=self._bias_gradients[layer])
-            below = outputs[layer - 1].transpose(1, 2) if layer else inputs
-            stacked_matmul(error, below, self._weight_gradients[layer])
-            if layer:
-                stacked_matmul(self.weights[layer].transpose(1, 2), error, errors[layer - 1])
-                # The gradient of ReLU is 1 where its output is positive, and 0 elsewhere.
-                torch.ops.aten.threshold_backward.grad_input(
-                    errors[layer - 1], outputs[layer - 1], 0, grad_input=errors[layer - 1]
-                )
-
-    def forward_shared(self, examples: Tensor) -> list[Tensor]:
-        """Return the output of each layer if all seeds get the same examples.
-
-        Args:
-            examples: shape (examples, features).
+            inputs: shape (seeds, batch, features), or (batch, features) if all seeds get the same examples.
 
         Returns:
-            One tensor per layer, shape (seeds, width, examples).
+            One tensor per layer, shape (seeds, width, batch).
         """
-        stack, width, features = self.weights[0].shape
-        # One product computes the first layer of all seeds: (seeds·width, features) @ (features, examples).
-        first = self.weights[0].reshape(stack * width, features) @ examples.T
-        outputs = [first.view(stack, width, -1)]
-        for layer, weight in enumerate(self.weights):
-            if layer:
-                outputs.append(torch.bmm(weight, outputs[-1]))
+        last = len(self.weights) - 1
+        outputs: list[Tensor] = []
+        for layer in range(len(self.weights)):
+            output = self._product(layer, outputs[-1] if layer else inputs)
             if self.biases:
-                outputs[-1].add_(self.biases[layer].unsqueeze(2))
-            if layer < len(self.weights) - 1:
-                outputs[-1].relu_()
+                output = output + self.biases[layer]
+            if layer < last:
+                if self.centred:
+                    output = output - output.mean(2, keepdim=True)
+                output = self.activation(output)
+            outputs.append(output)
         return outputs
 
-
-def _views(
-    flat: Tensor, weights: Sequence[tuple[int, ...]], biases: Sequence[tuple[int, ...]]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Split ``flat`` into views with the shapes of the weights, then of the biases."""
-    shapes = [*weights, *biases]
-    parts = torch.split(flat, [math.prod(shape) for shape in shapes])
-    views = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
-    return views[: len(weights)], views[len(weights) :]
+    def _product(self, layer: int, below: Tensor) -> Tensor:
+        weight = self.weights[layer]
+        if layer == 0 and below.dim() == 2:
+            # One product computes the first layer of all seeds: (seeds·width, features) @ (features, examples).
+            stack, width, features = weight.shape
+            return (weight.reshape(stack * width, features) @ below.T).view(stack, width, -1)
+        below = below.transpose(1, 2) if layer == 0 else below
+        product: Tensor = _StackedProduct.apply(weight, below, self._gradients[layer])  # type: ignore[no-untyped-call]
+        return product
 
 
 def _torch_layers(architecture: Architecture, seed: int, bias: bool) -> list[nn.Linear]:

@@ -1,9 +1,8 @@
 """Train a stack of seeds, and count active neurons in the same loop.
 
-Each step gathers one batch per seed, computes the outputs, the gradient of the cross-entropy with respect to the logits
-and the gradients of the parameters, updates the parameters with Adam, and counts active neurons. All of this writes to
-preallocated buffers. The loss, the accuracy, the counts of the logits and the sums of the hidden counts over the batch
-are computed only once in ``_CHUNK`` steps, so the cost of a step is mostly its matrix products and Adam.
+A step gathers one batch per seed, computes the loss and its gradients with autograd, updates the parameters with a fused
+optimiser, and counts active neurons. The loss, the accuracy, the counts of the logits and the sums of the hidden counts over
+the batch are computed only once in ``_CHUNK`` steps, so the cost of a step is mostly its matrix products and the optimiser.
 """
 
 from __future__ import annotations
@@ -11,22 +10,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from actratio.counting.counts import SiteCounts
 from actratio.data import Dataset
-from actratio.training import Architecture, StackedMLP
+from actratio.errors import ActratioError
+from actratio.training.architecture import Architecture
+from actratio.training.batches import Batches, EpochBatches
+from actratio.training.recipe import ACTIVATIONS, Recipe
+from actratio.training.stacked import StackedMLP
 
 _CHUNK = 256  # steps whose logits are kept; far below 2²⁴, where counts in float32 stop being exact
-_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 _EVAL_BATCH = 500  # examples in a forward pass of the evaluation; small enough that activations stay in the cache
+_MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """Counts, loss and accuracy of one pass over a split, for all seeds.
+    """Counts, loss and accuracy of one pass over some examples, for all seeds.
 
     Attributes:
         counts: one per layer, the hidden layers first and the logits last; each holds all seeds.
@@ -39,20 +42,12 @@ class SplitResult:
     accuracy: Tensor
 
 
-def batch_order(seed: int, epoch: int, examples: int) -> np.ndarray:
-    """Return the order in which ``seed`` sees the examples in ``epoch``, a permutation of ``range(examples)``.
-
-    The order depends only on the arguments, so a resumed run sees the same batches as an uninterrupted one.
-    """
-    return np.random.default_rng((seed, epoch)).permutation(examples)
-
-
 class Trainer:
-    """Train all seeds of an architecture on a data set, with the default settings of Adam.
+    """Train all seeds of an architecture at once.
 
-    >>> trainer = Trainer(architecture, data, seeds=range(5))        # doctest: +SKIP
-    >>> before = trainer.evaluate("val")                             # doctest: +SKIP
-    >>> during, after = trainer.epoch(), trainer.evaluate("val")     # doctest: +SKIP
+    >>> trainer = Trainer(architecture, data, range(5), Recipe(activation="gelu"))        # doctest: +SKIP
+    >>> before = trainer.evaluate("val")                                                  # doctest: +SKIP
+    >>> during, after = trainer.epoch(), trainer.evaluate("val")                          # doctest: +SKIP
 
     The result of a seed does not depend on the other seeds, except for float32 rounding (about 1e-6 relative per step):
     the order in which a matrix product sums can change with the number of seeds. The same call gives bit-identical
@@ -60,11 +55,16 @@ class Trainer:
 
     Args:
         architecture: the layer widths.
-        data: the data set; its features and classes must match the architecture.
+        data: the data set; its features and classes must match the architecture. Its training split gives the batches unless
+            ``batches`` is given.
         seeds: one seed per model. A seed decides the initial weights and the order of the examples.
-        bias: whether the layers have biases.
-        batch_size: examples in a batch; the last batch of an epoch may be smaller.
+        recipe: how to train.
+        batches: where the batches come from, for examples that never end; ``epoch`` is then not available.
         device: where to train.
+
+    Attributes:
+        model: the networks.
+        steps_done: steps so far.
     """
 
     def __init__(
@@ -72,163 +72,184 @@ class Trainer:
         architecture: Architecture,
         data: Dataset,
         seeds: Sequence[int],
+        recipe: Recipe | None = None,
         *,
-        bias: bool = False,
-        batch_size: int = 64,
+        batches: Batches | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
+        self.recipe = recipe = recipe or Recipe()
         self.device = torch.device(device)
-        self.batch_size = batch_size
-        self.epochs_done = 0
         self.steps_done = 0
-        self.model = StackedMLP(architecture, seeds, bias=bias, device=self.device)
-        self._optimizer = torch.optim.Adam([self.model.parameter], fused=True)
-        self._examples = {
-            "train": torch.from_numpy(data.x_train).to(self.device),
-            "val": torch.from_numpy(data.x_val).to(self.device),
+        self.model = StackedMLP(
+            architecture,
+            seeds,
+            activation=ACTIVATIONS[recipe.activation],
+            bias=recipe.bias,
+            centred=recipe.centred,
+            device=self.device,
+        )
+        self._splits = {
+            "train": (torch.from_numpy(data.x_train).to(self.device), torch.from_numpy(data.y_train).to(self.device)),
+            "val": (torch.from_numpy(data.x_val).to(self.device), torch.from_numpy(data.y_val).to(self.device)),
         }
-        self._labels = {
-            "train": torch.from_numpy(data.y_train).to(self.device),
-            "val": torch.from_numpy(data.y_val).to(self.device),
-        }
-        self._buffers: dict[int, _Buffers] = {}
+        self._epochs = EpochBatches(*self._splits["train"], self.model.seeds, recipe.batch_size)
+        self._endless = batches is not None
+        self._batches: Batches = self._epochs if batches is None else batches
+        self._trained, self._optimizer = self._prepare(architecture)
+
+    def _prepare(self, architecture: Architecture) -> tuple[list[torch.nn.Parameter], torch.optim.Optimizer]:
+        """Scale the initial weights, and return the trained parameters and their optimiser."""
+        recipe, model = self.recipe, self.model
+        frozen = {layer % len(model.weights) for layer in recipe.frozen}
+        groups = []
+        for layer, scale in enumerate(recipe.layer_scales(architecture)):
+            trained = layer not in frozen
+            with torch.no_grad():
+                model.weights[layer].mul_(scale.init * recipe.init_scale)
+            model.weights[layer].requires_grad_(trained)
+            lr, decay = recipe.lr * scale.lr, recipe.weight_decay / scale.lr
+            groups.append({"params": [model.weights[layer]], "lr": lr, "weight_decay": decay, "trained": trained})
+            if recipe.bias:
+                with torch.no_grad():
+                    model.biases[layer].mul_(scale.bias_init)
+                model.biases[layer].requires_grad_(trained)
+                groups.append(
+                    {"params": [model.biases[layer]], "lr": recipe.lr, "weight_decay": 0.0, "trained": trained}
+                )
+        groups = [group for group in groups if group.pop("trained")]
+        if not groups:
+            raise ActratioError("all layers are frozen, so that nothing can be trained; leave at least one layer out")
+        merged: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for group in groups:  # one fused update for all layers with the same rate
+            merged.setdefault((group["lr"], group["weight_decay"]), []).extend(group["params"])  # type: ignore[arg-type]
+        settings = [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in merged.items()]
+        parameters = [parameter for params in merged.values() for parameter in params]
+        if recipe.optimizer == "adam":
+            return parameters, torch.optim.AdamW(settings, fused=True)
+        return parameters, torch.optim.SGD(settings, lr=recipe.lr, momentum=_MOMENTUM, fused=True)
+
+    @property
+    def epochs_done(self) -> int:
+        """Whole epochs so far."""
+        return self.steps_done // self._epochs.steps
 
     def epoch(self) -> SplitResult:
-        """Train on every example once, and return the counts, the loss and the accuracy over the training batches.
+        """Train to the end of the epoch, and return the counts, the loss and the accuracy over its training batches.
 
         They come from the forward pass of each step, as in the article.
         """
-        examples, labels = self._examples["train"], self._labels["train"]
-        seeds = self.model.seeds
-        self.epochs_done += 1
-        order = torch.from_numpy(np.stack([batch_order(seed, self.epochs_done, len(labels)) for seed in seeds])).to(
-            self.device
-        )
-        total = _Totals(len(seeds), self.device)
-        in_full_batches = len(labels) // self.batch_size * self.batch_size
-        for part in (order[:, :in_full_batches], order[:, in_full_batches:]):  # the last batch may be smaller
-            size = min(self.batch_size, part.shape[1])
-            if not size:
-                continue
-            # Shape (steps, seeds, batch), contiguous, so that the batches of a step are adjacent in memory.
-            batches = part.reshape(len(seeds), -1, size).transpose(0, 1).contiguous()
-            buffers = self._buffers_for(size, min(_CHUNK, len(batches)))
-            for chunk in torch.split(batches, _CHUNK):
-                targets = labels[chunk]
-                for slot in range(len(chunk)):
-                    self._step(buffers, examples, chunk[slot], targets[slot], slot)
-                buffers.drain(total, targets)
-        self.steps_done += -(-len(labels) // self.batch_size)
-        return total.result()
+        if self._endless:
+            raise ActratioError("the batches never end, so that there is no epoch; call train with a number of steps")
+        return self.train(self._epochs.steps - self.steps_done % self._epochs.steps)
 
-    def _step(self, buffers: _Buffers, examples: Tensor, batch: Tensor, targets: Tensor, slot: int) -> None:
-        outputs = [*buffers.hidden, buffers.logits[slot]]
-        torch.index_select(examples, 0, batch.view(-1), out=buffers.inputs.view(batch.numel(), -1))
-        self.model.forward(buffers.inputs, outputs)
-        # Gradient of the mean cross-entropy with respect to the logits: (softmax − one-hot) / batch.
-        error = torch.softmax(outputs[-1], 1, out=buffers.errors[-1])
-        error.scatter_add_(1, targets.unsqueeze(1), buffers.minus_one)
-        error.div_(batch.shape[1])
-        self.model.backward(buffers.inputs, outputs, buffers.errors)
-        self._optimizer.step()
-        buffers.count()
+    def train(self, steps: int) -> SplitResult:
+        """Train for ``steps`` steps, and return the counts, the loss and the accuracy over their batches."""
+        total = _Totals(len(self.model.seeds), self.device)
+        pending: _Pending | None = None
+        for step in range(self.steps_done, self.steps_done + steps):
+            inputs, labels = self._batches.batch(step)
+            outputs = self.model.forward(inputs)
+            # The gradient of a seed is that of its own mean loss, because the seeds share no parameter.
+            loss = F.cross_entropy(outputs[-1], labels, reduction="sum") / labels.shape[1]
+            gradients = torch.autograd.grad(loss, self._trained)
+            for parameter, gradient in zip(self._trained, gradients, strict=True):
+                parameter.grad = gradient
+            self._optimizer.step()
+            if pending is None or pending.steps == _CHUNK or pending.batch_size != labels.shape[1]:
+                if pending is not None:
+                    pending.drain(total)
+                pending = _Pending(outputs)
+            pending.add(outputs, labels)
+        if pending is not None:
+            pending.drain(total)
+        self.steps_done += steps
+        return total.result()
 
     def evaluate(self, split: str) -> SplitResult:
         """Return counts, loss and accuracy of the current weights over a split, ``"train"`` or ``"val"``."""
-        total = _Totals(len(self.model.seeds), self.device)
-        for examples, labels in zip(
-            torch.split(self._examples[split], _EVAL_BATCH), torch.split(self._labels[split], _EVAL_BATCH), strict=True
-        ):
-            outputs = self.model.forward_shared(examples)
+        return self.evaluate_on(*self._splits[split])
+
+    @torch.no_grad()
+    def evaluate_on(self, inputs: Tensor, labels: Tensor) -> SplitResult:
+        """Return counts, loss and accuracy of the current weights over examples.
+
+        Args:
+            inputs: shape (examples, features), or (seeds, examples, features) for other examples for each seed.
+            labels: shape (examples,) or (seeds, examples).
+        """
+        total, seeds = _Totals(len(self.model.seeds), self.device), len(self.model.seeds)
+        labels = labels.expand(seeds, -1)
+        for x, y in zip(torch.split(inputs, _EVAL_BATCH, -2), torch.split(labels, _EVAL_BATCH, -1), strict=True):
+            outputs = self.model.forward(x)
             total.add([SiteCounts.of(output.transpose(1, 2)) for output in outputs])
-            total.score(outputs[-1].transpose(1, 2), labels.expand(len(self.model.seeds), -1))
+            total.score(outputs[-1].transpose(1, 2), y)
         return total.result()
 
-    def _buffers_for(self, batch: int, steps: int) -> _Buffers:
-        if batch not in self._buffers:
-            seeds = len(self.model.seeds)
-            self._buffers[batch] = _Buffers(self.model.architecture, seeds, batch, steps, self.device)
-        return self._buffers[batch]
+    @torch.no_grad()
+    def outputs(self, inputs: Tensor) -> list[Tensor]:
+        """Return the output of each layer, shape (seeds, width, examples), as ``StackedMLP.forward`` does."""
+        return self.model.forward(inputs)
+
+    def switch(self, activation: str) -> None:
+        """Replace the activation function from the next step on; weights and optimiser stay.
+
+        Args:
+            activation: a key of ``ACTIVATIONS``.
+        """
+        self.model.activation = ACTIVATIONS[activation]
 
     def state(self) -> dict[str, Tensor]:
-        """Return everything that the next epoch depends on, as tensors by name."""
-        adam = self._optimizer.state[self.model.parameter]
-        return {
-            "parameters": self.model.parameter,
-            **{name: adam[name] for name in _ADAM_STATE},
-            "done": torch.tensor([self.epochs_done, self.steps_done]),
-        }
+        """Return everything that the next step depends on, as tensors by name."""
+        state: dict[str, Tensor] = {"done": torch.tensor([self.steps_done])}
+        for index, parameter in enumerate(self.model.parameters):
+            state[f"{index}.parameter"] = parameter.detach()
+            kept = self._optimizer.state.get(parameter, {})
+            state |= {f"{index}.{name}": value for name, value in kept.items() if isinstance(value, Tensor)}
+        return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue from a state that ``state`` returned."""
-        self.model.parameter.copy_(state["parameters"])
-        self._optimizer.state[self.model.parameter] = {
-            name: state[name].to(self.device).clone() for name in _ADAM_STATE
-        }
-        self.epochs_done, self.steps_done = (int(number) for number in state["done"])
+        for index, parameter in enumerate(self.model.parameters):
+            own = {key.split(".", 1)[1]: value for key, value in state.items() if key.startswith(f"{index}.")}
+            with torch.no_grad():
+                parameter.copy_(own.pop("parameter"))
+            if own:
+                self._optimizer.state[parameter] = {name: value.to(self.device).clone() for name, value in own.items()}
+        self.steps_done = int(state["done"])
 
 
-class _Buffers:
-    """Buffers of the training steps for one batch size, with room for ``steps`` steps between two calls of ``drain``.
+class _Pending:
+    """Steps whose counts and scores were not added to the totals yet; all have the batch size of the first one.
 
-    The hidden outputs of all layers are views of one flat tensor, so counting takes two passes over it (a comparison
-    and an addition) for any number of layers.
-
-    Attributes:
-        inputs: shape (seeds, batch, features).
-        hidden: output of each hidden layer, shape (seeds, width, batch).
-        logits: logits of the steps since the last ``drain``, shape (steps, seeds, classes, batch).
-        errors: gradient of the loss with respect to each layer's output, shape (seeds, width, batch).
-        minus_one: −1, shape (seeds, 1, batch), which is added to the softmax at the label.
+    Args:
+        outputs: output of each layer in the first step, for the shapes.
     """
 
-    def __init__(self, architecture: Architecture, seeds: int, batch: int, steps: int, device: torch.device) -> None:
-        sizes = [seeds * width * batch for width in architecture.hidden]
-        self._outputs = torch.zeros(sum(sizes), device=device)
-        self._is_active = torch.zeros_like(self._outputs)
-        self._active = torch.zeros_like(self._outputs)
-        self._sizes, self._shapes = sizes, [(seeds, width, batch) for width in architecture.hidden]
-        self._steps = 0
-        self.hidden = self._by_layer(self._outputs)
-        self.inputs = torch.empty(seeds, batch, architecture.inputs, device=device)
-        self.logits = torch.empty(steps, seeds, architecture.outputs, batch, device=device)
-        self.errors = [torch.empty(seeds, width, batch, device=device) for width in architecture.widths]
-        self.minus_one = torch.full((seeds, 1, batch), -1.0, device=device)
+    def __init__(self, outputs: list[Tensor]) -> None:
+        self.steps, self.batch_size = 0, outputs[-1].shape[2]
+        self._labels: list[Tensor] = []
+        self._logits: list[Tensor] = []
+        self._active = [torch.zeros_like(output, requires_grad=False) for output in outputs[:-1]]
 
-    def _by_layer(self, flat: Tensor) -> list[Tensor]:
-        parts = torch.split(flat, self._sizes)
-        return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+    def add(self, outputs: list[Tensor], labels: Tensor) -> None:
+        for active, output in zip(self._active, outputs[:-1], strict=True):
+            active.add_(output.detach() > 0)
+        self._logits.append(outputs[-1].detach())
+        self._labels.append(labels)
+        self.steps += 1
 
-    def count(self) -> None:
-        """Count the active neurons of the current step."""
-        torch.gt(self._outputs, 0, out=self._is_active)
-        self._active.add_(self._is_active)
-        self._steps += 1
-
-    def drain(self, total: _Totals, targets: Tensor) -> None:
-        """Add the steps since the last call to ``total``.
-
-        Args:
-            total: the sums of the epoch.
-            targets: the labels of these steps, shape (steps, seeds, batch).
-        """
-        examples = self._steps * targets.shape[2]
+    def drain(self, total: _Totals) -> None:
+        """Add the steps to the totals."""
+        examples = self.steps * self.batch_size
         # From (steps, seeds, classes, batch) to (seeds, examples, classes).
-        logits = self.logits[: self._steps].permute(1, 0, 3, 2).flatten(1, 2)
-        total.add([*self._counts(examples), SiteCounts(examples, SiteCounts.of(logits).active)])
-        total.score(logits, targets.transpose(0, 1).flatten(1, 2))
-        self._steps = 0
-
-    def _counts(self, examples: int) -> list[SiteCounts]:
-        counts = [
-            SiteCounts(examples, active.sum(2, dtype=torch.float64).long()) for active in self._by_layer(self._active)
-        ]
-        self._active.zero_()
-        return counts
+        logits = torch.stack(self._logits).permute(1, 0, 3, 2).flatten(1, 2)
+        hidden = [SiteCounts(examples, active.sum(2, dtype=torch.float64).long()) for active in self._active]
+        total.add([*hidden, SiteCounts(examples, SiteCounts.of(logits).active)])
+        total.score(logits, torch.stack(self._labels, 1).flatten(1, 2))
 
 
 class _Totals:
-    """Sums of the counts, the loss and the correct predictions over an epoch."""
+    """Sums of the counts, the loss and the correct predictions."""
 
     def __init__(self, seeds: int, device: torch.device) -> None:
         self._counts: list[SiteCounts] = []

@@ -13,7 +13,7 @@ from actratio.errors import ActratioError, plural
 from actratio.report.findings import Findings
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
 from actratio.studies.mlp.history import TIDY_COLUMNS, EpochResult, from_tensors, to_frame, to_tensors
-from actratio.training import ARTICLE_HIDDEN, Architecture
+from actratio.training import ARTICLE_HIDDEN, Architecture, Recipe
 from actratio.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ class MlpStudy(Study):
             unit.parameters["architecture"],
             self._dataset(unit.parameters["dataset"]),
             range(self.seeds),
-            bias=self.bias,
-            batch_size=self.batch_size,
+            Recipe(bias=self.bias, batch_size=self.batch_size),
             device=device_named(self.device),
         )
         saved = checkpoint.load()
