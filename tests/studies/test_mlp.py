@@ -319,16 +319,6 @@ def test_a_long_path_of_a_data_set_still_names_a_file(tmp_path: Path) -> None:
     assert len(made.finished) == 1
 
 
-def test_a_batch_larger_than_the_data_costs_no_memory_for_steps_that_never_come() -> None:
-    from actratio.training import Architecture, Recipe
-    from actratio.training.trainer import Trainer
-
-    data = load_dataset("digits")
-    trainer = Trainer(Architecture.parse("8-10", inputs=64, outputs=10), data, [0], Recipe(batch_size=100_000))
-    trainer.epoch()
-    assert [buffers.logits.shape[0] for buffers in trainer._buffers.values()] == [1]
-
-
 def test_published_measurements_of_other_datasets_are_ignored(tmp_path: Path, published: Path) -> None:
     study = replace(SMALL, epochs=1)
     run(study, tmp_path / "run")
