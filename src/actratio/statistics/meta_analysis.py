@@ -52,7 +52,8 @@ def random_effects(effects: Sequence[float], variances: Sequence[float], level: 
         raise FitError(f"a meta-analysis of {len(effect)} tasks was asked for; give at least three")
     if not (np.isfinite(variance) & (variance > 0)).all():
         raise FitError("a task has a variance that is not positive and finite; give at least two seeds per task")
-    combined = combine_effects(effect, variance, method_re="iterated")
+    with np.errstate(divide="ignore"):  # equal effects, whose share of heterogeneity is not asked for
+        combined = combine_effects(effect, variance, method_re="iterated")
     mean, tau2 = float(combined.mean_effect_re), float(combined.tau2)
     error = float(combined.sd_eff_w_re_hksj)
     half = student_quantile(len(effect) - 1, level) * error

@@ -24,14 +24,18 @@ def p_value(values: Sequence[float], null: float) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return the p-values adjusted by Holm's step-down method, in the order given.
 
+    statsmodels gives the same numbers, but takes 0.1 s, and a rule is simulated thousands of times.
+
     Source: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6 (1979).
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
     """
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+    ordered = np.argsort(p_values)
+    scaled = np.asarray(p_values, dtype=np.float64)[ordered] * np.arange(len(ordered), 0, -1)
+    adjusted = np.empty(len(ordered))
+    adjusted[ordered] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return [float(p) for p in adjusted]
 
 
 def bonferroni_interval(values: Sequence[float], comparisons: int, level: float = LEVEL) -> Estimate:
