@@ -21,7 +21,7 @@ import pytest
 
 from actratio import ActratioError
 from actratio.files import read_table
-from actratio.studies import STUDIES, MlpStudy, Study, TransformerStudy
+from actratio.studies import STUDIES, FeaturesStudy, MlpStudy, Study, TransformerStudy
 from actratio.studies import folder as folder_module
 from actratio.studies.runner import FinishedRun, Runner
 
@@ -51,6 +51,11 @@ SMALL: dict[str, Callable[[tuple[str, str]], tuple[Study, list[str], dict[str, A
         TransformerStudy(models=models, prompts=("A king.", "A fox and a hound."), device="cpu"),
         ["--models", ",".join(models), "--prompt", "A king.", "--prompt", "A fox and a hound.", "--device", "cpu"],
         {"prompts": ("A queen.",)},
+    ),
+    "features": lambda _: (
+        FeaturesStudy(tests=("teachers", "capacity"), widths=("16", "32"), seeds=2, steps=40, dataset="digits"),
+        ["--tests", "teachers,capacity", "--widths", "16,32", "--seeds", "2", "--steps", "40", "--dataset", "digits"],
+        {"steps": 41},
     ),
 }
 
