@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _LEAD = (
-    "ReLU networks without biases, trained with Adam. α is the exponent of A ∝ N^α, where A is the mean number of active neurons of a hidden "
+    "ReLU networks, trained with Adam, without biases except for teachers. α is the exponent of A ∝ N^α, where A is the mean number of active neurons of a hidden "
     "layer over held-out examples and N its width. Parentheses: 95% intervals over seeds. The rules of T1, T2 and T3 use 98.3%."
 )
 _NOT_ENOUGH = "too few networks finished to say"

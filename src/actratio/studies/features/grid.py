@@ -51,11 +51,22 @@ def _take(data: Dataset, examples: int) -> Dataset:
     return take_examples(data, min(examples, len(data.y_train)))
 
 
+def _gaussian(data: Dataset) -> Dataset:
+    """Replace the inputs by normal numbers with the mean and the variance that each feature has over the training examples.
+
+    With a mean of zero, exactly half of the neurons would be active whatever the weights are, because the first layer has no
+    biases.
+    """
+    drawn = gaussian_inputs(data)
+    mean, deviation = data.x_train.mean(0), data.x_train.std(0)
+    return replace(drawn, x_train=mean + deviation * drawn.x_train, x_val=mean + deviation * drawn.x_val)
+
+
 SCHEMES: dict[str, Callable[[Dataset], Dataset]] = {
     TRUE: lambda data: _take(data, _EXAMPLES),
     "20% of the labels shuffled": lambda data: shuffle_labels(_take(data, _EXAMPLES), 0.2),
     SHUFFLED: lambda data: shuffle_labels(_take(data, _EXAMPLES)),
-    "Gaussian inputs": lambda data: gaussian_inputs(_take(data, _EXAMPLES)),
+    "Gaussian inputs": lambda data: _gaussian(_take(data, _EXAMPLES)),
     "2 merged classes": lambda data: merge_labels(_take(data, _EXAMPLES), 2),
     "5 merged classes": lambda data: merge_labels(_take(data, _EXAMPLES), 5),
     SIZES[1_000]: lambda data: _take(data, 1_000),
@@ -115,9 +126,13 @@ def planned_trainings(test: str, widths: Sequence[int], steps: int, seeds: int) 
             for width in widths:
                 yield replace(first, condition=scheme, scheme=scheme, width=width, steps=steps * longer)
     else:
+        # Inputs of a teacher are symmetric, so that without biases half of the neurons would always be active.
+        recipe = replace(first.recipe, bias=test == TEACHERS)
         for condition, generator, columns in _generators(test):
             for width in widths:
-                yield replace(first, condition=condition, width=width, generator=generator, columns=columns)
+                yield replace(
+                    first, condition=condition, width=width, recipe=recipe, generator=generator, columns=columns
+                )
 
 
 def _generators(test: str) -> Iterator[tuple[str, Generator, dict[str, Any]]]:
