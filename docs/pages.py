@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actratio.report.chart import Chart, HeatMap
+from actratio.report.chart import Chart, ForestChart, HeatMap
 from actratio.report.static import save_charts
 
 RESULTS = Path(__file__).parent / "results"
@@ -44,7 +44,7 @@ def write_csv(name: str, header: Sequence[str], rows: Iterable[Sequence[object]]
     return f"[{path.name}](data/{path.name})"
 
 
-def save_figure(chart: Chart | HeatMap, name: str) -> str:
+def save_figure(chart: Chart | ForestChart | HeatMap, name: str) -> str:
     """Draw a chart as ``results/figures/NAME.svg`` and return the Markdown that shows it."""
     with tempfile.TemporaryDirectory() as folder:
         save_charts([chart], Path(folder))

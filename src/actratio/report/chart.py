@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from actratio.statistics.estimate import Estimate
@@ -79,6 +79,53 @@ class Chart:
         columns = [dict(zip(series.x, series.y, strict=True)) for series in self.series]
         rows = [[f"{x:g}", *(column[x].format(number) if x in column else "" for column in columns)] for x in places]
         return [self.x_label, *(series.name for series in self.series)], rows
+
+
+@dataclass(frozen=True)
+class ForestChart:
+    """Estimates with horizontal intervals, one named row below the other.
+
+    Attributes:
+        key, title, reading, x_label: as for ``Chart``.
+        series: the estimates of each series, by the name of the row; rows come in the order in which names occur first.
+        reference: place of a vertical line, such as the value under a hypothesis.
+        band: range that is shaded, such as the values that count as equivalent.
+        row_label: what a row is, in the table.
+    """
+
+    key: str
+    title: str
+    reading: str
+    x_label: str
+    series: Mapping[str, Mapping[str, Estimate]]
+    reference: float | None = None
+    band: tuple[float, float] | None = None
+    row_label: str = ""
+
+    @property
+    def rows(self) -> list[str]:
+        """Names of the rows, from top to bottom."""
+        return list(dict.fromkeys(name for estimates in self.series.values() for name in estimates))
+
+    def places(self) -> dict[str, dict[str, float]]:
+        """Return where each estimate of each series is drawn: the index of its row, moved a little if rows are shared."""
+        rows, placed = self.rows, {}
+        for index, (series, estimates) in enumerate(self.series.items()):
+            shift = 0.3 * (index - (len(self.series) - 1) / 2) / max(1, len(self.series) - 1)
+            shared = {name for other, names in self.series.items() if other != series for name in names}
+            placed[series] = {name: rows.index(name) + (shift if name in shared else 0.0) for name in estimates}
+        return placed
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return the chart's numbers as a header and rows."""
+        rows = [
+            [
+                name,
+                *(estimates[name].format("{:.3g}") if name in estimates else "" for estimates in self.series.values()),
+            ]
+            for name in self.rows
+        ]
+        return [self.row_label, *self.series], rows
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from actratio.report.chart import Chart, HeatMap
+from actratio.report.chart import Chart, ForestChart, HeatMap
 from actratio.statistics.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Findings:
     lead: str
     sentences: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
-    charts: Sequence[Chart | HeatMap] = ()
+    charts: Sequence[Chart | ForestChart | HeatMap] = ()
     details: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     exports: Mapping[str, pd.DataFrame] = field(default_factory=dict)

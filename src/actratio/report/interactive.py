@@ -6,11 +6,13 @@ import html
 import math
 from typing import Any
 
-from actratio.report.chart import COLOURS, Chart, HeatMap, Series
+from actratio.report.chart import COLOURS, Chart, ForestChart, HeatMap, Series
 
 
-def plotly_figure(chart: Chart | HeatMap) -> dict[str, Any]:
+def plotly_figure(chart: Chart | ForestChart | HeatMap) -> dict[str, Any]:
     """Return the traces and axes of a chart as plotly's JSON, with all text escaped."""
+    if isinstance(chart, ForestChart):
+        return _forest(chart)
     return _heat_map(chart) if isinstance(chart, HeatMap) else _figure(chart)
 
 
@@ -102,6 +104,52 @@ def _traces(series: Series, percent: bool) -> list[dict[str, Any]]:
         "mode": "lines",
     }
     return [band, trace]
+
+
+def _forest(chart: ForestChart) -> dict[str, Any]:
+    rows = chart.rows
+    top, bottom = -0.5, len(rows) - 0.5
+    behind: dict[str, Any] = {"type": "scatter", "mode": "lines", "showlegend": False, "hoverinfo": "skip"}
+    traces: list[dict[str, Any]] = []
+    if chart.band is not None:
+        low, high = chart.band
+        corners = {"x": [low, high, high, low], "y": [top, top, bottom, bottom]}
+        traces.append(behind | corners | {"fill": "toself", "fillcolor": COLOURS[-1] + "26", "line": {"width": 0}})
+    if chart.reference is not None:
+        line = {"color": COLOURS[-1], "dash": "dash", "width": 1.5}
+        traces.append(behind | {"x": [chart.reference] * 2, "y": [top, bottom], "line": line})
+    for colour, (series, places) in enumerate(chart.places().items()):
+        estimates = [chart.series[series][name] for name in places]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": _text(series),
+                "x": [estimate.value for estimate in estimates],
+                "y": list(places.values()),
+                "text": [f"{_text(name)}: {chart.series[series][name].format('{:.3g}')}" for name in places],
+                "hovertemplate": "%{text}<extra></extra>",
+                "marker": {"color": COLOURS[colour % len(COLOURS)], "size": 8, "symbol": "square"},
+                "showlegend": len(chart.series) > 1,
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [0.0 if math.isnan(item.high) else item.high - item.value for item in estimates],
+                    "arrayminus": [0.0 if math.isnan(item.low) else item.value - item.low for item in estimates],
+                    "thickness": 1.5,
+                    "width": 0,
+                },
+            }
+        )
+    x_axis = {"title": {"text": _text(chart.x_label)}}
+    y_axis = {
+        "range": [bottom, top],
+        "tickvals": list(range(len(rows))),
+        "ticktext": [_text(name) for name in rows],
+        "zeroline": False,
+    }
+    height = 120 + 24 * len(rows)
+    return {"key": chart.key, "data": traces, "height": height, "layout": {"xaxis": x_axis, "yaxis": y_axis}}
 
 
 def _heat_map(chart: HeatMap) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from warnings import catch_warnings, filterwarnings
 
 from actratio.files import replacing
-from actratio.report.chart import COLOURS, Chart, HeatMap, Series
+from actratio.report.chart import COLOURS, Chart, ForestChart, HeatMap, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,22 +18,26 @@ if TYPE_CHECKING:
 _FORMATS = ("svg", "png")
 
 
-def save_charts(charts: Sequence[Chart | HeatMap], folder: Path) -> list[Path]:
+def save_charts(charts: Sequence[Chart | ForestChart | HeatMap], folder: Path) -> list[Path]:
     """Write each chart as SVG and PNG into ``folder``, and return the paths."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # unlike pyplot, has no global state and opens no window
 
     paths = []
     for chart in charts:
-        figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+        height = max(2.4, 1.4 + 0.28 * len(chart.rows)) if isinstance(chart, ForestChart) else 4.6
+        figure = Figure(figsize=(7.2, height), layout="constrained")
         axes = figure.subplots()
         # A dataset's name may contain '$', which matplotlib would read as mathematics.
         axes.set_title(chart.title, loc="left", fontsize=11, parse_math=False)
         axes.set_xlabel(chart.x_label)
-        axes.set_ylabel(chart.y_label)
-        if isinstance(chart, HeatMap):
+        if isinstance(chart, ForestChart):
+            _draw_forest(axes, chart)
+        elif isinstance(chart, HeatMap):
+            axes.set_ylabel(chart.y_label)
             _draw_heat_map(figure, axes, chart)
         else:
+            axes.set_ylabel(chart.y_label)
             _draw_chart(axes, chart)
         for extension in _FORMATS:
             path = folder / f"{chart.key}.{extension}"
@@ -43,6 +47,30 @@ def save_charts(charts: Sequence[Chart | HeatMap], folder: Path) -> list[Path]:
                 figure.savefig(temporary, dpi=150, metadata={"Date": None} if extension == "svg" else None)
             paths.append(path)
     return paths
+
+
+def _draw_forest(axes: Axes, chart: ForestChart) -> None:
+    if chart.band is not None:
+        axes.axvspan(*chart.band, color=COLOURS[-1], alpha=0.15, linewidth=0)
+    if chart.reference is not None:
+        axes.axvline(chart.reference, color=COLOURS[-1], linestyle="--", linewidth=1.2)
+    for colour, (series, places) in enumerate(chart.places().items()):
+        for name, place in places.items():
+            estimate = chart.series[series][name]
+            label = f" {series}" if name == next(iter(places)) else "_"  # a label that starts with '_' is left out
+            if not math.isnan(estimate.low):
+                axes.plot(
+                    [estimate.low, estimate.high], [place, place], color=COLOURS[colour % len(COLOURS)], linewidth=1.4
+                )
+            axes.plot(estimate.value, place, "s", color=COLOURS[colour % len(COLOURS)], markersize=5, label=label)
+    axes.set_yticks(range(len(chart.rows)), chart.rows, fontsize=9, parse_math=False)
+    axes.set_ylim(len(chart.rows) - 0.5, -0.5)
+    axes.grid(alpha=0.25, axis="x")
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(chart.series) > 1:
+        legend = axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
 def _draw_heat_map(figure: Figure, axes: Axes, chart: HeatMap) -> None:
