@@ -35,7 +35,7 @@ def study_findings(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Findings
     """Judge the hypothesis, and return the sentences, tables and charts."""
     results = study_results(frame, settings)
     widths = settings["widths"]
-    sentences = _answer(results)
+    sentences = answer_sentence(results)
     sentences += [_planted(kind, found) for kind, found in _generators(results) if found is not None]
     if results.labels is not None:
         sentences += _labels(frame[frame["test"] == LABELS], widths[LABELS], results)
@@ -62,8 +62,8 @@ def _generators(results: Results) -> list[tuple[str, PlantedResult | None]]:
     return [("T1, planted features", results.planted), ("Random teachers", results.teachers)]
 
 
-def _answer(results: Results) -> list[str]:
-    """Return the answer; if the tests conflict, it names what each of them says."""
+def answer_sentence(results: Results) -> list[str]:
+    """Return the answer, if there is one; if the tests conflict, it names what each of them says."""
     if results.answer is None:
         return []
     said = {verdict.claim[:2]: verdict.verdict for verdict in results.tests[:3]}

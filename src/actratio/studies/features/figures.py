@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actratio.report.chart import Chart, Series
+from actratio.report.chart import Chart, ForestChart, Series
 from actratio.statistics.estimate import Estimate, mean_interval
 from actratio.statistics.verdict import excludes
 from actratio.studies.features.exponents import exponent_of_seeds, exponents_over_training
@@ -19,6 +19,7 @@ from actratio.studies.features.grid import (
     SHUFFLED,
     STANDARD,
     TEACHERS,
+    TRUE,
 )
 from actratio.studies.features.results import Results, arm_name, arm_rows, compare_schemes, scheme_rows
 
@@ -30,11 +31,11 @@ _N = "layer width N (neurons)"
 _A = "active neurons A"
 
 
-def study_charts(frame: pd.DataFrame, settings: Mapping[str, Any], results: Results) -> list[Chart]:
+def study_charts(frame: pd.DataFrame, settings: Mapping[str, Any], results: Results) -> list[Chart | ForestChart]:
     """Return the charts of the tests that the table contains."""
     tests = {str(test): rows for test, rows in frame.groupby("test", sort=False)}
     widths = settings["widths"]
-    charts = []
+    charts: list[Chart | ForestChart] = []
     if PARAMETRISATION in tests:
         charts.append(_parametrisation(tests[PARAMETRISATION], widths[PARAMETRISATION]))
         charts.append(_over_training(tests[PARAMETRISATION], widths[PARAMETRISATION]))
@@ -81,7 +82,7 @@ def _parametrisation(rows: pd.DataFrame, widths: Sequence[int]) -> Chart:
     standard, mup = (mean_of(exponent_of_seeds(arm_rows(rows, name, 0.0), widths)) for name in (STANDARD, MUP))
     title = "Active neurons under both parametrisations"
     if is_number(standard, mup):
-        title = f"Active neurons grow as N^{mup.value:.2f} under muP and as N^{standard.value:.2f} under the standard parametrisation"
+        title = f"A grows as N^{mup.value:.2f} under muP, as N^{standard.value:.2f} under the standard parametrisation"
     return _by_condition(
         "parametrisation",
         title,
@@ -133,28 +134,26 @@ def _active_by_width(test: str, rows: pd.DataFrame, title: str) -> Chart:
     )
 
 
-def _labels(rows: pd.DataFrame, widths: Sequence[int]) -> Chart:
-    series: list[Series] = []
+def _labels(rows: pd.DataFrame, widths: Sequence[int]) -> ForestChart:
+    steps: dict[str, Estimate] = {}
+    loss: dict[str, Estimate] = {}
     title = "Exponents by labels"
-    for place, scheme in enumerate(SCHEMES):
-        alpha = mean_of(exponent_of_seeds(scheme_rows(rows, scheme), widths))
+    for scheme in SCHEMES:
         compared = compare_schemes(rows, scheme, widths)
-        at_loss = mean_of(compared.first)
-        for shift, estimate, style in ((0.0, alpha, "points"), (0.25, at_loss, "hollow")):
-            if is_number(estimate):
-                name = scheme if style == "points" else f"{scheme}, at loss {compared.loss:g}"
-                series.append(Series(name, [place + shift], [estimate], place, style))
+        for found, alphas in ((steps, exponent_of_seeds(scheme_rows(rows, scheme), widths)), (loss, compared.first)):
+            if is_number(mean_of(alphas)):
+                found[scheme] = mean_of(alphas)
         if scheme == SHUFFLED and compared.loss is not None:
             title = _labels_title(mean_of(compared.difference), compared.loss)
-    return Chart(
+    return ForestChart(
         "exponent-by-labels",
         title,
-        "Filled points: α after equally many steps. Hollow points: α at the smallest training loss that the scheme and true labels have in common. "
+        "α of A ∝ N^α by label scheme, after equally many steps and at the smallest training loss that the scheme and true labels have in common. "
         + _INTERVALS,
-        "label scheme (in the order of the legend)",
         "exponent α",
-        series,
-        x_ticks=[],
+        {"after equal steps": steps, "at equal training loss": loss},
+        reference=steps[TRUE].value if TRUE in steps else None,
+        row_label="labels",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -176,7 +176,7 @@ class Truth:
     standard: float = 0.5
     mup: float = 0.5
     points: float = 0.0
-    spread: float = 0.05
+    spread: float = 0.03
     seeds: int = 5
 
     def draw(self, rng: np.random.Generator, mean: float) -> list[float]:
@@ -203,6 +203,7 @@ class Truth:
 
 
 _EXHAUSTED = Truth(beta=0.5, gamma=0.1, alpha=0.0, shuffled=0.3)
+_SPREADS = (0.03, 0.05)  # of α between seeds
 
 RULES = (
     Rule(
@@ -232,16 +233,11 @@ RULES = (
         "T3",
         PARAMETRISATION_RULE,
         {
-            f"α = {standard:g} and {mup:g} under muP": Truth(standard=standard, mup=mup)
-            for standard, mup in (
-                (0.5, 0.5),
-                (0.5, 0.6),
-                (0.5, 0.7),
-                (0.5, 0.75),
-                (0.5, 0.85),
-                (0.5, 1.0),
-                (0.65, 0.65),
+            f"α = {standard:g} and {mup:g} under muP, spread {spread:g}": Truth(
+                standard=standard, mup=mup, spread=spread
             )
+            for standard, mup in ((0.5, 0.5), (0.5, 0.65), (0.5, 0.75), (0.5, 0.85), (0.5, 1.0), (0.6, 0.6))
+            for spread in _SPREADS
         },
         lambda truth, rng: truth.parametrisation(rng).verdict,
     ),
@@ -255,7 +251,7 @@ RULES = (
         "the answer",
         QUESTION_RULE,
         {
-            "features run out": _EXHAUSTED,
+            **{f"features run out, spread {spread:g}": replace(_EXHAUSTED, spread=spread) for spread in _SPREADS},
             "features run out, but shuffled labels do not matter": Truth(beta=0.5, alpha=0.0),
             "neither number of features nor labels matter, α = 0.3": Truth(alpha=0.3),
             "the parametrisation causes it": Truth(beta=0.2, alpha=0.3, mup=0.95),

@@ -61,7 +61,7 @@ class FeaturesStudy(Study):
     )
     seeds: int = field(default=5, metadata={"option": Option("Number of seeds, trained as one stack.", minimum=1)})
     steps: int | None = field(
-        default=None, metadata={"option": Option("Steps of each training.", "6,000 to 18,000", minimum=1)}
+        default=None, metadata={"option": Option("Steps of each training.", "5,000 to 18,000", minimum=1)}
     )
     dataset: str = field(
         default="mnist", metadata={"option": Option("Data set of the tests that do not generate their examples.")}
