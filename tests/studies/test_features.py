@@ -222,7 +222,7 @@ def test_the_answer_comes_first_and_charts_say_what_they_show(table: pd.DataFram
     assert findings.sentences[0].startswith("Yes: wide layers run out of features")
     titles = [chart.title for chart in findings.charts]
     assert titles[0].startswith("A grows as N^0.5")
-    assert "shuffled labels raise the exponent by 0.3" in titles[-1]
+    assert "shuffled labels raise α by 0.3" in titles[-1]
     assert all(len(found.rows) <= 20 for found in findings.tables)
 
 

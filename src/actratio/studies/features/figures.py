@@ -14,6 +14,7 @@ from actratio.studies.features.grid import (
     LABELS,
     MUP,
     PARAMETRISATION,
+    PARAMETRISATIONS,
     PLANTED,
     SCHEMES,
     SHUFFLED,
@@ -42,9 +43,7 @@ def study_charts(frame: pd.DataFrame, settings: Mapping[str, Any], results: Resu
     for test, found in ((PLANTED, results.planted), (TEACHERS, results.teachers)):
         if found is not None:
             alpha, beta = mean_of(found.alpha), mean_of(found.elasticities["features"])
-            title = (
-                f"A grows as N^{alpha.value:.2f} with enough neurons, and as K^{beta.value:.2f} at N = {found.width}"
-            )
+            title = f"A ∝ N^{alpha.value:.2f} for N ≥ 4K, A ∝ K^{beta.value:.2f} at N = {found.width}"
             charts.append(_active_by_width(test, tests[test], title if is_number(alpha, beta) else "Active neurons"))
     if LABELS in tests:
         charts.append(_labels(tests[LABELS], widths[LABELS]))
@@ -89,7 +88,7 @@ def _parametrisation(rows: pd.DataFrame, widths: Sequence[int]) -> Chart:
         "Each point is the mean of both hidden layers at the last step. With logarithmic axes, a constant ratio is a line of slope 1. Both "
         "parametrisations are identical at N = 128.",
         [
-            (f"{'muP' if name == MUP else name}, {arm_name(decay)}", arm_rows(rows, name, decay), colour, style)
+            (f"{PARAMETRISATIONS[name]}, {arm_name(decay)}", arm_rows(rows, name, decay), colour, style)
             for decay, style in zip(DECAYS, ("line", "published"), strict=True)
             for colour, name in enumerate((STANDARD, MUP))
         ],
@@ -105,8 +104,9 @@ def _over_training(rows: pd.DataFrame, widths: Sequence[int]) -> Chart:
             if step
         ]
         points = [(step, alpha) for step, alpha in points if is_number(alpha)]
-        shown = "muP" if name == MUP else name
-        series.append(Series(shown, [step for step, _ in points], [alpha for _, alpha in points], colour))
+        series.append(
+            Series(PARAMETRISATIONS[name], [step for step, _ in points], [alpha for _, alpha in points], colour)
+        )
     title = "The exponent over training"
     if all(drawn.y for drawn in series):
         ends = [f"{drawn.y[-1].value:.2f} under {drawn.name}" for drawn in series]
@@ -160,7 +160,7 @@ def _labels(rows: pd.DataFrame, widths: Sequence[int]) -> ForestChart:
 def _labels_title(difference: Estimate, loss: float) -> str:
     if not is_number(difference):
         return "Exponents by labels"
-    change = "do not clearly change the exponent"
+    change = "do not clearly change α"
     if excludes(difference, 0):
-        change = f"{'raise' if difference.value > 0 else 'lower'} the exponent by {abs(difference.value):.2f}"
-    return f"At a training loss of {loss:g}, shuffled labels {change}"
+        change = f"{'raise' if difference.value > 0 else 'lower'} α by {abs(difference.value):.2f}"
+    return f"At loss {loss:g}, shuffled labels {change}"

@@ -41,6 +41,8 @@ _EXAMPLES = 10_000
 _LONGER = 3  # times as many steps for shuffled labels
 
 STANDARD, MUP = "standard", "mup"
+PARAMETRISATIONS = {STANDARD: "standard", MUP: "muP"}
+"""How each parametrisation is shown."""
 BASE_WIDTH = 128
 RATE, RATES = 1e-3, (3e-4, 1e-3, 3e-3)
 DECAYS = (0.0, 0.1)
@@ -150,14 +152,14 @@ def _plan_parametrisation(first: Planned, widths: Sequence[int]) -> Iterator[Pla
     swept = [width for width in widths if width in _SWEEP_WIDTHS]
     for rate in RATES:
         for decay in DECAYS:
-            for parametrisation in (STANDARD, MUP):
+            for parametrisation in PARAMETRISATIONS:
                 main = rate == RATE
                 for width in widths if main else swept:
                     # With weight decay, the other rates run at the base width only, where both parametrisations are equal.
                     if main or decay == 0 or (width == BASE_WIDTH and parametrisation == STANDARD):
                         yield replace(
                             first,
-                            condition=f"{parametrisation}, rate {rate:g}, weight decay {decay:g}",
+                            condition=f"{PARAMETRISATIONS[parametrisation]}, rate {rate:g}, weight decay {decay:g}",
                             width=width,
                             layers=2,
                             recipe=Recipe(
