@@ -26,31 +26,32 @@ def fit_table(
     logits: Annotated[
         bool, typer.Option("--logits/--no-logits", help="Fit the logits layer too; it has no ReLU.")
     ] = False,
-    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals.")] = 1000,
     as_json: Json = False,
 ) -> None:
     """Fit laws of active neurons against width, with intervals, and report whether √N is supported."""
     from actratio.laws.observations import at_epoch, fit_observations, read_observations
+    from actratio.report.findings import verdicts_table
     from actratio.report.laws import law_sentences, laws_table
 
     frame = read_observations(table)
     with err.status("fitting the laws"):
-        laws = fit_observations(frame, split=split, epoch=epoch, logits=logits, resamples=resamples)
+        laws = fit_observations(frame, split=split, epoch=epoch, logits=logits)
     sentences = [sentence for fitted in laws for sentence in law_sentences(fitted)]
     if as_json:
-        settings = {"table": str(table), "split": split, "epoch": epoch, "logits": logits, "resamples": resamples}
+        settings = {"table": str(table), "split": split, "epoch": epoch, "logits": logits}
         print_json(
             {
                 "settings": settings,
                 "rows": records(at_epoch(frame, split, epoch)),
                 "path": str(table),
                 "laws": [fitted.to_dict() for fitted in laws],
-                "verdicts": sentences,
+                "verdicts": [fitted.verdict.to_dict() for fitted in laws],
+                "sentences": sentences,
             }
         )
         return
-    fits = laws_table(laws)
-    print_table(fits.title, fits.header, fits.rows)
+    for shown in (verdicts_table([fitted.verdict for fitted in laws]), laws_table(laws)):
+        print_table(shown.title, shown.header, shown.rows)
     print_sentences(sentences)
 
 

@@ -1,9 +1,8 @@
-"""Group observations into the cells that laws are fitted to, and resample them."""
+"""Group observations into the cells that laws are fitted to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,126 +13,98 @@ from actratio.laws.law import Array
 
 
 class Cells(NamedTuple):
-    """One value per layer of an architecture, the mean over its seeds.
+    """One value per layer of an architecture.
 
-    The arrays have the shape (cells,), or (resamples, cells) for several resamples at once. Architectures differ in their
-    number of layers, and so do resamples: shorter ones are padded.
+    The arrays have the shape (cells,), or (sets, cells) for several sets at once, such as one for each seed.
 
     Attributes:
         width: number of neurons N.
         log_active: logarithm of the number of active neurons A.
         layer: index of the layer.
-        present: 1 for a cell, 0 for padding.
+        architecture: index of the architecture.
+        present: 1 for a cell that is fitted, 0 for one that is left out.
     """
 
     width: Array
     log_active: Array
     layer: Array
+    architecture: Array
     present: Array
 
-    def select(self, mask: NDArray[np.bool_]) -> Cells:
-        """Return the resamples for which ``mask``, of shape (resamples,), is true."""
-        return Cells(*(values[mask] for values in self))
 
-
-@dataclass(frozen=True)
-class Runs:
-    """Observations grouped by architecture and seed.
+class Observed(NamedTuple):
+    """Observations grouped into cells.
 
     Attributes:
-        groups: for each architecture, the widths of its cells (cells,), their layers (cells,), and A (seeds, cells).
+        cells: the mean of log A over seeds, with arrays of shape (cells,).
+        by_seed: log A of each seed, of shape (seeds, cells). If architectures have different seeds, there is one row: the
+            means.
         seeds: largest number of seeds of an architecture.
     """
 
-    groups: list[tuple[Array, Array, Array]]
+    cells: Cells
+    by_seed: Array
     seeds: int
 
-    @classmethod
-    def group(
-        cls,
-        widths: ArrayLike,
-        active: ArrayLike,
-        architectures: Sequence[Any] | None,
-        layers: Sequence[int] | None,
-        seeds: Sequence[int] | None,
-    ) -> Runs:
-        """Return the grouped observations; see ``fitting.fit`` for the arguments.
-
-        Raises:
-            FitError: if the lengths differ, a value is not positive and finite, an observation has more active neurons than
-                neurons, or an architecture lacks layers for a seed.
-        """
-        n, a = _checked(widths, active, {"architectures": architectures, "layers": layers, "seeds": seeds})
-        layer = np.zeros(len(n)) if layers is None else np.asarray(layers, dtype=np.float64)
-        seed = np.zeros(len(n)) if seeds is None else np.asarray(seeds)
-        if architectures is not None:
-            architecture = np.unique(np.asarray(architectures).astype(str), return_inverse=True)[1]
-        elif seeds is not None:  # observations of the same layer and width repeat one run
-            architecture = np.unique(np.stack([layer, n]), axis=1, return_inverse=True)[1].ravel()
-        else:
-            architecture = np.arange(len(n))
-        groups = []
-        most_seeds = 1
-        for index in np.unique(architecture):
-            rows = architecture == index
-            cells = sorted(set(zip(layer[rows], n[rows], strict=True)))
-            by_seed: dict[Any, dict[Any, list[float]]] = {}
-            for key, cell, value in zip(seed[rows], zip(layer[rows], n[rows], strict=True), a[rows], strict=True):
-                by_seed.setdefault(key, {}).setdefault(cell, []).append(value)
-            table = np.array([[np.mean(values.get(cell, [np.nan])) for cell in cells] for values in by_seed.values()])
-            if np.isnan(table).any():
-                name = np.asarray(architectures)[rows][0]
-                raise FitError(
-                    f"the architecture {name} lacks a layer for one of its seeds; give the same layers for every seed"
-                )
-            groups.append((np.array([cell[1] for cell in cells]), np.array([cell[0] for cell in cells]), table))
-            most_seeds = max(most_seeds, len(by_seed))
-        return cls(groups, most_seeds)
-
     @property
-    def clusters(self) -> int:
-        """Number of independent clusters for the bootstrap: architectures, or seeds if there is one architecture."""
-        return len(self.groups) if len(self.groups) > 1 else self.seeds
-
-    def cells(self) -> Cells:
-        """Return the cells of all architectures, averaged over seeds."""
-        return self._cells(np.arange(len(self.groups)), None)
-
-    def resamples(self, number: int) -> Cells:
-        """Return ``number`` bootstrap resamples, of shape (number, cells), or none if there is a single run.
-
-        Each resample draws architectures with replacement, and seeds with replacement for each of them. Layers of one run
-        stay together because they are not independent. The random seed is fixed, so that results are repeatable.
-        """
-        if self.clusters < 2:
-            number = 0
-        draws = [self._resample(np.random.default_rng((0, index))) for index in range(number)]
-        padded = Cells(
-            *(np.zeros((number, max((len(draw.width) for draw in draws), default=0))) for _ in Cells._fields)
+    def seed_cells(self) -> Cells:
+        """Return the cells of each seed, with arrays of shape (seeds, cells)."""
+        return Cells(*(np.broadcast_to(values, self.by_seed.shape) for values in self.cells))._replace(
+            log_active=self.by_seed
         )
-        padded.width[:] = 1  # so that the logarithm of padding is finite
-        for row, draw in enumerate(draws):
-            for values, drawn in zip(padded, draw, strict=True):
-                values[row, : len(drawn)] = drawn
-        return padded
 
-    def _cells(self, indices: NDArray[np.intp], rng: np.random.Generator | None) -> Cells:
-        """Return the cells of these architectures, averaged over all seeds or, with ``rng``, over seeds that it draws."""
-        widths, log_active, layers = [], [], []
-        for index in indices:
-            width, layer, table = self.groups[index]
-            rows = table if rng is None else table[rng.integers(len(table), size=len(table))]
-            widths.append(width)
-            layers.append(layer)
-            log_active.append(np.log(rows.mean(0)))
-        width = np.concatenate(widths)
-        return Cells(width, np.concatenate(log_active), np.concatenate(layers), np.ones_like(width))
 
-    def _resample(self, rng: np.random.Generator) -> Cells:
-        while True:  # a law needs two different widths
-            draw = self._cells(rng.integers(len(self.groups), size=len(self.groups)), rng)
-            if len(np.unique(draw.width)) > 1:
-                return draw
+def group_observations(
+    widths: ArrayLike,
+    active: ArrayLike,
+    architectures: Sequence[Any] | None,
+    layers: Sequence[int] | None,
+    seeds: Sequence[int] | None,
+) -> Observed:
+    """Return the grouped observations; see ``fitting.fit`` for the arguments.
+
+    Raises:
+        FitError: if the lengths differ, a value is not positive and finite, an observation has more active neurons than
+            neurons, or an architecture lacks layers for a seed.
+    """
+    n, a = _checked(widths, active, {"architectures": architectures, "layers": layers, "seeds": seeds})
+    layer = np.zeros(len(n)) if layers is None else np.asarray(layers, dtype=np.float64)
+    seed = np.zeros(len(n)) if seeds is None else np.asarray(seeds)
+    if architectures is not None:
+        architecture = np.unique(np.asarray(architectures).astype(str), return_inverse=True)[1]
+    elif seeds is not None:  # observations of the same layer and width repeat one run
+        architecture = np.unique(np.stack([layer, n]), axis=1, return_inverse=True)[1].ravel()
+    else:
+        architecture = np.arange(len(n))
+    keys: list[tuple[int, float, float]] = []
+    tables: list[Array] = []  # of each architecture, log A with the shape (seeds, cells)
+    names: list[tuple[Any, ...]] = []  # of its seeds
+    for index in np.unique(architecture):
+        rows = architecture == index
+        cells = sorted(set(zip(layer[rows].tolist(), n[rows].tolist(), strict=True)))
+        by_seed: dict[Any, dict[Any, list[float]]] = {}
+        for key, cell, value in zip(
+            seed[rows].tolist(), zip(layer[rows].tolist(), n[rows].tolist(), strict=True), a[rows].tolist(), strict=True
+        ):
+            by_seed.setdefault(key, {}).setdefault(cell, []).append(value)
+        ordered = sorted(by_seed)
+        table = np.array([[np.mean(by_seed[key].get(cell, [np.nan])) for cell in cells] for key in ordered])
+        if np.isnan(table).any():
+            name = np.asarray(architectures)[rows][0]
+            raise FitError(
+                f"the architecture {name} lacks a layer for one of its seeds; give the same layers for every seed"
+            )
+        keys += [(int(index), *cell) for cell in cells]
+        tables.append(np.log(table))
+        names.append(tuple(ordered))
+    means = np.concatenate([table.mean(0) for table in tables])
+    number, position, width = (np.array(column, dtype=np.float64) for column in zip(*keys, strict=True))
+    same = all(name == names[0] for name in names)
+    return Observed(
+        Cells(width, means, position, number, np.ones_like(width)),
+        np.concatenate(tables, axis=1) if same else means[None],
+        max(map(len, names)),
+    )
 
 
 def _checked(

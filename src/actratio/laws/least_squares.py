@@ -1,7 +1,7 @@
 """Least squares of log A for one law, and the criteria that compare laws.
 
 Counts have relative errors, so that the fit is on the log scale. All functions take one set of cells, with arrays of
-shape (cells,), or several resamples at once, with arrays of shape (resamples, cells).
+shape (cells,), or several sets at once, such as one for each seed, with arrays of shape (sets, cells).
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from actratio.laws.cells import Cells
 from actratio.laws.law import Array, Law
 
 _GRID_POINTS = 89
+_STEP = 1e-4  # of k, for a numerical derivative
 
 
 def fit_cells(law: Law, cells: Cells) -> tuple[Array, Array, Array]:
-    """Return log F, k and the residual sum of squares of log A, for each resample of ``cells``.
+    """Return c, k and the residual sum of squares of log A, for each set of ``cells``.
 
-    k is log k for a law that is ``logarithmic``, and 0 for a law without a shape parameter.
+    c is log F for a law with a scale F. k is log k for a law that is ``logarithmic``, and 0 for a law without a shape
+    parameter.
     """
     if law.linear:  # log A is a straight line in log N
         log_n = np.log(cells.width) - _mean(np.log(cells.width), cells.present)[..., None]
@@ -29,8 +32,8 @@ def fit_cells(law: Law, cells: Cells) -> tuple[Array, Array, Array]:
         k = np.zeros(cells.width.shape[:-1])
     else:
         k = _search(law, Cells(*(np.atleast_2d(values) for values in cells))).reshape(cells.width.shape[:-1])
-    log_scale, rss = _residuals(law, cells, k)
-    return log_scale, k, rss
+    c, rss = _residuals(law, cells, k)
+    return c, k, rss
 
 
 def aicc(rss: float, cells: int, parameters: int) -> float:
@@ -54,30 +57,48 @@ def aicc(rss: float, cells: int, parameters: int) -> float:
     )
 
 
-def left_out_error(law: Law, cells: Cells) -> float:
-    """Return the root mean square of log(predicted / observed), each width being predicted by a fit to the other widths.
+def left_out_error(law: Law, cells: Cells, groups: ArrayLike) -> float:
+    """Return the root mean square of log(predicted / observed), each group being predicted by a fit to the other groups.
 
-    The result is ``nan`` for fewer than three widths.
+    The result is ``nan`` for fewer than three groups, and if the other groups have fewer than two widths.
+
+    Args:
+        law: the law.
+        cells: arrays of shape (cells,).
+        groups: label of each cell, such as its width or its architecture.
     """
-    widths = np.unique(cells.width)
-    if len(widths) < 3:
+    labels = np.asarray(groups)
+    distinct = np.unique(labels)
+    if len(distinct) < 3:
         return math.nan
-    kept = (cells.width != widths[:, None]).astype(np.float64)  # row i leaves out the i-th width
+    kept = (labels != distinct[:, None]).astype(np.float64)  # row i leaves out the i-th group
+    if any(len(np.unique(cells.width[row > 0])) < 2 for row in kept):
+        return math.nan
     repeated = Cells(*(np.broadcast_to(values, kept.shape) for values in cells))
-    log_scale, k, _ = fit_cells(law, repeated._replace(present=kept))
-    errors = log_scale[:, None] + law.log_shape(cells.width, k[:, None]) - cells.log_active
+    c, k, _ = fit_cells(law, repeated._replace(present=kept))
+    errors = law.log_active(cells.width, c[:, None], k[:, None]) - cells.log_active
     return math.sqrt(float((errors**2)[kept == 0].sum()) / len(cells.width))
 
 
+def gradient(law: Law, widths: Array, c: float, k: float) -> Array:
+    """Return the derivatives of log A by c and by k at the widths, of shape (widths, parameters)."""
+    at = np.asarray(k)
+    columns = [law.slope_of(widths, at)]
+    if law.parameter is not None:
+        above, below = (law.log_active(widths, np.asarray(c), at + step) for step in (_STEP, -_STEP))
+        columns.append((above - below) / (2 * _STEP))
+    return np.stack(columns, axis=-1)
+
+
 def _search(law: Law, cells: Cells) -> Array:
-    """Return the best k of each resample: the best point of a grid, refined between its neighbours."""
+    """Return the best k of each set: the best point of a grid, refined between its neighbours."""
     from scipy.optimize import elementwise  # slow to import, so not part of `import actratio`
 
     grid = np.linspace(*law.bounds, _GRID_POINTS)
     rows = np.arange(len(cells.width))
     best = np.array([_residuals(law, cells, np.full(len(rows), k))[1] for k in grid]).argmin(0)
     k: Array = grid[best]
-    inner = rows[(best > 0) & (best < len(grid) - 1)]  # the other resamples keep the bound, and `at_bound` reports it
+    inner = rows[(best > 0) & (best < len(grid) - 1)]  # the other sets keep the bound, and `at_bound` reports it
     if len(inner):
         bracket = tuple(grid[best[inner] + step] for step in (-1, 0, 1))
         k[inner] = elementwise.find_minimum(
@@ -90,10 +111,11 @@ def _search(law: Law, cells: Cells) -> Array:
 
 
 def _residuals(law: Law, cells: Cells, k: Array) -> tuple[Array, Array]:
-    """Return log F and the residual sum of squares of log A for given k, for each resample."""
+    """Return c and the residual sum of squares of log A for given k, for each set."""
     difference = cells.log_active - law.log_shape(cells.width, k[..., None])
-    log_scale = _mean(difference, cells.present)
-    return log_scale, (cells.present * (difference - log_scale[..., None]) ** 2).sum(-1)
+    slope = law.slope_of(cells.width, k[..., None])
+    c = (cells.present * slope * difference).sum(-1) / (cells.present * slope**2).sum(-1)
+    return np.asarray(c), (cells.present * (difference - c[..., None] * slope) ** 2).sum(-1)
 
 
 def _mean(values: Array, present: Array) -> Array:

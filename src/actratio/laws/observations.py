@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actratio.errors import FitError
 from actratio.files import read_table
-from actratio.laws.fitting import RESAMPLES, fit
+from actratio.laws.fitting import fit
 from actratio.laws.results import Laws
+from actratio.statistics.verdict import Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,9 @@ ARTICLE_COLUMNS = {
 }
 """Columns of the article's CSV, in its order, and our names for them."""
 
+ARTICLE_BLOCK = "article"
+"""What the column ``block`` of a study's table says of the article's networks, which the laws are fitted to."""
+
 _ARTICLE_DATASETS = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist"}
 
 
@@ -47,6 +51,12 @@ class DatasetLaws:
     laws: Laws
     by_layer: dict[int, Laws]
     left_out: str
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether A grows as √N, with the dataset's name in the claim."""
+        verdict = self.laws.verdict
+        return replace(verdict, claim=f"{self.dataset}: {verdict.claim}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the laws for JSON, over all layers and by layer."""
@@ -162,7 +172,12 @@ def from_article(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def to_article(frame: pd.DataFrame, split: str = "train") -> pd.DataFrame:
-    """Return our table with the article's columns, plus ``Seed``, so that the article's notebook can read it."""
+    """Return our table with the article's columns, plus ``Seed``, so that the article's notebook can read it.
+
+    Only the article's networks are in it, not those of other blocks.
+    """
+    if "block" in frame.columns:
+        frame = frame[frame["block"] == ARTICLE_BLOCK]
     names = {ours: name for name, ours in _ARTICLE_DATASETS.items()}
     frame = frame[(frame["split"] == split) & (frame["epoch"] > 0)].copy()
     frame["dataset"] = frame["dataset"].replace(names)
@@ -190,7 +205,7 @@ def at_epoch(frame: pd.DataFrame, split: str, epoch: int | None) -> pd.DataFrame
             continue
         target: object = value
         if value is None:
-            keys = [key for key in ("dataset", "architecture") if key in frame.columns]
+            keys = [key for key in ("dataset", "block", "architecture") if key in frame.columns]
             target = frame.groupby(keys)[column].transform("max") if keys else frame[column].max()
         selected = frame[frame[column] == target]
         if selected.empty:
@@ -207,7 +222,6 @@ def fit_observations(
     split: str = "train",
     epoch: int | None = None,
     logits: bool = False,
-    resamples: int = RESAMPLES,
 ) -> list[DatasetLaws]:
     """Fit the laws to each dataset of a table.
 
@@ -216,7 +230,6 @@ def fit_observations(
         split: ``train``, as in the article, or ``val``.
         epoch: by default the last epoch of each architecture.
         logits: whether to include the output layer, which has no ReLU and as many neurons as there are classes.
-        resamples: number of bootstrap resamples.
 
     Returns:
         One entry per dataset, in the order of the table.
@@ -230,13 +243,16 @@ def fit_observations(
     fitted = []
     for dataset, rows in frame.groupby("dataset", sort=False):
         left_out = []
+        if "block" in rows.columns and (rows["block"] != ARTICLE_BLOCK).any():
+            rows = rows[rows["block"] == ARTICLE_BLOCK]
+            left_out.append("the crossed block")
         if not logits and rows["logits"].any():
             rows = rows[~rows["logits"]]
             left_out.append("the output layer (logits)")
-        silent = int((rows["active_mean"] == 0).sum())
-        if silent:
-            rows = rows[rows["active_mean"] > 0]
-            left_out.append(f"{silent} rows without active neurons")
+        silent = rows["active_mean"] == 0
+        if silent.any():
+            rows = rows[~_same_cells(rows, silent)]
+            left_out.append(f"{int(silent.sum())} rows without active neurons")
         if rows.empty:
             raise FitError(
                 f"{dataset}: no observations are left to fit after leaving out {' and '.join(left_out)}; give observations of hidden layers with active neurons"
@@ -246,12 +262,18 @@ def fit_observations(
         for layer in layers:
             layer_rows = rows[rows["layer"] == layer]
             if layer_rows["width"].nunique() >= 3:
-                by_layer[layer] = _fit(layer_rows, resamples)
-        fitted.append(DatasetLaws(str(dataset), _fit(rows, resamples), by_layer, " and ".join(left_out)))
+                by_layer[layer] = _fit(layer_rows)
+        fitted.append(DatasetLaws(str(dataset), _fit(rows), by_layer, " and ".join(left_out)))
     return fitted
 
 
-def _fit(rows: pd.DataFrame, resamples: int) -> Laws:
+def _same_cells(rows: pd.DataFrame, marked: pd.Series) -> pd.Series:
+    """Return which rows are of the same layer of the same architecture as a marked row, whatever their seed."""
+    keys = [key for key in ("architecture", "layer", "width") if key in rows.columns]
+    return marked.groupby([rows[key] for key in keys]).transform("any") if "architecture" in keys else marked
+
+
+def _fit(rows: pd.DataFrame) -> Laws:
     def column(name: str) -> list[object] | None:
         return rows[name].tolist() if name in rows.columns else None
 
@@ -261,5 +283,4 @@ def _fit(rows: pd.DataFrame, resamples: int) -> Laws:
         architectures=column("architecture"),
         layers=column("layer"),  # type: ignore[arg-type]
         seeds=column("seed"),  # type: ignore[arg-type]
-        resamples=resamples,
     )

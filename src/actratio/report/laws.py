@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import math
 
-from actratio.laws.law import LAWS
 from actratio.laws.observations import DatasetLaws
-from actratio.laws.results import LawFit
+from actratio.laws.results import AICC_MARGIN, REFERENCE_WIDTH, LawFit
 from actratio.report.findings import Table
+from actratio.statistics.verdict import excludes
 
 _NUMBER = "{:.3g}"
 
 
 def law_sentences(fitted: DatasetLaws) -> list[str]:
-    """Return what the laws of a dataset say about √N, about depth, and about α at equal depth."""
+    """Return what the laws of a dataset say about √N, about depth, and which laws fit best."""
     dataset, laws = fitted.dataset, fitted.laws
     left_out = f" Not fitted: {fitted.left_out}." if fitted.left_out else ""
-    sentences = [f"{dataset}: {laws.verdict}{left_out}"]
-    depth = laws.depth
-    if depth is not None and not math.isnan(depth.low):
-        factor = f"at equal width, each additional layer multiplies their number by {depth.format('{:.2f}')}"
-        if depth.high < 1:
-            sentences.append(f"{dataset}: deeper layers have fewer active neurons: {factor}.")
-        elif depth.low > 1:
-            sentences.append(f"{dataset}: deeper layers have more active neurons: {factor}.")
-        else:
-            sentences.append(
-                f"{dataset}: whether deeper layers have fewer active neurons is not settled: {factor}, and the interval contains 1."
-            )
-    alpha = laws.alpha_at_depth
-    if alpha is not None and not math.isnan(alpha.low):
-        sentences.append(f"{dataset}: at equal depth, α is {alpha.format('{:.3f}')}.")
+    seeds = "" if laws.seeds > 1 else " Seeds are not in the interval: there is one."
+    sentences = [f"{dataset}: {laws.reason}{seeds if not math.isnan(laws.exponent.alpha.low) else ''}{left_out}"]
+    factors = list(laws.exponent.layers.items())[1:]  # the first layer is compared with itself
+    if factors:
+        listed = ", ".join(f"{factor.format('{:.2f}')} in layer {layer}" for layer, factor in factors)
+        differ = any(excludes(factor, 1.0) for _, factor in factors)
+        sentences.append(
+            f"{dataset}: at equal width, depth {'changes' if differ else 'does not clearly change'} the number of active neurons: "
+            f"as a multiple of layer 0 it is {listed}."
+        )
+    if len(laws.best) > 1:
+        names = ", ".join(law_fit.law.formula for law_fit in laws.best)
+        sentences.append(f"{dataset}: not ranked, because they are within {AICC_MARGIN} AICc of each other: {names}.")
     return sentences
 
 
@@ -44,20 +42,30 @@ def laws_table(datasets: list[DatasetLaws]) -> Table:
     for fitted in datasets:
         best = fitted.laws.best
         for law_fit in fitted.laws.fits.values():
-            rows.append([fitted.dataset, "all", *_law_cells(law_fit, best=law_fit is best)])
+            rows.append([fitted.dataset, "all", *_law_cells(law_fit, best=any(law_fit is each for each in best))])
         for layer, laws in fitted.by_layer.items():
             rows += [
                 [fitted.dataset, str(layer), *_law_cells(laws.fits[name], best=False)] for name in ("sqrt", "power")
             ]
-    shapes = dict.fromkeys(law.parameter for law in LAWS.values() if law.parameter is not None)
-    header = ["dataset", "layer", "law", "F", " or ".join(shapes), "AICc", "left-out error"]
+    header = [
+        "dataset",
+        "layer",
+        "law",
+        "α",
+        f"A at {REFERENCE_WIDTH}",
+        "AICc",
+        "left-out width",
+        "F",
+        "K",
+        "left-out network",
+    ]
     constant = [len(datasets) == 1, not any(fitted.by_layer for fitted in datasets)]
     kept = [index for index in range(len(header)) if index >= len(constant) or not constant[index]]
     reading = (
-        "The law with the smallest AICc is marked with *. Laws are fitted to log A, with one point per layer and architecture (the mean "
-        "over seeds). Parentheses: 95% intervals from a bootstrap over architectures and seeds. Left-out error: root mean square of "
-        "log(predicted / observed) for widths left out of the fit. Not determined: the law fits best as its limit, a straight line or a "
-        "constant."
+        f"The law with the smallest AICc and those within {AICC_MARGIN} of it are marked with *; they are not ranked. Laws are fitted to log A, "
+        "with one point per layer and architecture (the mean over seeds), whatever the depth. Parentheses: 95% intervals, the wider one of "
+        "that over seeds and that over points. Left out: root mean square of log(predicted / observed) for widths, and for "
+        "architectures, that are left out of the fit. Not determined: the law fits best as its limit, such as a straight line or a power."
     )
     if not constant[1]:
         reading += " A layer number means a fit to that layer only; in the article's architectures, width and depth are confounded over all layers."
@@ -70,13 +78,26 @@ def laws_table(datasets: list[DatasetLaws]) -> Table:
 
 
 def _law_cells(law_fit: LawFit, *, best: bool) -> list[str]:
-    """Return the cells from the law to the left-out error."""
-    parameters = [law_fit.parameters[name].format(_NUMBER) for name in law_fit.law.parameters]
-    if law_fit.at_bound:
-        parameters = ["not determined"] * len(parameters)
-    parameters += [""] * (2 - len(parameters))
-    numbers = [
-        "" if math.isnan(number) else text.format(number)
-        for number, text in ((law_fit.aicc, "{:.1f}"), (law_fit.left_out_error, "{:.3f}"))
+    """Return the cells from the law to the left-out errors."""
+    alpha, scale, shape = (
+        ""
+        if name not in law_fit.parameters
+        else "not determined"
+        if law_fit.at_bound
+        else law_fit.parameters[name].format(_NUMBER)
+        for name in ("α", "F", "K")
+    )
+    return [
+        law_fit.law.formula + (" *" if best else ""),
+        alpha,
+        law_fit.at_reference.format(_NUMBER),
+        "" if math.isnan(law_fit.aicc) else f"{law_fit.aicc:.1f}",
+        _error_cell(law_fit.left_out_error),
+        scale,
+        shape,
+        _error_cell(law_fit.left_out_architecture),
     ]
-    return [law_fit.law.formula + (" *" if best else ""), *parameters, *numbers]
+
+
+def _error_cell(error: float) -> str:
+    return "" if math.isnan(error) else f"{error:.3f}"

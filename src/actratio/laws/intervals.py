@@ -1,0 +1,114 @@
+"""Estimates with two sources of error: seeds, and how far cells are from the fit. The wider interval counts.
+
+Architectures were chosen, so they are not resampled. A seed is a new draw of the initial weights and of the order of the
+examples. What all seeds share, such as a layer that is off the law in every run, shows only in the residuals over cells.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from actratio.laws.law import Array
+from actratio.statistics.estimate import LEVEL, Estimate, student_quantile
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """An estimate with a standard error.
+
+    Attributes:
+        value: the estimate.
+        error: its standard error; ``nan`` if the data gives none.
+        degrees: degrees of freedom of the standard error.
+    """
+
+    value: float
+    error: float
+    degrees: int
+
+    def interval(self, level: float = LEVEL) -> Estimate:
+        """Return the estimate with Student's interval; without one if there is no standard error."""
+        if math.isnan(self.error) or self.degrees < 1:
+            return Estimate(self.value)
+        half = student_quantile(self.degrees, level) * self.error
+        return Estimate(self.value, self.value - half, self.value + half)
+
+    def p_value(self, null: float) -> float:
+        """Return the two-sided p-value of the test that the truth is ``null``; ``nan`` without a standard error."""
+        from scipy.special import stdtr
+
+        if math.isnan(self.error) or self.degrees < 1:
+            return math.nan
+        if self.error == 0:
+            return 1.0 if self.value == null else 0.0
+        return float(2 * stdtr(self.degrees, -abs(self.value - null) / self.error))
+
+
+def over_seeds(value: float, values: ArrayLike) -> Coefficient:
+    """Return ``value`` with the standard error of the mean over seeds.
+
+    Args:
+        value: the estimate.
+        values: the estimate from each seed, of shape (seeds,); with fewer than two, there is no standard error.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) < 2:
+        return Coefficient(value, math.nan, 0)
+    return Coefficient(value, float(array.std(ddof=1)) / math.sqrt(len(array)), len(array) - 1)
+
+
+def wider(first: Coefficient, second: Coefficient, level: float = LEVEL) -> Coefficient:
+    """Return the one whose interval at this level is wider; one without an interval is never chosen over the other."""
+    halves = [
+        0.0 if math.isnan(each.interval(level).low) else each.interval(level).high - each.value
+        for each in (first, second)
+    ]
+    if math.isnan(first.error) or math.isnan(second.error):
+        return second if math.isnan(first.error) else first
+    return first if halves[0] >= halves[1] else second
+
+
+class LinearModel:
+    """Ordinary least squares with one design for all seeds.
+
+    >>> model = LinearModel(np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]]))
+    >>> seeds, cells = model.contrast([0.0, 1.0], np.array([[1.0, 3.0, 5.0], [1.0, 2.0, 3.0]]))
+    >>> round(seeds.value, 6), round(cells.value, 6)
+    (1.5, 1.5)
+
+    Args:
+        design: shape (cells, coefficients).
+    """
+
+    def __init__(self, design: Array) -> None:
+        self.pseudo_inverse = np.linalg.pinv(design)
+        self.rank = int(np.linalg.matrix_rank(design))
+        self.coefficients = design.shape[1]
+        self.degrees = len(design) - self.rank
+        self._residuals = np.eye(len(design)) - design @ self.pseudo_inverse
+
+    @property
+    def is_identified(self) -> bool:
+        """Whether the design separates all coefficients."""
+        return bool(self.rank == self.coefficients)
+
+    def contrast(self, weights: ArrayLike, values: Array) -> tuple[Coefficient, Coefficient]:
+        """Return a weighted sum of the coefficients, with its standard error over seeds, and over cells.
+
+        Args:
+            weights: one for each coefficient.
+            values: shape (seeds, cells). The fit to the means over seeds has the same weighted sum as the mean over
+                seeds, because least squares is linear in the values.
+        """
+        sums = np.asarray(weights, dtype=np.float64) @ self.pseudo_inverse
+        by_seed = values @ sums
+        value = float(by_seed.mean())
+        error = math.nan
+        if self.degrees > 0:
+            residuals = self._residuals @ values.mean(0)
+            error = math.sqrt(float(residuals @ residuals) / self.degrees * float(sums @ sums))
+        return over_seeds(value, by_seed), Coefficient(value, error, self.degrees)
