@@ -13,7 +13,7 @@ from actratio.laws.observations import fit_observations, read_observations
 
 
 def test_fit_observations_of_the_article_s_csv(published: Path) -> None:
-    datasets = {fitted.dataset: fitted for fitted in fit_observations(read_observations(published), resamples=50)}
+    datasets = {fitted.dataset: fitted for fitted in fit_observations(read_observations(published))}
     assert set(datasets) == {"mnist", "fashion_mnist"}
     for fitted in datasets.values():
         assert fitted.laws.architectures == 6
@@ -31,7 +31,7 @@ def test_f_of_the_article_s_csv_equals_its_formula(published: Path) -> None:
     table = table[(table["Epoch"] == 20) & (table["Dataset"] == "MNIST")]
     hidden = table[table["Layer"] < table.groupby("Model")["Layer"].transform("max")]
     expected = math.exp((np.log(hidden["Active Count"]) - 0.5 * np.log(hidden["Neuron Count"])).mean())
-    datasets = {fitted.dataset: fitted for fitted in fit_observations(read_observations(published), resamples=0)}
+    datasets = {fitted.dataset: fitted for fitted in fit_observations(read_observations(published))}
     assert datasets["mnist"].laws.fits["sqrt"].parameters["F"].value == pytest.approx(expected)
 
 
@@ -62,7 +62,7 @@ def test_fit_observations_takes_the_last_epoch_of_each_architecture() -> None:
     rows = [("a", w, e, (2 if e == 5 else 9) * math.sqrt(w)) for w in (256, 1024) for e in (1, 3, 5)]
     rows += [("b", w, e, (2 if e == 3 else 9) * math.sqrt(w)) for w in (256, 512) for e in (1, 3)]
     frame = pd.DataFrame(rows, columns=["architecture", "width", "epoch", "active_mean"]).assign(logits=False)
-    (fitted,) = fit_observations(frame, resamples=0)
+    (fitted,) = fit_observations(frame)
     assert fitted.laws.cells == 4
     assert fitted.laws.fits["sqrt"].parameters["F"].value == pytest.approx(2)
 
@@ -85,7 +85,7 @@ def test_fit_observations_refuses_invalid_tables(name: str, tmp_path: Path) -> N
     text, words = BAD_TABLES[name]
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(ActratioError, match=words):
-        fit_observations(read_observations(tmp_path / "t.csv"), resamples=0)
+        fit_observations(read_observations(tmp_path / "t.csv"))
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,6 @@ def test_fit_observations_refuses_a_split_or_epoch_that_the_table_lacks(tmp_path
     (tmp_path / "t.csv").write_text("width,active_mean\n64,6\n32,4\n")
     frame = read_observations(tmp_path / "t.csv")
     with pytest.raises(ActratioError, match="no column split"):
-        fit_observations(frame, split="val", resamples=0)
+        fit_observations(frame, split="val")
     with pytest.raises(ActratioError, match="no column epoch"):
-        fit_observations(frame, epoch=3, resamples=0)
+        fit_observations(frame, epoch=3)
