@@ -21,7 +21,7 @@ SPLITS = ("train", "val")
 TIDY_COLUMNS = (
     "model", "site", "layer", "position", "width", "activation", "tensor", "criterion", "tokens", "active_mean",
     "activation_ratio", "ratio_std", "dead", "always_on", "study", "dataset", "architecture", "seed", "epoch", "step",
-    "split", "train_loss", "val_loss", "train_accuracy", "val_accuracy",
+    "split", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "block",
 )  # fmt: skip
 """Columns of a study's tidy table, in order."""
 
@@ -94,7 +94,13 @@ def from_tensors(arrays: dict[str, Tensor]) -> list[EpochResult]:
 
 
 def to_frame(
-    history: list[EpochResult], *, study: str, dataset: str, architecture: Architecture, seeds: tuple[int, ...]
+    history: list[EpochResult],
+    *,
+    study: str,
+    dataset: str,
+    architecture: Architecture,
+    seeds: tuple[int, ...],
+    block: str,
 ) -> pd.DataFrame:
     """Return the tidy table: one row for each epoch, split, layer and seed."""
     spec = str(architecture)
@@ -127,6 +133,7 @@ def to_frame(
                     "val_loss": epoch.val.loss.tolist(),
                     "train_accuracy": epoch.train.accuracy.tolist(),
                     "val_accuracy": epoch.val.accuracy.tolist(),
+                    "block": block,
                 }
                 items.append(TidyRows(before, layer_counts, after))
     return tidy_frame(items, TIDY_COLUMNS, _READINGS)

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from actratio.data import BUILTIN, Dataset, load_dataset
 from actratio.devices import device_named
 from actratio.errors import ActratioError, plural
+from actratio.laws.observations import ARTICLE_BLOCK
 from actratio.report.findings import Findings
+from actratio.statistics.rules import Rule
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
+from actratio.studies.mlp.crossed import CROSSED_BLOCK, CROSSED_EXAMPLES, crossed_examples, crossed_shapes
 from actratio.studies.mlp.history import TIDY_COLUMNS, EpochResult, from_tensors, to_frame, to_tensors
 from actratio.training import ARTICLE_HIDDEN, Architecture, Recipe
 from actratio.training.trainer import Trainer
@@ -58,6 +61,14 @@ class MlpStudy(Study):
         default=False,
         metadata={"option": Option("Use biases. The article's text has none; its published data does.")},
     )
+    crossed: bool = field(
+        default=True,
+        metadata={
+            "option": Option(
+                "Also train the crossed block (widths × depths), on data sets of at least 20,000 training examples."
+            )
+        },
+    )
     device: str = field(default="auto", metadata={"option": Option("auto, cpu or cuda.")})
     data_dir: Path | None = field(
         default=None, metadata={"option": Option("Folder of data sets.", environment="ACTRATIO_DATA")}
@@ -98,6 +109,7 @@ class MlpStudy(Study):
                 "features": facts.features,
                 "classes": facts.classes,
                 "architectures": [str(architecture) for architecture in self._architectures(facts)],
+                "crossed": [str(architecture) for architecture in self._crossed(facts)],
             }
         return {
             "study": self.name,
@@ -111,19 +123,25 @@ class MlpStudy(Study):
         }
 
     def units(self) -> list[Unit]:
-        """One training per data set and architecture, all seeds at once; costs are FLOPs."""
+        """One training per data set, block and architecture, all seeds at once; costs are FLOPs."""
         units = []
         for name in self.datasets:
             facts = self._facts(name)
             for architecture in self._architectures(facts):
-                parameters = {"dataset": name, "architecture": architecture}
-                units.append(Unit(f"{name}--{architecture}", self._flops(architecture, facts), parameters))
+                parameters = {"dataset": name, "architecture": architecture, "block": ARTICLE_BLOCK}
+                cost = self._flops(architecture, facts.train, facts.val)
+                units.append(Unit(f"{name}--{architecture}", cost, parameters))
+            for architecture in self._crossed(facts):
+                parameters = {"dataset": name, "architecture": architecture, "block": CROSSED_BLOCK}
+                cost = self._flops(architecture, CROSSED_EXAMPLES, facts.val)
+                units.append(Unit(f"{name}--{CROSSED_BLOCK}--{architecture}", cost, parameters))
         return units
 
     def run(self, unit: Unit, checkpoint: Checkpoint) -> Arrays:
+        data = self._dataset(unit.parameters["dataset"])
         trainer = Trainer(
             unit.parameters["architecture"],
-            self._dataset(unit.parameters["dataset"]),
+            data if unit.parameters["block"] == ARTICLE_BLOCK else crossed_examples(data),
             range(self.seeds),
             Recipe(bias=self.bias, batch_size=self.batch_size),
             device=device_named(self.device),
@@ -154,6 +172,7 @@ class MlpStudy(Study):
             dataset=unit.parameters["dataset"],
             architecture=unit.parameters["architecture"],
             seeds=tuple(range(self.seeds)),
+            block=unit.parameters["block"],
         )
 
     def quick(self) -> MlpStudy:
@@ -176,6 +195,11 @@ class MlpStudy(Study):
                 f"{name}: {facts.train:,} + {facts.val:,} examples, {facts.features} features, {facts.classes} classes "
                 f"({facts.source}); architectures {', '.join(map(str, self._architectures(facts)))}"
             )
+            crossed = self._crossed(facts)
+            if crossed:
+                lines.append(
+                    f"{name}, crossed block: {CROSSED_EXAMPLES:,} examples, {plural(len(crossed), 'architecture')}"
+                )
         biases = "with" if self.bias else "without"
         return [
             *lines,
@@ -187,6 +211,12 @@ class MlpStudy(Study):
         from actratio.laws.observations import read_published
 
         return read_published(path)
+
+    @staticmethod
+    def rules() -> tuple[Rule, ...]:
+        from actratio.studies.mlp.rules import study_rules
+
+        return study_rules()
 
     @staticmethod
     def analyse(frame: pd.DataFrame, settings: Mapping[str, Any], published: pd.DataFrame | None) -> Findings:
@@ -215,10 +245,16 @@ class MlpStudy(Study):
                 )
         return parsed
 
-    def _flops(self, architecture: Architecture, facts: _Facts) -> int:
-        """FLOPs of the matrix products of a training, with its evaluations."""
-        before = architecture.forward_flops(facts.train + facts.val)
-        per_epoch = architecture.training_flops(facts.train) + architecture.forward_flops(facts.val)
+    def _crossed(self, facts: _Facts) -> list[Architecture]:
+        """Return the networks of the crossed block, or none."""
+        if not self.crossed or facts.train < CROSSED_EXAMPLES:
+            return []
+        return [Architecture(facts.features, hidden, facts.classes) for hidden in crossed_shapes()]
+
+    def _flops(self, architecture: Architecture, train: int, val: int) -> int:
+        """FLOPs of the matrix products of a training with this many examples, with its evaluations."""
+        before = architecture.forward_flops(train + val)
+        per_epoch = architecture.training_flops(train) + architecture.forward_flops(val)
         return self.seeds * (before + self.epochs * per_epoch)
 
 
