@@ -1,4 +1,4 @@
-"""The charts of the study of MLPs, and the numbers of its table."""
+"""The charts of the study of MLPs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def mlp_charts(
     if published is not None:
         published = published[published["dataset"].isin(datasets)]
         published = None if published.empty else published
-    charts = [_ratio_by_width(frame, published, datasets, split)]
+    charts = [_ratio_by_width(frame, published, datasets, split, conclude=bool(laws))]
     for index, dataset in enumerate(datasets):
         rows = frame[frame["dataset"] == dataset]
         reference = None if published is None else published[published["dataset"] == dataset]
@@ -44,71 +44,26 @@ def mlp_charts(
         key = f"{index}-{re.sub(r'[^A-Za-z0-9]+', '-', dataset).strip('-')[:40]}"
         charts += [
             _active_by_layer(rows, reference, dataset, key, split),
-            _scaling(rows, reference, _laws_of(laws, dataset), dataset, key, split),
-            _ratio_over_training(rows, reference, dataset, key, split),
+            _scaling(rows, reference, laws_of(laws, dataset), dataset, key, split),
+            _ratio_over_training(rows, reference, dataset, key, split, conclude=bool(laws)),
             _accuracy(rows, reference, dataset, key),
         ]
     return charts
 
 
-def width_table(
-    frame: pd.DataFrame, laws: list[DatasetLaws], published: pd.DataFrame | None, split: str = "train"
-) -> pd.DataFrame:
-    """Return the activation ratio and the active neurons by dataset and width, after training.
-
-    Args:
-        frame: the tidy table of the study.
-        laws: fitted laws.
-        published: the article's measurements with our column names (``observations.read_published``).
-        split: which examples were counted, ``train`` or ``val``.
-
-    Returns:
-        One row per dataset and width, with separate rows for the output layer. ``activation_ratio``, ``active_mean`` and
-        ``dead`` are estimates with intervals over seeds; ``sqrt_law`` is F·√N; ``published_ratio`` is ``None`` if the
-        article has no such layer.
-    """
-    import pandas as pd
-
-    rows = []
-    for dataset, dataset_rows in at_epoch(frame, split, None).groupby("dataset", sort=False):
-        reference = None
-        if published is not None:
-            reference = at_epoch(published, split, None)
-            reference = reference[reference["dataset"] == dataset]
-        fitted = _laws_of(laws, str(dataset))
-        by_width = dataset_rows.assign(logits=dataset_rows["tensor"] == "logits").groupby(["logits", "width"])
-        for (logits, width), cells in by_width:
-            same = None
-            if reference is not None:
-                same = reference[(reference["width"] == width) & (reference["logits"] == logits)]
-            rows.append(
-                {
-                    "dataset": dataset,
-                    "width": int(width),
-                    "tensor": "logits" if logits else "activation",
-                    "layers": cells.groupby(["architecture", "layer"]).ngroups,
-                    "activation_ratio": _over_seeds(cells, "activation_ratio"),
-                    "active_mean": _over_seeds(cells, "active_mean"),
-                    "dead": _over_seeds(cells, "dead"),
-                    "sqrt_law": None if logits or fitted is None else float(fitted.fits["sqrt"].predict([width])[0]),
-                    "published_ratio": None if same is None or same.empty else float(same["activation_ratio"].mean()),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _laws_of(laws: list[DatasetLaws], dataset: str) -> Laws | None:
+def laws_of(laws: Sequence[DatasetLaws], dataset: str) -> Laws | None:
+    """Return the laws of a data set, or ``None`` if none were fitted."""
     return next((fitted.laws for fitted in laws if fitted.dataset == dataset), None)
 
 
-def _over_seeds(rows: pd.DataFrame, column: str) -> Estimate:
+def over_layers(rows: pd.DataFrame, column: str) -> Estimate:
     """Return the mean over the layers of each seed, then the mean and interval over seeds."""
     return mean_interval(rows.groupby("seed")[column].mean().tolist())
 
 
 def _curve(rows: pd.DataFrame, x: str, y: str) -> tuple[list[float], list[Estimate]]:
     """Return the values of x, and the estimate of y over seeds for each of them."""
-    points = [(float(value), _over_seeds(cells, y)) for value, cells in rows.groupby(x)]
+    points = [(float(value), over_layers(cells, y)) for value, cells in rows.groupby(x)]
     if y in ("activation_ratio", "val_accuracy"):
         points = [(value, share.clip(0, 1)) for value, share in points]
     return [value for value, _ in points], [estimate for _, estimate in points]
@@ -151,12 +106,20 @@ def _note(published: pd.DataFrame | None) -> str:
     return _INTERVAL_NOTE + (_PUBLISHED_NOTE if published is not None else "")
 
 
-def _ratio_by_width(frame: pd.DataFrame, published: pd.DataFrame | None, datasets: list[str], split: str) -> Chart:
+def _ratio_by_width(
+    frame: pd.DataFrame, published: pd.DataFrame | None, datasets: list[str], split: str, *, conclude: bool
+) -> Chart:
     ours = _hidden(at_epoch(frame, split, None))
     published = None if published is None else _hidden(at_epoch(published, split, None))
+    title = "Activation ratio by layer width, after training"
+    ends = ours[ours["width"].isin([ours["width"].min(), ours["width"].max()])]
+    ratios = ends.groupby("width")["activation_ratio"].mean()
+    if conclude and len(ratios) == 2:
+        (narrow, first), (wide, last) = ratios.items()
+        title = f"{first:.0%} of the neurons are active in layers of {narrow}, {last:.0%} in layers of {wide}"
     return Chart(
         key="ratio-by-width",
-        title="Activation ratio by layer width, after training",
+        title=title,
         reading="Each point is the share of neurons above zero in hidden layers of one width, as the mean over these layers. "
         "If a line falls, wider layers have a smaller share of active neurons. " + _note(published),
         x_label="layer width N (neurons)",
@@ -191,7 +154,7 @@ def _scaling(
     series = []
     for colour, (layer, cells) in enumerate(rows.groupby("layer")):
         by_width = cells.groupby(["width", "architecture"])
-        points = [(float(width), _over_seeds(seeds, "active_mean")) for (width, _), seeds in by_width]
+        points = [(float(width), over_layers(seeds, "active_mean")) for (width, _), seeds in by_width]
         x, y = [width for width, _ in points], [active for _, active in points]
         series.append(Series(f"layer {layer}", x, y, colour=colour, style="points"))
     if published is not None:
@@ -213,7 +176,9 @@ def _scaling(
         series.append(Series(law_fit.law.formula, line.tolist(), curve, colour, "dashed"))
     return Chart(
         key=f"scaling-{key}",
-        title=f"Active neurons against layer width, with fitted laws: {dataset}",
+        title=f"Active neurons grow as N^{fitted.fits['power'].parameters['α'].value:.2f} over all layers: {dataset}"
+        if fitted
+        else f"Active neurons against layer width: {dataset}",
         reading="Each point is one layer of one architecture, coloured by depth; dashed lines are the fitted laws. With logarithmic axes, "
         "a power of N is a straight line, and √N has the slope ½. " + _note(published).replace("Bands", "Bars"),
         x_label="layer width N (neurons)",
@@ -226,13 +191,19 @@ def _scaling(
 
 
 def _ratio_over_training(
-    ours: pd.DataFrame, published: pd.DataFrame | None, dataset: str, key: str, split: str
+    ours: pd.DataFrame, published: pd.DataFrame | None, dataset: str, key: str, split: str, *, conclude: bool
 ) -> Chart:
     rows = _hidden(ours[ours["split"] == split])
+    ratios = rows.groupby("epoch")["activation_ratio"].mean()
+    title = f"Activation ratio over training: {dataset}"
+    if conclude:
+        title = (
+            f"Over training, the activation ratio goes from {ratios.iloc[0]:.0%} to {ratios.iloc[-1]:.0%}: {dataset}"
+        )
     published = None if published is None else _hidden(published)
     return Chart(
         key=f"ratio-over-training-{key}",
-        title=f"Activation ratio over training: {dataset}",
+        title=title,
         reading="Each line is one width. Epoch 0 is before training. " + _note(published),
         x_label="epoch",
         y_label="activation ratio",

@@ -1,0 +1,167 @@
+"""α of the study: by the way of counting, over training, and in the crossed block; as tables and charts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from actratio.laws.observations import DatasetLaws
+from actratio.laws.results import error_text
+from actratio.report.chart import Chart, Series
+from actratio.report.findings import Table
+from actratio.statistics.estimate import Estimate
+from actratio.studies.mlp.depth import DepthFit
+from actratio.studies.mlp.over_training import alpha_at_losses, alpha_by_epoch
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_COUNTS = {"val": "held-out", "train": "training"}
+_ALPHA = "{:.3f}"
+
+
+def exponent_table(fits: Sequence[tuple[str, DatasetLaws]]) -> Table:
+    """Return α by data set and way of counting.
+
+    Args:
+        fits: how the neurons were counted, and the laws.
+    """
+    rows = []
+    for counts, fitted in fits:
+        exponent = fitted.laws.exponent
+        rows.append(
+            [
+                fitted.dataset,
+                counts,
+                exponent.alpha.format(_ALPHA) if exponent.equal_depth else "",
+                _half(exponent.over_seeds),
+                _half(exponent.over_cells),
+                fitted.laws.fits["power"].parameters["α"].format(_ALPHA),
+                error_text(exponent.left_out_width),
+                error_text(exponent.left_out_architecture),
+            ]
+        )
+    return Table(
+        "The exponent α of A = F·N^α",
+        [
+            "dataset",
+            "counts",
+            "α at equal depth",
+            "seeds",
+            "cells",
+            "α, all layers",
+            "left-out width",
+            "left-out network",
+        ],
+        rows,
+        "After the last epoch. Parentheses: 95% intervals, the wider one of the two whose half-widths are given, over seeds and over "
+        "cells. Published: one seed, so that seeds are not in the interval. Left out: error of √N at widths, and at architectures, that were "
+        "left out of a fit with a mean for each layer.",
+    )
+
+
+def loss_table(rows_by_dataset: Mapping[str, pd.DataFrame]) -> Table | None:
+    """Return α at equal training loss, or ``None`` if no run reaches a loss of the list.
+
+    Args:
+        rows_by_dataset: hidden layers of one split by data set.
+    """
+    rows = []
+    for dataset, hidden in rows_by_dataset.items():
+        for point in alpha_at_losses(hidden):
+            alpha = "" if math.isnan(point.alpha.value) else point.alpha.format(_ALPHA)
+            rows.append([dataset, f"{point.loss:g}", alpha, f"{point.reached} of {point.runs}"])
+    if not rows:
+        return None
+    return Table(
+        "α at equal training loss",
+        ["dataset", "training loss", "α at equal depth", "runs that reached it"],
+        rows,
+        "A is interpolated to the epoch at which a run's training loss first falls to the value. Runs that never do are censored, and the "
+        "architectures with such a run are left out; no α is given for fewer than three architectures.",
+    )
+
+
+def alpha_chart(series: Sequence[tuple[str, str, pd.DataFrame]]) -> Chart | None:
+    """Return a chart of α at equal depth over training, or ``None`` if α has no value at any epoch.
+
+    Args:
+        series: the data set, how the neurons were counted, and the hidden layers.
+    """
+    names = list(dict.fromkeys(dataset for dataset, _, _ in series))
+    lines, changes = [], []
+    for dataset, counts, hidden in series:
+        alphas = alpha_by_epoch(hidden[hidden["epoch"] > 0])
+        if not alphas:
+            continue
+        epochs = sorted(alphas)
+        style = {"held-out": "line", "training": "dashed", "published": "published"}[counts]
+        points = [alphas[epoch] for epoch in epochs]
+        lines.append(Series(f"{dataset}, {counts}", list(map(float, epochs)), points, names.index(dataset), style))
+        if counts == "held-out" and len(epochs) > 1:
+            changes.append(f"from {points[0].value:.2f} to {points[-1].value:.2f} ({dataset})")
+    if not lines:
+        return None
+    return Chart(
+        key="alpha-over-training",
+        title=f"Over training, α goes {', '.join(changes)}" if changes else "α at equal depth, over training",
+        reading="Each line is α of A = F·N^α at equal depth after each epoch, fitted to all hidden layers of the article's networks. ½ is the "
+        "article's law, 1 a constant ratio. Bands are 95% intervals, the wider one of that over seeds and that over cells.",
+        x_label="epoch",
+        y_label="α at equal depth",
+        series=lines,
+    )
+
+
+def crossed_table(fits: Sequence[tuple[str, str, DepthFit, DepthFit | None]]) -> Table:
+    """Return the fits of the crossed block.
+
+    Args:
+        fits: the data set, the split, the fit, and the fit with depth counted from the output.
+    """
+    layers = list(fits[0][2].alphas)
+    rows = []
+    for dataset, split, fit, from_output in fits:
+        rows.append(
+            [
+                dataset,
+                _COUNTS[split],
+                fit.step.format("{:.2f}"),
+                *(factor.format("{:.2f}") for factor in fit.steps.values()),
+                "" if from_output is None else from_output.step.format("{:.2f}"),
+                *(fit.alphas[layer].format("{:.2f}") for layer in layers),
+                fit.fan_in.format("{:.2f}"),
+            ]
+        )
+    steps = [f"layer {layer - 1} to {layer}" for layer in fits[0][2].steps]
+    return Table(
+        "Crossed widths and depths (B0): log A = α_layer·log N + layer + β·log fan-in",
+        ["dataset", "counts", "step", *steps, "step, from output", *(f"α, layer {layer}" for layer in layers), "β"],
+        rows,
+        "Layer 0 is the first hidden layer. Step: factor per layer deeper from layer 1 to the last, at a width and a fan-in of 128. From output: "
+        "the same with depth counted from the output, over the layers after the first. Parentheses: 95% intervals.",
+    )
+
+
+def step_chart(fits: Sequence[tuple[str, DepthFit]]) -> Chart:
+    """Return a chart of the factor from each layer to the next in the crossed block, one series per data set."""
+    series = [
+        Series(dataset, [float(layer) for layer in fit.steps], list(fit.steps.values()), colour, "points")
+        for colour, (dataset, fit) in enumerate(fits)
+    ]
+    steps = ", ".join(f"{fit.step.format('{:.2f}')} ({dataset})" for dataset, fit in fits)
+    return Chart(
+        key="step",
+        title=f"At equal width, each layer deeper multiplies A by {steps}",
+        reading="Each point is how many times as many neurons are active in a layer as in the one before, at a width and a fan-in of 128, in the "
+        "crossed block. The title has the mean step. Bars are 95% intervals. Below 1, deeper layers have fewer active neurons.",
+        x_label="layer (0: the first hidden layer)",
+        y_label="factor from the layer before",
+        series=series,
+        x_ticks=sorted({x for line in series for x in line.x}),
+    )
+
+
+def _half(estimate: Estimate) -> str:
+    return "" if math.isnan(estimate.low) else f"± {(estimate.high - estimate.low) / 2:.3f}"
