@@ -8,6 +8,9 @@ import pytest
 from rich.console import Console
 
 from actratio.cli import terminal
+from actratio.report.findings import Findings, verdicts_table
+from actratio.statistics.estimate import Estimate
+from actratio.statistics.verdict import Verdict
 
 
 @pytest.fixture
@@ -85,3 +88,16 @@ def test_columns_of_text_are_wrapped(printed: io.StringIO) -> None:
     terminal.print_table("Studies", ["name", "description"], [["mlp", "Train networks and " * 6]], justify="left")
     assert printed.getvalue().count("Train") == 6
     assert all(len(line) <= 50 for line in printed.getvalue().splitlines())
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_table_of_verdicts_wraps_its_claims_and_leaves_nothing_out(printed: io.StringIO, width: int) -> None:
+    resize(width)
+    claim = "a claim with many words, " * 8
+    verdict = Verdict(claim.strip(), "no", Estimate(0.4, 0.3, 0.45), "the rule", figure="α at equal depth")
+    terminal.print_findings(Findings("t", "l", tables=[verdicts_table([verdict])]), every_row=False)
+    text = printed.getvalue()
+    assert "not shown" not in text
+    assert text.count("words,") == 8
+    assert "0.4 (0.3 … 0.45)" in " ".join(text.split())
+    assert all(len(line) <= width for line in text.splitlines())

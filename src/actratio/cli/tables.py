@@ -51,7 +51,7 @@ def fit_table(
         )
         return
     for shown in (verdicts_table([fitted.verdict for fitted in laws]), laws_table(laws)):
-        print_table(shown.title, shown.header, shown.rows)
+        print_table(shown.title, shown.header, shown.rows, "left" if shown.text else "right")
     print_sentences(sentences)
 
 

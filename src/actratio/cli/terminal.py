@@ -82,7 +82,8 @@ def units_bar(total: float) -> Iterator[Callable[[str, float], None]]:
 def print_findings(findings: Findings, *, every_row: bool) -> None:
     """Print the tables, then the sentences."""
     for table in findings.tables:
-        print_table(table.title, table.header, table.rows, every_row=every_row)
+        justify: Justify = "left" if table.text else "right"
+        print_table(table.title, table.header, table.rows, justify, every_row=every_row)
     print_sentences(findings.sentences)
 
 

@@ -23,12 +23,14 @@ class Table:
         header: one name per column.
         rows: one list of cells per row, as long as ``header``.
         reading: caption that explains the columns.
+        text: the columns hold text, which a terminal wraps; columns of numbers that don't fit are left out instead.
     """
 
     title: str
     header: list[str]
     rows: list[list[str]]
     reading: str = ""
+    text: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,16 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
     ordered = sorted(verdicts, key=lambda verdict: not verdict.confirmatory)
     return Table(
         "Verdicts",
-        ["claim", "verdict", "figure", "estimate"],
+        ["verdict", "claim", "figure", "estimate"],
         [
             [
-                verdict.claim + ("" if verdict.confirmatory else " (exploratory)"),
                 verdict.verdict,
+                verdict.claim + ("" if verdict.confirmatory else " (exploratory)"),
                 verdict.figure,
                 "" if math.isnan(verdict.estimate.value) else verdict.estimate.format("{:.3g}"),
             ]
             for verdict in ordered
         ],
         "Parentheses: 95% intervals. The rules were written down before the run, except for verdicts that are marked as exploratory.",
+        text=True,
     )
