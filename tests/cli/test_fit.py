@@ -23,20 +23,24 @@ def test_fit_reads_any_table_of_widths(tmp_path: Path, actratio: Actratio) -> No
     content = json.loads(actratio("fit", "t.csv", "--json", cwd=tmp_path).stdout)
     assert content["laws"][0]["laws"][0]["parameters"]["F"]["value"] == pytest.approx(3.0)
     assert len(content["rows"]) == 3
+    (verdict,) = content["verdicts"]
+    assert set(verdict) == {"claim", "verdict", "figure", "estimate", "interval", "rule", "confirmatory"}
+    assert verdict["claim"] == "table: A grows as √N"
+    assert content["sentences"][0].startswith("table: √N")
 
 
 def test_what_fit_prints_is_as_before(tmp_path: Path, actratio: Actratio) -> None:
     """The whole of it, against a file; to change it on purpose, write the new output there."""
     widths, active = [32, 64, 128, 256, 512, 1024], [20.0, 24.0, 36.0, 47.0, 70.0, 95.0]
     pd.DataFrame({"width": widths, "active_mean": active}).to_csv(tmp_path / "t.csv", index=False)
-    printed = actratio("fit", "t.csv", "--resamples", "200", cwd=tmp_path).stdout
+    printed = actratio("fit", "t.csv", cwd=tmp_path).stdout
     assert printed == (ROOT / "tests" / "golden" / "fit.txt").read_text(encoding="utf-8")
 
 
 def test_fit_of_the_article_s_csv_says_whether_the_root_law_holds(
     tmp_path: Path, published: Path, actratio: Actratio
 ) -> None:
-    done = actratio("fit", str(published), "--resamples", "100", cwd=tmp_path)
+    done = actratio("fit", str(published), cwd=tmp_path)
     assert "mnist: √N" in done.stdout
     assert "fashion_mnist: √N" in done.stdout
     assert "the output layer (logits)" in done.stdout

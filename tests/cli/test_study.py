@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from actratio.laws.law import LAWS
 from tests.cli.conftest import Actratio
 
 SMALL = ["--architectures", "16-10,24-8-10", "--seeds", "2", "--epochs", "2"]
@@ -34,13 +35,13 @@ def test_study_prints_the_table_and_the_paths_of_what_it_wrote(tmp_path: Path, a
 def test_json_is_one_object_alone_on_stdout(tmp_path: Path, actratio: Actratio) -> None:
     done = actratio("study", "mlp", *SMALL, "--json", "--out", "here", cwd=tmp_path)
     content = json.loads(done.stdout)
-    assert set(content) == {"settings", "rows", "path", "laws", "verdicts"}
+    assert set(content) == {"settings", "rows", "path", "laws", "verdicts", "sentences"}
     assert content["path"] == "here"
     frame = pd.read_parquet(tmp_path / "here" / "results.parquet")
     assert len(content["rows"]) == len(frame)
     assert content["rows"][0]["activation_ratio"] == frame["activation_ratio"].iloc[0]
     assert content["laws"][0]["dataset"] == "digits"
-    assert [law["law"] for law in content["laws"][0]["laws"]] == ["sqrt", "power", "saturating", "logarithmic"]
+    assert [law["law"] for law in content["laws"][0]["laws"]] == list(LAWS)
 
 
 def test_csv_has_the_article_s_columns(tmp_path: Path, actratio: Actratio) -> None:
@@ -49,8 +50,8 @@ def test_csv_has_the_article_s_columns(tmp_path: Path, actratio: Actratio) -> No
     assert article.columns[:3].tolist() == ["Dataset", "Model", "Epoch"]
     tidy = pd.read_csv(tmp_path / "run" / "results.csv")
     assert "activation_ratio" in tidy.columns
-    fitted = json.loads(actratio("fit", "run/article.csv", "--resamples", "0", "--json", cwd=tmp_path).stdout)
-    again = json.loads(actratio("fit", "run", "--resamples", "0", "--json", cwd=tmp_path).stdout)
+    fitted = json.loads(actratio("fit", "run/article.csv", "--json", cwd=tmp_path).stdout)
+    again = json.loads(actratio("fit", "run", "--json", cwd=tmp_path).stdout)
     ours, theirs = (each["laws"][0]["laws"][0]["parameters"]["F"]["value"] for each in (fitted, again))
     assert ours == pytest.approx(theirs, rel=1e-9)
 

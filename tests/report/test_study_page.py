@@ -47,7 +47,7 @@ def test_page_draws_every_chart_without_requests_or_errors(browser: Any, report:
     assert visit.messages == []
     assert visit.requests == [report.as_uri()]
     charts = visit.page.query_selector_all(".chart")
-    assert len(charts) == 1 + 4 * 2
+    assert len(charts) == 2 + 4 * 2
     for chart in charts:
         assert chart.query_selector_all(".scatterlayer .trace"), chart.get_attribute("id")
     # Only tables scroll sideways, inside their own box; the page does not.
@@ -102,7 +102,7 @@ def test_save_charts_writes_valid_repeatable_files(report: Path, tmp_path: Path)
     assert expected[1].startswith(b"\x89PNG")
     for path in sorted((report.parent / "figures").glob("*.svg")):
         ET.parse(path)
-    assert len(list((report.parent / "figures").iterdir())) == 2 * (1 + 4 * 2)
+    assert len(list((report.parent / "figures").iterdir())) == 2 * (2 + 4 * 2)
 
 
 def test_chart_table() -> None:
@@ -154,8 +154,8 @@ def test_study_charts_show_published_points(tmp_path: Path, published: Path) -> 
     for chart in findings.charts:
         assert isinstance(chart, Chart)
         assert any("published" in series.name for series in chart.series), chart.key
-    assert "published ratio" in findings.tables[0].header
-    row = next(row for row in findings.tables[0].rows if row[1] == "32")
+    widths = next(table for table in findings.tables if "published ratio" in table.header)
+    row = next(row for row in widths.rows if row[1] == "32")
     assert row[-1] == "74.7%"  # the published file has one MNIST layer of 32 neurons
 
 

@@ -19,8 +19,15 @@ import torch
 from actratio import ActratioError
 from actratio.data import load_dataset
 from actratio.files import read_table
-from actratio.laws.observations import ARTICLE_COLUMNS, from_article, to_article
+from actratio.laws.observations import (
+    ARTICLE_COLUMNS,
+    fit_observations,
+    from_article,
+    read_observations,
+    to_article,
+)
 from actratio.studies import MlpStudy
+from actratio.studies.mlp import crossed
 from actratio.studies.mlp import study as mlp
 from actratio.studies.mlp.history import TIDY_COLUMNS, from_tensors, to_tensors
 from actratio.studies.runner import FinishedRun, Runner
@@ -323,4 +330,50 @@ def test_published_measurements_of_other_datasets_are_ignored(tmp_path: Path, pu
     study = replace(SMALL, epochs=1)
     run(study, tmp_path / "run")
     findings = FinishedRun.read(tmp_path / "run", study.read_published(published)).findings
-    assert [row[-1] for row in findings.tables[0].rows] == [""] * len(findings.tables[0].rows)
+    assert not any("published" in name for table in findings.tables for name in table.header)
+    assert not any("published" in series.name for chart in findings.charts for series in chart.series)
+
+
+@pytest.fixture
+def small_crossed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crossed block that is small enough for digits."""
+    for module in (mlp, crossed):
+        monkeypatch.setattr(module, "CROSSED_EXAMPLES", 300)
+    monkeypatch.setattr(crossed, "CROSSED_WIDTHS", (4, 8, 16))
+
+
+def test_the_crossed_block_is_part_of_the_study(small_crossed: None, tmp_path: Path) -> None:
+    study = replace(SMALL, epochs=1)
+    assert "digits, crossed block: 300 examples, 15 architectures" in study.announce()
+    made = run(study, tmp_path / "run")
+    assert len(made.units) == 2 + 15
+    frame = made.frame()
+    assert set(frame["block"]) == {"article", "b0"}
+    rows = frame[frame["block"] == "b0"]
+    assert rows["architecture"].nunique() == 15
+    assert set(rows.loc[rows["split"] == "train", "tokens"]) == {300}
+    assert set(rows.loc[rows["split"] == "val", "tokens"]) == {360}
+    findings = FinishedRun.read(tmp_path / "run").findings
+    assert any(table.title.startswith("Crossed widths and depths") for table in findings.tables)
+    (verdict,) = [verdict for verdict in findings.verdicts if verdict.confirmatory]
+    assert verdict.claim.startswith("digits: from the second layer on")
+    # The article's table and the laws are about the article's networks only.
+    assert findings.exports["article.csv"]["Model"].nunique() == 2
+    (fitted,) = fit_observations(read_observations(tmp_path / "run"))
+    assert fitted.laws.architectures == 2
+    assert "the crossed block" in fitted.left_out
+
+
+def test_the_crossed_block_can_be_left_out_and_needs_enough_examples(
+    small_crossed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(replace(SMALL, crossed=False).units()) == 2
+    assert len(SMALL.units()) == 2 + 15
+    monkeypatch.undo()
+    assert len(SMALL.units()) == 2
+
+
+def test_the_crossed_block_has_fifteen_networks() -> None:
+    shapes = crossed.crossed_shapes()
+    assert len(shapes) == len(set(shapes)) == 15
+    assert {(32, 512), (512, 32), (128,), (512, 512, 512, 512)} < set(shapes)

@@ -126,7 +126,8 @@ def judge_steps(log_steps: Sequence[Coefficient]) -> list[str]:
     null = math.log(LIMIT)
     outcomes = [UNDECIDED] * len(log_steps)
     clear = True  # until a claim is not confirmed, after which Holm confirms none
-    for rank, index in enumerate(sorted(range(len(log_steps)), key=lambda index: log_steps[index].p_value(null))):
+    p_values = [1.0 if math.isnan(step.error) else step.p_value(null) for step in log_steps]
+    for rank, index in enumerate(sorted(range(len(log_steps)), key=p_values.__getitem__)):
         corrected = log_steps[index].interval(1 - (1 - LEVEL) / (len(log_steps) - rank))
         clear = clear and corrected.high < null
         outcomes[index] = decide(yes=clear, no=log_steps[index].interval().high >= 0)

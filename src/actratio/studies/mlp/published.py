@@ -22,7 +22,7 @@ def run_figures(rows: pd.DataFrame) -> dict[str, float]:
     Args:
         rows: one row for each layer, with ``logits`` marking the output layers.
     """
-    hidden = rows[~rows["logits"]]
+    hidden = rows[~rows["logits"] & (rows["active_mean"] > 0)]
     figures = {"F of F·√N": root_scale(hidden), "α over all layers": log_slope(hidden["width"], hidden["active_mean"])}
     cells = CellTable.of(hidden)
     if cells is not None:

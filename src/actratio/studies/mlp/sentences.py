@@ -141,7 +141,8 @@ def printed_rule(seeds: int) -> Rule:
 
 
 def root_scale(rows: pd.DataFrame) -> float:
-    """Return F of A = F·√N: the geometric mean of A/√N over the hidden layers in ``rows``."""
+    """Return F of A = F·√N: the geometric mean of A/√N over the hidden layers in ``rows`` that have active neurons."""
+    rows = rows[rows["active_mean"] > 0]
     return float(np.exp((np.log(rows["active_mean"]) - 0.5 * np.log(rows["width"])).mean()))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from actratio.data import BUILTIN, Dataset, load_dataset
+from actratio.data import BUILTIN, Dataset
 from actratio.devices import device_named
 from actratio.errors import ActratioError, plural
 from actratio.laws.observations import ARTICLE_BLOCK
@@ -16,6 +16,7 @@ from actratio.statistics.rules import Rule
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
 from actratio.studies.mlp.crossed import CROSSED_BLOCK, CROSSED_EXAMPLES, crossed_examples, crossed_shapes
 from actratio.studies.mlp.history import TIDY_COLUMNS, EpochResult, from_tensors, to_frame, to_tensors
+from actratio.studies.mlp.loaded import Facts, LoadedData
 from actratio.training import ARTICLE_HIDDEN, Architecture, Recipe
 from actratio.training.trainer import Trainer
 
@@ -77,7 +78,7 @@ class MlpStudy(Study):
         default=None,
         metadata={"option": Option("Label column of a CSV file or hub data set.", "found by its name")},
     )
-    _loaded: _Loaded = field(default_factory=lambda: _Loaded(), init=False, repr=False, compare=False)
+    _loaded: LoadedData = field(default_factory=lambda: LoadedData(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.datasets:
@@ -227,12 +228,12 @@ class MlpStudy(Study):
     def _dataset(self, name: str) -> Dataset:
         return self._loaded.dataset(name, self.data_dir, self.label)
 
-    def _facts(self, name: str) -> _Facts:
+    def _facts(self, name: str) -> Facts:
         if name not in self._loaded.facts:
             self._dataset(name)
         return self._loaded.facts[name]
 
-    def _architectures(self, facts: _Facts) -> list[Architecture]:
+    def _architectures(self, facts: Facts) -> list[Architecture]:
         if not self.architectures:
             return [Architecture(facts.features, hidden, facts.classes) for hidden in ARTICLE_HIDDEN]
         parsed = [Architecture.parse(spec, inputs=facts.features, outputs=facts.classes) for spec in self.architectures]
@@ -245,7 +246,7 @@ class MlpStudy(Study):
                 )
         return parsed
 
-    def _crossed(self, facts: _Facts) -> list[Architecture]:
+    def _crossed(self, facts: Facts) -> list[Architecture]:
         """Return the networks of the crossed block, or none."""
         if not self.crossed or facts.train < CROSSED_EXAMPLES:
             return []
@@ -256,44 +257,6 @@ class MlpStudy(Study):
         before = architecture.forward_flops(train + val)
         per_epoch = architecture.training_flops(train) + architecture.forward_flops(val)
         return self.seeds * (before + self.epochs * per_epoch)
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What planning needs to know of a data set; ``train`` and ``val`` are numbers of examples."""
-
-    fingerprint: str
-    train: int
-    val: int
-    features: int
-    classes: int
-    source: str
-
-
-class _Loaded:
-    """The facts of every data set that was loaded, and the last one itself: its architectures train one after another."""
-
-    def __init__(self) -> None:
-        self.facts: dict[str, _Facts] = {}
-        self._latest: Dataset | None = None
-
-    def dataset(self, name: str, data_dir: Path | None, label: str | None) -> Dataset:
-        """Return the data set, from memory if it was the last one."""
-        if self._latest is None or self._latest.name != name:
-            self._latest = None  # free the old one before the new one is read
-            latest = self._latest = load_dataset(name, data_dir, label=label)
-            self.facts[name] = _Facts(
-                latest.fingerprint,
-                len(latest.y_train),
-                len(latest.y_val),
-                latest.features,
-                latest.classes,
-                latest.source,
-            )
-        return self._latest
-
-    def __reduce__(self) -> tuple[type[_Loaded], tuple[()]]:
-        return _Loaded, ()  # another process loads its own
 
 
 def _state(trainer: Trainer, history: Sequence[EpochResult]) -> Arrays:
