@@ -1,57 +1,126 @@
-"""Write the data files, tables and figures of docs/results/mlp.md from finished studies.
+"""Write the data files, tables, figures and verdicts of docs/results/mlp.md from finished studies.
 
     python docs/results_tables.py RUN [RUN] --published FILE
 
-A run without biases fills the page's block ``no-bias``, one with biases the block ``bias``. The text around the blocks is
-written by hand.
+A run without biases fills the page's blocks ``answer``, ``cost`` and ``no-bias``, one with biases the block ``bias``, and two
+of them the block ``biases``. The text around the blocks is written by hand.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from actratio.report.findings import Table
+import pandas as pd
+
+from actratio.files import read_table
+from actratio.report.findings import Table, verdicts_table
+from actratio.statistics.verdict import Verdict
 from actratio.studies import MlpStudy
-from actratio.studies.folder import read_settings
+from actratio.studies.folder import read_settings, table_path, unit_seconds
+from actratio.studies.mlp.biases import bias_differences, bias_verdict
 from actratio.studies.runner import FinishedRun
 from pages import RESULTS, fill_block, machine_line, markdown_table, save_figure, write_csv
+from rules_table import rules_section
 
 PAGE = RESULTS / "mlp.md"
 
+FILES = {
+    "Verdicts": "verdicts",
+    "Crossed": "crossed",
+    "The exponent": "exponents",
+    "α at equal training loss": "losses",
+    "Active neurons by layer width": "widths",
+    "The published run": "published",
+    "Scaling laws": "laws",
+}
+"""Names of the data files of the tables, by how the title begins."""
 
-def section(
-    name: str, sentences: Sequence[str], widths: Table, laws: Table, figures: Sequence[str], machine: dict[str, Any]
-) -> str:
-    """Return what the page shows of a run: tables, links to the data files, verdicts and figures.
+_LARGEST = 1_000_000  # bytes of a raw table that is kept in the repository
+
+
+def section(name: str, run: FinishedRun) -> str:
+    """Return what the page shows of a run: tables with their data files, sentences and figures.
 
     Args:
         name: of the block, ``no-bias`` or ``bias``; the data files are named after it.
-        widths: one row for each data set and width; shown as it is.
-        laws: one row for each data set, layer and law; the page shows those of all layers together.
-        figures: in Markdown.
-        machine: versions, machine and date.
+        run: the run.
     """
-    together = [row for row in laws.rows if row[laws.header.index("layer")] == "all"]
-    files = [
-        write_csv(f"mlp-{name}-{key}", table.header, table.rows) for key, table in (("widths", widths), ("laws", laws))
-    ]
-    return "\n\n".join(
-        [
-            markdown_table(widths.header, widths.rows),
-            "Ratios and active neurons are means over the layers of a width, ± half of the 95 % interval over seeds. The published ratio "
-            "is the mean over the layers of a width.",
-            markdown_table(laws.header, together),
-            "Laws fitted to all layers; * marks the best one by AICc. Brackets hold 95 % intervals. "
-            "[Scaling laws](../laws.md) explains the columns.",
-            f"As files: {files[0]}, and {files[1]} with the laws of single layer positions.",
-            _details("What the study concludes", [f"- {sentence}" for sentence in sentences]),
-            _details("All figures", figures),
-            machine_line(machine),
-        ]
+    figures = [save_figure(chart, f"{name}-{chart.key}") for chart in run.findings.charts]
+    parts = [_table(f"mlp-{name}", table) for table in run.findings.tables]
+    parts.append(_details("What the study concludes", [f"- {sentence}" for sentence in run.findings.sentences]))
+    parts.append(_details("All figures", figures))
+    parts.append(f"The raw table: {_raw_table(run.path, f'mlp-{name}')}.")
+    parts.append(machine_line(read_settings(run.path)[1]))
+    return "\n\n".join(parts)
+
+
+def answer(run: FinishedRun) -> str:
+    """Return the prediction's outcome as sentences with the figure, from the run's confirmatory verdicts."""
+    judged = [verdict for verdict in run.findings.verdicts if verdict.confirmatory]
+    lines = [f"- **{verdict.verdict}:** {verdict.claim}: {verdict.estimate.format('{:.2f}')}" for verdict in judged]
+    lines += [f"- {sentence}" for sentence in run.findings.sentences if "√N" in sentence]
+    charts = [chart for chart in run.findings.charts if chart.key in ("step", "alpha-over-training")]
+    return "\n".join([*lines, "", *(save_figure(chart, f"no-bias-{chart.key}") for chart in charts)])
+
+
+def biases(without: FinishedRun, with_biases: FinishedRun) -> str:
+    """Return the differences of the activation ratio, with minus without biases, and the verdicts."""
+    rows: list[list[str]] = []
+    verdicts: list[Verdict] = []
+    for name in without.settings["datasets"]:
+        pair = [run.frame[run.frame["dataset"] == name] for run in (without, with_biases)]
+        if any(part.empty for part in pair):
+            continue
+        verdicts.append(bias_verdict(name, *pair))
+        for width, difference in bias_differences(*pair).items():
+            rows.append([name, str(width), (100 * pd.Series([difference.value])).map("{:+.1f}".format)[0]])
+            rows[-1].append(f"{100 * difference.low:+.1f} … {100 * difference.high:+.1f}")
+    table = Table(
+        "Activation ratio with minus without biases",
+        ["dataset", "width", "difference (points)", "interval"],
+        rows,
+        "Training counts after the last epoch; the intervals of a data set hold together at 95% (Bonferroni over the widths).",
     )
+    return "\n\n".join(
+        [_table("mlp-biases", verdicts_table(verdicts)), _table("mlp-biases-differences", table, file="")]
+    )
+
+
+def cost(runs: Sequence[FinishedRun]) -> str:
+    """Return how long the trainings of each run took."""
+    rows = []
+    for run in runs:
+        seconds = unit_seconds(run.path)
+        crossed = sum(value for unit, value in seconds.items() if "--b0--" in unit)
+        named = "with" if run.settings["bias"] else "without"
+        rows.append([f"{named} biases", f"{(sum(seconds.values()) - crossed) / 60:.0f}", f"{crossed / 60:.0f}"])
+    return markdown_table(["run", "article's block, minutes", "B0, minutes"], rows)
+
+
+def _table(name: str, table: Table, file: str | None = None) -> str:
+    """Return a table with its title, its caption and a link to the whole of it."""
+    if file is None:
+        file = next(short for title, short in FILES.items() if table.title.startswith(title))
+    link = write_csv("-".join(part for part in (name, file) if part), table.header, table.rows)
+    rows = table.rows
+    if "layer" in table.header and "law" in table.header:  # laws of single layers are in the file
+        rows = [row for row in rows if row[table.header.index("layer")] == "all"]
+    return f"**{table.title}**\n\n{markdown_table(table.header, rows[:20])}\n\n{table.reading} As a file: {link}."
+
+
+def _raw_table(run: Path, name: str) -> str:
+    """Copy the raw table into the repository if it is small, and return a link or its fingerprint."""
+    path = table_path(run)
+    if path.stat().st_size <= _LARGEST:
+        target = RESULTS / "data" / f"{name}.parquet"
+        shutil.copyfile(path, target)
+        return f"[{target.name}](data/{target.name})"
+    values = pd.util.hash_pandas_object(read_table(path)[0], index=False).to_numpy()
+    return f"{path.stat().st_size / 1e6:.1f} MB, not in the repository; SHA-256 of its rows {hashlib.sha256(values.tobytes()).hexdigest()}"
 
 
 def _details(title: str, lines: Sequence[str]) -> str:
@@ -64,12 +133,19 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--published", type=Path, required=True, help="the article's CSV")
     arguments = parser.parse_args()
+    published = MlpStudy.read_published(arguments.published)
+    runs = {}
     for path in arguments.runs:
-        run = FinishedRun.read(path, MlpStudy.read_published(arguments.published))
-        name = "bias" if run.settings["bias"] else "no-bias"
-        widths, laws = run.findings.tables
-        figures = [save_figure(chart, f"{name}-{chart.key}") for chart in run.findings.charts]
-        fill_block(PAGE, name, section(name, run.findings.sentences, widths, laws, figures, read_settings(run.path)[1]))
+        run = FinishedRun.read(path, published)
+        runs["bias" if run.settings["bias"] else "no-bias"] = run
+    for name, run in runs.items():
+        fill_block(PAGE, name, section(name, run))
+    if "no-bias" in runs:
+        fill_block(PAGE, "answer", answer(runs["no-bias"]))
+    if len(runs) == 2:
+        fill_block(PAGE, "biases", biases(runs["no-bias"], runs["bias"]))
+    fill_block(PAGE, "cost", cost(list(runs.values())))
+    fill_block(PAGE, "rules", rules_section([rule for rule in MlpStudy.rules() if rule.name != "√N"]))
 
 
 if __name__ == "__main__":

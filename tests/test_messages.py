@@ -18,7 +18,7 @@ LIST = ROOT / "tests" / "golden" / "messages.txt"
 
 _PRINTS = ("print", "status", "print_table", "print_sentences", "warn")
 _SHOWN_ARGUMENTS = ("help", "short_help", "show_default", "title", "lead", "reading", "x_label", "y_label", "summary")
-_RETURNS_SENTENCES = ("verdict", "sentences", "unsupported_reason", "announce")
+_RETURNS_SENTENCES = ("verdict", "sentence", "reason", "announce")
 
 
 def messages() -> Iterator[str]:
@@ -101,7 +101,7 @@ def test_the_list_covers_errors_help_and_verdicts() -> None:
     for module in ("cli/study", "laws/", "sparse/", "counting/", "data/", "models"):
         assert f"\n{module}" in text, module
     assert "choose another folder with --out" in text
-    assert "√N is not supported" in text
+    assert "√N does not hold" in text
 
 
 if __name__ == "__main__":

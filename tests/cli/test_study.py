@@ -21,12 +21,13 @@ SMALL = ["--architectures", "16-10,24-8-10", "--seeds", "2", "--epochs", "2"]
 
 def test_study_prints_the_table_and_the_paths_of_what_it_wrote(tmp_path: Path, actratio: Actratio) -> None:
     done = actratio("study", "mlp", *SMALL, cwd=tmp_path)
-    assert "activation ratio" in done.stdout
+    assert "training ratio" in done.stdout
+    assert "not decidable from this" in done.stdout
     assert "√N" in done.stdout
     folder = tmp_path / "runs" / "mlp-digits"
     assert (folder / "results.parquet").is_file()
     assert (folder / "report.html").is_file()
-    assert len(list((folder / "figures").glob("*.svg"))) == len(list((folder / "figures").glob("*.png"))) == 5
+    assert len(list((folder / "figures").glob("*.svg"))) == len(list((folder / "figures").glob("*.png"))) == 6
     assert "runs/mlp-digits/results.parquet" in done.stdout
     assert "2 seeds, 2 epochs, without biases, on cpu" in done.stderr
     assert "2 trainings; results in" in done.stderr
