@@ -322,7 +322,7 @@ def test_the_prediction_can_be_falsified(step: float) -> None:
     assert "the prediction is falsified" in analyse(frame).sentences[0]
 
 
-@pytest.mark.parametrize("kept", (1, 4, 10, 19))
+@pytest.mark.parametrize("kept", [1, 4, 10, 19])
 def test_incomplete_tables_are_analysed(kept: int) -> None:
     frame = pd.concat([planted(), planted(block="b0", scale=2.0)], ignore_index=True)
     units = list(dict.fromkeys(zip(frame["block"], frame["architecture"], strict=True)))

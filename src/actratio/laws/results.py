@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from actratio.laws.exponent import Exponent
 from actratio.laws.law import Array, Law
-from actratio.laws.sqrt_rule import BAND, MAX_ERROR, MIN_ARCHITECTURES, RULE, judge_sqrt
+from actratio.laws.root_rule import BAND, MAX_ERROR, MIN_ARCHITECTURES, RULE, judge_sqrt
 from actratio.statistics.estimate import Estimate, finite_or_none
 from actratio.statistics.verdict import NO, YES, Verdict
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actratio.laws.sqrt_rule import SqrtTruth, sqrt_rule
+from actratio.laws.root_rule import SqrtTruth, sqrt_rule
 from actratio.statistics.rules import Rule
 from actratio.studies.mlp.crossed import crossed_shapes
 from actratio.studies.mlp.depth import step_rule

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from actratio.laws.sqrt_rule import SqrtTruth, sqrt_rule
+from actratio.laws.root_rule import SqrtTruth, sqrt_rule
 from actratio.statistics.rules import operating_characteristics
 from actratio.training import ARTICLE_HIDDEN
 
