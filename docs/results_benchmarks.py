@@ -18,8 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from actratio.statistics.estimate import Estimate
 from actratio.report.chart import Chart, Series
+from actratio.statistics.estimate import Estimate
 from pages import RESULTS, fill_block, goals_list, machine_line, markdown_table, save_figure, write_csv
 
 Row = dict[str, str]
