@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from actratio.files import read_table
 from actratio.report.chart import Chart, ForestChart, HeatMap
+from actratio.report.findings import Table
 from actratio.report.static import save_charts
+from actratio.studies.folder import table_path
 
 RESULTS = Path(__file__).parent / "results"
+
+_MAX_ROWS = 20  # of a table that a page shows
+_MAX_BYTES = 1_000_000  # of a raw table that is kept in the repository
 
 
 def fill_block(page: Path, name: str, content: str) -> None:
@@ -28,9 +38,9 @@ def fill_block(page: Path, name: str, content: str) -> None:
     page.write_text(text, encoding="utf-8")
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown; the first column is aligned to the left, the others to the right."""
-    lines = ["| " + " | ".join(header) + " |", "| :-- |" + " --: |" * (len(header) - 1)]
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, text: bool = False) -> str:
+    """Return a table in Markdown; the first column is aligned to the left, the others to the right unless they are text."""
+    lines = ["| " + " | ".join(header) + " |", "| :-- |" + (" :-- |" if text else " --: |") * (len(header) - 1)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
@@ -51,6 +61,41 @@ def save_figure(chart: Chart | ForestChart | HeatMap, name: str) -> str:
         drawn = Path(folder, f"{chart.key}.svg").read_bytes()
     (RESULTS / "figures" / f"{name}.svg").write_bytes(drawn)
     return f"![{chart.title}](figures/{name}.svg)"
+
+
+def table_section(name: str, table: Table, *, title: bool = True) -> str:
+    """Return a table with its caption and a link to ``results/data/NAME.csv``, which holds all of it.
+
+    The page shows at most 20 rows, and of laws those of all layers together.
+    """
+    link = write_csv(name, table.header, table.rows)
+    rows = table.rows
+    if {"layer", "law"} <= set(table.header):
+        rows = [row for row in rows if row[table.header.index("layer")] == "all"]
+    shown = markdown_table(table.header, rows[:_MAX_ROWS], text=table.text)
+    heading = f"**{table.title}**\n\n" if title else ""
+    caption = " ".join(part for part in (table.reading, f"As a file: {link}.") if part)
+    return f"{heading}{shown}\n\n{caption}"
+
+
+def copy_raw_table(run: Path, name: str) -> str:
+    """Copy the raw table of a run to ``results/data/NAME.parquet`` if it is small; return a link, or its fingerprint."""
+    path = table_path(run)
+    if path.stat().st_size <= _MAX_BYTES:
+        target = RESULTS / "data" / f"{name}.parquet"
+        shutil.copyfile(path, target)
+        return f"[{target.name}](data/{target.name})"
+    rows = pd.util.hash_pandas_object(read_table(path)[0], index=False).to_numpy()
+    fingerprint = hashlib.sha256(rows.tobytes()).hexdigest()
+    return (
+        f"{path.stat().st_size / 1e6:.1f} MB, which is too large for the repository; SHA-256 of its rows {fingerprint}"
+    )
+
+
+def details_block(title: str, parts: Sequence[str]) -> str:
+    """Return a collapsed block."""
+    lines = [line for part in parts for line in (*part.splitlines(), "")]
+    return "\n".join([f'??? note "{title}"', "", *(f"    {line}".rstrip() for line in lines)]).rstrip()
 
 
 def goals_list(goals: Sequence[Mapping[str, Any]]) -> str:

@@ -13,7 +13,16 @@ from pathlib import Path
 from actratio.report.findings import verdicts_table
 from actratio.studies.folder import read_settings, unit_seconds
 from actratio.studies.runner import FinishedRun, study_in
-from pages import RESULTS, copy_raw_table, details_block, fill_block, machine_line, markdown_table, save_figure, table_section
+from pages import (
+    RESULTS,
+    copy_raw_table,
+    details_block,
+    fill_block,
+    machine_line,
+    markdown_table,
+    save_figure,
+    table_section,
+)
 from rules_table import rules_section
 
 _MAX_FIGURES = 2  # above the fold; the others are collapsed

@@ -9,21 +9,25 @@ of them the block ``biases``. The text around the blocks is written by hand.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from actratio.files import read_table
 from actratio.report.findings import Table, verdicts_table
 from actratio.statistics.verdict import Verdict
 from actratio.studies import MlpStudy
-from actratio.studies.folder import read_settings, table_path, unit_seconds
+from actratio.studies.folder import read_settings, unit_seconds
 from actratio.studies.mlp.biases import bias_differences, bias_verdict
 from actratio.studies.runner import FinishedRun
-from pages import RESULTS, fill_block, machine_line, markdown_table, save_figure, write_csv
+from pages import (
+    RESULTS,
+    copy_raw_table,
+    details_block,
+    fill_block,
+    machine_line,
+    markdown_table,
+    save_figure,
+    table_section,
+)
 from rules_table import rules_section
 
 PAGE = RESULTS / "mlp.md"
@@ -39,8 +43,6 @@ FILES = {
 }
 """Names of the data files of the tables, by how the title begins."""
 
-_LARGEST = 1_000_000  # bytes of a raw table that is kept in the repository
-
 
 def section(name: str, run: FinishedRun) -> str:
     """Return what the page shows of a run: tables with their data files, sentences and figures.
@@ -50,10 +52,12 @@ def section(name: str, run: FinishedRun) -> str:
         run: the run.
     """
     figures = [save_figure(chart, f"{name}-{chart.key}") for chart in run.findings.charts]
-    parts = [_table(f"mlp-{name}", table) for table in run.findings.tables]
-    parts.append(_details("What the study concludes", [f"- {sentence}" for sentence in run.findings.sentences]))
-    parts.append(_details("All figures", figures))
-    parts.append(f"The raw table: {_raw_table(run.path, f'mlp-{name}')}.")
+    parts = [table_section(f"mlp-{name}-{_file(table)}", table) for table in run.findings.tables]
+    parts.append(
+        details_block("What the study concludes", ["\n".join(f"- {sentence}" for sentence in run.findings.sentences)])
+    )
+    parts.append(details_block("All figures", ["\n".join(figures)]))
+    parts.append(f"The raw table: {copy_raw_table(run.path, f'mlp-{name}')}.")
     parts.append(machine_line(read_settings(run.path)[1]))
     return "\n\n".join(parts)
 
@@ -77,17 +81,16 @@ def biases(without: FinishedRun, with_biases: FinishedRun) -> str:
             continue
         verdicts.append(bias_verdict(name, *pair))
         for width, difference in bias_differences(*pair).items():
-            rows.append([name, str(width), (100 * pd.Series([difference.value])).map("{:+.1f}".format)[0]])
-            rows[-1].append(f"{100 * difference.low:+.1f} … {100 * difference.high:+.1f}")
+            interval = f"{100 * difference.low:+.1f} … {100 * difference.high:+.1f}"
+            rows.append([name, str(width), f"{100 * difference.value:+.1f}", interval])
     table = Table(
         "Activation ratio with minus without biases",
         ["dataset", "width", "difference (points)", "interval"],
         rows,
         "Training counts after the last epoch; the intervals of a data set hold together at 95% (Bonferroni over the widths).",
     )
-    return "\n\n".join(
-        [_table("mlp-biases", verdicts_table(verdicts)), _table("mlp-biases-differences", table, file="")]
-    )
+    shown = verdicts_table(verdicts)
+    return "\n\n".join([table_section("mlp-biases-verdicts", shown), table_section("mlp-biases-differences", table)])
 
 
 def cost(runs: Sequence[FinishedRun]) -> str:
@@ -101,30 +104,8 @@ def cost(runs: Sequence[FinishedRun]) -> str:
     return markdown_table(["run", "article's block, minutes", "B0, minutes"], rows)
 
 
-def _table(name: str, table: Table, file: str | None = None) -> str:
-    """Return a table with its title, its caption and a link to the whole of it."""
-    if file is None:
-        file = next(short for title, short in FILES.items() if table.title.startswith(title))
-    link = write_csv("-".join(part for part in (name, file) if part), table.header, table.rows)
-    rows = table.rows
-    if "layer" in table.header and "law" in table.header:  # laws of single layers are in the file
-        rows = [row for row in rows if row[table.header.index("layer")] == "all"]
-    return f"**{table.title}**\n\n{markdown_table(table.header, rows[:20])}\n\n{table.reading} As a file: {link}."
-
-
-def _raw_table(run: Path, name: str) -> str:
-    """Copy the raw table into the repository if it is small, and return a link or its fingerprint."""
-    path = table_path(run)
-    if path.stat().st_size <= _LARGEST:
-        target = RESULTS / "data" / f"{name}.parquet"
-        shutil.copyfile(path, target)
-        return f"[{target.name}](data/{target.name})"
-    values = pd.util.hash_pandas_object(read_table(path)[0], index=False).to_numpy()
-    return f"{path.stat().st_size / 1e6:.1f} MB, not in the repository; SHA-256 of its rows {hashlib.sha256(values.tobytes()).hexdigest()}"
-
-
-def _details(title: str, lines: Sequence[str]) -> str:
-    return "\n".join([f'??? note "{title}"', "", *(f"    {line}" for line in lines)])
+def _file(table: Table) -> str:
+    return next(short for title, short in FILES.items() if table.title.startswith(title))
 
 
 def main() -> None:
