@@ -110,6 +110,7 @@ def judge_new_task(over_tasks: RandomEffects | None) -> str:
 def combine(contrasts: Sequence[Contrast]) -> RandomEffects | None:
     """Return the random effects over tasks, with variances over seeds; ``None`` with fewer than three tasks or one seed."""
     try:
-        return random_effects([item.value for item in contrasts], [item.seed_error**2 for item in contrasts])
+        with np.errstate(divide="ignore", invalid="ignore"):  # statsmodels divides by the heterogeneity, which can be 0
+            return random_effects([item.value for item in contrasts], [item.seed_error**2 for item in contrasts])
     except FitError:
         return None
