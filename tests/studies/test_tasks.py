@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,6 +15,7 @@ import torch
 
 from actratio import ActratioError
 from actratio.data import Dataset
+from actratio.report.interactive import plotly_figure
 from actratio.statistics.meta_analysis import random_effects
 from actratio.statistics.rules import operating_characteristics
 from actratio.statistics.verdict import NO, UNDECIDED, YES
@@ -324,14 +326,18 @@ class TestFindings:
 
     def test_unfinished_tables(self, mixed: pd.DataFrame) -> None:
         rng = np.random.default_rng(0)
+        pairs_only = tasks_findings(mixed[mixed["layers"] == 2], settings_of())
+        assert [chart.key for chart in pairs_only.charts] == ["alpha-of-two-layers"]
         units = mixed.groupby(["dataset", "factor", "level", "architecture"], sort=False).ngroup()
         for count in (1, 2, 3, 8, 60, 200):
             kept = rng.permutation(units.max() + 1)[:count]
             found = tasks_findings(mixed[units.isin(kept)], settings_of())
             assert found.sentences
+            json.dumps([plotly_figure(chart) for chart in found.charts], allow_nan=False)
             assert YES not in [item.verdict for item in found.verdicts]
         one_seed = tasks_findings(mixed[mixed["seed"] == 0], settings_of() | {"seeds": 1})
         assert one_seed.sentences
+        json.dumps([plotly_figure(chart) for chart in one_seed.charts], allow_nan=False)
         first = tasks_findings(mixed[mixed["step"] == 0], settings_of())
         assert not first.verdicts[0].confirmatory
 

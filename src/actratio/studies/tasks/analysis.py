@@ -59,7 +59,7 @@ def tasks_findings(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Findings
         for layer, name in enumerate(("first", "second"))
     ]
     effects = [item for item in (elasticity(frame, each) for each in INTERVENTIONS) if item is not None]
-    groups = [group for group in (all_widths, wide, *paired) if group.exponents]
+    single, double = ([group for group in groups if group.exponents] for groups in ((all_widths, wide), paired))
     return Findings(
         title="Does √N hold for all classification tasks?",
         lead=(
@@ -68,8 +68,8 @@ def tasks_findings(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Findings
             "and α its exponent in A = F·N^α. √N means α = ½."
         ),
         sentences=_sentences(all_widths, wide, effects, planned),
-        tables=tasks_tables(frame, settings, estimates, groups, effects),
-        charts=tasks_charts(frame, estimates, groups, effects),
+        tables=tasks_tables(frame, settings, estimates, [*single, *double], effects),
+        charts=tasks_charts(frame, estimates, single, double, effects),
         details={
             f"data: {task}": f"{facts['train']:,} + {facts['val']:,} examples, {facts['features']} inputs, {facts['classes']} classes, "
             f"SHA-256 {facts['fingerprint'][:16]}…"

@@ -19,46 +19,75 @@ if TYPE_CHECKING:
 def tasks_charts(
     frame: pd.DataFrame,
     estimates: Mapping[str, TaskEstimates],
-    groups: Sequence[OverTasks],
+    single: Sequence[OverTasks],
+    paired: Sequence[OverTasks],
     effects: Sequence[Elasticity],
 ) -> list[Chart | ForestChart]:
     """Return the charts that have something to show."""
     charts: list[Chart | ForestChart] = []
-    if groups:
-        charts.append(_forest(groups))
-    charts.append(_growth(frame))
+    if single:
+        charts.append(_forest(single))
+    growth = _growth(frame)
+    if growth.series:
+        charts.append(growth)
     if estimates:
         charts.append(_doublings(estimates))
+    if paired:
+        charts.append(_replication(paired))
     if effects:
         charts.append(_interventions(effects))
     return charts
 
 
 def _forest(groups: Sequence[OverTasks]) -> ForestChart:
-    first = groups[0]
-    ordered = sorted(first.exponents, key=lambda item: item.alpha.value)
-    series: dict[str, dict[str, Estimate]] = {
-        first.name: {item.task: item.alpha.estimate for item in ordered},
-        **{group.name: {item.task: item.alpha.estimate for item in group.exponents} for group in groups[1:]},
-    }
-    for group in groups:
-        if group.combined is not None:
-            series[group.name]["mean over tasks"] = group.combined.mean
-            series[group.name]["a new task (prediction)"] = group.combined.prediction
-    low, high = ordered[0], ordered[-1]
-    outside = sum(not BAND[0] <= item.alpha.value <= BAND[1] for item in ordered)
+    """Return the chart of α by task, from networks with one hidden layer."""
+    low, high, outside, ordered = _range(groups[0])
     return ForestChart(
         key="alpha-by-task",
-        title=f"α runs from {low.alpha.value:.2f} ({low.task}) to {high.alpha.value:.2f} ({high.task}); "
-        f"{outside} of {len(ordered)} lie outside 0.4 to 0.6",
-        reading="Each row is one task: the exponent of A = F·N^α with its 95% interval, by kind of network. Dashed: √N. Shaded: values that count as √N. The last "
+        title=f"α runs from {low} to {high}; {outside} of {len(ordered)} tasks lie outside 0.4 to 0.6",
+        reading="Each row is one task: the exponent of A = F·N^α with its 95% interval. Dashed: √N. Shaded: values that count as √N. The last "
         "rows are the mean over tasks and the 95% prediction interval for a new task.",
-        x_label="exponent α",
-        series=series,
+        x_label="exponent α, one hidden layer",
+        series=_forest_series(groups, ordered),
         reference=SQUARE_ROOT,
         band=BAND,
         row_label="task",
     )
+
+
+def _replication(groups: Sequence[OverTasks]) -> ForestChart:
+    """Return the chart of α by task, from networks with two hidden layers."""
+    low, high, outside, ordered = _range(groups[0])
+    return ForestChart(
+        key="alpha-of-two-layers",
+        title=f"Two hidden layers: α of the first runs from {low} to {high}; {outside} of {len(ordered)} lie outside 0.4 to 0.6",
+        reading="Each row is one task: the exponent of a layer's own width, given the other layer's width, with its 95% interval. Dashed: √N. Shaded: values that "
+        "count as √N.",
+        x_label="exponent α, two hidden layers",
+        series=_forest_series(groups, ordered),
+        reference=SQUARE_ROOT,
+        band=BAND,
+        row_label="task",
+    )
+
+
+def _range(group: OverTasks) -> tuple[str, str, int, list[str]]:
+    """Return the lowest and the highest α as text, the number of tasks outside the band, and the tasks in order of α."""
+    ordered = sorted(group.exponents, key=lambda item: item.alpha.value)
+    low, high = (f"{item.alpha.value:.2f} ({item.task})" for item in (ordered[0], ordered[-1]))
+    outside = sum(not BAND[0] <= item.alpha.value <= BAND[1] for item in ordered)
+    return low, high, outside, [item.task for item in ordered]
+
+
+def _forest_series(groups: Sequence[OverTasks], ordered: Sequence[str]) -> dict[str, dict[str, Estimate]]:
+    series = {}
+    for group in groups:
+        by_task = {item.task: item.alpha.estimate for item in group.exponents}
+        series[group.name] = {task: by_task[task] for task in ordered if task in by_task}
+        if group.combined is not None:
+            series[group.name]["mean over tasks"] = group.combined.mean
+            series[group.name]["a new task (prediction)"] = group.combined.prediction
+    return series
 
 
 def _growth(frame: pd.DataFrame) -> Chart:
@@ -104,16 +133,20 @@ def _doublings(estimates: Mapping[str, TaskEstimates]) -> Chart:
         for width in places
     ]
     x = [float(width) for width in places]
-    trend = "falls" if means[-1].value < means[0].value else "rises"
-    spread = [
-        Series(
-            task, [float(w) for w in item.doublings], [Estimate(e.value) for e in item.doublings.values()], 7, "points"
-        )
-        for task, item in estimates.items()
-    ]
+    change = mean_interval(
+        [
+            item.doublings[places[-1]].value - item.doublings[places[0]].value
+            for item in estimates.values()
+            if {places[0], places[-1]} <= set(item.doublings)
+        ]
+        or [0.0]
+    )
+    trend = "falls" if change.high < 0 else "rises" if change.low > 0 else "doesn't clearly change,"
+    points = [(float(width), slope.value) for item in estimates.values() for width, slope in item.doublings.items()]
+    single = Series("single tasks", [x for x, _ in points], [Estimate(y) for _, y in points], 7, "points")
     return Chart(
         key="exponent-by-width",
-        title=f"The exponent {trend} from {means[0].value:.2f} at N = {places[0]} to {means[-1].value:.2f} at N = {places[-1]}, mean of the tasks",
+        title=f"The mean exponent {trend} from {means[0].value:.2f} (N = {places[0]}) to {means[-1].value:.2f} (N = {places[-1]})",
         reading="The exponent between neighbouring widths, drawn at the smaller one. Line: mean over tasks, with the 95% interval over tasks. Points: single tasks. "
         "A power law is a flat line.",
         x_label="width N (neurons)",
@@ -121,7 +154,7 @@ def _doublings(estimates: Mapping[str, TaskEstimates]) -> Chart:
         series=[
             Series("mean over tasks", x, means, 0),
             Series("√N", x, [Estimate(SQUARE_ROOT)] * len(x), 1, "dashed"),
-            *spread,
+            single,
         ],
         x_log=True,
         x_ticks=x,

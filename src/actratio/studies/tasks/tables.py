@@ -139,7 +139,7 @@ def _at_equal_loss(
         for share in LOSS_SHARES:
             found = equal_loss(frame, task, share * math.log(data[task]["classes"]))
             shown = "" if math.isnan(found.alpha.value) else found.alpha.format("{:.2f}")
-            cells.append(f"{shown} [{found.censored} of {found.runs} censored]" if found.censored else shown)
+            cells.append(f"{shown} [{found.censored} of {found.runs} censored]".strip() if found.censored else shown)
         rows.append([*cells, f"{item.exponent.alpha.value:.2f}"])
     return Table(
         "α at equal training loss",
