@@ -28,7 +28,7 @@ from actratio.studies.tasks.conditions import INTERVENTIONS, TASKS, Condition, p
 from actratio.studies.tasks.contrasts import Contrast, Design
 from actratio.studies.tasks.counted_training import COLUMNS, samples, train_and_count
 from actratio.studies.tasks.estimates import elasticity, equal_loss, paired_exponents, rank_correlation, task_estimates
-from actratio.studies.tasks.judgement import TaskExponent, judge_new_task, judge_universal
+from actratio.studies.tasks.judgement import TaskExponent, judge_new_task, judge_power_law, judge_universal
 from actratio.studies.tasks.measured import Networks, select
 from actratio.training import Architecture
 from actratio.training.trainer import Trainer
@@ -196,7 +196,7 @@ class TestRules:
         assert judge_new_task(None) == UNDECIDED
 
     def test_operating_characteristics(self) -> None:
-        for rule in rules.RULES:
+        for rule in rules.RULES[:2]:
             found = operating_characteristics(rule, 60).set_index("truth")
             clear, low = "α = 0.50 on every task, networks scatter by 2%", "α = 0.35 on every task, 5%"
             assert found.loc[clear, "yes"] >= 0.9
@@ -205,11 +205,24 @@ class TestRules:
             assert found.loc[low, "yes"] == 0
             assert found.loc["mean α = 0.50, τ = 0.10, 5%", "yes"] == 0
 
+    def test_operating_characteristics_of_the_power_law(self) -> None:
+        found = operating_characteristics(rules.RULES[2], 60).set_index("truth")
+        assert found.loc["no curvature, networks scatter by 10%", "no"] <= 0.05
+        assert found.loc["curvature −0.05 on every task, 2%", "no"] >= 0.9
+        assert found.loc["curvature −0.05 on every task, 2%", "yes"] == 0
+
+    def test_power_law(self) -> None:
+        straight, curved = (Contrast(value, 0.001, 4, 0.002, 4) for value in (0.001, -0.05))
+        assert judge_power_law([straight] * 12, 12) == YES
+        assert judge_power_law([straight] * 11, 12) == UNDECIDED
+        assert judge_power_law([straight] * 11 + [curved], 12) == UNDECIDED
+        assert judge_power_law([straight] * 10 + [curved] * 2, 12) == NO
+
     def test_planted_mean_and_tau_are_recovered_and_the_prediction_interval_covers_a_new_task(self) -> None:
         rng, truth = np.random.default_rng(0), rules.Truth(0.6, 0.08, 0.02)
         means, taus, hits, mean_hits = [], [], 0, 0
         for _ in range(200):
-            found = judgement.combine([item.alpha for item in rules.simulate(truth, rng)])
+            found = judgement.combine([item.alpha for item in rules.simulated_exponents(truth, rng)])
             assert found is not None
             means.append(found.mean.value)
             taus.append(found.tau)
@@ -302,8 +315,8 @@ class TestEstimates:
 class TestFindings:
     def test_square_root_everywhere(self, sqrt_everywhere: pd.DataFrame) -> None:
         found = tasks_findings(sqrt_everywhere, settings_of())
-        assert [item.verdict for item in found.verdicts] == [YES] * 5
-        assert [item.confirmatory for item in found.verdicts] == [True, False, False, False, False]
+        assert [item.verdict for item in found.verdicts] == [YES] * 4 + [YES, YES]
+        assert [item.confirmatory for item in found.verdicts] == [True] + [False] * 5
         assert found.sentences[0].startswith("√N holds for all 12 tasks")
 
     def test_tasks_that_differ(self, mixed: pd.DataFrame) -> None:

@@ -22,10 +22,12 @@ from actratio.studies.tasks.estimates import (
 )
 from actratio.studies.tasks.judgement import (
     NEW_TASK_RULE,
+    POWER_RULE,
     SIGNIFICANCE,
     UNIVERSAL_RULE,
     adjusted_p_values,
     judge_new_task,
+    judge_power_law,
     judge_universal,
 )
 from actratio.studies.tasks.measured import last_step, select
@@ -77,7 +79,7 @@ def tasks_findings(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Findings
         },
         data={"alpha": {task: item.exponent.alpha.estimate.to_dict() for task, item in estimates.items()}},
         exports={"alpha.csv": _alpha_table(estimates)} if estimates else {},
-        verdicts=_verdicts(frame, settings, all_widths, wide, paired),
+        verdicts=_verdicts(frame, settings, all_widths, wide, paired, estimates),
     )
 
 
@@ -96,6 +98,7 @@ def _verdicts(
     all_widths: OverTasks,
     wide: OverTasks,
     paired: Sequence[OverTasks],
+    estimates: Mapping[str, TaskEstimates],
 ) -> list[Verdict]:
     planned = len(settings["tasks"])
     as_planned = is_as_planned(frame, settings)
@@ -110,9 +113,29 @@ def _verdicts(
         *(universal(f"A = F·√N holds for all tasks, {group.name}", group) for group in paired),
     ]
     prediction = all_widths.combined.prediction if all_widths.combined else Estimate(math.nan)
-    verdict = judge_new_task(all_widths.combined)
-    figure = "α, prediction for a new task"
-    return [*verdicts, Verdict("√N can be assumed for a new task", verdict, prediction, NEW_TASK_RULE, False, figure)]
+    curvatures = [item.curvature for item in estimates.values() if item.curvature is not None]
+    strongest = max(
+        (item.estimate for item in curvatures), key=lambda item: abs(item.value), default=Estimate(math.nan)
+    )
+    return [
+        *verdicts,
+        Verdict(
+            "A is a power of N for all tasks",
+            judge_power_law(curvatures, planned),
+            strongest,
+            POWER_RULE,
+            False,
+            "curvature farthest from 0",
+        ),
+        Verdict(
+            "√N can be assumed for a new task",
+            judge_new_task(all_widths.combined),
+            prediction,
+            NEW_TASK_RULE,
+            False,
+            "α, prediction for a new task",
+        ),
+    ]
 
 
 def _farthest(group: OverTasks) -> Estimate:

@@ -16,7 +16,7 @@ from actratio.statistics.trajectories import at_loss
 from actratio.statistics.two_stage import log_slope
 from actratio.studies.tasks.conditions import Intervention
 from actratio.studies.tasks.contrasts import Contrast, Design, Numbers
-from actratio.studies.tasks.judgement import ExponentDesign, TaskExponent, combine
+from actratio.studies.tasks.judgement import ExponentDesign, TaskExponent, combine, curvature_design
 from actratio.studies.tasks.measured import Networks, select, trajectories
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def task_estimates(task: str, found: Networks) -> TaskEstimates | None:
     exponent = _exponent(task, found)
     if exponent is None:
         return None
-    log_width = found.log_width - found.log_width.mean()
-    quadratic = Design(np.square(log_width), log_width, np.ones(len(log_width)))
+    quadratic = curvature_design(found.log_width)
     at = found.at(AT_WIDTH)
     order = np.argsort(found.log_width)
     doublings = {}
@@ -67,7 +66,7 @@ def task_estimates(task: str, found: Networks) -> TaskEstimates | None:
         exponent=exponent,
         from_wide=_exponent(task, found.at_least(FROM_WIDTH)),
         active=mean_interval(at.tolist()).exp() if len(at) else None,
-        curvature=quadratic.contrast(found.log_active) if quadratic.is_estimable and len(log_width) > 3 else None,
+        curvature=quadratic.contrast(found.log_active) if quadratic.is_estimable and len(found.log_width) > 3 else None,
         doublings=doublings,
     )
 

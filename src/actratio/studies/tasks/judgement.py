@@ -23,6 +23,13 @@ UNIVERSAL_RULE = (
     "No if α = ½ is rejected for at least two tasks at 5% after Holm's correction over all tasks; else yes if every task's 95% "
     "interval lies inside (0.4, 0.6) and the largest left-out error of √N is below 0.25."
 )
+CURVATURE_BAND = (-0.03, 0.03)
+"""Over a 64-fold range of widths, a curvature of 0.03 changes the exponent by 0.25."""
+
+POWER_RULE = (
+    "No if a curvature of 0 is rejected for at least two tasks at 5% after Holm's correction over all tasks; else yes if every task's "
+    "95% interval lies inside ±0.03."
+)
 NEW_TASK_RULE = (
     "Yes if the 95% prediction interval for a new task lies inside (0.4, 0.6); no if the 95% interval of the mean over tasks lies "
     "outside it."
@@ -77,8 +84,12 @@ def adjusted_p_values(exponents: Sequence[TaskExponent], planned: int) -> list[f
         exponents: the exponents of the tasks that have one.
         planned: number of tasks; those without an exponent count as not rejected.
     """
-    p_values = [1.0 if math.isnan(p) else p for p in (item.alpha.p_value(SQUARE_ROOT) for item in exponents)]
-    return holm(p_values + [1.0] * (planned - len(p_values)))[: len(p_values)] if p_values else []
+    return _adjusted([item.alpha.p_value(SQUARE_ROOT) for item in exponents], planned)
+
+
+def _adjusted(p_values: Sequence[float], planned: int) -> list[float]:
+    known = [1.0 if math.isnan(p) else p for p in p_values]
+    return holm(known + [1.0] * (planned - len(known)))[: len(known)] if known else []
 
 
 def judge_universal(exponents: Sequence[TaskExponent], planned: int) -> str:
@@ -95,6 +106,24 @@ def judge_universal(exponents: Sequence[TaskExponent], planned: int) -> str:
         and max(item.left_out for item in exponents) < WORST_ERROR
     )
     return decide(yes=holds and not refuted, no=refuted)
+
+
+def curvature_design(log_width: Numbers) -> Design:
+    """Return the model whose first coefficient is that of (log N)²."""
+    centred = log_width - log_width.mean()
+    return Design(np.square(centred), centred, np.ones(len(centred)))
+
+
+def judge_power_law(curvatures: Sequence[Contrast], planned: int) -> str:
+    """Return the verdict on A being a power of N for all tasks, by ``POWER_RULE``.
+
+    Args:
+        curvatures: coefficients of (log N)² of the tasks that have one.
+        planned: number of tasks; fewer curvatures exclude a yes.
+    """
+    curved = sum(p < SIGNIFICANCE for p in _adjusted([item.p_value(0.0) for item in curvatures], planned)) >= 2
+    straight = 0 < planned == len(curvatures) and all(is_inside(item.estimate, *CURVATURE_BAND) for item in curvatures)
+    return decide(yes=straight and not curved, no=curved)
 
 
 def judge_new_task(over_tasks: RandomEffects | None) -> str:
