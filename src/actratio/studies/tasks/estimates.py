@@ -17,7 +17,7 @@ from actratio.statistics.two_stage import log_slope
 from actratio.studies.tasks.conditions import Intervention
 from actratio.studies.tasks.contrasts import Contrast, Design, Numbers
 from actratio.studies.tasks.judgement import ExponentDesign, TaskExponent, combine, curvature_design
-from actratio.studies.tasks.measured import Networks, select, trajectories
+from actratio.studies.tasks.measured import Networks, loss_paths, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +105,7 @@ class EqualLoss:
 def equal_loss(frame: pd.DataFrame, task: str, target: float) -> EqualLoss:
     """Return α at the training loss ``target``, from the widths that each seed reached it at."""
     reached: dict[int, list[tuple[int, float]]] = {}
-    runs = trajectories(frame, task)
+    runs = loss_paths(frame, task)
     for (width, seed), (losses, log_active) in runs.items():
         value = at_loss(losses, log_active, target)
         if not math.isnan(value):

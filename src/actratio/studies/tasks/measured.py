@@ -84,7 +84,7 @@ def select(
     return found if len(found.log_active) else None
 
 
-def trajectories(frame: pd.DataFrame, task: str) -> dict[tuple[int, int], tuple[Numbers, Numbers]]:
+def loss_paths(frame: pd.DataFrame, task: str) -> dict[tuple[int, int], tuple[Numbers, Numbers]]:
     """Return training loss and held-out log A at the checkpoints of each run of a task, by width and seed."""
     rows = frame[
         (frame["dataset"] == task) & (frame["factor"] == "") & (frame["layers"] == 1) & (frame["split"] == "val")
