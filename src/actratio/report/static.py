@@ -25,20 +25,21 @@ def save_charts(charts: Sequence[Chart | ForestChart | HeatMap], folder: Path) -
 
     paths = []
     for chart in charts:
-        height = max(2.4, 1.4 + 0.28 * len(chart.rows)) if isinstance(chart, ForestChart) else 4.6
+        height = 1.6 + 0.3 * len(chart.rows) if isinstance(chart, ForestChart) else 4.6
         figure = Figure(figsize=(7.2, height), layout="constrained")
         axes = figure.subplots()
-        # A dataset's name may contain '$', which matplotlib would read as mathematics.
-        axes.set_title(chart.title, loc="left", fontsize=11, parse_math=False)
         axes.set_xlabel(chart.x_label)
-        if isinstance(chart, ForestChart):
-            _draw_forest(axes, chart)
-        elif isinstance(chart, HeatMap):
-            axes.set_ylabel(chart.y_label)
-            _draw_heat_map(figure, axes, chart)
+        # A dataset's name may contain '$', which matplotlib would read as mathematics.
+        if isinstance(chart, ForestChart):  # the names of the rows would push a title of the axes out of the figure
+            figure.suptitle(chart.title, x=0.01, ha="left", fontsize=11, parse_math=False)
+            _draw_forest(figure, axes, chart)
         else:
+            axes.set_title(chart.title, loc="left", fontsize=11, parse_math=False)
             axes.set_ylabel(chart.y_label)
-            _draw_chart(axes, chart)
+            if isinstance(chart, HeatMap):
+                _draw_heat_map(figure, axes, chart)
+            else:
+                _draw_chart(axes, chart)
         for extension in _FORMATS:
             path = folder / f"{chart.key}.{extension}"
             # Without a date and random names, the same data gives the same bytes.
@@ -49,7 +50,7 @@ def save_charts(charts: Sequence[Chart | ForestChart | HeatMap], folder: Path) -
     return paths
 
 
-def _draw_forest(axes: Axes, chart: ForestChart) -> None:
+def _draw_forest(figure: Figure, axes: Axes, chart: ForestChart) -> None:
     if chart.band is not None:
         axes.axvspan(*chart.band, color=COLOURS[-1], alpha=0.15, linewidth=0)
     if chart.reference is not None:
@@ -68,7 +69,7 @@ def _draw_forest(axes: Axes, chart: ForestChart) -> None:
     axes.grid(alpha=0.25, axis="x")
     axes.spines[["top", "right"]].set_visible(False)
     if len(chart.series) > 1:
-        legend = axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        legend = figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=len(chart.series))
         for text in legend.get_texts():
             text.set_parse_math(False)
 

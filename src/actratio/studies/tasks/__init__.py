@@ -1,0 +1,5 @@
+"""The study of tasks: does A = F·√N hold for all classification tasks?"""
+
+from actratio.studies.tasks.study import TasksStudy
+
+__all__ = ["TasksStudy"]

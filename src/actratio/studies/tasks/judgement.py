@@ -1,0 +1,145 @@
+"""What is judged: √N on each task, on all tasks, and on a new one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from actratio.errors import FitError
+from actratio.statistics.meta_analysis import RandomEffects, random_effects
+from actratio.statistics.multiple import holm
+from actratio.statistics.verdict import decide, is_inside
+from actratio.studies.tasks.contrasts import Contrast, Design, Numbers
+
+SQUARE_ROOT = 0.5
+BAND = (0.4, 0.6)
+SIGNIFICANCE = 0.05
+WORST_ERROR = 0.25
+
+UNIVERSAL_RULE = (
+    "No if α = ½ is rejected for at least two tasks at 5% after Holm's correction over all tasks; else yes if every task's 95% "
+    "interval lies inside (0.4, 0.6) and the largest left-out error of √N is below 0.25."
+)
+CURVATURE_BAND = (-0.03, 0.03)
+"""Over a 64-fold range of widths, a curvature of 0.03 changes the exponent by 0.25."""
+
+POWER_RULE = (
+    "No if a curvature of 0 is rejected for at least two tasks at 5% after Holm's correction over all tasks; else yes if every task's "
+    "95% interval lies inside ±0.03."
+)
+NEW_TASK_RULE = (
+    "Yes if the 95% prediction interval for a new task lies inside (0.4, 0.6); no if the 95% interval of the mean over tasks lies "
+    "outside it."
+)
+
+
+@dataclass(frozen=True)
+class TaskExponent:
+    """The exponent of one task.
+
+    Attributes:
+        task: name of the task.
+        alpha: α of A = F·N^α.
+        left_out: error of √N at left-out networks, root mean square in log A.
+    """
+
+    task: str
+    alpha: Contrast
+    left_out: float
+
+
+class ExponentDesign:
+    """α of one layer's width, over a fixed set of networks.
+
+    Args:
+        log_width: logarithm of the layer's width in each network.
+        others: other columns of the model, such as the logarithm of the other layer's width.
+    """
+
+    def __init__(self, log_width: Numbers, *others: Numbers) -> None:
+        constant = np.ones(len(log_width))
+        self._log_width = log_width
+        self._full = Design(log_width, constant, *others)
+        self._rest = Design(constant, *others)
+        self.is_estimable = self._full.is_estimable and len(set(log_width.tolist())) >= 3
+
+    def exponent(self, task: str, log_active: Numbers) -> TaskExponent:
+        """Return the exponent.
+
+        Args:
+            task: name of the task.
+            log_active: log A, shape (seeds, networks).
+        """
+        remaining = log_active.mean(0) - SQUARE_ROOT * self._log_width
+        return TaskExponent(task, self._full.contrast(log_active), self._rest.left_out_error(remaining))
+
+
+def adjusted_p_values(exponents: Sequence[TaskExponent], planned: int) -> list[float]:
+    """Return the p-values of α = ½, adjusted by Holm's method for all planned tasks.
+
+    Args:
+        exponents: the exponents of the tasks that have one.
+        planned: number of tasks; those without an exponent count as not rejected.
+    """
+    return _adjusted([item.alpha.p_value(SQUARE_ROOT) for item in exponents], planned)
+
+
+def _adjusted(p_values: Sequence[float], planned: int) -> list[float]:
+    known = [1.0 if math.isnan(p) else p for p in p_values]
+    return holm(known + [1.0] * (planned - len(known)))[: len(known)] if known else []
+
+
+def judge_universal(exponents: Sequence[TaskExponent], planned: int) -> str:
+    """Return the verdict on √N for all tasks, by ``UNIVERSAL_RULE``.
+
+    Args:
+        exponents: the exponents of the tasks that have one.
+        planned: number of tasks; fewer exponents exclude a yes.
+    """
+    refuted = sum(p < SIGNIFICANCE for p in adjusted_p_values(exponents, planned)) >= 2
+    holds = (
+        0 < planned == len(exponents)
+        and all(is_inside(item.alpha.estimate, *BAND) for item in exponents)
+        and max(item.left_out for item in exponents) < WORST_ERROR
+    )
+    return decide(yes=holds and not refuted, no=refuted)
+
+
+def curvature_design(log_width: Numbers) -> Design:
+    """Return the model whose first coefficient is that of (log N)²."""
+    centred = log_width - log_width.mean()
+    return Design(np.square(centred), centred, np.ones(len(centred)))
+
+
+def judge_power_law(curvatures: Sequence[Contrast], planned: int) -> str:
+    """Return the verdict on A being a power of N for all tasks, by ``POWER_RULE``.
+
+    Args:
+        curvatures: coefficients of (log N)² of the tasks that have one.
+        planned: number of tasks; fewer curvatures exclude a yes.
+    """
+    curved = sum(p < SIGNIFICANCE for p in _adjusted([item.p_value(0.0) for item in curvatures], planned)) >= 2
+    straight = 0 < planned == len(curvatures) and all(is_inside(item.estimate, *CURVATURE_BAND) for item in curvatures)
+    return decide(yes=straight and not curved, no=curved)
+
+
+def judge_new_task(over_tasks: RandomEffects | None) -> str:
+    """Return the verdict on √N for a new task, by ``NEW_TASK_RULE``."""
+    if over_tasks is None:
+        return decide(yes=False, no=False)
+    low, high = BAND
+    return decide(
+        yes=is_inside(over_tasks.prediction, low, high), no=over_tasks.mean.high < low or over_tasks.mean.low > high
+    )
+
+
+def combine(contrasts: Sequence[Contrast]) -> RandomEffects | None:
+    """Return the random effects over tasks, with variances over seeds; ``None`` with fewer than three tasks or one seed."""
+    try:
+        with np.errstate(divide="ignore", invalid="ignore"):  # statsmodels divides by the heterogeneity, which can be 0
+            return random_effects([item.value for item in contrasts], [item.seed_error**2 for item in contrasts])
+    except FitError:
+        return None
