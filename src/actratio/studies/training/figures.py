@@ -1,0 +1,125 @@
+"""The charts of the study. Titles say what the data shows, and are computed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actratio.report.chart import Chart, Series
+from actratio.statistics.estimate import Estimate
+from actratio.studies.training.conditions import CENTRED, CONTRASTS, CONTROL
+from actratio.studies.training.forecasts import Form, fit_form
+from actratio.studies.training.part import over_seeds
+from actratio.studies.training.schedule import log_steps
+from actratio.studies.training.summaries import by_step
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_BANDS = "Bands are 95% intervals over seeds. Step 0 is not on a logarithmic axis."
+
+
+def ratio_chart(rows: pd.DataFrame, forms: Sequence[Form]) -> Chart:
+    """Return the ratio over steps for each width, with the forecasts of the forms for the widest networks.
+
+    Args:
+        rows: rows of the long runs.
+        forms: fitted to the first half of the log-spaced steps of the mean over seeds.
+    """
+    series, falling = [], 0
+    groups = [(int(width), by_step(of_width, "activation_ratio")) for width, of_width in rows.groupby("width")]
+    for colour, (width, ratios) in enumerate(groups):
+        series.append(_curve(f"{width} neurons", ratios, colour))
+        falling += ratios.iloc[-1].mean() < ratios.iloc[0].mean()
+    width, ratios = groups[-1]
+    steps = [step for step in log_steps(int(ratios.index.max())) if step in ratios.index]
+    half, means = len(steps) // 2, ratios.mean(axis=1)
+    for colour, form in enumerate(forms, start=len(groups)):
+        found = fit_form(form, steps[:half], means.loc[steps[:half]]) if half and (means > 0).all() else None
+        if found is not None:
+            x = [step for step in ratios.index if step > 0]
+            y = [Estimate(float(value)) for value in form.curve(np.asarray(x, dtype=float), *found)]
+            series.append(
+                Series(f"{form.name}, forecast for {width}", [float(step) for step in x], y, colour, "dashed")
+            )
+    ends = ", ".join(f"{width}: {ratios.iloc[-1].mean():.0%}" for width, ratios in groups)
+    return Chart(
+        key="ratio-over-training",
+        title=f"The ratio falls with {falling} of {len(groups)} widths, and ends at {ends}",
+        reading="Activation ratio on held-out examples, as the mean over two hidden layers. Dashed: curves that are fitted to the first half of the "
+        f"log-spaced steps, up to step {steps[half - 1] if half else 0}. {_BANDS}",
+        x_label="training step",
+        y_label="activation ratio",
+        series=series,
+        x_log=True,
+        percent=True,
+    )
+
+
+def exponent_chart(estimates: Mapping[int, Estimate], conclusion: str) -> Chart:
+    """Return α over epochs."""
+    first, last = min(estimates), max(estimates)
+    return Chart(
+        key="exponent-over-training",
+        title=f"α goes from {estimates[first].value:.2f} to {estimates[last].value:.2f}: {conclusion}",
+        reading="Exponent of the width law A = F·N^α at the end of an epoch. A law √N would have 0.5 (dashed) throughout. Bands are 95% intervals over seeds.",
+        x_label="epoch",
+        y_label="exponent α",
+        series=[
+            Series("α", [float(epoch) for epoch in estimates], list(estimates.values())),
+            Series("√N", [float(epoch) for epoch in estimates], [Estimate(0.5)] * len(estimates), 7, "dashed"),
+        ],
+        x_log=True,
+        x_ticks=list(estimates),
+    )
+
+
+def effects_chart(effects: Mapping[str, Estimate], significant: Sequence[str], loss: float) -> Chart:
+    """Return the main effects on the active neurons.
+
+    Args:
+        effects: effect on log A by factor.
+        significant: factors whose effect is not 0 after Holm's correction.
+        loss: the training loss at which networks are compared.
+    """
+    series = []
+    for number, (factor, effect) in enumerate(effects.items(), start=1):
+        factor_of = effect.exp()
+        change = Estimate(factor_of.value - 1, factor_of.low - 1, factor_of.high - 1)
+        series.append(Series(f"{number}: {CONTRASTS[factor]}", [float(number)], [change], number - 1, "points"))
+    named = ", ".join(significant) if significant else "no factor"
+    return Chart(
+        key="main-effects",
+        title=f"At equal loss, {named} changes the number of active neurons",
+        reading=f"Change of the active neurons from the low to the high level of a factor, at a training loss of {loss:g}, with 95% intervals over seeds. The title "
+        "names the factors with p < 0.05 after Holm's correction.",
+        x_label="factor (see the legend)",
+        y_label="change of active neurons",
+        series=series,
+        percent=True,
+        x_ticks=list(range(1, len(series) + 1)),
+    )
+
+
+def mechanism_chart(arms: Mapping[str, pd.DataFrame]) -> Chart:
+    """Return the ratio over steps for each arm, given its ratios by step and seed."""
+    ends = [f"{name} {arms[name].iloc[-1].mean():.0%}" for name in (CONTROL, CENTRED) if name in arms]
+    return Chart(
+        key="mechanism",
+        title="Ratio at the end: " + (", ".join(ends) or "see the lines"),
+        reading=f"Each line is one arm. If centring the pre-activations keeps the ratio near 50%, drift makes it fall. {_BANDS}",
+        x_label="training step",
+        y_label="activation ratio",
+        series=[_curve(name, ratios, colour) for colour, (name, ratios) in enumerate(arms.items())],
+        x_log=True,
+        percent=True,
+    )
+
+
+def _curve(name: str, ratios: pd.DataFrame, colour: int) -> Series:
+    """Return a line of the means over seeds with their intervals, from the first step after 0."""
+    after = ratios[ratios.index > 0]
+    y = [over_seeds(values.tolist()).clip(0, 1) for _, values in after.iterrows()]
+    return Series(name, [float(step) for step in after.index], y, colour)
