@@ -49,7 +49,24 @@ SMALL: dict[str, Callable[[tuple[str, str]], tuple[Study, list[str], dict[str, A
     ),
     "training": lambda _: (
         TrainingStudy(dataset="digits", widths=("8",), seeds=2, epochs=1, examples=64, networks=2, device="cpu"),
-        [*["--dataset", "digits", "--widths", "8", "--seeds", "2", "--epochs", "1", "--examples", "64", "--networks", "2", "--device", "cpu"]],
+        [
+            *[
+                "--dataset",
+                "digits",
+                "--widths",
+                "8",
+                "--seeds",
+                "2",
+                "--epochs",
+                "1",
+                "--examples",
+                "64",
+                "--networks",
+                "2",
+                "--device",
+                "cpu",
+            ]
+        ],
         {"examples": 65},
     ),
     "transformer": lambda models: (

@@ -9,7 +9,7 @@ import pytest
 
 from actratio.statistics.verdict import NO, YES
 from actratio.studies.training.forecasts import EXPONENTIAL, FORMS, POWER, SHIFTED, fit_form, forecast_error
-from actratio.studies.training.judgement import judge_sign
+from actratio.studies.training.judgement import judge_form
 from actratio.studies.training.schedule import log_steps
 
 STEPS = log_steps(31_300)
@@ -43,7 +43,7 @@ def test_planted_forms_are_told_apart(planted: str, verdict: str) -> None:
         noise = np.exp(0.02 * np.random.default_rng(seed).standard_normal(len(T)))
         errors = [forecast_error(form, STEPS, CURVES[planted] * noise) for form in (EXPONENTIAL, POWER)]
         figures.append(math.log(errors[0] / errors[1]))
-    assert judge_sign(figures)[0] == verdict
+    assert judge_form(figures)[0] == verdict
 
 
 def test_the_second_half_does_not_change_the_fit() -> None:

@@ -50,7 +50,7 @@ def test_an_exploratory_rule_can_say_no() -> None:
 
 
 def test_one_seed_decides_nothing() -> None:
-    assert judgement.judge_sign([5.0])[0] == UNDECIDED
+    assert judgement.judge_form([5.0])[0] == UNDECIDED
     assert judgement.judge_fall([0.4])[0] == UNDECIDED
     assert judgement.judge_within([0.0], 0.05)[0] == UNDECIDED
     assert judgement.judge_centred([0.5], [0.2])[0] == UNDECIDED

@@ -155,7 +155,11 @@ def complete(*frames: pd.DataFrame) -> pd.DataFrame:
 
 
 def parts_left_out(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """The table without one condition, for each of them, and single conditions alone."""
-    for (_, _), rows in frame.groupby(["part", "condition"]):
-        yield frame.drop(rows.index)
-        yield rows.reset_index(drop=True)
+    """The table of a study that stopped early: units that are missing, and units alone."""
+    for part, rows in frame.groupby("part"):
+        by = "width" if part == START else "condition"
+        units = [unit.index for _, unit in rows.groupby(by)]
+        others = frame[frame["part"] != part] if part == DECAY else frame[~frame["part"].isin([part, DECAY])]
+        for unit in units[:1] if part == FACTORIAL else units:
+            yield pd.concat([others, rows.drop(unit)], ignore_index=True)
+        yield rows.loc[units[0]].reset_index(drop=True)

@@ -23,7 +23,7 @@ from actratio.studies.training.conditions import (
 )
 from actratio.studies.training.figures import effects_chart, mechanism_chart
 from actratio.studies.training.part import Part, change_shown, over_seeds, shown
-from actratio.studies.training.summaries import by_step, log_active, log_active_at_loss, main_effects
+from actratio.studies.training.summaries import by_step, log_active, log_active_at_loss, main_effects, peak_step
 from actratio.studies.training.tidying import FACTORIAL
 from actratio.studies.training.tidying import MECHANISM as MECHANISM_PART
 
@@ -110,12 +110,12 @@ def mechanism_part(frame: pd.DataFrame) -> Part:
     ratios = {name: by_step(of_arm, "activation_ratio") for name, of_arm in arms.items()}
     cells = []
     for name, of_arm in arms.items():
+        places = (ratios[name].iloc[0], ratios[name].loc[peak_step(ratios[name].mean(axis=1))], ratios[name].iloc[-1])
         at_loss = log_active_at_loss(of_arm, TARGET_LOSS) - log_active(of_arm).iloc[0]
         cells.append(
             [
                 name,
-                shown(over_seeds(ratios[name].iloc[0].tolist()), "{:.1%}"),
-                shown(over_seeds(ratios[name].iloc[-1].tolist()), "{:.1%}"),
+                *(shown(over_seeds(values.tolist()), "{:.1%}") for values in places),
                 change_shown(over_seeds(at_loss.tolist())),
                 str(int(at_loss.isna().sum())),
                 *(
@@ -129,6 +129,7 @@ def mechanism_part(frame: pd.DataFrame) -> Part:
         [
             "arm",
             "at the start",
+            "at its peak",
             "at the end",
             f"change of active neurons at loss {TARGET_LOSS:g}",
             "censored",
@@ -187,8 +188,8 @@ def mechanism_part(frame: pd.DataFrame) -> Part:
 def _centring_sentence(arms: Mapping[str, pd.DataFrame], ratio: str) -> str:
     logs = {name: log_active(arms[name]) for name in (CENTRED, CONTROL)}
     change = {name: values.iloc[-1] - values.iloc[0] for name, values in logs.items()}
+    ends = f"With centred pre-activations the ratio ends at {ratio}"
+    if not over_seeds(change[CONTROL].tolist()).high < 0:  # without a fall there is nothing to remove
+        return f"{ends}; the control's does not end significantly below its start."
     removed = over_seeds((1 - change[CENTRED] / change[CONTROL]).tolist())
-    return (
-        f"With centred pre-activations the ratio ends at {ratio}; centring removes {shown(removed, '{:.0%}')} of the fall of log active "
-        "neurons (exploratory)."
-    )
+    return f"{ends}; centring removes {shown(removed, '{:.0%}')} of the control's fall of log active neurons (exploratory)."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actratio.errors import plural
 from actratio.report.findings import Table
 from actratio.statistics.verdict import YES, Verdict
 from actratio.studies.training import judgement
@@ -21,6 +22,7 @@ from actratio.studies.training.summaries import (
     exponents_at_loss,
     exponents_at_step,
     forecast_errors,
+    peak_step,
 )
 from actratio.studies.training.tidying import DECAY, START
 from actratio.studies.training.untrained import PLAIN, RAISED
@@ -71,67 +73,87 @@ def start_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
 
 
 def form_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
-    """Return how the ratio falls over training, and which form forecasts it."""
+    """Return how the ratio changes over training, and which form forecasts it."""
     rows = frame[frame["part"] == DECAY]
     if rows.empty:
         return Part()
-    errors = forecast_errors(frame, FORMS)
-    start, end, cells = {}, {}, []
-    for width, of_width in rows.groupby("width"):
-        ratios = by_step(of_width, "activation_ratio")
-        start[width], end[width] = over_seeds(ratios.iloc[0].tolist()), over_seeds(ratios.iloc[-1].tolist())
-        own = errors[errors["width"] == width]
-        fitted = [shown(over_seeds(own[form.name].tolist()), "{:.0%}") for form in FORMS]
-        cells.append([str(width), shown(start[width], "{:.1%}"), shown(end[width], "{:.1%}"), *fitted])
+    courses = {int(width): by_step(of_width, "activation_ratio") for width, of_width in rows.groupby("width")}
+    cells = []
+    for width, ratios in courses.items():
+        peak = peak_step(ratios.mean(axis=1))
+        places = [shown(over_seeds(ratios.loc[step].tolist()), "{:.1%}") for step in (0, peak, ratios.index.max())]
+        cells.append([str(width), places[0], places[1], str(peak), places[2]])
     table = Table(
-        "How the ratio falls, and how well a curve that is fitted to the first half of the checkpoints forecasts the second",
-        ["width", "at the start", "at the end", *(f"error, {form.name}" for form in FORMS)],
+        "The ratio over training",
+        ["width", "at the start", "at its peak", "step of the peak", "at the end"],
         cells,
-        "Errors: root mean square of log(forecast / measured). "
-        + "; ".join(f"{form.name}: {form.formula}" for form in FORMS)
-        + f". The {FORMS[2].name} has a parameter more and is exploratory.",
+        "Held-out examples, means over two hidden layers. The peak is that of the mean over seeds.",
     )
-    widest = max(end)
-    sentence = (
-        f"With {widest} neurons the ratio falls from {start[widest].value:.1%} to {shown(end[widest], '{:.1%}')} in "
-        f"{settings['epochs']} epochs."
-    )
-    if end[widest].value >= start[widest].value:
-        sentence = f"With {widest} neurons the ratio does not fall: it ends at {shown(end[widest], '{:.1%}')}."
-    part = Part([sentence], [], [table], [ratio_chart(rows, FORMS[:2])])
-    if set(end) != set(settings["widths"]):
+    part = Part([_course_sentence(courses, settings["epochs"])], [], [table], [ratio_chart(courses, FORMS[:2])])
+    planned, later = forecast_errors(frame, FORMS), forecast_errors(frame, FORMS, after_peak=True)
+    part.tables.append(_forecast_table({"from step 0": planned, "from the peak": later}))
+    if set(courses) != set(settings["widths"]):
         return part
-    logs = np.log(errors.set_index(["width", "seed"])[[form.name for form in FORMS[:2]]])
-    contrast = (logs[EXPONENTIAL.name] - logs[POWER.name]).groupby("seed").agg(_complete_mean).dropna()
-    if contrast.empty:
+    claim = "A power law to a floor forecasts the ratio better than an exponential to a floor"
+    for errors, where, confirmatory in ((planned, ".", True), (later, ", from the peak of the ratio on.", False)):
+        contrast = _contrast(errors)
+        if not contrast:
+            continue
+        outcome, estimate = judgement.judge_form(contrast)
+        figure = "log(error of the exponential / error of the power law)"
+        part.verdicts.append(Verdict(claim + where, outcome, estimate, judgement.FORM_RULE, confirmatory, figure))
+    means = later.groupby("seed")[[EXPONENTIAL.name, POWER.name]].agg(_complete_mean).dropna()
+    if means.empty:
         return part
-    outcome, estimate = judgement.judge_sign(contrast.tolist())
-    part.verdicts.append(
-        Verdict(
-            "A power law to a floor forecasts the ratio better than an exponential to a floor.",
-            outcome,
-            estimate,
-            judgement.FORM_RULE,
-            figure="log(error of the exponential / error of the power law)",
-        )
-    )
-    means = errors.groupby("seed")[[EXPONENTIAL.name, POWER.name]].agg(_complete_mean).dropna()
     better = str(means.mean().idxmin())
     outcome, estimate = judgement.judge_below(means[better].tolist(), judgement.GOOD_FORECAST)
     part.verdicts.append(
         Verdict(
-            f"The better of the two forms, the {better}, forecasts within 10%.",
+            "From the peak on, the better of the two forms forecasts the ratio within 10%.",
             outcome,
             estimate,
             judgement.FORECAST_RULE,
             confirmatory=False,
-            figure="root mean square of log(forecast / measured)",
+            figure=f"root mean square of log(forecast / measured), {better}",
         )
     )
     part.sentences.append(
-        f"The {better} forecasts the second half of training better, with a typical error of {shown(estimate, '{:.0%}')}."
+        f"From the peak on, the {better} forecasts the second half better, with a typical error of {shown(estimate, '{:.0%}')} (exploratory)."
     )
     return part
+
+
+def _course_sentence(courses: Mapping[int, pd.DataFrame], epochs: int) -> str:
+    widest = max(courses)
+    ratios = courses[widest]
+    peak = peak_step(ratios.mean(axis=1))
+    start, top, end = (ratios.loc[step].mean() for step in (0, peak, ratios.index.max()))
+    first = f"With {widest} neurons the ratio starts at {start:.1%}"
+    rise = f", rises to {top:.1%} at step {peak:,}" if top > start else ""
+    return f"{first}{rise}, and is {end:.1%} after {plural(epochs, 'epoch')}."
+
+
+def _forecast_table(errors: Mapping[str, pd.DataFrame]) -> Table:
+    cells = [
+        [where, str(width), *(shown(over_seeds(own[form.name].tolist()), "{:.0%}") for form in FORMS)]
+        for where, table in errors.items()
+        for width, own in table.groupby("width")
+    ]
+    return Table(
+        "How well a curve that is fitted to the first half of the checkpoints forecasts the second",
+        ["checkpoints", "width", *(form.name for form in FORMS)],
+        cells,
+        "Root mean square of log(forecast / measured). "
+        + "; ".join(f"{form.name}: {form.formula}" for form in FORMS)
+        + f". The {FORMS[2].name}, which has a parameter more, and the rows from the peak are exploratory.",
+    )
+
+
+def _contrast(errors: pd.DataFrame) -> list[float]:
+    """Return log(error of the exponential / error of the power law) of each seed, the mean over all widths."""
+    logs = np.log(errors.set_index(["width", "seed"])[[EXPONENTIAL.name, POWER.name]])
+    contrast = (logs[EXPONENTIAL.name] - logs[POWER.name]).groupby("seed").agg(_complete_mean)
+    return [float(value) for value in contrast.dropna()]
 
 
 def exponent_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
@@ -193,28 +215,27 @@ def exponent_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
 
 
 def decomposition_part(frame: pd.DataFrame) -> Part:
-    """Return how much of the fall is due to neurons that died, and how much to the living ones."""
+    """Return how much of the change is due to neurons that died, and how much to the living ones."""
     rows = frame[frame["part"] == DECAY]
     if rows.empty:
         return Part()
-    cells, shares = [], {}
+    cells, sentences = [], []
     for width, of_width in rows.groupby("width"):
-        parts = decomposition(of_width)
-        total, living, among = (over_seeds(parts[name].tolist()) for name in ("total", "living", "among"))
-        cells.append([str(width), shown(total, "{:.2f}"), shown(living, "{:.2f}"), shown(among, "{:.2f}")])
-        if total.value:
-            shares[width] = living.value / total.value
+        peak = peak_step(by_step(of_width, "activation_ratio").mean(axis=1))
+        for where, since in (("start", 0), (f"peak (step {peak:,})", peak)):
+            parts = decomposition(of_width, since)
+            total, living, among = (over_seeds(parts[name].tolist()) for name in ("total", "living", "among"))
+            cells.append([str(width), where, *(shown(value, "{:.2f}") for value in (total, living, among))])
+        sentences = [
+            f"With {width} neurons log active neurons changes by {total.value:.2f} from the peak to the end: {living.value:.2f} because neurons died, "
+            f"and {among.value:.2f} among the living."
+        ]
     table = Table(
-        "What the fall is made of: change of log active neurons over training",
-        ["width", "total", "share of living neurons", "ratio among the living"],
+        "What the change is made of: change of log active neurons to the end of training",
+        ["width", "from", "total", "share of living neurons", "ratio among the living"],
         cells,
         "The two parts add up to the total. A living neuron is active on at least one held-out example.",
     )
-    sentences = [
-        f"Neurons that died make up {share:.0%} of the change with {width} neurons."
-        for width, share in list(shares.items())[-1:]
-        if share == share
-    ]
     return Part(sentences, [], [table])
 
 

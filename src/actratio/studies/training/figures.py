@@ -13,43 +13,42 @@ from actratio.studies.training.conditions import CENTRED, CONTRASTS, CONTROL
 from actratio.studies.training.forecasts import Form, fit_form
 from actratio.studies.training.part import over_seeds
 from actratio.studies.training.schedule import log_steps
-from actratio.studies.training.summaries import by_step
+from actratio.studies.training.summaries import peak_step
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_FEWEST = 5  # points of a fit
 _BANDS = "Bands are 95% intervals over seeds. Step 0 is not on a logarithmic axis."
 
 
-def ratio_chart(rows: pd.DataFrame, forms: Sequence[Form]) -> Chart:
+def ratio_chart(courses: Mapping[int, pd.DataFrame], forms: Sequence[Form]) -> Chart:
     """Return the ratio over steps for each width, with the forecasts of the forms for the widest networks.
 
     Args:
-        rows: rows of the long runs.
-        forms: fitted to the first half of the log-spaced steps of the mean over seeds.
+        courses: ratios of the long runs by width; one row per step, one column per seed.
+        forms: fitted to the mean over seeds, on the first half of the log-spaced steps from its peak on.
     """
-    series, falling = [], 0
-    groups = [(int(width), by_step(of_width, "activation_ratio")) for width, of_width in rows.groupby("width")]
-    for colour, (width, ratios) in enumerate(groups):
-        series.append(_curve(f"{width} neurons", ratios, colour))
-        falling += ratios.iloc[-1].mean() < ratios.iloc[0].mean()
-    width, ratios = groups[-1]
-    steps = [step for step in log_steps(int(ratios.index.max())) if step in ratios.index]
-    half, means = len(steps) // 2, ratios.mean(axis=1)
-    for colour, form in enumerate(forms, start=len(groups)):
-        found = fit_form(form, steps[:half], means.loc[steps[:half]]) if half and (means > 0).all() else None
+    series = [_curve(f"{width} neurons", ratios, colour) for colour, (width, ratios) in enumerate(courses.items())]
+    width = max(courses)
+    means = courses[width].mean(axis=1)
+    peak, last = peak_step(means), int(means.index.max())
+    steps = [step for step in log_steps(last) if step in means.index and step >= peak]
+    fitted = steps[: len(steps) // 2]
+    x = [step for step in means.index if step >= max(peak, 1)]
+    for colour, form in enumerate(forms, start=len(courses)):
+        found = fit_form(form, fitted, means.loc[fitted]) if len(fitted) >= _FEWEST and (means > 0).all() else None
         if found is not None:
-            x = [step for step in ratios.index if step > 0]
             y = [Estimate(float(value)) for value in form.curve(np.asarray(x, dtype=float), *found)]
-            series.append(
-                Series(f"{form.name}, forecast for {width}", [float(step) for step in x], y, colour, "dashed")
-            )
-    ends = ", ".join(f"{width}: {ratios.iloc[-1].mean():.0%}" for width, ratios in groups)
+            series.append(Series(f"{form.name}, fitted for {width}", [float(step) for step in x], y, colour, "dashed"))
+    ends = ", ".join(f"{ratios.iloc[-1].mean():.0%} ({width})" for width, ratios in courses.items())
+    rise = f"rises to {means.max():.0%} at step {peak:,} with {width} neurons, and " if peak > 0 else ""
+    until = f", to step {fitted[-1]:,}" if fitted else ""
     return Chart(
         key="ratio-over-training",
-        title=f"The ratio falls with {falling} of {len(groups)} widths, and ends at {ends}",
+        title=f"The ratio {rise}ends at {ends}",
         reading="Activation ratio on held-out examples, as the mean over two hidden layers. Dashed: curves that are fitted to the first half of the "
-        f"log-spaced steps, up to step {steps[half - 1] if half else 0}. {_BANDS}",
+        f"log-spaced steps from the peak on{until}. {_BANDS}",
         x_label="training step",
         y_label="activation ratio",
         series=series,

@@ -18,7 +18,7 @@ COUNTED = 2000
 """Examples of each split on which neurons are counted."""
 
 _SHORTER = 4  # the factorial and the mechanism train a quarter of the epochs
-_DECAY_POINTS, _SHORT_POINTS = 50, 30
+_DECAY_POINTS, _SHORT_POINTS = 80, 30
 
 
 def steps_per_epoch(examples: int) -> int:

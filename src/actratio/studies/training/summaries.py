@@ -67,8 +67,19 @@ def exponents_at_loss(frame: pd.DataFrame, loss: float) -> tuple[pd.Series, int]
     return exponents(logs), sum(int(values.isna().sum()) for values in logs.values())
 
 
-def forecast_errors(frame: pd.DataFrame, forms: Sequence[Form]) -> pd.DataFrame:
-    """Return the error of each form's forecast, one row per width and seed, one column per form."""
+def peak_step(ratios: pd.Series) -> int:
+    """Return the step with the highest ratio, given the ratios by step; the first one if there are several."""
+    return int(ratios.idxmax())
+
+
+def forecast_errors(frame: pd.DataFrame, forms: Sequence[Form], *, after_peak: bool = False) -> pd.DataFrame:
+    """Return the error of each form's forecast, one row per width and seed, one column per form.
+
+    Args:
+        frame: the tidy table.
+        forms: the forms to fit to the first half of the log-spaced steps.
+        after_peak: leave out the steps before the seed's highest ratio.
+    """
     import pandas as pd
 
     found = []
@@ -76,7 +87,9 @@ def forecast_errors(frame: pd.DataFrame, forms: Sequence[Form]) -> pd.DataFrame:
         ratios = by_step(rows, "activation_ratio")
         steps = [step for step in log_steps(int(ratios.index.max())) if step in ratios.index]
         for seed in ratios.columns:
-            errors = {form.name: forecast_error(form, steps, ratios.loc[steps, seed]) for form in forms}
+            first = peak_step(ratios[seed]) if after_peak else 0
+            chosen = [step for step in steps if step >= first]
+            errors = {form.name: forecast_error(form, chosen, ratios.loc[chosen, seed]) for form in forms}
             found.append({"width": width, "seed": seed, **errors})
     return pd.DataFrame(found)
 
@@ -108,8 +121,12 @@ def main_effects(levels: Mapping[str, Sequence[int]], response: pd.DataFrame, fa
     return pd.DataFrame(effects, index=list(factors))
 
 
-def decomposition(rows: pd.DataFrame) -> pd.DataFrame:
-    """Split the change of log A from the first to the last step into the share of living neurons and the ratio among them.
+def decomposition(rows: pd.DataFrame, since: int = 0) -> pd.DataFrame:
+    """Split the change of log A from a step to the last one into the share of living neurons and the ratio among them.
+
+    Args:
+        rows: rows of one condition.
+        since: a recorded step.
 
     Returns:
         One row per seed: ``total`` = ``living`` + ``among``, means over the layers. The index is the seed.
@@ -127,7 +144,7 @@ def decomposition(rows: pd.DataFrame) -> pd.DataFrame:
             }
         ).set_index([chosen["seed"], chosen["layer"]])
     step = chosen["step"].to_numpy()
-    change = (parts[step == step.max()] - parts[step == step.min()]).replace([np.inf, -np.inf], np.nan)
+    change = (parts[step == step.max()] - parts[step == since]).replace([np.inf, -np.inf], np.nan)
     return change.dropna().groupby("seed").mean()
 
 
