@@ -344,7 +344,7 @@ def test_a_complete_table_gives_every_verdict() -> None:
     ]
     assert "no asymptotic exponent shown" in " ".join(findings.sentences)
     assert "rate ×10" in findings.tables[4].rows[0][0]
-    assert "learning rate, batch size changes" in findings.charts[2].title
+    assert findings.charts[2].title == "2 of 5 factors change the number of active neurons at equal loss"
 
 
 def test_other_truths_give_the_other_verdicts() -> None:

@@ -41,12 +41,11 @@ def ratio_chart(courses: Mapping[int, pd.DataFrame], forms: Sequence[Form]) -> C
         if found is not None:
             y = [Estimate(float(value)) for value in form.curve(np.asarray(x, dtype=float), *found)]
             series.append(Series(f"{form.name}, fitted for {width}", [float(step) for step in x], y, colour, "dashed"))
-    ends = ", ".join(f"{ratios.iloc[-1].mean():.0%} ({width})" for width, ratios in courses.items())
-    rise = f"rises to {means.max():.0%} at step {peak:,} with {width} neurons, and " if peak > 0 else ""
+    rise = f"rises to {means.max():.0%} and then " if peak > 0 else ""
     until = f", to step {fitted[-1]:,}" if fitted else ""
     return Chart(
         key="ratio-over-training",
-        title=f"The ratio {rise}ends at {ends}",
+        title=f"With {width} neurons the ratio {rise}ends at {means.iloc[-1]:.0%}",
         reading="Activation ratio on held-out examples, as the mean over two hidden layers. Dashed: curves that are fitted to the first half of the "
         f"log-spaced steps from the peak on{until}. {_BANDS}",
         x_label="training step",
@@ -88,12 +87,12 @@ def effects_chart(effects: Mapping[str, Estimate], significant: Sequence[str], l
         factor_of = effect.exp()
         change = Estimate(factor_of.value - 1, factor_of.low - 1, factor_of.high - 1)
         series.append(Series(f"{number}: {CONTRASTS[factor]}", [float(number)], [change], number - 1, "points"))
-    named = ", ".join(significant) if significant else "no factor"
+    named = ", ".join(significant) if significant else "none"
     return Chart(
         key="main-effects",
-        title=f"At equal loss, {named} changes the number of active neurons",
-        reading=f"Change of the active neurons from the low to the high level of a factor, at a training loss of {loss:g}, with 95% intervals over seeds. The title "
-        "names the factors with p < 0.05 after Holm's correction.",
+        title=f"{len(significant)} of {len(effects)} factors change the number of active neurons at equal loss",
+        reading=f"Change of the active neurons from the low to the high level of a factor, at a training loss of {loss:g}, with 95% intervals over seeds. "
+        f"With p < 0.05 after Holm's correction: {named}.",
         x_label="factor (see the legend)",
         y_label="change of active neurons",
         series=series,

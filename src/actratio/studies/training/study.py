@@ -103,7 +103,6 @@ class TrainingStudy(Study):
         return {
             "study": self.name,
             "dataset": self.dataset,
-            "fingerprint": data.fingerprint,
             "features": data.features,
             "classes": data.classes,
             "widths": self._widths,
@@ -112,6 +111,7 @@ class TrainingStudy(Study):
             "examples": self.examples,
             "networks": self.networks,
             "device": device_named(self.device).type,
+            "fingerprint": data.fingerprint,
         }
 
     def units(self) -> list[Unit]:
