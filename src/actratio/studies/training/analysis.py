@@ -21,8 +21,8 @@ def training_findings(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Findi
         settings: the settings of the study.
     """
     parts = [
-        start_part(frame, settings),
         form_part(frame, settings),
+        start_part(frame, settings),
         exponent_part(frame, settings),
         causes_part(frame),
         mechanism_part(frame),
