@@ -43,7 +43,7 @@ def log_active_at_loss(rows: pd.DataFrame, loss: float) -> pd.Series:
     )
 
 
-def exponents(logs: Mapping[int, pd.Series]) -> pd.Series:
+def alpha_per_seed(logs: Mapping[int, pd.Series]) -> pd.Series:
     """Return α of each seed, the slope of log A against log width, for seeds that have log A at every width.
 
     Args:
@@ -58,13 +58,13 @@ def exponents(logs: Mapping[int, pd.Series]) -> pd.Series:
 
 def exponents_at_step(frame: pd.DataFrame, step: int) -> pd.Series:
     """Return α of each seed at a step of the long runs; the step must have been recorded."""
-    return exponents({width: log_active(rows).loc[step] for width, rows in _decay(frame)})
+    return alpha_per_seed({width: log_active(rows).loc[step] for width, rows in _decay(frame)})
 
 
 def exponents_at_loss(frame: pd.DataFrame, loss: float) -> tuple[pd.Series, int]:
     """Return α of each seed at a training loss, and the number of runs that never reach it."""
     logs = {width: log_active_at_loss(rows, loss) for width, rows in _decay(frame)}
-    return exponents(logs), sum(int(values.isna().sum()) for values in logs.values())
+    return alpha_per_seed(logs), sum(int(values.isna().sum()) for values in logs.values())
 
 
 def peak_step(ratios: pd.Series) -> int:
