@@ -21,7 +21,7 @@ import pytest
 
 from actratio import ActratioError
 from actratio.files import read_table
-from actratio.studies import STUDIES, FeaturesStudy, MlpStudy, Study, TasksStudy, TransformerStudy
+from actratio.studies import STUDIES, FeaturesStudy, MlpStudy, Study, TasksStudy, TrainingStudy, TransformerStudy
 from actratio.studies import folder as folder_module
 from actratio.studies.runner import FinishedRun, Runner
 
@@ -46,6 +46,28 @@ SMALL: dict[str, Callable[[tuple[str, str]], tuple[Study, list[str], dict[str, A
         MlpStudy(architectures=("40-10", "24-8-10"), seeds=2, epochs=4, device="cpu"),
         ["--architectures", "40-10,24-8-10", "--seeds", "2", "--epochs", "4", "--device", "cpu"],
         {"epochs": 5},
+    ),
+    "training": lambda _: (
+        TrainingStudy(dataset="digits", widths=("8",), seeds=2, epochs=1, examples=64, networks=2, device="cpu"),
+        [
+            *[
+                "--dataset",
+                "digits",
+                "--widths",
+                "8",
+                "--seeds",
+                "2",
+                "--epochs",
+                "1",
+                "--examples",
+                "64",
+                "--networks",
+                "2",
+                "--device",
+                "cpu",
+            ]
+        ],
+        {"examples": 65},
     ),
     "transformer": lambda models: (
         TransformerStudy(models=models, prompts=("A king.", "A fox and a hound."), device="cpu"),

@@ -4,11 +4,12 @@ from actratio.studies.base import Study
 from actratio.studies.features import FeaturesStudy
 from actratio.studies.mlp import MlpStudy
 from actratio.studies.tasks import TasksStudy
+from actratio.studies.training import TrainingStudy
 from actratio.studies.transformer import TransformerStudy
 
 STUDIES: dict[str, type[Study]] = {
-    study.name: study for study in (MlpStudy, TransformerStudy, FeaturesStudy, TasksStudy)
+    study.name: study for study in (MlpStudy, TransformerStudy, TrainingStudy, FeaturesStudy, TasksStudy)
 }
 """Every study by its name; the commands ``actratio study`` and ``actratio report`` know no others."""
 
-__all__ = ["STUDIES", "FeaturesStudy", "MlpStudy", "Study", "TasksStudy", "TransformerStudy"]
+__all__ = ["STUDIES", "FeaturesStudy", "MlpStudy", "Study", "TasksStudy", "TrainingStudy", "TransformerStudy"]

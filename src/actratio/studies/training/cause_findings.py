@@ -1,0 +1,195 @@
+"""Findings on what makes the ratio fall: the factorial, and the arms of the mechanism."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from actratio.report.findings import Table
+from actratio.statistics.multiple import holm, p_value
+from actratio.statistics.verdict import Verdict
+from actratio.studies.training import judgement
+from actratio.studies.training.conditions import (
+    BATCH,
+    CENTRED,
+    CONTRASTS,
+    CONTROL,
+    FACTORS,
+    FROZEN_HIDDEN,
+    FROZEN_OUTPUT,
+    MECHANISM,
+    RATE,
+    levels_by_name,
+)
+from actratio.studies.training.figures import effects_chart, mechanism_chart
+from actratio.studies.training.part import Part, change_shown, over_seeds, shown
+from actratio.studies.training.summaries import by_step, log_active, log_active_at_loss, main_effects, peak_step
+from actratio.studies.training.tidying import FACTORIAL
+from actratio.studies.training.tidying import MECHANISM as MECHANISM_PART
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TARGET_LOSS, EARLY_LOSS = 0.1, 0.3
+"""Training losses at which the runs of the factorial are compared."""
+
+_SIGNIFICANT = 0.05
+
+
+def causes_part(frame: pd.DataFrame) -> Part:
+    """Return the main effects of the factorial, once all its runs are there."""
+    import pandas as pd
+
+    rows = frame[frame["part"] == FACTORIAL]
+    levels = levels_by_name()
+    if set(rows["condition"]) != set(levels):
+        return Part()
+    runs = {str(name): of_run for name, of_run in rows.groupby("condition")}
+    responses = {
+        f"loss {loss:g}": pd.DataFrame({name: log_active_at_loss(of_run, loss) for name, of_run in runs.items()}).T
+        for loss in (TARGET_LOSS, EARLY_LOSS)
+    }
+    responses["equal steps"] = pd.DataFrame({name: log_active(of_run).iloc[-1] for name, of_run in runs.items()}).T
+    effects = {place: main_effects(levels, response, FACTORS) for place, response in responses.items()}
+    main = effects[f"loss {TARGET_LOSS:g}"]
+    known = {factor: main.loc[factor].dropna().tolist() for factor in FACTORS}
+    p_values = [p_value(values, 0.0) for values in known.values()]
+    adjusted = holm(p_values) if all(p == p for p in p_values) else [float("nan")] * len(FACTORS)
+    cells = [
+        [
+            CONTRASTS[factor],
+            change_shown(over_seeds(known[factor])),
+            "–" if p != p else f"{p:.3g}",
+            *(change_shown(over_seeds(effects[place].loc[factor].tolist())) for place in list(effects)[1:]),
+        ]
+        for factor, p in zip(FACTORS, adjusted, strict=True)
+    ]
+    censored = {place: int(response.isna().sum().sum()) for place, response in responses.items()}
+    total = main.shape[1] * len(runs)
+    table = Table(
+        "Main effects on the number of active neurons",
+        ["change", f"at loss {TARGET_LOSS:g}", "Holm's p", f"at loss {EARLY_LOSS:g}", "at equal steps"],
+        cells,
+        f"Of {total} runs, {censored[f'loss {TARGET_LOSS:g}']} never reach a training loss of {TARGET_LOSS:g}, and "
+        f"{censored[f'loss {EARLY_LOSS:g}']} never reach {EARLY_LOSS:g}. p: against no effect, adjusted for five factors. At equal steps, a larger batch has seen "
+        "more examples.",
+    )
+    estimates = {factor: over_seeds(values) for factor, values in known.items()}
+    significant = [factor for factor, p in zip(FACTORS, adjusted, strict=True) if p < _SIGNIFICANT]
+    part = Part(tables=[table])
+    if not all(known.values()):
+        part.sentences.append(
+            f"Too few runs of the factorial reach a training loss of {TARGET_LOSS:g} to compare them."
+        )
+        return part
+    part.charts.append(effects_chart(estimates, significant, TARGET_LOSS))
+    # Both are turned so that the prediction is a fall: a higher rate, and a smaller batch.
+    directed = {RATE: known[RATE], BATCH: [-effect for effect in known[BATCH]]}
+    outcomes = judgement.judge_factors(directed, censored[f"loss {TARGET_LOSS:g}"])
+    claims = {
+        RATE: "A learning rate ten times higher lowers the active neurons by at least 10% at equal loss.",
+        BATCH: "A batch of 32 instead of 256 lowers the active neurons by at least 10% at equal loss.",
+    }
+    for factor, (outcome, estimate) in outcomes.items():
+        part.verdicts.append(
+            Verdict(claims[factor], outcome, estimate, judgement.FACTOR_RULE, figure="effect on log active neurons")
+        )
+    part.sentences.append(
+        f"At a training loss of {TARGET_LOSS:g}, a ten times higher rate changes the active neurons by {change_shown(outcomes[RATE][1])}, "
+        f"and a batch of 32 instead of 256 by {change_shown(outcomes[BATCH][1])}."
+    )
+    return part
+
+
+def mechanism_part(frame: pd.DataFrame) -> Part:
+    """Return what freezing layers and centring pre-activations do."""
+    rows = frame[frame["part"] == MECHANISM_PART]
+    arms = {name: rows[rows["condition"] == name] for name in MECHANISM if (rows["condition"] == name).any()}
+    if not arms:
+        return Part()
+    ratios = {name: by_step(of_arm, "activation_ratio") for name, of_arm in arms.items()}
+    cells = []
+    for name, of_arm in arms.items():
+        places = (ratios[name].iloc[0], ratios[name].loc[peak_step(ratios[name].mean(axis=1))], ratios[name].iloc[-1])
+        at_loss = log_active_at_loss(of_arm, TARGET_LOSS) - log_active(of_arm).iloc[0]
+        cells.append(
+            [
+                name,
+                *(shown(over_seeds(values.tolist()), "{:.1%}") for values in places),
+                change_shown(over_seeds(at_loss.tolist())),
+                str(int(at_loss.isna().sum())),
+                *(
+                    shown(over_seeds(by_step(of_arm, column).iloc[-1].tolist()), "{:.2f}")
+                    for column in ("shift", "skewness")
+                ),
+            ]
+        )
+    table = Table(
+        "What keeps the ratio up",
+        [
+            "arm",
+            "at the start",
+            "at its peak",
+            "at the end",
+            f"change of active neurons at loss {TARGET_LOSS:g}",
+            "censored",
+            "shift",
+            "skewness",
+        ],
+        cells,
+        "Shift: mean of a pre-activation in its standard deviations, and skewness, at the end; medians over neurons. A shift below 0 is drift towards negative "
+        "pre-activations. Censored: seeds that never reach the loss.",
+    )
+    part = Part(tables=[table], charts=[mechanism_chart(ratios)])
+    if FROZEN_HIDDEN in ratios:
+        change = (ratios[FROZEN_HIDDEN].iloc[-1] - ratios[FROZEN_HIDDEN].iloc[0]).tolist()
+        outcome, estimate = judgement.judge_within(change, judgement.UNCHANGED)
+        part.verdicts.append(
+            Verdict(
+                "The ratio does not change if the hidden layers are frozen.",
+                outcome,
+                estimate,
+                judgement.FROZEN_RULE,
+                figure="ratio at the end − at the start",
+            )
+        )
+    if {CENTRED, CONTROL} <= set(ratios):
+        outcome, estimate = judgement.judge_centred(
+            ratios[CENTRED].iloc[-1].tolist(), ratios[CONTROL].iloc[-1].tolist()
+        )
+        part.verdicts.append(
+            Verdict(
+                "The ratio stays near 50% if pre-activations are centred: drift makes it fall.",
+                outcome,
+                estimate,
+                judgement.CENTRED_RULE,
+                figure="ratio of the centred arm at the end",
+            )
+        )
+        part.sentences.append(_centring_sentence(arms, shown(estimate, "{:.1%}")))
+    if FROZEN_OUTPUT in arms:
+        logs = log_active(arms[FROZEN_OUTPUT])
+        change = (logs.iloc[-1] - logs.iloc[0]).dropna().tolist()
+        if change:
+            outcome, estimate = judgement.judge_below(change, 0.0)
+            part.verdicts.append(
+                Verdict(
+                    "The ratio falls although the output layer is frozen.",
+                    outcome,
+                    estimate,
+                    judgement.OUTPUT_RULE,
+                    confirmatory=False,
+                    figure="change of log active neurons",
+                )
+            )
+    return part
+
+
+def _centring_sentence(arms: Mapping[str, pd.DataFrame], ratio: str) -> str:
+    logs = {name: log_active(arms[name]) for name in (CENTRED, CONTROL)}
+    change = {name: values.iloc[-1] - values.iloc[0] for name, values in logs.items()}
+    ends = f"With centred pre-activations the ratio ends at {ratio}"
+    if not over_seeds(change[CONTROL].tolist()).high < 0:  # without a fall there is nothing to remove
+        return f"{ends}; the control's does not end significantly below its start."
+    removed = over_seeds((1 - change[CENTRED] / change[CONTROL]).tolist())
+    return f"{ends}; centring removes {shown(removed, '{:.0%}')} of the control's fall of log active neurons (exploratory)."

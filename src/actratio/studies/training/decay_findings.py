@@ -1,0 +1,244 @@
+"""Findings on untrained networks, on the form of the decay, on the exponent over training, and on dead neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actratio.errors import plural
+from actratio.report.findings import Table
+from actratio.statistics.verdict import YES, Verdict
+from actratio.studies.training import judgement
+from actratio.studies.training.figures import exponent_chart, ratio_chart
+from actratio.studies.training.forecasts import EXPONENTIAL, FORMS, POWER
+from actratio.studies.training.part import Part, over_seeds, shown
+from actratio.studies.training.schedule import EPOCHS, steps_per_epoch
+from actratio.studies.training.summaries import (
+    by_step,
+    decay_widths,
+    decomposition,
+    exponents_at_loss,
+    exponents_at_step,
+    forecast_errors,
+    peak_step,
+)
+from actratio.studies.training.tidying import DECAY, START
+from actratio.studies.training.untrained import PLAIN, RAISED
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LOSSES = (0.3, 0.1, 0.03, 0.01)
+"""Training losses at which α is taken."""
+
+_RATIO = "{:.2%}"
+_FALL, _SETTLED = (1, 20), (50, 100)  # epochs that are compared
+
+
+def start_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
+    """Return what untrained networks show."""
+    rows = frame[frame["part"] == START]
+    if rows.empty:
+        return Part()
+    networks = rows.groupby(["width", "condition", "seed"])["activation_ratio"].mean()
+    ratios = {
+        width: [networks.loc[width, arm].tolist() for arm in (PLAIN, RAISED)]
+        for width in sorted(rows["width"].unique())
+    }
+    cells = [
+        [str(width), str(len(plain)), shown(over_seeds(plain), _RATIO), shown(over_seeds(raised), _RATIO)]
+        for width, (plain, raised) in ratios.items()
+    ]
+    table = Table(
+        "Activation ratio of untrained networks",
+        ["width", "networks", "ratio", "control"],
+        cells,
+        "Control: the same networks with biases raised by 0.1 standard deviations of the pre-activations. Parentheses: 95% intervals over networks.",
+    )
+    if set(ratios) != set(settings["widths"]):
+        return Part(tables=[table])
+    plain, raised = ([arms[index] for arms in ratios.values()] for index in (0, 1))
+    outcome, estimate = judgement.judge_start(plain, raised)
+    verdict = Verdict(
+        "An untrained network has an activation ratio of 50%.",
+        outcome,
+        estimate,
+        judgement.START_RULE,
+        figure="ratio of the width farthest from 50%",
+    )
+    sentence = f"Untrained networks have an activation ratio of {shown(estimate, _RATIO)} at the width that is farthest from 50%."
+    return Part([sentence], [verdict], [table])
+
+
+def form_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
+    """Return how the ratio changes over training, and which form forecasts it."""
+    rows = frame[frame["part"] == DECAY]
+    if rows.empty:
+        return Part()
+    courses = {int(width): by_step(of_width, "activation_ratio") for width, of_width in rows.groupby("width")}
+    cells = []
+    for width, ratios in courses.items():
+        peak = peak_step(ratios.mean(axis=1))
+        places = [shown(over_seeds(ratios.loc[step].tolist()), "{:.1%}") for step in (0, peak, ratios.index.max())]
+        cells.append([str(width), places[0], places[1], str(peak), places[2]])
+    table = Table(
+        "The ratio over training",
+        ["width", "at the start", "at its peak", "step of the peak", "at the end"],
+        cells,
+        "Held-out examples, means over two hidden layers. The peak is that of the mean over seeds.",
+    )
+    part = Part([_course_sentence(courses, settings["epochs"])], [], [table], [ratio_chart(courses, FORMS[:2])])
+    planned, later = forecast_errors(frame, FORMS), forecast_errors(frame, FORMS, after_peak=True)
+    part.tables.append(_forecast_table({"from step 0": planned, "from the peak": later}))
+    if set(courses) != set(settings["widths"]):
+        return part
+    claim = "A power law to a floor forecasts the ratio better than an exponential to a floor"
+    for errors, where, confirmatory in ((planned, ".", True), (later, ", from the peak of the ratio on.", False)):
+        contrast = _contrast(errors)
+        if not contrast:
+            continue
+        outcome, estimate = judgement.judge_form(contrast)
+        figure = "log(error of the exponential / error of the power law)"
+        part.verdicts.append(Verdict(claim + where, outcome, estimate, judgement.FORM_RULE, confirmatory, figure))
+    means = later.groupby("seed")[[EXPONENTIAL.name, POWER.name]].agg(_complete_mean).dropna()
+    if means.empty:
+        return part
+    better = str(means.mean().idxmin())
+    outcome, estimate = judgement.judge_below(means[better].tolist(), judgement.GOOD_FORECAST)
+    part.verdicts.append(
+        Verdict(
+            "From the peak on, the better of the two forms forecasts the ratio within 10%.",
+            outcome,
+            estimate,
+            judgement.FORECAST_RULE,
+            confirmatory=False,
+            figure=f"root mean square of log(forecast / measured), {better}",
+        )
+    )
+    part.sentences.append(
+        f"From the peak on, the {better} forecasts the second half better, with a typical error of {shown(estimate, '{:.0%}')} (exploratory)."
+    )
+    return part
+
+
+def _course_sentence(courses: Mapping[int, pd.DataFrame], epochs: int) -> str:
+    widest = max(courses)
+    ratios = courses[widest]
+    peak = peak_step(ratios.mean(axis=1))
+    start, top, end = (ratios.loc[step].mean() for step in (0, peak, ratios.index.max()))
+    first = f"With {widest} neurons the ratio starts at {start:.1%}"
+    rise = f", rises to {top:.1%} at step {peak:,}" if top > start else ""
+    return f"{first}{rise}, and is {end:.1%} after {plural(epochs, 'epoch')}."
+
+
+def _forecast_table(errors: Mapping[str, pd.DataFrame]) -> Table:
+    cells = [
+        [where, str(width), *(shown(over_seeds(own[form.name].tolist()), "{:.0%}") for form in FORMS)]
+        for where, table in errors.items()
+        for width, own in table.groupby("width")
+    ]
+    return Table(
+        "How well a curve that is fitted to the first half of the checkpoints forecasts the second",
+        ["checkpoints", "width", *(form.name for form in FORMS)],
+        cells,
+        "Root mean square of log(forecast / measured). "
+        + "; ".join(f"{form.name}: {form.formula}" for form in FORMS)
+        + f". The {FORMS[2].name}, which has a parameter more, and the rows from the peak are exploratory.",
+    )
+
+
+def _contrast(errors: pd.DataFrame) -> list[float]:
+    """Return log(error of the exponential / error of the power law) of each seed, the mean over all widths."""
+    logs = np.log(errors.set_index(["width", "seed"])[[EXPONENTIAL.name, POWER.name]])
+    contrast = (logs[EXPONENTIAL.name] - logs[POWER.name]).groupby("seed").agg(_complete_mean)
+    return [float(value) for value in contrast.dropna()]
+
+
+def exponent_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
+    """Return how the exponent of the width law changes over training."""
+    widths = decay_widths(frame)
+    if len(widths) < 2:
+        return Part()
+    recorded = set(frame.loc[frame["part"] == DECAY, "step"])
+    epoch_steps = {epoch: epoch * steps_per_epoch(settings["examples"]) for epoch in EPOCHS}
+    alphas = {epoch: exponents_at_step(frame, step) for epoch, step in epoch_steps.items() if step in recorded}
+    estimates = {epoch: over_seeds(alpha.tolist()) for epoch, alpha in alphas.items()}
+    cells = [[f"end of epoch {epoch}", shown(estimate), "0"] for epoch, estimate in estimates.items()]
+    for loss in LOSSES:
+        at_equal_loss, censored = exponents_at_loss(frame, loss)
+        cells.append([f"training loss {loss:g}", shown(over_seeds(at_equal_loss.tolist())), str(censored)])
+    table = Table(
+        "Exponent α of the width law over training",
+        ["at", "α", "censored runs"],
+        cells,
+        f"Slope of log active neurons against log width over {', '.join(map(str, widths))} neurons, on held-out examples. Censored runs never reach the "
+        "loss; their seeds are left out.",
+    )
+    part = Part(tables=[table])
+    if not estimates:
+        return part
+    complete = set(widths) == set(settings["widths"])
+    outcomes = []
+    if complete and set(_FALL) <= set(alphas):
+        fall = (alphas[_FALL[0]] - alphas[_FALL[1]]).dropna()
+        outcomes.append(
+            (
+                "The exponent α falls by at least 0.25 from epoch 1 to epoch 20.",
+                *judgement.judge_fall(fall.tolist()),
+                judgement.FALL_RULE,
+                "α(1) − α(20)",
+            )
+        )
+    if complete and set(_SETTLED) <= set(alphas):
+        change = (alphas[_SETTLED[1]] - alphas[_SETTLED[0]]).dropna()
+        outcomes.append(
+            (
+                "The exponent α changes by less than 0.05 from epoch 50 to epoch 100.",
+                *judgement.judge_within(change.tolist(), judgement.SETTLED),
+                judgement.SETTLED_RULE,
+                "α(100) − α(50)",
+            )
+        )
+    for claim, verdict, estimate, rule, figure in outcomes:
+        part.verdicts.append(Verdict(claim, verdict, estimate, rule, figure=figure))
+    settled = len(outcomes) == 2 and all(outcome[1] == YES for outcome in outcomes)
+    first, last = next(iter(estimates)), list(estimates)[-1]
+    conclusion = "it falls and then settles" if settled else "no asymptotic exponent shown"
+    part.sentences.append(
+        f"The exponent α of the width law is {shown(estimates[first])} after epoch {first} and {shown(estimates[last])} after epoch {last}: "
+        f"{conclusion}."
+    )
+    part.charts.append(exponent_chart(estimates, conclusion))
+    return part
+
+
+def decomposition_part(frame: pd.DataFrame) -> Part:
+    """Return how much of the change is due to neurons that died, and how much to the living ones."""
+    rows = frame[frame["part"] == DECAY]
+    if rows.empty:
+        return Part()
+    cells, sentences = [], []
+    for width, of_width in rows.groupby("width"):
+        peak = peak_step(by_step(of_width, "activation_ratio").mean(axis=1))
+        for where, since in (("start", 0), (f"peak (step {peak:,})", peak)):
+            parts = decomposition(of_width, since)
+            total, living, among = (over_seeds(parts[name].tolist()) for name in ("total", "living", "among"))
+            cells.append([str(width), where, *(shown(value, "{:.2f}") for value in (total, living, among))])
+        sentences = [
+            f"With {width} neurons log active neurons changes by {total.value:.2f} from the peak to the end: {living.value:.2f} because neurons died, "
+            f"and {among.value:.2f} among the living."
+        ]
+    table = Table(
+        "What the change is made of: change of log active neurons to the end of training",
+        ["width", "from", "total", "share of living neurons", "ratio among the living"],
+        cells,
+        "The two parts add up to the total. A living neuron is active on at least one held-out example.",
+    )
+    return Part(sentences, [], [table])
+
+
+def _complete_mean(values: pd.Series) -> float:
+    """Return the mean, or NaN if a value is missing: a seed counts only with all its widths."""
+    return float(values.mean(skipna=False))
