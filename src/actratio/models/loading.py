@@ -96,7 +96,7 @@ def _from_pretrained(model_class: Any, source: ModelSource, **options: Any) -> t
     """Load the model and the lists of missing weights. A GGUF file becomes a dense model like any other."""
     if source.gguf_file is None:
         dense, info = model_class.from_pretrained(source.place, **options)
-        return dense, info
+        return _named(dense, source), info
     import transformers
 
     del options["use_safetensors"]
@@ -111,8 +111,13 @@ def _from_pretrained(model_class: Any, source: ModelSource, **options: Any) -> t
     for attribute in ("hf_quantizer", "quantization_method", "is_quantized"):
         if attribute in vars(model):
             delattr(model, attribute)
+    return _named(model, source), info
+
+
+def _named(model: Any, source: ModelSource) -> Any:
+    """Return the model, with the name by which it was asked for."""
     model.name_or_path = model.config.name_or_path = source.name
-    return model, info
+    return model
 
 
 def with_decoder_inputs(model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
