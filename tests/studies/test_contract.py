@@ -21,9 +21,10 @@ import pytest
 
 from actratio import ActratioError
 from actratio.files import read_table
-from actratio.studies import STUDIES, FeaturesStudy, MlpStudy, Study, TransformerStudy
+from actratio.studies import STUDIES, ArchitecturesStudy, FeaturesStudy, MlpStudy, Study, TransformerStudy
 from actratio.studies import folder as folder_module
 from actratio.studies.runner import FinishedRun, Runner
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,22 @@ SMALL: dict[str, Callable[[tuple[str, str]], tuple[Study, list[str], dict[str, A
         FeaturesStudy(tests=("teachers", "capacity"), widths=("16", "32"), seeds=2, steps=40, dataset="digits"),
         ["--tests", "teachers,capacity", "--widths", "16,32", "--seeds", "2", "--steps", "40", "--dataset", "digits"],
         {"steps": 41},
+    ),
+    "architectures": lambda models: (
+        ArchitecturesStudy(models=models[:1], texts=(str(ROOT / "README.md"),), tokens=160, blocks=4, device="cpu"),
+        [
+            "--models",
+            models[0],
+            "--texts",
+            str(ROOT / "README.md"),
+            "--tokens",
+            "160",
+            "--blocks",
+            "4",
+            "--device",
+            "cpu",
+        ],
+        {"seed": 1},
     ),
 }
 
