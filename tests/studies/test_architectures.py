@@ -540,7 +540,7 @@ def test_published_models_are_drawn_as_mean_and_range() -> None:
         pytest.skip(f"the article's published measurements are not at {path}")
     findings = architecture_findings(table_of(dict.fromkeys(NAMES, DENSE)), SETTINGS, read_gpt(path))
     series = findings.charts[0].series[-1]
-    assert series.name == "GPT models, published"
+    assert series.name == "GPT, published"
     assert all(point.low <= point.value <= point.high for point in series.y)
     assert series.y[-1].value < 0.25
 

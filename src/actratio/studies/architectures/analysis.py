@@ -26,8 +26,9 @@ from actratio.studies.architectures.measured import (
     Costs,
     block_counts,
     costs_of,
+    curves_by_model,
+    mean_and_range,
     profiles_of,
-    published_mean,
     shift_sizes,
     twin_ratios,
 )
@@ -36,7 +37,8 @@ from actratio.studies.architectures.rules import GENERALISES, SHIFT, TWINS, UNIV
 if TYPE_CHECKING:
     import pandas as pd
 
-_PUBLISHED_PLACES = 13  # relative depths at which the published models are drawn
+_PLACES = 13  # relative depths at which the mean of several models is drawn
+_HIGHEST_COST = 0.2  # that is drawn
 
 
 def architecture_findings(frame: pd.DataFrame, settings: Mapping[str, Any], published: pd.DataFrame | None) -> Findings:
@@ -198,27 +200,29 @@ def _profile_chart(
     profiles: Sequence[ProfileEstimate],
     published: pd.DataFrame | None,
 ) -> Chart:
-    series = []
+    series, twins = [], []
     for colour, model in enumerate(models):
-        for variant, name, style in (("pretrained", model, "line"), ("twin", f"{model}, new weights", "dashed")):
-            counts = block_counts(frame, model, variant)
-            if counts is not None and len(counts.active):
-                estimates = layer_estimates(counts)
-                last = max(len(estimates) - 1, 1)
-                series.append(Series(name, [layer / last for layer in range(len(estimates))], estimates, colour, style))
+        counts, twin = block_counts(frame, model, "pretrained"), block_counts(frame, model, "twin")
+        if counts is not None and len(counts.active):
+            estimates = layer_estimates(counts)
+            last = max(len(estimates) - 1, 1)
+            series.append(Series(model, [layer / last for layer in range(len(estimates))], estimates, colour))
+        if twin is not None and len(twin.active):
+            twins.append(twin.ratios)
+    places = np.linspace(0, 1, _PLACES)
+    if twins:
+        series.append(Series("new weights", places.tolist(), mean_and_range(twins, places), len(models), "dashed"))
     if published is not None:
-        places = np.linspace(0, 1, _PUBLISHED_PLACES)
+        curves = curves_by_model(published)
         series.append(
-            Series(
-                "GPT models, published", places.tolist(), published_mean(published, places), len(models), "published"
-            )
+            Series("GPT, published", places.tolist(), mean_and_range(curves, places), len(models) + 1, "published")
         )
     have = sum(profile.holds for profile in profiles)
     return Chart(
         key="profile",
         title=f"{have} of {len(profiles)} models have the profile of the article's GPT models",
-        reading="Each point is one layer: the share of activation outputs above zero, with a 95% interval over blocks of text. Dashed: the same "
-        "models with newly initialised weights."
+        reading="Each point is one layer: the share of activation outputs above zero, with a 95% interval over blocks of text. Dashed: mean, "
+        "lowest and highest of the same models with newly initialised weights."
         + ("" if published is None else " Hollow points: mean, lowest and highest of the article's models."),
         x_label="relative depth (0: first layer, 1: last layer)",
         y_label="activation ratio",
@@ -228,16 +232,22 @@ def _profile_chart(
 
 
 def _cost_chart(costs: Mapping[str, Costs]) -> Chart:
-    series = [
-        Series(model, [100 * share for share in found.kept], found.costs, colour)
-        for colour, (model, found) in enumerate(costs.items())
-    ]
-    needed = ", ".join(f"{model} {found.smallest.value:.0%}" for model, found in costs.items())
+    series = []
+    for colour, (model, found) in enumerate(costs.items()):
+        drawn = [
+            (100 * share, cost)
+            for share, cost in zip(found.kept, found.costs, strict=True)
+            if cost.value <= _HIGHEST_COST
+        ]
+        series.append(Series(model, [share for share, _ in drawn], [cost for _, cost in drawn], colour))
+    needed = sorted(found.smallest.value for found in costs.values())
+    share = f"{needed[0]:.0%}" if len(needed) == 1 else f"{needed[0]:.0%} to {needed[-1]:.0%}"
     return Chart(
         key="smallest-share",
-        title=f"Share of neurons that is needed at a cost of 1%: {needed}",
+        title=f"At a cost of 1%, {share} of the neurons are needed",
         reading="Cost of keeping, for each token, only the neurons with the largest contributions in every MLP. For language models it is the increase of the "
-        "loss, relative to the dense loss; for other models 1 − cosine of the embeddings. Bands are 95% intervals over blocks.",
+        "loss, relative to the dense loss; for other models 1 − cosine of the embeddings. Bands are 95% intervals over blocks. "
+        "Costs above 20% aren't drawn.",
         x_label="neurons kept, %",
         y_label="cost",
         series=series,

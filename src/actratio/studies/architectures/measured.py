@@ -98,11 +98,20 @@ def profiles_of(frame: pd.DataFrame, settings: Mapping[str, Any], widen: Sequenc
     return found
 
 
-def published_mean(published: pd.DataFrame, places: NDArray[np.float64]) -> list[Estimate]:
-    """Return the mean ratio of the published models at relative depths, with the lowest and the highest model as interval."""
-    curves = []
-    for _, rows in published.groupby("model"):
-        ratios = rows.groupby("layer")["activation_ratio"].mean().sort_index().to_numpy()
-        curves.append(np.interp(places, np.linspace(0, 1, len(ratios)), ratios))
-    table = np.array(curves)
+def curves_by_model(published: pd.DataFrame) -> list[NDArray[np.float64]]:
+    """Return the mean ratio of each layer of each published model."""
+    return [
+        rows.groupby("layer")["activation_ratio"].mean().sort_index().to_numpy(dtype=np.float64)
+        for _, rows in published.groupby("model")
+    ]
+
+
+def mean_and_range(curves: Sequence[NDArray[np.float64]], places: NDArray[np.float64]) -> list[Estimate]:
+    """Return the mean of several models at relative depths, with the lowest and the highest model as interval.
+
+    Args:
+        curves: ratios of the layers of each model, (layers,).
+        places: relative depths, 0 for the first layer and 1 for the last.
+    """
+    table = np.array([np.interp(places, np.linspace(0, 1, len(curve)), curve) for curve in curves])
     return [Estimate(float(column.mean()), float(column.min()), float(column.max())) for column in table.T]
