@@ -2,7 +2,7 @@
 
 from actratio.models.fingerprint import model_fingerprint
 from actratio.models.loading import DTYPES, load_model, with_decoder_inputs
-from actratio.models.source import SHORT_NAMES, ModelSource, check_name, find_source
+from actratio.models.source import SHORT_NAMES, ModelSource, find_source
 from actratio.models.tokenizer import load_tokenizer
 from actratio.models.weights import weights_note
 
@@ -10,7 +10,6 @@ __all__ = [
     "DTYPES",
     "SHORT_NAMES",
     "ModelSource",
-    "check_name",
     "find_source",
     "load_model",
     "load_tokenizer",

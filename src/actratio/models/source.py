@@ -91,7 +91,7 @@ def find_source(name: str) -> ModelSource:
         if not path.is_file():
             raise ModelError(f"{name} is not a file; pass a GGUF file, a folder with a saved model, or a hub id")
         return ModelSource(name, str(path.parent), path.name)
-    check_name(name)
+    _check_name(name)
     if not path.is_dir():
         return ModelSource(name, name)
     files = sorted(path.glob("*.gguf"))
@@ -100,7 +100,7 @@ def find_source(name: str) -> ModelSource:
     return ModelSource(name, str(path))
 
 
-def check_name(name: str) -> None:
+def _check_name(name: str) -> None:
     """Raise a clear error if a local model path does not exist.
 
     Raises:

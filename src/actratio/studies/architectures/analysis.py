@@ -138,10 +138,10 @@ def _sentences(
             f"{profile.model}: {first:.1%} in the first layer, {plateau:.1%} after the first third, {drift:+.0%} from there to the last layer."
         )
     for model, found in costs.items():
-        lost = "1% of the loss" if found.relative else "0.01 of the embedding's cosine"
+        cost = "its loss may rise by 1%" if found.relative else "the cosine of its embeddings may fall by 0.01"
         limit = "at most " if found.smallest.value <= min(found.kept) else ""
         sentences.append(
-            f"{model} can drop all but {limit}{found.smallest.value:.0%} of its neurons, by contribution, for {lost}."
+            f"{model} needs {limit}{found.smallest.value:.0%} of its neurons, those with each token's largest contributions, if {cost}."
         )
     if widened:
         sentences.append(

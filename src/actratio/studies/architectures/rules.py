@@ -21,6 +21,8 @@ _BLOCKS, _LAYERS, _OUTPUTS = 40, 12, 1e6
 _BLOCK_SPREAD = 0.1  # standard deviation between blocks, as a share of the ratio
 _LAYER_SPREAD = 0.05
 _INITIALISATIONS = 5
+_TWIN_SPREAD = 0.003  # standard deviation between initialisations
+_SHIFT_SPREAD = 0.003  # standard deviation of a shift between blocks
 
 GENERALISES = (
     "Yes if the 95% intervals of the first layer (3 to 5%), the plateau (12 to 16%) and the drift (at most 20%) lie inside their bands "
@@ -63,12 +65,12 @@ def _universal(shapes: Sequence[Shape], rng: np.random.Generator) -> str:
 
 
 def _twins(mean: float, rng: np.random.Generator) -> str:
-    return judge_twin((mean + 0.003 * rng.standard_normal(_INITIALISATIONS)).tolist(), 3)[0]
+    return judge_twin((mean + _TWIN_SPREAD * rng.standard_normal(_INITIALISATIONS)).tolist(), 3)[0]
 
 
 def _shift(points: float, rng: np.random.Generator) -> str:
     original = _simulated(_DENSE, rng)
-    noise = 0.01 * rng.standard_normal(original.active.shape)
+    noise = _SHIFT_SPREAD * rng.standard_normal(original.active.shape)
     rounded = BlockCounts(original.active + original.outputs * (points / 100 + noise), original.outputs)
     return judge_shift(original, rounded, _DRAWS)[0]
 
