@@ -39,8 +39,8 @@ from actratio.studies.architectures.judging import (
     shift_of_parts,
     smallest_share,
 )
+from actratio.studies.architectures.kept_neurons import KEPT, keeping, reduce_blocks
 from actratio.studies.architectures.measured import costs_of
-from actratio.studies.architectures.needed_share import KEPT, keeping, reduce_blocks
 from actratio.studies.architectures.rules import RULES
 from actratio.studies.architectures.sequences import (
     PUBLISHED_DOMAINS,

@@ -133,7 +133,7 @@ class ArchitecturesStudy(Study):
 
     def run(self, unit: Unit, checkpoint: Checkpoint) -> Arrays:
         from actratio.studies.architectures.counted_blocks import BlockCounter, count_blocks
-        from actratio.studies.architectures.needed_share import reduce_blocks
+        from actratio.studies.architectures.kept_neurons import reduce_blocks
         from actratio.studies.architectures.variants import round_weights, twin_of
 
         name, variant = unit.parameters["model"], unit.parameters["variant"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from actratio.counting.probe import TENSORS
-from actratio.studies.architectures.needed_share import KEPT
+from actratio.studies.architectures.kept_neurons import KEPT
 from actratio.studies.base import Arrays
 
 if TYPE_CHECKING:
