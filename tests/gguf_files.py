@@ -8,7 +8,6 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
-import transformers
 from gguf import GGMLQuantizationType as Type
 from torch import Tensor
 
@@ -23,6 +22,8 @@ TOKENS = ["<unk>", "<s>", "</s>", *_LETTERS, "ki", "ng"]
 
 def tiny_llama() -> Any:
     """Build a Llama whose rows have 32 weights, as blocks of GGUF need."""
+    import transformers  # later than the setting that keeps tests off the network
+
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=len(TOKENS), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
