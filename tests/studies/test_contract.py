@@ -21,9 +21,19 @@ import pytest
 
 from actratio import ActratioError
 from actratio.files import read_table
-from actratio.studies import STUDIES, FeaturesStudy, MlpStudy, Study, TasksStudy, TrainingStudy, TransformerStudy
+from actratio.studies import (
+    STUDIES,
+    ArchitecturesStudy,
+    FeaturesStudy,
+    MlpStudy,
+    Study,
+    TasksStudy,
+    TrainingStudy,
+    TransformerStudy,
+)
 from actratio.studies import folder as folder_module
 from actratio.studies.runner import FinishedRun, Runner
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +93,22 @@ SMALL: dict[str, Callable[[tuple[str, str]], tuple[Study, list[str], dict[str, A
         TasksStudy(tasks=("segment", "digits"), widths=("8", "16", "32"), seeds=2, steps=40, device="cpu"),
         ["--tasks", "segment,digits", "--widths", "8,16,32", "--seeds", "2", "--steps", "40", "--device", "cpu"],
         {"steps": 41},
+    ),
+    "architectures": lambda models: (
+        ArchitecturesStudy(models=models[:1], texts=(str(ROOT / "README.md"),), tokens=160, blocks=4, device="cpu"),
+        [
+            "--models",
+            models[0],
+            "--texts",
+            str(ROOT / "README.md"),
+            "--tokens",
+            "160",
+            "--blocks",
+            "4",
+            "--device",
+            "cpu",
+        ],
+        {"seed": 1},
     ),
 }
 

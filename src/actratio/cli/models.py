@@ -9,7 +9,16 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Device, DType, EveryRow, Json, TokenizerName, TrustRemoteCode, split_names
-from actratio.cli.terminal import err, print_findings, print_json, print_path, print_table, records, tokens_bar
+from actratio.cli.terminal import (
+    err,
+    note_weights,
+    print_findings,
+    print_json,
+    print_path,
+    print_table,
+    records,
+    tokens_bar,
+)
 from actratio.counting.criteria import criterion_forms, to_criteria
 from actratio.errors import short
 
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def measure_model(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id of a transformers model.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder, GGUF file, hub id or short name of a model.")],
     text: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,6 +86,7 @@ def measure_model(
     parsed = to_criteria(split_names([criteria]))
     folder = out_dir or Path("runs") / f"measure-{Path(model).name or Path(model).resolve().name}"
     check_place(folder, model)
+    weights = note_weights(model)
     prompts = prompt if prompt or text else list(ARTICLE_PROMPTS)
     loaded_tokenizer = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
     with err.status(f"loading {escape(short(model))}"):
@@ -109,6 +119,7 @@ def measure_model(
         "length": length,
         "packed": packed,
         "limit_tokens": limit_tokens,
+        **weights,
     }
     measurement = replace(measurement, settings={**settings, **measurement.settings})
     if is_measurement(folder):
@@ -122,7 +133,7 @@ def measure_model(
 
 
 def list_sites(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id of a transformers model.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder, GGUF file, hub id or short name of a model.")],
     sites: Annotated[
         str | None,
         typer.Option(help="Globs over site names, separated by commas.", show_default="MLPs and experts"),
@@ -138,12 +149,17 @@ def list_sites(
     from actratio.models import load_model
     from actratio.sites import find_sites
 
+    weights = note_weights(model)
     with err.status(f"loading {escape(short(model))}"):
         loaded = load_model(model, device="cpu", trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
     found = find_sites(loaded, select=None if sites is None else split_names([sites]))
     if as_json:
         print_json(
-            {"settings": {"model": model, "sites": sites}, "rows": [asdict(site) for site in found], "path": None}
+            {
+                "settings": {"model": model, "sites": sites, **weights},
+                "rows": [asdict(site) for site in found],
+                "path": None,
+            }
         )
         return
     header = ["site", "role", "layer", "width", "function", "gated", "calls"]

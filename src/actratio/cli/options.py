@@ -15,7 +15,9 @@ TrustRemoteCode = Annotated[
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")]
 DType = Annotated[str, typer.Option(help="auto (as saved), fp32, bf16 or fp16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-TokenizerName = Annotated[str | None, typer.Option(help="Folder or hub id.", show_default="the model's")]
+TokenizerName = Annotated[
+    str | None, typer.Option(help="Folder, GGUF file, hub id or short name.", show_default="the model's")
+]
 EveryRow = Annotated[bool, typer.Option("--all", help="Print every row of a long table.")]
 Published = Annotated[
     Path | None,

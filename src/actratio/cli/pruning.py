@@ -10,14 +10,16 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
-from actratio.cli.terminal import err, print_json, print_path, print_sentences, print_table
+from actratio.cli.terminal import err, note_weights, print_json, print_path, print_sentences, print_table
 from actratio.errors import short
 
 _NAME = "pruned.json"
 
 
 def prune_model(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id of a causal language model.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Folder, GGUF file, hub id or short name of a causal language model.")
+    ],
     text: Annotated[list[str], typer.Option(help="Text to measure and check on; repeat it for several texts.")],
     length: Annotated[int, typer.Option(min=2, help="Tokens per sequence.")] = 128,
     limit_tokens: Annotated[int, typer.Option(min=8, help="Read at most this many tokens.")] = 65536,
@@ -40,6 +42,7 @@ def prune_model(
 
     folder = out_dir or Path("runs") / ("pruned-" + Path(model).resolve().name)
     check_folder(folder, _NAME)
+    weights = note_weights(model)
     tokens = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
     with err.status(f"loading {escape(short(model))}"):
         loaded = load_model(
@@ -51,7 +54,7 @@ def prune_model(
         pruning = measure_and_prune(loaded, batches, progress=status.update)
     settings = {
         "model": model, "text": text, "length": length, "limit_tokens": limit_tokens, "dtype": dtype, "tokens": pruning.tokens,
-        "parameters_before": pruning.parameters_before, "parameters": pruning.parameters,
+        "parameters_before": pruning.parameters_before, "parameters": pruning.parameters, **weights,
     }  # fmt: skip
     path = folder if pruning.smaller else None
     if path is not None:

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
-from actratio.cli.terminal import err, out, print_json, print_sentences, print_table
+from actratio.cli.terminal import err, note_weights, out, print_json, print_sentences, print_table
 from actratio.errors import DataError, short
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 def predict_model_speed(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL-OR-MEASUREMENT", help="Folder or hub id of a model, or folder of a measurement."),
+        typer.Argument(
+            metavar="MODEL-OR-MEASUREMENT",
+            help="A model, as a folder, GGUF file, hub id or short name, or the folder of a measurement.",
+        ),
     ],
     batch: Annotated[str, typer.Option(help="Numbers of sequences decoded together, separated by commas.")] = "1",
     dtype: DType = "auto",
@@ -53,6 +56,7 @@ def predict_model_speed(
     name = model if measurement is None else str(measurement.settings.get("model", measurement.model))
     if measurement is not None and (Path(name) / NAME).is_file():
         raise DataError(f"{name} has thresholds, which the measurement {model} does not count; give {name} itself")
+    weights = note_weights(name)
     tokens = None if measurement is not None else load_tokenizer(tokenizer or name, trust_remote_code=trust_remote_code)
     with err.status(f"loading {escape(short(name))}"):
         loaded = load_model(
@@ -66,7 +70,7 @@ def predict_model_speed(
             sequences = token_batches(tokens, texts, length=256, batch_size=4, packed=bool(text), limit=4096)
             prediction = measure_and_predict_speed(loaded, sequences, batches, folder=name, progress=status.update)
     if as_json:
-        settings = {"model": name, "dtype": dtype, "batch": batches, **prediction.machine.row()}
+        settings = {"model": name, "dtype": dtype, "batch": batches, **weights, **prediction.machine.row()}
         content = {"settings": settings, "rows": prediction.rows(), "path": None, "verdicts": prediction.verdicts}
         print_json(content)
         return

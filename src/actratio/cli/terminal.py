@@ -167,6 +167,21 @@ def _fitting_columns(header: list[str], rows: list[list[str]], width: int) -> in
     return len(header)
 
 
+def note_weights(model: str) -> dict[str, str]:
+    """Print how a model's weights were stored if they are not used as they were stored; return it as a setting.
+
+    Raises:
+        ModelError: there is no such model, or its GGUF file is damaged.
+    """
+    from actratio.models import weights_note
+
+    note = weights_note(model)
+    if note is None:
+        return {}
+    err.print(f"{escape(model)}: weights {escape(note)}", highlight=False, soft_wrap=True)
+    return {"weights": note}
+
+
 def print_path(label: str, path: Path) -> None:
     """Print where a result was written, after its label."""
     out.print(f"{label:<{_LABEL}}{escape(str(path))}", soft_wrap=True, highlight=False)

@@ -11,12 +11,14 @@ from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
 from actratio.cli.speed import batch_sizes
-from actratio.cli.terminal import err, print_json, print_path, print_sentences, print_table
+from actratio.cli.terminal import err, note_weights, print_json, print_path, print_sentences, print_table
 from actratio.errors import short
 
 
 def sparsify_model(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub id of a causal language model.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Folder, GGUF file, hub id or short name of a causal language model.")
+    ],
     text: Annotated[
         list[str], typer.Option(help="Text to choose and check thresholds on; repeat it for several texts.")
     ],
@@ -58,6 +60,7 @@ def sparsify_model(
     folder = out_dir or Path("runs") / ("sparse-" + Path(model).resolve().name)
     check_folder(folder, NAME)
     batches = batch_sizes(batch)
+    weights = note_weights(model)
     tokens = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
     with err.status(f"loading {escape(short(model))}"):
         loaded = load_model(
@@ -73,7 +76,7 @@ def sparsify_model(
     verdicts = [*calibration.verdicts, *map(str, speeds)]
     settings = {
         "model": model, "text": text, "target": target, "by": by, "length": length, "limit_tokens": limit_tokens, "dtype": dtype,
-        "loss_dense": calibration.loss_dense, "loss_sparse": calibration.loss_sparse, "verdicts": verdicts,
+        "loss_dense": calibration.loss_dense, "loss_sparse": calibration.loss_sparse, "verdicts": verdicts, **weights,
     }  # fmt: skip
     save_sparse(folder, loaded, tokens, calibration, settings)
     rows = calibration.rows()

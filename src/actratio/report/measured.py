@@ -32,8 +32,14 @@ def measurement_findings(measurement: Measurement) -> Findings:
         measurement_sentences(measurement),
         [measurement_table(measurement)],
         measurement_charts(measurement),
-        {name: str(value) for name, value in measurement.provenance.items()},
+        {name: str(value) for name, value in (*_stored(measurement).items(), *measurement.provenance.items())},
     )
+
+
+def _stored(measurement: Measurement) -> dict[str, str]:
+    """Return how the weights were stored, if the settings say so."""
+    weights = measurement.settings.get("weights")
+    return {} if weights is None else {"weights": str(weights)}
 
 
 def measurement_table(measurement: Measurement) -> Table:

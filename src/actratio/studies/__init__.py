@@ -1,5 +1,6 @@
 """Studies: one folder each, and one line in ``STUDIES``."""
 
+from actratio.studies.architectures import ArchitecturesStudy
 from actratio.studies.base import Study
 from actratio.studies.features import FeaturesStudy
 from actratio.studies.mlp import MlpStudy
@@ -8,8 +9,18 @@ from actratio.studies.training import TrainingStudy
 from actratio.studies.transformer import TransformerStudy
 
 STUDIES: dict[str, type[Study]] = {
-    study.name: study for study in (MlpStudy, TransformerStudy, TrainingStudy, FeaturesStudy, TasksStudy)
+    study.name: study
+    for study in (MlpStudy, TransformerStudy, ArchitecturesStudy, TrainingStudy, FeaturesStudy, TasksStudy)
 }
 """Every study by its name; the commands ``actratio study`` and ``actratio report`` know no others."""
 
-__all__ = ["STUDIES", "FeaturesStudy", "MlpStudy", "Study", "TasksStudy", "TrainingStudy", "TransformerStudy"]
+__all__ = [
+    "STUDIES",
+    "ArchitecturesStudy",
+    "FeaturesStudy",
+    "MlpStudy",
+    "Study",
+    "TasksStudy",
+    "TrainingStudy",
+    "TransformerStudy",
+]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from actratio.errors import FitError
 
@@ -17,9 +18,10 @@ GPT_COLUMNS = ("model", "layer", "input", "activation_ratio")
 """Columns of the article's measurements of transformers, in order."""
 
 # The article describes "about 4 %, rising to about 14 % over the first third, then flat". These limits make it testable.
-_FIRST = (0.03, 0.05)
-_PLATEAU = (0.12, 0.16)
-_MAX_DRIFT = 0.2
+FIRST = (0.03, 0.05)
+PLATEAU = (0.12, 0.16)
+MAX_DRIFT = 0.2
+"""Largest change after the first third, as a share of the plateau."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,15 @@ class Profile:
     def verdict(self) -> str:
         """Whether the article's description holds, as a whole and for each of its three parts."""
         parts = [
-            ("starts near 4%", _FIRST[0] <= self.first <= _FIRST[1], f"{self.first:.1%} in the first layer"),
+            ("starts near 4%", FIRST[0] <= self.first <= FIRST[1], f"{self.first:.1%} in the first layer"),
             (
                 "settles near 14%",
-                _PLATEAU[0] <= self.plateau <= _PLATEAU[1],
+                PLATEAU[0] <= self.plateau <= PLATEAU[1],
                 f"{self.plateau:.1%} after the first third",
             ),
             (
                 "is then flat",
-                abs(self.drift) <= _MAX_DRIFT,
+                abs(self.drift) <= MAX_DRIFT,
                 f"changes by {self.drift:+.0%} from there to the last layer",
             ),
         ]
@@ -80,12 +82,25 @@ def depth_profiles(table: pd.DataFrame) -> list[Profile]:
     profiles = []
     for model, rows in table.groupby("model", sort=False):
         ratio = rows.groupby("layer")["activation_ratio"].mean().sort_index().to_numpy()
-        late = ratio[len(ratio) // 3 :]
-        plateau = float(late.mean())
-        slope = float(np.polyfit(np.arange(len(late)), late, 1)[0]) if len(late) > 1 else 0.0
-        drift = slope * (len(late) - 1) / plateau if plateau else 0.0
-        profiles.append(Profile(str(model), float(ratio[0]), plateau, drift))
+        first, plateau, drift = map(float, profile_parts(ratio))
+        profiles.append(Profile(str(model), first, plateau, drift))
     return profiles
+
+
+def profile_parts(ratios: ArrayLike) -> NDArray[np.float64]:
+    """Return the first layer's ratio, the plateau and the drift (as in ``Profile``), (..., 3).
+
+    Args:
+        ratios: activation ratios, (..., layers), from the first layer to the last.
+    """
+    array = np.asarray(ratios, dtype=np.float64)
+    late = array[..., array.shape[-1] // 3 :]
+    plateau = late.mean(-1)
+    place = np.arange(late.shape[-1]) - (late.shape[-1] - 1) / 2
+    slope = late @ place / max(float(place @ place), 1.0)
+    change = slope * (late.shape[-1] - 1)
+    drift = np.divide(change, plateau, out=np.zeros_like(change), where=plateau != 0)
+    return np.stack([array[..., 0], plateau, drift], axis=-1)
 
 
 def read_gpt(path: Path) -> pd.DataFrame:

