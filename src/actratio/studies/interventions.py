@@ -1,6 +1,6 @@
 """Drop outputs of MLPs while a model runs: by sign, by least contribution, at random, or by sign with their mean instead.
 
-All ways drop equally many outputs at each token, so that their costs can be compared.
+Ways can be made to drop equally many outputs at each token, so that their costs can be compared.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ class Tally:
     Attributes:
         dropped: outputs that were dropped.
         outputs: outputs that there were, in the same layers.
+        counts: for each MLP's site name and each call, how many were dropped at each token.
     """
 
     dropped: int = 0
     outputs: int = 0
+    counts: dict[str, list[Tensor]] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
@@ -53,7 +55,13 @@ class _Signs:
 
 @contextmanager
 def dropping(
-    mlps: Sequence[MLP], way: str, share: float = 1.0, *, means: Mapping[str, Tensor] | None = None, seed: int = 0
+    mlps: Sequence[MLP],
+    way: str,
+    share: float = 1.0,
+    *,
+    means: Mapping[str, Tensor] | None = None,
+    counts: Mapping[str, Sequence[Tensor]] | None = None,
+    seed: int = 0,
 ) -> Iterator[Tally]:
     """Drop outputs of the MLPs' hidden layers while the block runs.
 
@@ -70,6 +78,8 @@ def dropping(
         way: one of ``WAYS``.
         share: share of the outputs at or below 0, from 0 to 1.
         means: what ``nonpositive_means`` returned, for ``mean``.
+        counts: ``Tally.counts`` of another block with the same calls, for ``least`` and ``random``: at each token, as many are dropped as in
+            that block. Outputs dropped in one layer change how many are at or below 0 in the next.
         seed: of the random numbers.
 
     Raises:
@@ -86,15 +96,19 @@ def dropping(
         numbers = np.random.SeedSequence((seed, rank[name], calls[name])).generate_state(1)
         random = torch.Generator(hidden.device).manual_seed(int(numbers[0]))
         calls[name] += 1
-        count = nonpositive.sum(-1, keepdim=True)
-        if share < 1:
-            count = (share * count.double()).round().long()
+        if counts is not None and way in ("least", "random"):
+            count = counts[name][calls[name] - 1]
+        else:
+            count = nonpositive.sum(-1, keepdim=True)
+            if share < 1:
+                count = (share * count.double()).round().long()
         chosen = nonpositive
         if way == "least":
             chosen = _lowest(hidden.float().abs() * norms[name], count)
         elif way == "random" or share < 1:
             keys = torch.rand(hidden.shape, generator=random, device=hidden.device)
             chosen = _lowest(keys if way == "random" else keys.masked_fill(~nonpositive, 2.0), count)
+        tally.counts.setdefault(name, []).append(count)
         tally.dropped += int(count.sum())
         tally.outputs += hidden.numel()
         instead = means[name].to(hidden) if way == "mean" and means is not None else hidden.new_zeros(())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from actratio.errors import plural
 from actratio.report.findings import Findings
 from actratio.statistics.verdict import NO, YES, Verdict
 from actratio.studies.activation.claims import impact_claims, pretrained_claims, switch_claims, verdicts
@@ -68,8 +69,10 @@ def _sentences(judged: Sequence[Verdict]) -> list[str]:
         return ["No claim can be judged yet: the parts that are finished have no two documents or seeds to compare."]
     confirmatory = [verdict for verdict in judged if verdict.confirmatory]
     counts = {outcome: sum(verdict.verdict == outcome for verdict in confirmatory) for outcome in (YES, NO)}
+    if not confirmatory:
+        return ["No claim is confirmatory.", *(_sentence(verdict) for verdict in judged)]
     first = (
-        f"Of {len(confirmatory)} confirmatory claims, {counts[YES]} hold, {counts[NO]} don't hold, and "
+        f"Of {plural(len(confirmatory), 'confirmatory claim')}, {counts[YES]} hold, {counts[NO]} don't hold, and "
         f"{len(confirmatory) - counts[YES] - counts[NO]} can't be decided from this."
     )
     return [first, *(_sentence(verdict) for verdict in judged)]

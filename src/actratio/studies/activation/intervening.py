@@ -60,10 +60,15 @@ def intervene(
     plan = plan_interventions([mlp.site.layer for mlp in mlps])
     means = nonpositive_means(mlps, scorer.calibrate)
     arrays = done or _row(None, 0.0, scorer.score())
-    for intervention in plan[len(arrays["layer"]) - 1 :]:
+    counts: dict[str, list[Tensor]] = {}  # of the last intervention by sign
+    for intervention in plan[(len(arrays["layer"]) - 1) // len(WAYS) * len(WAYS) :]:
         concerned = [mlp for mlp in mlps if intervention.layer in (ALL_LAYERS, mlp.site.layer)]
-        with dropping(concerned, intervention.way, intervention.share, means=means) as tally:
+        with dropping(concerned, intervention.way, intervention.share, means=means, counts=counts) as tally:
             row = _row(intervention, 0.0, scorer.score())
+        if intervention.way == "sign":
+            counts = tally.counts
+        if plan.index(intervention) < len(arrays["layer"]) - 1:  # known already; run again for its counts
+            continue
         row["dropped"] = torch.tensor([tally.share], dtype=torch.float64)
         arrays = {name: torch.cat([array, row[name]]) for name, array in arrays.items()}
         after_each(arrays)

@@ -28,6 +28,7 @@ COLUMNS = ("part", "model", "dataset", "seed", "step", "layer", "way", "share")
 """Columns that every row of the table has."""
 
 _TEXT = Path("text") / "tinyshakespeare.txt"
+_MOST_WINDOWS = 64  # of text, that interventions on a character model are scored on
 _QUICK_ARMS = ("relu", "gelu")
 
 
@@ -172,7 +173,8 @@ class ActivationStudy(Study):
                 given["arm"], self._dataset(given["dataset"]), self.width, self.seeds, self.epochs, checkpoint
             )
         if given["part"] == "character":
-            return run_character(given["arm"], given["seed"], self._text(), Size(), self.steps, checkpoint)
+            scored = min(_MOST_WINDOWS, max(2, self.documents // 8))
+            return run_character(given["arm"], given["seed"], self._text(), Size(), self.steps, checkpoint, scored)
         reading = Reading(self._text(), data_folder(self.data_dir), self.documents)
         return run_pretrained(given["model"], reading, checkpoint)
 
@@ -185,7 +187,7 @@ class ActivationStudy(Study):
         return replace(
             self,
             models=self.models[:1],
-            documents=min(self.documents, 80),
+            documents=min(self.documents, 60),
             arms=tuple(arm for arm in self.arms if arm in _QUICK_ARMS),
             datasets=self.datasets[:1],
             examples=min(self.examples, 2000),

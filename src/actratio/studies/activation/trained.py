@@ -35,7 +35,7 @@ MLP_ARMS: dict[str, tuple[str, str, str]] = {
 
 _MLP_POINTS, _CHARACTER_POINTS = 24, 16  # checkpoints, about
 _EVALUATED = 2000  # examples of each split
-_COUNTED, _SCORED, _CALIBRATED = 32, 64, 32  # windows of text
+_COUNTED = 32  # windows of text
 _TRAINING_SHARE = 0.85  # of a character unit's work; the rest are interventions
 
 
@@ -88,8 +88,13 @@ def run_mlp(
     return arrays
 
 
-def run_character(arm: str, seed: int, text: str, size: Size, steps: int, checkpoint: Checkpoint) -> Arrays:
+def run_character(
+    arm: str, seed: int, text: str, size: Size, steps: int, checkpoint: Checkpoint, scored: int
+) -> Arrays:
     """Train a character model, then drop outputs of it in every way.
+
+    Args:
+        scored: windows of held-out text that the interventions are scored on; means are taken from half as many others.
 
     Returns:
         ``step``, (checkpoints,); ``ratio``, (layers, checkpoints), on held-out text; ``train_loss`` and ``val_loss``, (checkpoints,); and under names that begin with ``drop.``
@@ -117,12 +122,12 @@ def run_character(arm: str, seed: int, text: str, size: Size, steps: int, checkp
         arrays = _appended(arrays, row)
         checkpoint.save(partial(_saved, arrays, trainer))
         checkpoint.advance(_TRAINING_SHARE * (point - steps_before) / total)
-    return arrays | _dropped(model, characters, size, checkpoint)
+    return arrays | _dropped(model, characters, size, scored, checkpoint)
 
 
-def _dropped(model: CharacterModel, text: Characters, size: Size, checkpoint: Checkpoint) -> Arrays:
-    documents = list(evenly_spaced_windows(text.val, _SCORED, size.context))
-    calibration = list(evenly_spaced_windows(text.train, _CALIBRATED, size.context))
+def _dropped(model: CharacterModel, text: Characters, size: Size, scored: int, checkpoint: Checkpoint) -> Arrays:
+    documents = list(evenly_spaced_windows(text.val, scored, size.context))
+    calibration = list(evenly_spaced_windows(text.train, max(1, scored // 2), size.context))
     mlps = resolve(model, trace(model, documents[0].unsqueeze(0)))
     share = (1 - _TRAINING_SHARE) / len(plan_interventions([mlp.site.layer for mlp in mlps]))
     scorer = LanguageScorer(model, documents, calibration, 1)
