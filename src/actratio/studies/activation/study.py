@@ -144,7 +144,7 @@ class ActivationStudy(Study):
         """A pretrained model, a character model with one seed, or MLPs of one arm with all seeds; costs are seconds."""
         units = []
         if "mlp" in self.parts:
-            cost = 7e-6 * self.seeds * self.width * self.examples * self.epochs / 20_000
+            cost = 6.3e-8 * self.seeds * self.width * self.examples * self.epochs
             units += [
                 Unit(f"{name} {arm}", cost, {"part": "mlp", "dataset": name, "arm": arm})
                 for name in self.datasets
