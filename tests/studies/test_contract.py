@@ -23,6 +23,7 @@ from actratio import ActratioError
 from actratio.files import read_table
 from actratio.studies import (
     STUDIES,
+    ActivationStudy,
     ArchitecturesStudy,
     FeaturesStudy,
     MlpStudy,
@@ -48,6 +49,13 @@ def models(tiny_gpt2: Callable[..., Any], minilm: Path, tmp_path_factory: pytest
         transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained(folder)
         folders.append(str(folder))
     return folders[0], folders[1]
+
+
+def king_text(models: tuple[str, str]) -> Path:
+    """A text file beside the models."""
+    path = Path(models[0]).parent / "king.txt"
+    path.write_text("Once upon a time in a faraway land, there was a king who had a fox. " * 60, encoding="utf-8")
+    return path
 
 
 SMALL: dict[str, Callable[[tuple[str, str]], tuple[Study, list[str], dict[str, Any]]]] = {
@@ -110,7 +118,18 @@ SMALL: dict[str, Callable[[tuple[str, str]], tuple[Study, list[str], dict[str, A
         ],
         {"seed": 1},
     ),
-}
+    "activation": lambda models: (
+        ActivationStudy(
+            parts=("pretrained", "mlp"), models=models[1:], datasets=("digits",), width=8, epochs=3, seeds=2, documents=2,
+            arms=("relu", "gelu"), text=king_text(models),
+        ),
+        [
+            "--parts", "pretrained,mlp", "--models", models[1], "--datasets", "digits", "--width", "8", "--epochs", "3", "--seeds", "2",
+            "--documents", "2", "--arms", "relu,gelu", "--text", str(king_text(models)),
+        ],
+        {"epochs": 4},
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(params=list(STUDIES))

@@ -47,10 +47,19 @@ def load_banking77(data_dir: Path | None) -> Dataset:
     Raises:
         DataError: a file is missing or damaged.
     """
-    train = _find_file("banking77", data_dir, ("banking77/train.csv",))
-    test = _find_file("banking77", data_dir, ("banking77/test.csv",))
-    train_frame, test_frame = (_join_broken_rows(read_csv(path)) for path in (train, test))
-    return encode("banking77", train_frame, test_frame, "category", f"CSV files in {train.parent}")
+    train, test = read_banking77(data_dir)
+    return encode("banking77", train, test, "category", f"CSV files in {data_dir and data_dir / 'banking77'}")
+
+
+def read_banking77(data_dir: Path | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the training rows and the held-out rows of BANKING77, with the columns ``text`` and ``category``.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    paths = [_find_file("banking77", data_dir, (f"banking77/{split}.csv",)) for split in ("train", "test")]
+    train, test = (_join_broken_rows(read_csv(path)) for path in paths)
+    return train, test
 
 
 def _join_broken_rows(frame: pd.DataFrame) -> pd.DataFrame:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actratio.statistics.seeds import log_slope
 from actratio.statistics.trajectories import at_loss
-from actratio.statistics.two_stage import log_slope
 from actratio.studies.features.grid import NEURONS_PER_FEATURE
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from actratio.laws.observations import at_epoch
 from actratio.report.findings import Table
-from actratio.statistics.two_stage import log_slope, prediction_interval
+from actratio.statistics.seeds import log_slope, prediction_interval
 from actratio.studies.mlp.cells import CellTable
 from actratio.studies.mlp.sentences import PRINTED_F, published_scales, root_scale
 

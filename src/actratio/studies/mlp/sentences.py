@@ -12,7 +12,7 @@ import numpy as np
 from actratio.laws.observations import ARTICLE_BLOCK, DatasetLaws
 from actratio.statistics.estimate import Estimate, mean_interval
 from actratio.statistics.rules import Rule
-from actratio.statistics.two_stage import per_seed, prediction_interval
+from actratio.statistics.seeds import per_seed, prediction_interval
 from actratio.statistics.verdict import Verdict, decide, is_inside
 from actratio.studies.mlp.over_training import alpha_change
 

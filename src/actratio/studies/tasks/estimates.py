@@ -12,8 +12,8 @@ import numpy as np
 
 from actratio.statistics.estimate import Estimate, mean_interval
 from actratio.statistics.meta_analysis import RandomEffects
+from actratio.statistics.seeds import log_slope
 from actratio.statistics.trajectories import at_loss
-from actratio.statistics.two_stage import log_slope
 from actratio.studies.tasks.conditions import Intervention
 from actratio.studies.tasks.contrasts import Contrast, Design, Numbers
 from actratio.studies.tasks.judgement import ExponentDesign, TaskExponent, combine, curvature_design

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actratio.statistics.seeds import log_slope
 from actratio.statistics.trajectories import at_loss
-from actratio.statistics.two_stage import log_slope
 from actratio.studies.training.forecasts import Form, forecast_error
 from actratio.studies.training.schedule import log_steps
 from actratio.studies.training.tidying import DECAY

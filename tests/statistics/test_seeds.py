@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from actratio.statistics.estimate import mean_interval
-from actratio.statistics.two_stage import log_slope, paired_difference, per_seed, prediction_interval, two_stage
+from actratio.statistics.seeds import log_slope, paired_difference, per_seed, prediction_interval, two_stage
 
 
 def test_one_figure_a_seed_then_student() -> None:
