@@ -37,10 +37,7 @@ def dose_chart(costs: ModelCosts) -> Chart:
     sign, least = costs.whole("sign"), costs.whole("least")
     title = f"{costs.model}: loss by the share of outputs that are dropped"
     if sign is not None and least is not None:
-        title = (
-            f"{costs.model}: zeroing the outputs at or below 0 changes the loss by {sign.mean():+.1%}, "
-            f"as many of least contribution by {least.mean():+.1%}"
-        )
+        title = f"{costs.model}: outputs ≤ 0 zeroed, loss {sign.mean():+.1%}; least contributions, {least.mean():+.1%}"
     return Chart(
         key=f"dropped-{_plain(costs.model)}",
         title=title,
@@ -64,16 +61,12 @@ def training_chart(rows: pd.DataFrame, part: str, dataset: str) -> Chart:
     for arm, (before, _) in SWITCHES.items():
         if arm in arms:
             series.append(_line(arm, arms[arm], functions.index(before) if before in functions else 6, "dashed"))
-    switched = any(arm in arms for arm in SWITCHES)
+    last = int(rows["step"].max())
     return Chart(
         key=f"training-{_plain(part)}-{_plain(dataset)}",
-        title=_title(arms, part, dataset, int(rows["step"].max())),
+        title=_title(arms, part, dataset, last),
         reading="Share of the activation function's outputs above zero, on held-out examples. Bands are 95% intervals over seeds."
-        + (
-            " Dashed lines switch the activation function at one third and at two thirds of the steps."
-            if switched
-            else ""
-        ),
+        + _about_switches(arms, last),
         x_label="step",
         y_label="activation ratio",
         series=series,
@@ -86,21 +79,33 @@ def _title(arms: dict[str, pd.DataFrame], part: str, dataset: str, last: int) ->
     if not {"relu", "gelu"} <= set(arms):
         return f"{name}: activation ratio over training"
     values = log_ratios(ratio_at(arms["gelu"], last), ratio_at(arms["relu"], last))
-    title = f"{name}: GELU's activation ratio is {np.exp(values.mean()):.2f} times ReLU's" if len(values) else name
+    return f"{name}: GELU's ratio ends at {np.exp(values.mean()):.2f} times ReLU's" if len(values) else name
+
+
+def _about_switches(arms: dict[str, pd.DataFrame], last: int) -> str:
+    """Return what the caption says about the switched arms."""
+    said = []
     _, step = switch_steps(last)
-    for arm, (_, after) in SWITCHES.items():
-        if arm in arms and after == "gelu":
-            moved = log_ratios(ratio_at(arms[arm], step), ratio_at(arms["gelu"], step))
+    for arm, (before, after) in SWITCHES.items():
+        if {arm, after} <= set(arms):
+            moved = log_ratios(ratio_at(arms[arm], step), ratio_at(arms[after], step))
             if len(moved):
-                title += f"; after a switch, ReLU's is {np.exp(moved.mean()):.2f} times GELU's"
-    return title
+                said.append(
+                    f"switched from {label(before)} to {label(after)}, the ratio is {np.exp(moved.mean()):.2f} times {label(after)}'s"
+                )
+    if not said:
+        return ""
+    return f" Dashed: the function is switched at one third and back at two thirds; before the switch back, {'; '.join(said)}."
 
 
 def _line(arm: str, rows: pd.DataFrame, colour: int, style: str) -> Series:
     points: Sequence[tuple[int, Estimate]] = [
         (int(step), mean_interval(part["activation_ratio"].tolist())) for step, part in rows.groupby("step")
     ]
-    return Series(label(arm), [float(step) for step, _ in points], [ratio for _, ratio in points], colour, style)
+    ratios = [
+        ratio if style == "line" else Estimate(ratio.value) for _, ratio in points
+    ]  # bands of seven arms would hide each other
+    return Series(label(arm), [float(step) for step, _ in points], ratios, colour, style)
 
 
 def _loss(dense: float, cost: Estimate) -> Estimate:
