@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from actratio import ActratioError, measure
+from actratio.data import antibodies
 from actratio.models import load_model, load_tokenizer
 from actratio.sites.mlps import resolve
 from actratio.sparse.text import next_token_loss
@@ -21,7 +22,6 @@ from actratio.statistics.estimate import Estimate
 from actratio.statistics.rules import operating_characteristics
 from actratio.statistics.verdict import NO, UNDECIDED, YES
 from actratio.studies import ArchitecturesStudy
-from actratio.studies.architectures import sequences as sequences_module
 from actratio.studies.architectures.analysis import architecture_findings
 from actratio.studies.architectures.counted_blocks import BlockCounter, count_blocks
 from actratio.studies.architectures.judging import (
@@ -43,7 +43,6 @@ from actratio.studies.architectures.kept_neurons import KEPT, keeping, reduce_bl
 from actratio.studies.architectures.measured import costs_of
 from actratio.studies.architectures.rules import RULES
 from actratio.studies.architectures.sequences import (
-    PUBLISHED_DOMAINS,
     TokenSequence,
     batch_of,
     published_blocks,
@@ -119,7 +118,7 @@ def test_iglm_samples_whole_sequences() -> None:
 
 
 def test_samples_depend_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sequences_module, "_LONGEST_SAMPLE", 12)
+    monkeypatch.setattr(antibodies, "_LONGEST_SAMPLE", 12)
     model, tokenizer = load_model("iglm", device="cpu"), load_tokenizer("iglm")
     first, again, other = (sampled_blocks(model, tokenizer, blocks=2, sequences=2, seed=seed) for seed in (0, 0, 1))
     assert first == again
@@ -130,7 +129,7 @@ def test_samples_depend_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> No
 def test_published_domains_have_no_unknown_letters() -> None:
     tokenizer = load_tokenizer("iglm")
     blocks = published_blocks(tokenizer)
-    assert len(blocks) == len(PUBLISHED_DOMAINS) == 4
+    assert len(blocks) == len(antibodies.PUBLISHED_DOMAINS) == 4
     for (sequence,) in blocks:
         assert tokenizer.unk_token_id not in sequence.ids
         assert sequence.ids[-1] == tokenizer.sep_token_id
@@ -562,7 +561,7 @@ def test_variants_of_each_model_and_what_is_announced() -> None:
 def test_iglm_is_measured_on_its_samples_and_the_published_domains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sequences_module, "_LONGEST_SAMPLE", 12)
+    monkeypatch.setattr(antibodies, "_LONGEST_SAMPLE", 12)
     study = ArchitecturesStudy(models=("iglm",), tokens=500, blocks=4, device="cpu")
     assert study.settings()["text_fingerprint"] is None  # no text is read
     runner = Runner(study, tmp_path / "run")

@@ -9,21 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from actratio.data.antibodies import CONDITIONS, published_antibodies, sample_antibodies
 from actratio.errors import DataError
-from actratio.sites import device_of
-
-PUBLISHED_DOMAINS = (
-    # The variable domains of trastuzumab and adalimumab, as published.
-    "[HEAVY][HUMAN]EVQLVESGGGLVQPGGSLRLSCAASGFNIKDTYIHWVRQAPGKGLEWVARIYPTNGYTRYADSVKGRFTISADTSKNTAYLQMNSLRAEDTAVYYCSRWGGDGFYAMDYWGQGTLVTVSS",
-    "[LIGHT][HUMAN]DIQMTQSPSSLSASVGDRVTITCRASQDVNTAVAWYQQKPGKAPKLLIYSASFLYSGVPSRFSGSRSGTDFTLTISSLQPEDFATYYCQQHYTTPPTFGQGTKVEIK",
-    "[HEAVY][HUMAN]EVQLVESGGGLVQPGRSLRLSCAASGFTFDDYAMHWVRQAPGKGLEWVSAITWNSGHIDYADSVEGRFTISRDNAKNSLYLQMNSLRAEDTAVYYCAKVSYLSTASSLDYWGQGTLVTVSS",
-    "[LIGHT][HUMAN]DIQMTQSPSSLSASVGDRVTITCRASQGIRNYLAWYQQKPGKAPKLLIYAASTLQSGVPSRFSGSGSGTDFTLTISSLQPEDVATYYCQRYNRAPYTFGQGTKVEIK",
-)
-"""Two heavy and two light chains of antibodies, for IgLM."""
-
-_STARTS = ("[HEAVY][HUMAN]", "[LIGHT][HUMAN]")
-_LONGEST_SAMPLE = 150  # tokens, as in the package of IgLM
-_NEVER_SAMPLED = range(25, 33)  # conditions, which come only at the start; padding and unknown tokens neither
 
 
 @dataclass(frozen=True)
@@ -97,40 +84,19 @@ def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
 
 def sampled_blocks(model: nn.Module, tokenizer: Any, *, blocks: int, sequences: int, seed: int) -> list[Block]:
     """Return sequences that IgLM samples at temperature 1: human heavy and light chains in turn, each until its end token."""
-    sampler: Any = model
-    device = device_of(model)
-    starts = [tokenizer(_STARTS[number % 2])["input_ids"] for number in range(blocks * sequences)]
-    prompts = torch.tensor(starts, device=device)
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.no_grad():
-        torch.manual_seed(seed)
-        sampled = sampler.generate(
-            prompts,
-            attention_mask=torch.ones_like(prompts),
-            do_sample=True,
-            top_k=0,
-            top_p=1.0,
-            temperature=1.0,
-            max_length=_LONGEST_SAMPLE,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            suppress_tokens=[tokenizer.pad_token_id, tokenizer.unk_token_id, *_NEVER_SAMPLED],
-        )
-    found = [_until(row, tokenizer.eos_token_id, prompts.shape[1]) for row in sampled.tolist()]
+    sampled = sample_antibodies(model, tokenizer, blocks * sequences, seed)
+    found = [_antibody(row, tokenizer.eos_token_id) for row in sampled]
     return [found[first : first + sequences] for first in range(0, len(found), sequences)]
-
-
-def _until(ids: list[int], end: int, start: int) -> TokenSequence:
-    """Return the sequence up to its end token, or all of it."""
-    stop = ids.index(end) if end in ids else len(ids)
-    return TokenSequence(tuple(ids[: stop + 1]), start, stop)
 
 
 def published_blocks(tokenizer: Any) -> list[Block]:
     """Return the published antibody domains, each as a block, as IgLM's package writes a whole sequence."""
-    rows = [list(tokenizer(domain)["input_ids"]) for domain in PUBLISHED_DOMAINS]
-    return [[TokenSequence((*row, tokenizer.sep_token_id), 2, len(row))] for row in rows]
+    return [[_antibody(row, tokenizer.sep_token_id)] for row in published_antibodies(tokenizer)]
+
+
+def _antibody(ids: list[int], end: int) -> TokenSequence:
+    """Return a sequence whose text lies between its conditions and its end token, if it has one."""
+    return TokenSequence(tuple(ids), CONDITIONS, len(ids) - (ids[-1] == end))
 
 
 def shuffled_blocks(blocks: Sequence[Block], seed: int) -> list[Block]:
