@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from types import SimpleNamespace
@@ -131,3 +134,16 @@ def test_cuda_kernel_refuses_an_unknown_criterion() -> None:
     assert not cuda.supports(on_gpu, Negative())
     assert not cuda.supports(on_gpu, Below(0.5))
     assert not cuda.supports(on_gpu, Thresholds({}))
+
+
+def test_counting_leaves_the_number_of_torch_threads() -> None:
+    code = (
+        "import torch, actratio\n"
+        "model = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.ReLU())\n"
+        "before = torch.get_num_threads()\n"
+        "actratio.measure(model, [torch.randn(100, 8)])\n"
+        "print(before, torch.get_num_threads())\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == ["1", "1"]

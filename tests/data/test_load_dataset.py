@@ -48,6 +48,6 @@ def test_data_set_without_a_hub_id_needs_a_data_folder(name: str, check_data_err
     check_data_error(lambda: load_dataset(name), name, "no data folder was given", "--data-dir", "$ACTRATIO_DATA")
 
 
-@pytest.mark.parametrize("name", [name for name in BUILTIN if name != "digits"])
+@pytest.mark.parametrize("name", [name for name, builtin in BUILTIN.items() if builtin.uses_data_folder])
 def test_data_folder_without_the_data_set_is_rejected(name: str, tmp_path: Path, check_data_error: CheckError) -> None:
     check_data_error(lambda: load_dataset(name, tmp_path), str(tmp_path), f"{name} is not in", "put its")

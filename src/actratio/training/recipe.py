@@ -36,7 +36,9 @@ class Recipe:
         activation: a key of ``ACTIVATIONS``.
         optimizer: one of ``OPTIMIZERS``.
         lr: learning rate.
-        weight_decay: decoupled weight decay; each step shrinks a weight by ``lr · weight_decay`` of itself.
+        weight_decay: weight decay of the weights, not of the biases. With ``adam`` it is decoupled: each step shrinks a weight
+            by ``lr · weight_decay`` of itself. With ``sgd`` it is added to the gradient, so that momentum makes the shrinking
+            ten times as strong in the long run.
         batch_size: examples in a batch; the last batch of an epoch may be smaller.
         bias: whether the layers have biases.
         parametrization: one of ``PARAMETRIZATIONS``.

@@ -71,7 +71,8 @@ def count(
     tokens, width = x.shape
     bits = x.contiguous().view(_INTEGERS[x.dtype]).numpy()
     mask, low, high = _BOUNDS[type(criterion)](criterion, x.dtype)
-    threads = max(1, min(torch.get_num_threads(), _most_threads(), tokens))
+    torch_threads = torch.get_num_threads()
+    threads = max(1, min(torch_threads, _most_threads(), tokens))
     active = np.zeros((threads, width), np.int64)
     words = np.zeros((tokens, -(-width // _WORD)), np.uint64)
     histogram = np.zeros((threads, BINS if magnitudes else 1), np.int64)
@@ -89,6 +90,9 @@ def count(
         np.uint64(shift),
         magnitudes,
     )
+    if torch.get_num_threads() != torch_threads:
+        # Numba's first launch sets the threads of the OpenMP runtime that it shares with PyTorch.
+        torch.set_num_threads(torch_threads)
     per_token = np.bitwise_count(words).sum(1, dtype=np.int64)
     counts = SiteCounts(
         tokens=tokens,
