@@ -139,7 +139,7 @@ def test_cuda_kernel_refuses_an_unknown_criterion() -> None:
 def test_counting_leaves_the_number_of_torch_threads() -> None:
     code = (
         "import torch, actratio\n"
-        "model = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.ReLU())\n"
+        "model = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4))\n"
         "before = torch.get_num_threads()\n"
         "actratio.measure(model, [torch.randn(100, 8)])\n"
         "print(before, torch.get_num_threads())\n"
