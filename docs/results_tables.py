@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from actratio.report.findings import Table, verdicts_table
-from actratio.statistics.verdict import Verdict
+from actratio.statistics.verdict import NO, UNDECIDED, YES, Verdict
 from actratio.studies import MlpStudy
 from actratio.studies.folder import read_settings, unit_seconds
 from actratio.studies.mlp.biases import bias_differences, bias_verdict
@@ -43,6 +43,8 @@ FILES = {
 }
 """Names of the data files of the tables, by how the title begins."""
 
+_ROOT = {YES: "√N holds", NO: "√N does not hold", UNDECIDED: "√N cannot be decided"}
+
 
 def section(name: str, run: FinishedRun) -> str:
     """Return what the page shows of a run: tables with their data files, sentences and figures.
@@ -63,12 +65,19 @@ def section(name: str, run: FinishedRun) -> str:
 
 
 def answer(run: FinishedRun) -> str:
-    """Return the prediction's outcome as sentences with the figure, from the run's confirmatory verdicts."""
+    """Return the verdicts on √N in bold, then the prediction's outcome, with the figures of both."""
+    roots = [verdict for verdict in run.findings.verdicts if verdict.claim.endswith("A grows as √N")]
+    said = [
+        f"{_ROOT[verdict.verdict]} on {verdict.claim.split(':')[0]}: at equal depth, α is {verdict.estimate.format('{:.2f}')}"
+        for verdict in roots
+    ]
     judged = [verdict for verdict in run.findings.verdicts if verdict.confirmatory]
     lines = [f"- **{verdict.verdict}:** {verdict.claim}: {verdict.estimate.format('{:.2f}')}" for verdict in judged]
     lines += [f"- {sentence}" for sentence in run.findings.sentences if "√N" in sentence]
     charts = [chart for chart in run.findings.charts if chart.key in ("step", "alpha-over-training")]
-    return "\n".join([*lines, "", *(save_figure(chart, f"no-bias-{chart.key}") for chart in charts)])
+    return "\n".join(
+        [f"**{'; '.join(said)}.**", "", *lines, "", *(save_figure(chart, f"no-bias-{chart.key}") for chart in charts)]
+    )
 
 
 def biases(without: FinishedRun, with_biases: FinishedRun) -> str:

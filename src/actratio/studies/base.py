@@ -68,12 +68,15 @@ class Study(ABC):
         summary: one line for ``actratio study --list``.
         unit_noun: what a unit is called in messages, such as ``training``.
         columns: columns that the tidy table must have.
+        planned: settings that the predictions were written for. In a study with other settings, or one that is not
+            finished, no verdict is confirmatory. Settings that are not named here may differ.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     unit_noun: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
+    planned: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

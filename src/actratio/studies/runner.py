@@ -164,6 +164,9 @@ class FinishedRun:
         if unfinished:
             incomplete = f"Incomplete: {units - unfinished} of {plural(units, study.unit_noun)} finished."
             findings = replace(findings, sentences=[incomplete, *findings.sentences])
+        if unfinished or any(settings.get(name) != value for name, value in study.planned.items()):
+            exploratory = [replace(verdict, confirmatory=False) for verdict in findings.verdicts]
+            findings = replace(findings, verdicts=exploratory)
         if settings.get("quick"):
             findings = replace(findings, sentences=[_QUICK_RUN], verdicts=(), data={})  # no conclusion, in any form
         if findings.verdicts:
