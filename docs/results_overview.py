@@ -25,7 +25,8 @@ QUESTIONS = (
 def page_answer(name: str) -> tuple[str, str]:
     """Return the answer and the first figure of a results page, in Markdown."""
     text = (RESULTS / f"{name}.md").read_text(encoding="utf-8")
-    answer = re.search(r"^\*\*(.+?)\*\*", text, re.MULTILINE | re.DOTALL)
+    block = re.search(r"<!-- begin: answer -->(.*?)<!-- end: answer -->", text, re.DOTALL)
+    answer = block and re.search(r"^\*\*(.+?)\*\*", block[1], re.MULTILINE | re.DOTALL)
     figure = re.search(r"^!\[[^\]]*\]\([^)]*\)", text, re.MULTILINE)
     if answer is None or figure is None:
         raise SystemExit(f"{name}.md has no answer or no figure; write the page first")

@@ -59,10 +59,10 @@ def tables_block(run: FinishedRun, name: str) -> str:
 def cost_block(run: FinishedRun) -> str:
     """Return how long the units took, and on what."""
     seconds = unit_seconds(run.path)
-    provenance = read_settings(run.path)[1]
-    rows = [["all units together", str(len(seconds)), f"{sum(seconds.values()) / 60:.0f}"]]
-    table = markdown_table(["", "number", "minutes"], rows)
-    return f"{table}\n\nSeconds of each unit, added up; units ran on {provenance['threads']} threads each.\n\n{machine_line(provenance)}"
+    longest = max(seconds, key=lambda unit: seconds[unit])
+    rows = [["all units together", f"{sum(seconds.values()) / 60:.0f}"], [longest, f"{seconds[longest] / 60:.1f}"]]
+    table = markdown_table([f"{len(seconds)} units", "minutes"], rows)
+    return f"{table}\n\n{machine_line(read_settings(run.path)[1])}"
 
 
 def fill_page(run: FinishedRun) -> None:
