@@ -114,5 +114,8 @@ def machine_line(machine: Mapping[str, Any]) -> str:
     """Return the versions, the machine and the date of a run as one sentence."""
     plain = {key: value for key, value in machine.items() if key != "resumed"}
     line = "<small>Machine: " + ", ".join(f"{key} {value}" for key, value in plain.items())
-    later = [f"commit {resumed['commit']} on {resumed['date']}" for resumed in machine.get("resumed", [])]
+    later = [
+        f"commit {resumed['commit']} on {resumed['date']} ({resumed['processor']}, {resumed['threads']} threads)"
+        for resumed in machine.get("resumed", [])
+    ]
     return line + "".join(f"; resumed with {run}" for run in later) + ".</small>"
