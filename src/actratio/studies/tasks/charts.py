@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from actratio.report.chart import Chart, ForestChart, Series
 from actratio.statistics.estimate import Estimate, mean_interval
 from actratio.studies.tasks.estimates import Elasticity, OverTasks, TaskEstimates
-from actratio.studies.tasks.judgement import BAND, SQUARE_ROOT
+from actratio.studies.tasks.judgement import BAND, SQUARE_ROOT, TaskExponent
 from actratio.studies.tasks.measured import select
 
 if TYPE_CHECKING:
@@ -41,14 +41,13 @@ def tasks_charts(
 
 def _forest(groups: Sequence[OverTasks]) -> ForestChart:
     """Return the chart of α by task, from networks with one hidden layer."""
-    low, high, outside, ordered = _range(groups[0])
     return ForestChart(
         key="alpha-by-task",
-        title=f"α runs from {low} to {high}; {outside} of {len(ordered)} tasks lie outside 0.4 to 0.6",
+        title=_range_title("α", groups[0]),
         reading="Each row is one task: the exponent of A = F·N^α with its 95% interval. Dashed: √N. Shaded: values that count as √N. The last "
         "rows are the mean over tasks and the 95% prediction interval for a new task.",
         x_label="exponent α, one hidden layer",
-        series=_forest_series(groups, ordered),
+        series=_forest_series(groups),
         reference=SQUARE_ROOT,
         band=BAND,
         row_label="task",
@@ -57,29 +56,37 @@ def _forest(groups: Sequence[OverTasks]) -> ForestChart:
 
 def _replication(groups: Sequence[OverTasks]) -> ForestChart:
     """Return the chart of α by task, from networks with two hidden layers."""
-    low, high, outside, ordered = _range(groups[0])
     return ForestChart(
         key="alpha-of-two-layers",
-        title=f"α of the {groups[0].name} runs from {low} to {high}; {outside} of {len(ordered)} lie outside 0.4 to 0.6",
+        title=_range_title(f"α of the {groups[0].name}", groups[0]),
         reading="Each row is one task: the exponent of a layer's own width, given the other layer's width, with its 95% interval. Dashed: √N. Shaded: values that "
         "count as √N.",
         x_label="exponent α, two hidden layers",
-        series=_forest_series(groups, ordered),
+        series=_forest_series(groups),
         reference=SQUARE_ROOT,
         band=BAND,
         row_label="task",
     )
 
 
-def _range(group: OverTasks) -> tuple[str, str, int, list[str]]:
-    """Return the lowest and the highest α as text, the number of tasks outside the band, and the tasks in order of α."""
-    ordered = sorted(group.exponents, key=lambda item: item.alpha.value)
+def _ordered(group: OverTasks) -> list[TaskExponent]:
+    return sorted(group.exponents, key=lambda item: item.alpha.value)
+
+
+def _range_title(what: str, group: OverTasks) -> str:
+    """Return the lowest and the highest α, and how many tasks lie outside the band."""
+    ordered = _ordered(group)
     low, high = (f"{item.alpha.value:.2f} ({item.task})" for item in (ordered[0], ordered[-1]))
     outside = sum(not BAND[0] <= item.alpha.value <= BAND[1] for item in ordered)
-    return low, high, outside, [item.task for item in ordered]
+    band = f"{BAND[0]} to {BAND[1]}"
+    if len(ordered) == 1:
+        return f"{what} is {low}, {'outside' if outside else 'inside'} {band}"
+    lie = "lies" if outside == 1 else "lie"
+    return f"{what} runs from {low} to {high}; {outside} of {len(ordered)} tasks {lie} outside {band}"
 
 
-def _forest_series(groups: Sequence[OverTasks], ordered: Sequence[str]) -> dict[str, dict[str, Estimate]]:
+def _forest_series(groups: Sequence[OverTasks]) -> dict[str, dict[str, Estimate]]:
+    ordered = [item.task for item in _ordered(groups[0])]
     series = {}
     for group in groups:
         by_task = {item.task: item.alpha.estimate for item in group.exponents}
@@ -104,10 +111,9 @@ def _growth(frame: pd.DataFrame) -> Chart:
     flattest = min(series, key=_growth_factor, default=None)
     title = "Active neurons against width"
     if steepest is not None and flattest is not None and len(widths) > 1:
-        title = (
-            f"From N = {min(widths):.0f} to {max(widths):.0f}, A grows ×{_growth_factor(flattest):.1f} ({flattest.name}) "
-            f"to ×{_growth_factor(steepest):.1f} ({steepest.name})"
-        )
+        title = f"From N = {min(widths):.0f} to {max(widths):.0f}, A grows ×{_growth_factor(flattest):.1f} ({flattest.name})"
+        if len(series) > 1:
+            title += f" to ×{_growth_factor(steepest):.1f} ({steepest.name})"
     return Chart(
         key="active-by-width",
         title=title,
@@ -163,11 +169,17 @@ def _doublings(estimates: Mapping[str, TaskEstimates]) -> Chart:
 
 def _interventions(effects: Sequence[Elasticity]) -> ForestChart:
     largest = max(effects, key=lambda item: abs(item.active.value))
+    two = [item.name for item in effects if not item.has_spare_levels]
+    only = (
+        f" With two levels ({', '.join(two)}), the bars are over seeds and hold for these two levels only."
+        if two
+        else ""
+    )
     return ForestChart(
         key="interventions",
         title=f"The largest elasticity of A is {largest.active.value:+.2f} ({largest.name})",
         reading="Each row is one property that was changed, and the rest left as it was. Elasticity: 0.1 means that ten times as much of the property makes A 26% larger. "
-        "Bars are 95% intervals.",
+        f"Bars are 95% intervals.{only}",
         x_label="elasticity of A, and change of α",
         series={
             "elasticity of A": {item.name: item.active.estimate for item in effects},

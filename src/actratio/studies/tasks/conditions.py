@@ -25,7 +25,7 @@ TASKS = (
     "mnist",
     "fashion_mnist",
 )
-"""The tasks of the study, those that need no data folder first."""
+"""The tasks of the study. Those that need no data folder come first."""
 
 _IMAGES = 10_000  # training examples of an image data set
 _WORDS = 1_000  # inputs of BANKING77

@@ -52,6 +52,12 @@ class Contrast:
         intervals = [item for item in (self.over_seeds, self.over_cells) if not math.isnan(item.low)]
         return max(intervals, key=lambda item: item.high - item.low, default=Estimate(self.value))
 
+    @property
+    def error(self) -> float:
+        """The larger standard error; NaN if there is neither."""
+        known = [error for error in (self.seed_error, self.cell_error) if not math.isnan(error)]
+        return max(known, default=math.nan)
+
     def p_value(self, null: float) -> float:
         """Return the larger of the two p-values of the coefficient being ``null``; NaN if there is neither."""
         from scipy.special import stdtr

@@ -16,7 +16,7 @@ from actratio.statistics.seeds import log_slope
 from actratio.statistics.trajectories import at_loss
 from actratio.studies.tasks.conditions import Intervention
 from actratio.studies.tasks.contrasts import Contrast, Design, Numbers
-from actratio.studies.tasks.judgement import ExponentDesign, TaskExponent, combine, curvature_design
+from actratio.studies.tasks.judgement import TaskDesign, TaskExponent, combine, curvature_design
 from actratio.studies.tasks.measured import Networks, loss_paths, select
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def task_estimates(task: str, found: Networks) -> TaskEstimates | None:
 
 
 def _exponent(task: str, found: Networks, *others: Numbers) -> TaskExponent | None:
-    design = ExponentDesign(found.log_width, *others) if len(found.log_width) >= _MIN_WIDTHS else None
+    design = TaskDesign(found.log_width, *others) if len(found.log_width) >= _MIN_WIDTHS else None
     return design.exponent(task, found.log_active) if design is not None and design.is_estimable else None
 
 
@@ -92,30 +92,37 @@ class EqualLoss:
     """α of one task at one training loss.
 
     Attributes:
-        alpha: mean over seeds, with the interval over seeds.
+        alpha: mean over seeds, with the interval over seeds; NaN with fewer than three widths.
+        last_step: α of the same widths after the last step.
+        widths: the widths that every seed reached the loss at.
         censored: runs that never reached the loss.
         runs: all runs.
     """
 
     alpha: Estimate
+    last_step: Estimate
+    widths: tuple[int, ...]
     censored: int
     runs: int
 
 
 def equal_loss(frame: pd.DataFrame, task: str, target: float) -> EqualLoss:
-    """Return α at the training loss ``target``, from the widths that each seed reached it at."""
-    reached: dict[int, list[tuple[int, float]]] = {}
+    """Return α at the training loss ``target``, from the widths that all seeds reached it at."""
     runs = loss_paths(frame, task)
-    for (width, seed), (losses, log_active) in runs.items():
-        value = at_loss(losses, log_active, target)
-        if not math.isnan(value):
-            reached.setdefault(seed, []).append((width, math.exp(value)))
-    slopes = [log_slope(*zip(*points, strict=True)) for points in reached.values() if len(points) >= _MIN_WIDTHS]
-    return EqualLoss(
-        mean_interval(slopes) if slopes else Estimate(math.nan),
-        len(runs) - sum(map(len, reached.values())),
-        len(runs),
-    )
+    found = {run: at_loss(losses, log_active, target) for run, (losses, log_active) in runs.items()}
+    reached = {run: value for run, value in found.items() if not math.isnan(value)}
+    seeds = sorted({seed for _, seed in runs})
+    widths = tuple(width for width in sorted({w for w, _ in reached}) if all((width, s) in reached for s in seeds))
+    last = {run: float(log_active[-1]) for run, (_, log_active) in runs.items()}
+
+    def alpha(log_active: Mapping[tuple[int, int], float]) -> Estimate:
+        if len(widths) < _MIN_WIDTHS:
+            return Estimate(math.nan)
+        return mean_interval(
+            [log_slope(widths, [math.exp(log_active[width, seed]) for width in widths]) for seed in seeds]
+        )
+
+    return EqualLoss(alpha(reached), alpha(last), widths, len(runs) - len(reached), len(runs))
 
 
 @dataclass(frozen=True)
@@ -125,8 +132,8 @@ class Elasticity:
     Attributes:
         intervention: the intervention.
         levels: levels that were measured.
-        active: elasticity of A, with one mean for each width.
-        alpha: change of α for each factor of e.
+        active: elasticity of A, with one mean for each width. Its cells are the levels.
+        alpha: change of α for each factor of e. Its cells are the levels too.
     """
 
     intervention: Intervention
@@ -139,9 +146,18 @@ class Elasticity:
         """The task and the factor."""
         return f"{self.intervention.task}: {self.intervention.factor}"
 
+    @property
+    def has_spare_levels(self) -> bool:
+        """Whether the levels show how far a level is from the fitted line. Two levels don't."""
+        return self.active.cell_degrees > 0
+
 
 def elasticity(frame: pd.DataFrame, intervention: Intervention) -> Elasticity | None:
-    """Return the effect of an intervention; ``None`` if fewer than two levels share two widths."""
+    """Return the effect of an intervention; ``None`` if fewer than two levels share two widths and a seed.
+
+    How far a level is from the line is shared by all its widths, because they learn the same data. So each level counts once:
+    with its mean of log A over the widths, and with its α.
+    """
     found = {
         level: networks
         for level, condition in sorted(intervention.conditions.items())
@@ -149,22 +165,20 @@ def elasticity(frame: pd.DataFrame, intervention: Intervention) -> Elasticity | 
     }
     if len(found) < 2:
         return None
-    shared = sorted(set.intersection(*({round(math.exp(w)) for w in item.log_width} for item in found.values())))
-    seeds = min(len(item.log_active) for item in found.values())
-    if len(shared) < 2:
+    widths = sorted(set.intersection(*({round(math.exp(w)) for w in item.log_width} for item in found.values())))
+    seeds = sorted(set.intersection(*(set(item.seeds) for item in found.values())))
+    if len(widths) < 2 or not seeds:
         return None
-    columns = [item.at(width)[:seeds] for item in found.values() for width in shared]
-    log_level = np.repeat(np.log(list(found)), len(shared))
-    log_level -= log_level.mean()
-    log_width = np.tile(np.log(shared), len(found))
-    of_width = [(log_width == value).astype(float) for value in np.unique(log_width)]
-    centred = log_width - log_width.mean()
-    log_active = np.stack(columns, 1)
+    paired = [item.of_seeds(seeds) for item in found.values()]
+    log_active = np.stack([[item.at(width) for width in widths] for item in paired])  # (levels, widths, seeds)
+    log_level = np.log(list(found))
+    centred = np.log(widths) - np.log(widths).mean()
+    design = Design(log_level - log_level.mean(), np.ones(len(found)))
     return Elasticity(
         intervention,
         tuple(found),
-        Design(log_level, *of_width).contrast(log_active),
-        Design(centred * log_level, log_level, *of_width).contrast(log_active),
+        design.contrast(log_active.mean(1).T),
+        design.contrast(np.einsum("lws,w->sl", log_active, centred / (centred @ centred))),
     )
 
 
@@ -175,7 +189,7 @@ class OverTasks:
     Attributes:
         name: the kind of network.
         exponents: α by task.
-        combined: random effects; ``None`` with fewer than three tasks or one seed.
+        combined: random effects; ``None`` with fewer than three tasks, or if one has no standard error.
     """
 
     name: str

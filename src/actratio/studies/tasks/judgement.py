@@ -17,22 +17,24 @@ from actratio.studies.tasks.contrasts import Contrast, Design, Numbers
 SQUARE_ROOT = 0.5
 BAND = (0.4, 0.6)
 SIGNIFICANCE = 0.05
+REFUTING_TASKS = 2
+"""How many tasks must reject a claim about all tasks to refute it."""
 WORST_ERROR = 0.25
 
 UNIVERSAL_RULE = (
-    "No if α = ½ is rejected for at least two tasks at 5% after Holm's correction over all tasks; else yes if every task's 95% "
-    "interval lies inside (0.4, 0.6) and the largest left-out error of √N is below 0.25."
+    "no if α = ½ is rejected for at least two tasks at 5% after Holm's correction over all tasks; else yes if every task's 95% "
+    "interval lies inside (0.4, 0.6) and the largest left-out error of √N is below 0.25"
 )
 CURVATURE_BAND = (-0.03, 0.03)
 """Over a 64-fold range of widths, a curvature of 0.03 changes the exponent by 0.25."""
 
 POWER_RULE = (
-    "No if a curvature of 0 is rejected for at least two tasks at 5% after Holm's correction over all tasks; else yes if every task's "
-    "95% interval lies inside ±0.03."
+    "no if a curvature of 0 is rejected for at least two tasks at 5% after Holm's correction over all tasks; else yes if every task's "
+    "95% interval lies inside ±0.03"
 )
 NEW_TASK_RULE = (
-    "Yes if the 95% prediction interval for a new task lies inside (0.4, 0.6); no if the 95% interval of the mean over tasks lies "
-    "outside it."
+    "yes if the 95% prediction interval for a new task lies inside (0.4, 0.6); no if the 95% interval of the mean over tasks lies "
+    "outside it"
 )
 
 
@@ -51,7 +53,7 @@ class TaskExponent:
     left_out: float
 
 
-class ExponentDesign:
+class TaskDesign:
     """α of one layer's width, over a fixed set of networks.
 
     Args:
@@ -87,6 +89,11 @@ def adjusted_p_values(exponents: Sequence[TaskExponent], planned: int) -> list[f
     return _adjusted([item.alpha.p_value(SQUARE_ROOT) for item in exponents], planned)
 
 
+def rejected_tasks(exponents: Sequence[TaskExponent], planned: int) -> int:
+    """Return for how many tasks α = ½ is rejected; the arguments are those of ``adjusted_p_values``."""
+    return sum(p < SIGNIFICANCE for p in adjusted_p_values(exponents, planned))
+
+
 def _adjusted(p_values: Sequence[float], planned: int) -> list[float]:
     known = [1.0 if math.isnan(p) else p for p in p_values]
     return holm(known + [1.0] * (planned - len(known)))[: len(known)] if known else []
@@ -99,7 +106,7 @@ def judge_universal(exponents: Sequence[TaskExponent], planned: int) -> str:
         exponents: the exponents of the tasks that have one.
         planned: number of tasks; fewer exponents exclude a yes.
     """
-    refuted = sum(p < SIGNIFICANCE for p in adjusted_p_values(exponents, planned)) >= 2
+    refuted = rejected_tasks(exponents, planned) >= REFUTING_TASKS
     holds = (
         0 < planned == len(exponents)
         and all(is_inside(item.alpha.estimate, *BAND) for item in exponents)
@@ -121,7 +128,8 @@ def judge_power_law(curvatures: Sequence[Contrast], planned: int) -> str:
         curvatures: coefficients of (log N)² of the tasks that have one.
         planned: number of tasks; fewer curvatures exclude a yes.
     """
-    curved = sum(p < SIGNIFICANCE for p in _adjusted([item.p_value(0.0) for item in curvatures], planned)) >= 2
+    adjusted = _adjusted([item.p_value(0.0) for item in curvatures], planned)
+    curved = sum(p < SIGNIFICANCE for p in adjusted) >= REFUTING_TASKS
     straight = 0 < planned == len(curvatures) and all(is_inside(item.estimate, *CURVATURE_BAND) for item in curvatures)
     return decide(yes=straight and not curved, no=curved)
 
@@ -137,9 +145,13 @@ def judge_new_task(over_tasks: RandomEffects | None) -> str:
 
 
 def combine(contrasts: Sequence[Contrast]) -> RandomEffects | None:
-    """Return the random effects over tasks, with variances over seeds; ``None`` with fewer than three tasks or one seed."""
+    """Return the random effects over tasks; ``None`` with fewer than three tasks, or if one has no standard error.
+
+    The variance of a task is that of the larger standard error, over seeds or over cells. With the first alone, the scatter
+    of the networks, which all seeds share, would pass for a difference between tasks.
+    """
     try:
         with np.errstate(divide="ignore", invalid="ignore"):  # statsmodels divides by the heterogeneity, which can be 0
-            return random_effects([item.value for item in contrasts], [item.seed_error**2 for item in contrasts])
+            return random_effects([item.value for item in contrasts], [item.error**2 for item in contrasts])
     except FitError:
         return None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,16 +23,25 @@ class Networks:
         log_width: logarithm of the layer's width, shape (networks,).
         log_other: logarithm of the other hidden layer's width, or 0.
         log_active: log A, shape (seeds, networks). Seeds in which a whole layer was silent are left out.
+        seeds: the seed of each row of ``log_active``.
     """
 
     log_width: Numbers
     log_other: Numbers
     log_active: Numbers
+    seeds: tuple[int, ...]
 
     def at_least(self, width: int) -> Networks:
         """Return the networks whose layer has at least ``width`` neurons."""
         kept = self.log_width >= math.log(width) - 1e-9
-        return Networks(self.log_width[kept], self.log_other[kept], self.log_active[:, kept])
+        return replace(
+            self, log_width=self.log_width[kept], log_other=self.log_other[kept], log_active=self.log_active[:, kept]
+        )
+
+    def of_seeds(self, seeds: Sequence[int]) -> Networks:
+        """Return the same networks with these seeds only, in this order."""
+        rows = [self.seeds.index(seed) for seed in seeds]
+        return replace(self, log_active=self.log_active[rows], seeds=tuple(seeds))
 
     def at(self, width: int) -> Numbers:
         """Return log A of each seed at one width, shape (seeds,); empty if there is no such network."""
@@ -54,7 +64,12 @@ def networks(rows: pd.DataFrame) -> Networks:
             .dropna()
         )
     widths = np.array([list(pair) for pair in table.columns], dtype=float).reshape(-1, 2)
-    return Networks(np.log(widths[:, 0]), np.log(np.maximum(widths[:, 1], 1)), table.to_numpy(dtype=float))
+    return Networks(
+        np.log(widths[:, 0]),
+        np.log(np.maximum(widths[:, 1], 1)),
+        table.to_numpy(dtype=float),
+        tuple(int(seed) for seed in table.index),
+    )
 
 
 def select(

@@ -12,7 +12,7 @@ from actratio.studies.tasks.judgement import (
     NEW_TASK_RULE,
     POWER_RULE,
     UNIVERSAL_RULE,
-    ExponentDesign,
+    TaskDesign,
     TaskExponent,
     combine,
     curvature_design,
@@ -24,7 +24,7 @@ from actratio.studies.tasks.judgement import (
 _TASKS, _SEEDS = 12, 5
 _LOG_WIDTHS = np.log([16, 32, 64, 128, 256, 512, 1024])
 _SEED_SPREAD = 0.02  # standard deviation of log A over seeds
-_DESIGN, _CURVE = ExponentDesign(_LOG_WIDTHS), curvature_design(_LOG_WIDTHS)
+_DESIGN, _CURVE = TaskDesign(_LOG_WIDTHS), curvature_design(_LOG_WIDTHS)
 
 
 @dataclass(frozen=True)

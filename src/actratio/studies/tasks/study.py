@@ -43,6 +43,12 @@ class TasksStudy(Study):
     summary: ClassVar[str] = "Train MLPs on twelve real tasks: does A = F·√N hold for all of them?"
     unit_noun: ClassVar[str] = "training"
     columns: ClassVar[tuple[str, ...]] = COLUMNS
+    planned: ClassVar[Mapping[str, Any]] = {
+        "tasks": list(TASKS),
+        "widths": [16, 32, 64, 128, 256, 512, 1024],
+        "seeds": 5,
+        "steps": 6_000,
+    }
 
     tasks: tuple[str, ...] = field(
         default=TASKS,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from actratio.errors import plural
 from actratio.report.findings import Table
 from actratio.statistics.multiple import holm
 from actratio.studies.tasks.estimates import (
@@ -13,9 +14,9 @@ from actratio.studies.tasks.estimates import (
     FROM_WIDTH,
     LOSS_SHARES,
     Elasticity,
+    EqualLoss,
     OverTasks,
     TaskEstimates,
-    equal_loss,
     rank_correlation,
 )
 from actratio.studies.tasks.judgement import adjusted_p_values, judge_universal
@@ -33,6 +34,7 @@ def tasks_tables(
     estimates: Mapping[str, TaskEstimates],
     groups: Sequence[OverTasks],
     effects: Sequence[Elasticity],
+    equal: Mapping[str, Sequence[EqualLoss]],
 ) -> list[Table]:
     """Return the tables that have rows."""
     planned = len(settings["tasks"])
@@ -41,7 +43,7 @@ def tasks_tables(
         _over_tasks(groups, planned),
         _doublings(estimates),
         _elasticities(effects),
-        _at_equal_loss(frame, settings["data"], estimates),
+        _at_equal_loss(equal, estimates, settings["widths"]),
         _correlations(frame, settings["data"], estimates),
     ]
     return [table for table in tables if table.rows]
@@ -118,36 +120,56 @@ def _elasticities(effects: Sequence[Elasticity]) -> Table:
             ", ".join(f"{level:,}" for level in item.levels),
             item.active.estimate.format("{:+.3f}"),
             item.alpha.estimate.format("{:+.3f}"),
+            "the wider of seeds and levels" if item.has_spare_levels else "seeds; these two levels only",
         ]
         for item in effects
     ]
     return Table(
         "Interventions (exploratory)",
-        ["intervention", "levels", "elasticity of A", "change of α"],
+        ["intervention", "levels", "elasticity of A", "change of α", "interval over"],
         rows,
         "Elasticity: slope of log A against the logarithm of the level, at equal width and equal steps. Change of α: for each factor of e in the level. "
-        "Parentheses: 95% intervals, the wider of those over seeds and over networks.",
+        "Parentheses: 95% intervals. Each level counts once, because all its widths learn the same data. Two levels can't show how far a level is from the line, "
+        "so their interval says nothing about other levels.",
     )
 
 
 def _at_equal_loss(
-    frame: pd.DataFrame, data: Mapping[str, Mapping[str, Any]], estimates: Mapping[str, TaskEstimates]
+    equal: Mapping[str, Sequence[EqualLoss]], estimates: Mapping[str, TaskEstimates], widths: Sequence[int]
 ) -> Table:
-    rows = []
-    for task, item in estimates.items():
-        cells = [task]
-        for share in LOSS_SHARES:
-            found = equal_loss(frame, task, share * math.log(data[task]["classes"]))
-            shown = "" if math.isnan(found.alpha.value) else found.alpha.format("{:.2f}")
-            cells.append(f"{shown} [{found.censored} of {found.runs} censored]".strip() if found.censored else shown)
-        rows.append([*cells, f"{item.exponent.alpha.value:.2f}"])
+    rows = [
+        [task, *(_equal_loss_cell(found, widths) for found in at_losses), f"{estimates[task].exponent.alpha.value:.2f}"]
+        for task, at_losses in equal.items()
+    ]
     return Table(
         "α at equal training loss",
-        ["task", *(f"loss {share:.0%}" for share in LOSS_SHARES), "last step"],
+        ["task", *(f"loss {share:.0%}" for share in LOSS_SHARES), "last step, all widths"],
         rows,
-        "The loss is a share of log(classes), the loss of a uniform guess. Parentheses: 95% intervals over seeds. Censored runs never reached the loss; α comes "
-        "from the others, if a seed has at least three widths.",
+        "The loss is a share of log(classes), the loss of a uniform guess. First figure: α at this loss, ± half of the 95% interval over seeds, from the widths that "
+        "all seeds reached it at, if there are at least three. After the arrow: α of the same widths after the last step. Brackets: these widths, and the censored "
+        "runs, which never reached the loss. Columns with other widths can't be compared with each other; the two figures of a cell can.",
     )
+
+
+def _equal_loss_cell(found: EqualLoss, widths: Sequence[int]) -> str:
+    notes = [_widths_text(found.widths, sorted(widths))]
+    if found.censored:
+        notes.append(f"{found.censored} of {plural(found.runs, 'run')} censored")
+    shown = (
+        "" if math.isnan(found.alpha.value) else f"{found.alpha.plus_minus('{:.2f}')} → {found.last_step.value:.2f} "
+    )
+    return f"{shown}[{'; '.join(notes)}]"
+
+
+def _widths_text(reached: Sequence[int], widths: Sequence[int]) -> str:
+    """Return how many widths, and which ones unless they are all."""
+    count = plural(len(reached), "width")
+    if len(reached) in (0, len(widths)):
+        return count
+    first = list(widths).index(reached[0])
+    if len(reached) > 2 and list(reached) == list(widths[first : first + len(reached)]):
+        return f"{count}, {reached[0]} to {reached[-1]}"
+    return f"{count}, {', '.join(map(str, reached))}"
 
 
 def _correlations(
