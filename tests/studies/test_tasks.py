@@ -433,7 +433,7 @@ class TestFindings:
         assert one.sentences[0].startswith("Yes, A = F·√N holds for letter: the 95% interval of its α lies")
         other = tasks_findings(mixed[mixed["dataset"] == "letter"], settings_of(("letter",)))
         assert other.sentences[0].startswith(
-            "It can't be decided from this whether A = F·√N holds for all classification tasks: α = ½ is rejected for 1 of 1 task, and α is"
+            "It can't be decided from this whether A = F·√N holds for all classification tasks: α = ½ is rejected for 1 of 1 task, and α of letter is"
         )
         for found in (one, other):
             text = " ".join([found.lead, *found.sentences, *(chart.title for chart in found.charts)])

@@ -188,7 +188,7 @@ def _answer(group: OverTasks, planned: int) -> str:
 def _extremes(exponents: Sequence[TaskExponent]) -> str:
     low, high = (choose(exponents, key=lambda item: item.alpha.value) for choose in (min, max))
     if len(exponents) == 1:
-        return f"α is {low.alpha.estimate.format('{:.2f}')} ({low.task})"
+        return f"α of {low.task} is {low.alpha.estimate.format('{:.2f}')}"
     return f"α runs from {low.alpha.value:.2f} ({low.task}) to {high.alpha.value:.2f} ({high.task})"
 
 

@@ -41,11 +41,12 @@ def tasks_charts(
 
 def _forest(groups: Sequence[OverTasks]) -> ForestChart:
     """Return the chart of α by task, from networks with one hidden layer."""
+    last_rows = "The last rows are the mean over tasks and the 95% prediction interval for a new task."
     return ForestChart(
         key="alpha-by-task",
         title=_range_title("α", groups[0]),
-        reading="Each row is one task: the exponent of A = F·N^α with its 95% interval. Dashed: √N. Shaded: values that count as √N. The last "
-        "rows are the mean over tasks and the 95% prediction interval for a new task.",
+        reading="Each row is one task: the exponent of A = F·N^α with its 95% interval. Dashed: √N. Shaded: values that count as √N."
+        + (f" {last_rows}" if groups[0].combined is not None else ""),
         x_label="exponent α, one hidden layer",
         series=_forest_series(groups),
         reference=SQUARE_ROOT,
