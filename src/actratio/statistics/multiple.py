@@ -28,8 +28,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Source: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6 (1979).
 
-    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
+    >>> tuple(round(p, 3) for p in holm([0.01, 0.04, 0.03]))
+    (0.03, 0.06, 0.06)
     """
     ordered = np.argsort(p_values)
     scaled = np.asarray(p_values, dtype=np.float64)[ordered] * np.arange(len(ordered), 0, -1)
