@@ -132,7 +132,7 @@ class Elasticity:
     Attributes:
         intervention: the intervention.
         levels: levels that were measured.
-        active: elasticity of A, with one mean for each width. Its cells are the levels.
+        active: elasticity of A at equal width. Its cells are the levels.
         alpha: change of α for each factor of e. Its cells are the levels too.
     """
 
