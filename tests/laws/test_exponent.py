@@ -41,6 +41,16 @@ def test_alpha_equals_statsmodels() -> None:
     assert (alpha.low, alpha.high) == pytest.approx((low, high))
 
 
+def test_layers_of_a_network_that_deviate_together_are_covered_less_often() -> None:
+    """The docs say 89%: half of the variance of the cells is one deviation for each network."""
+    design, rng, studies = ExponentDesign(WIDTH, LAYER, NET), np.random.default_rng(0), 1000
+    deviation, hits = 0.19 / math.sqrt(2), 0
+    for _ in range(studies):
+        cells = 0.5 * np.log(WIDTH) + rng.normal(0, deviation, NET.max() + 1)[NET] + rng.normal(0, deviation, len(WIDTH))
+        hits += design.fit(cells + rng.normal(0, 0.05, (5, len(WIDTH)))).alpha.contains(0.5)
+    assert hits / studies == pytest.approx(0.89, abs=0.02)
+
+
 def test_the_wider_interval_is_taken() -> None:
     design, rng = ExponentDesign(WIDTH, LAYER, NET), np.random.default_rng(0)
     shared, by_seed = rng.normal(0, 0.2, len(WIDTH)), rng.normal(0, 0.2, (5, len(WIDTH)))

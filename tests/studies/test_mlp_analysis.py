@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actratio.laws.intervals import Coefficient
+from actratio.laws.intervals import Coefficient, TwoErrors, wider
 from actratio.laws.observations import DatasetLaws, fit_observations, prepare_observations
 from actratio.report.findings import Findings
 from actratio.statistics.estimate import Estimate
@@ -155,7 +155,24 @@ def test_the_interval_of_the_step_covers_at_its_level(shared: float, seed: float
 def test_the_step_is_judged_with_holm(
     first: tuple[float, float], second: tuple[float, float], outcomes: list[str]
 ) -> None:
-    assert judge_steps([Coefficient(*first, 4), Coefficient(*second, 4)]) == outcomes
+    steps = [TwoErrors(Coefficient(*pair, 4), Coefficient(pair[0], math.nan, 0)) for pair in (first, second)]
+    assert judge_steps(steps) == outcomes
+
+
+def test_holm_uses_the_interval_that_is_wider_at_its_level() -> None:
+    """At 95% the interval over cells is the wider one. At 97.5% it is the one over seeds, which contains 0.95."""
+    seeds, cells = Coefficient(-0.175, 0.0368, 4), Coefficient(-0.175, 0.05, 24)
+    assert wider(seeds, cells) == cells
+    assert cells.interval(0.975).high < math.log(0.95) < seeds.interval(0.975).high
+    step = TwoErrors(seeds, cells)
+    assert judge_steps([step, step]) == [UNDECIDED, UNDECIDED]
+    assert judge_steps([step]) == [YES]
+    assert step.p_value(math.log(0.95)) == max(part.p_value(math.log(0.95)) for part in (seeds, cells))
+    for level in (0.9, 0.95, 0.975, 0.99):
+        highs = [part.interval(level).high for part in (seeds, cells)]
+        assert step.interval(level).high == max(highs)
+        # The interval excludes the null if and only if the p-value is below 1 − level.
+        assert (step.interval(level).high < math.log(0.95)) == (step.p_value(math.log(0.95)) < 1 - level)
 
 
 def test_a_crossed_block_with_missing_networks_is_fitted_if_it_can_be() -> None:
@@ -185,7 +202,11 @@ def test_alpha_at_equal_loss_is_interpolated_and_censored_runs_are_counted() -> 
     frame.loc[late & (frame["seed"] > 2) & (frame["epoch"] == 4), "train_loss"] = 0.06  # two runs end too early
     points = {point.loss: point for point in alpha_at_losses(hidden(frame))}
     assert list(points) == [0.5, 0.3, 0.2, 0.1, 0.05]
-    assert (points[0.05].reached, points[0.05].runs) == (28, 30)
+    assert (points[0.05].reached, points[0.05].early, points[0.05].runs) == (28, 0, 30)
+    # The loss is 2.3 before training and 0.4 after the first epoch: where it fell to 0.5 is not known.
+    assert (points[0.5].reached, points[0.5].early) == (0, 30)
+    assert math.isnan(points[0.5].alpha.value)
+    assert points[0.3].alpha.value == pytest.approx(0.75, abs=0.02)
     assert points[0.2].alpha.value == pytest.approx(0.7, abs=0.02)
     share = (0.1 - 0.05) / (0.1 - 0.04)
     assert points[0.05].alpha.value == pytest.approx(0.5 - 0.1 * share)
@@ -332,6 +353,19 @@ def test_incomplete_tables_are_analysed(kept: int) -> None:
     findings = analyse(frame[mask], as_published(planted()))
     assert findings.tables
     assert findings.charts
+
+
+def test_ratios_are_cut_off_at_zero_and_one() -> None:
+    frame = planted(noise=0.0)
+    few = (frame["tensor"] == "logits") & (frame["seed"] > 0)
+    frame.loc[few, ["active_mean", "activation_ratio"]] = 0.0
+    findings = analyse(frame, as_published(frame))
+    widths = next(table for table in findings.tables if table.title.startswith("Active neurons by layer width"))
+    logits = next(row for row in widths.rows if row[1] == "10 (logits)")
+    assert logits[3] == logits[4] == "2.0% (0.0% … 7.6%)"
+    assert next(row for row in widths.rows if row[1] == "64")[3].endswith(" ± 0.0%")
+    verdict = next(verdict for verdict in findings.verdicts if "logits" in verdict.claim)
+    assert (verdict.estimate.low, verdict.verdict) == (0, NO)
 
 
 def test_a_quick_run_and_an_untrained_network_are_analysed() -> None:

@@ -61,6 +61,35 @@ def over_seeds(value: float, values: ArrayLike) -> Coefficient:
     return Coefficient(value, float(array.std(ddof=1)) / math.sqrt(len(array)), len(array) - 1)
 
 
+@dataclass(frozen=True)
+class TwoErrors:
+    """One estimate with two standard errors, over seeds and over cells. At each level, the wider interval counts.
+
+    Student's quantile depends on the degrees of freedom, so that the interval that is wider at one level can be the narrower one
+    at another level.
+
+    Attributes:
+        seeds, cells: the estimate with each standard error.
+    """
+
+    seeds: Coefficient
+    cells: Coefficient
+
+    @property
+    def value(self) -> float:
+        """The estimate."""
+        return self.seeds.value
+
+    def interval(self, level: float = LEVEL) -> Estimate:
+        """Return the estimate with the interval that is wider at this level."""
+        return wider(self.seeds, self.cells, level).interval(level)
+
+    def p_value(self, null: float) -> float:
+        """Return the larger p-value of the test that the truth is ``null``; ``nan`` without a standard error."""
+        values = [each.p_value(null) for each in (self.seeds, self.cells)]
+        return max((value for value in values if not math.isnan(value)), default=math.nan)
+
+
 def wider(first: Coefficient, second: Coefficient, level: float = LEVEL) -> Coefficient:
     """Return the one whose interval at this level is wider; one without an interval is never chosen over the other."""
     halves = [

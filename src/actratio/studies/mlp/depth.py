@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actratio.laws.intervals import Coefficient, LinearModel, wider
+from actratio.laws.intervals import LinearModel, TwoErrors
 from actratio.laws.law import Array
 from actratio.laws.results import REFERENCE_WIDTH
 from actratio.statistics.estimate import LEVEL, Estimate
@@ -26,7 +26,7 @@ LIMIT = 0.95
 
 STEP_RULE = (
     "yes if the interval of the step lies below 0.95, at levels that follow Holm over the data sets; no if the 95% interval contains 1 "
-    "or lies above it; otherwise not decidable. The interval is the wider one of that over seeds and that over cells"
+    "or lies above it; otherwise not decidable. At each level, the wider interval of that over seeds and that over cells counts"
 )
 """The rule in words."""
 
@@ -42,7 +42,7 @@ class DepthFit:
         fan_in: β, the exponent of the fan-in.
     """
 
-    log_step: Coefficient
+    log_step: TwoErrors
     steps: dict[int, Estimate]
     alphas: dict[int, Estimate]
     fan_in: Estimate
@@ -81,20 +81,20 @@ class DepthDesign:
         deeper = self.depths if reverse else [depth for depth in self.depths if depth > 0]
         first, last = deeper[0], deeper[-1]
 
-        def mean(weights: Mapping[int, float]) -> Coefficient:
+        def mean(weights: Mapping[int, float]) -> TwoErrors:
             contrast = [weights.get(depth, 0.0) for depth in self.depths]
-            return wider(*self._model.contrast([*contrast, *[0.0] * (len(self.depths) + 1)], log_active))
+            return TwoErrors(*self._model.contrast([*contrast, *[0.0] * (len(self.depths) + 1)], log_active))
 
         def alpha(depth: int) -> Estimate:
             contrast = [*[0.0] * len(self.depths), *(float(depth == other) for other in self.depths), 0.0]
-            return wider(*self._model.contrast(contrast, log_active)).interval()
+            return TwoErrors(*self._model.contrast(contrast, log_active)).interval()
 
         beta = [*[0.0] * 2 * len(self.depths), 1.0]
         return DepthFit(
             mean({last: sign / (last - first), first: -sign / (last - first)}),
             {after: mean({after: sign, before: -sign}).interval().exp() for before, after in pairwise(deeper)},
             {depth: alpha(depth) for depth in self.depths},
-            wider(*self._model.contrast(beta, log_active)).interval(),
+            TwoErrors(*self._model.contrast(beta, log_active)).interval(),
         )
 
 
@@ -121,12 +121,12 @@ def fit_depth(rows: pd.DataFrame, *, from_output: bool = False) -> DepthFit | No
     return design.fit(table.log_active, reverse=from_output) if design.is_usable else None
 
 
-def judge_steps(log_steps: Sequence[Coefficient]) -> list[str]:
+def judge_steps(log_steps: Sequence[TwoErrors]) -> list[str]:
     """Return what the rule says of the step of each data set, with Holm's correction over the data sets."""
     null = math.log(LIMIT)
     outcomes = [UNDECIDED] * len(log_steps)
     clear = True  # until a claim is not confirmed, after which Holm confirms none
-    p_values = [1.0 if math.isnan(step.error) else step.p_value(null) for step in log_steps]
+    p_values = [1.0 if math.isnan(p) else p for p in (step.p_value(null) for step in log_steps)]
     for rank, index in enumerate(sorted(range(len(log_steps)), key=p_values.__getitem__)):
         corrected = log_steps[index].interval(1 - (1 - LEVEL) / (len(log_steps) - rank))
         clear = clear and corrected.high < null

@@ -71,15 +71,17 @@ def loss_table(rows_by_dataset: Mapping[str, pd.DataFrame]) -> Table | None:
     for dataset, hidden in rows_by_dataset.items():
         for point in alpha_at_losses(hidden):
             alpha = "" if math.isnan(point.alpha.value) else point.alpha.format(_ALPHA)
-            rows.append([dataset, f"{point.loss:g}", alpha, f"{point.reached} of {point.runs}"])
+            never = point.runs - point.reached - point.early
+            rows.append([dataset, f"{point.loss:g}", alpha, str(point.reached), str(point.early), str(never)])
     if not rows:
         return None
     return Table(
         "α at equal training loss",
-        ["dataset", "training loss", "α at equal depth", "runs that reached it"],
+        ["dataset", "training loss", "α at equal depth", "runs that reached it", "too early", "never"],
         rows,
-        "A is interpolated to the epoch at which a run's training loss first falls to the value. Runs that never do are censored, and the "
-        "architectures with such a run are left out; no α is given for fewer than three architectures.",
+        "A is interpolated to the epoch at which a run's training loss, the mean over an epoch, first falls to the value. Too early: the "
+        "first epoch's loss is already that low, and nothing was recorded within that epoch. The architectures with a run that is too early, or "
+        "never gets there, are left out; no α is given for fewer than three architectures.",
     )
 
 

@@ -16,6 +16,7 @@ from actratio.statistics.estimate import Estimate, mean_interval
 if TYPE_CHECKING:
     import pandas as pd
 
+_SHARES = ("activation_ratio", "val_accuracy")
 _INTERVAL_NOTE = "Bands are 95% intervals over seeds."
 _PUBLISHED_NOTE = " Hollow points are the article's measurements (one seed, with biases)."
 
@@ -57,15 +58,14 @@ def laws_of(laws: Sequence[DatasetLaws], dataset: str) -> Laws | None:
 
 
 def over_layers(rows: pd.DataFrame, column: str) -> Estimate:
-    """Return the mean over the layers of each seed, then the mean and interval over seeds."""
-    return mean_interval(rows.groupby("seed")[column].mean().tolist())
+    """Return the mean over the layers of each seed, then the mean and interval over seeds; that of a share stays in [0, 1]."""
+    estimate = mean_interval(rows.groupby("seed")[column].mean().tolist())
+    return estimate.clip(0, 1) if column in _SHARES else estimate
 
 
 def _curve(rows: pd.DataFrame, x: str, y: str) -> tuple[list[float], list[Estimate]]:
     """Return the values of x, and the estimate of y over seeds for each of them."""
     points = [(float(value), over_layers(cells, y)) for value, cells in rows.groupby(x)]
-    if y in ("activation_ratio", "val_accuracy"):
-        points = [(value, share.clip(0, 1)) for value, share in points]
     return [value for value, _ in points], [estimate for _, estimate in points]
 
 

@@ -25,12 +25,15 @@ class AtLoss:
     Attributes:
         loss: the training loss.
         alpha: α at equal depth; ``nan`` if too few architectures reached the loss.
-        reached, runs: how many of the runs reached it; the others are censored.
+        reached: how many runs reached it after the first epoch.
+        early: how many reached it in the first epoch, within which nothing was recorded.
+        runs: number of runs; those that are neither are censored.
     """
 
     loss: float
     alpha: Estimate
     reached: int
+    early: int
     runs: int
 
 
@@ -66,21 +69,24 @@ def alpha_change(rows: pd.DataFrame, first: int, last: int) -> Estimate:
 def alpha_at_losses(rows: pd.DataFrame) -> list[AtLoss]:
     """Return α at equal depth at each training loss that at least one run reached.
 
-    A is interpolated to the epoch at which the training loss of a run first falls to the loss. Architectures of which a seed
-    never does are left out, and their runs are counted as censored if they did not reach it.
+    A is interpolated to the epoch at which the training loss of a run first falls to the loss. Where this is in the first epoch,
+    A is not known: it was recorded before training and after the epoch, and it rises and falls in between. Architectures of which
+    a seed reaches the loss so early, or never, are left out.
 
     Args:
-        rows: hidden layers of one data set and split, from the first epoch on.
+        rows: hidden layers of one data set and split.
     """
     results = []
+    rows = rows[rows["epoch"] > 0]  # before training, the loss is that of one point, later the mean over an epoch
     runs = list(rows.groupby(["architecture", "seed"]))
     curves = {
         key: (run[run["layer"] == run["layer"].min()].sort_values("epoch")["train_loss"].to_numpy(), run)
         for key, run in runs
     }
     for loss in LOSSES:
-        reached = {key for key, (losses, _) in curves.items() if (losses <= loss).any()}
-        if not reached:
+        early = {key for key, (losses, _) in curves.items() if losses[0] <= loss}
+        reached = {key for key, (losses, _) in curves.items() if (losses <= loss).any()} - early
+        if not reached and not early:
             continue
         complete = {name for name, _ in curves} - {name for name, seed in curves if (name, seed) not in reached}
         kept = [_at(loss, *curves[key]) for key in curves if key[0] in complete]
@@ -91,7 +97,7 @@ def alpha_at_losses(rows: pd.DataFrame) -> list[AtLoss]:
             cells = CellTable.of(pd.concat(kept, ignore_index=True))
             if cells is not None:
                 alpha = cells.design().fit(cells.log_active).alpha
-        results.append(AtLoss(loss, alpha, len(reached), len(runs)))
+        results.append(AtLoss(loss, alpha, len(reached), len(early), len(runs)))
     return results
 
 

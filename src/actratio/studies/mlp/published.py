@@ -55,8 +55,9 @@ def published_table(frame: pd.DataFrame, published: pd.DataFrame) -> Table | Non
         by_seed = [run_figures(rows) for _, rows in ours.groupby("seed")]
         for name, value in figures.items():
             values = [run[name] for run in by_seed if name in run]
-            predicted = prediction_interval(values)
-            number = "{:.1%}" if name.startswith("ratio") else "{:.3f}"
+            predicted, number = prediction_interval(values), "{:.3f}"
+            if name.startswith("ratio"):
+                predicted, number = predicted.clip(0, 1), "{:.1%}"
             inside = "" if len(values) < 2 else "yes" if predicted.contains(value) else "no"
             rows.append([str(dataset), name, number.format(value), predicted.format(number), inside])
     if not rows:

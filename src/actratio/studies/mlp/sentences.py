@@ -12,7 +12,7 @@ import numpy as np
 from actratio.laws.observations import ARTICLE_BLOCK, DatasetLaws
 from actratio.statistics.estimate import Estimate, mean_interval
 from actratio.statistics.rules import Rule
-from actratio.statistics.seeds import per_seed, prediction_interval
+from actratio.statistics.seeds import per_seed, prediction_interval, two_stage
 from actratio.statistics.verdict import Verdict, decide, is_inside
 from actratio.studies.mlp.over_training import alpha_change
 
@@ -167,7 +167,8 @@ def sentence_verdicts(
             alpha = laws[name].laws.fits["power"].parameters["α"]
             verdicts.append(DOUBLING.verdict(name, Estimate(2**alpha.value, 2**alpha.low, 2**alpha.high)))
         logits = rows[(rows["tensor"] == "logits") & (rows["epoch"] == last)]
-        verdicts.append(LOGITS.verdict(name, _over_seeds(logits, "activation_ratio")))
+        ratio = two_stage(logits, lambda seed: float(seed["activation_ratio"].mean())).clip(0, 1)
+        verdicts.append(LOGITS.verdict(name, ratio))
         if last >= 2:
             verdicts.append(PLATEAU.verdict(name, accuracy_change(rows, last // 2, last)))
             verdicts.append(STEADY.verdict(name, alpha_change(hidden, 1, last)))
@@ -220,8 +221,4 @@ def accuracy_change(rows: pd.DataFrame, first: int, last: int) -> Estimate:
     runs = rows.drop_duplicates(["architecture", "seed", "epoch"]).set_index(["architecture", "seed", "epoch"])
     accuracy = runs["val_accuracy"].unstack("epoch")
     change = (accuracy[last] - accuracy[first]).rename("change").reset_index()
-    return _over_seeds(change, "change")
-
-
-def _over_seeds(rows: pd.DataFrame, column: str) -> Estimate:
-    return mean_interval(per_seed(rows, lambda seed: float(seed[column].mean())).tolist())
+    return two_stage(change, lambda seed: float(seed["change"].mean()))

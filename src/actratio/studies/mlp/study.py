@@ -40,6 +40,13 @@ class MlpStudy(Study):
     )
     unit_noun: ClassVar[str] = "training"
     columns: ClassVar[tuple[str, ...]] = TIDY_COLUMNS
+    planned: ClassVar[Mapping[str, Any]] = {
+        "datasets": ["mnist", "fashion_mnist"],
+        "seeds": 5,
+        "epochs": 20,
+        "batch_size": 64,
+        "bias": False,
+    }
 
     datasets: tuple[str, ...] = field(
         default=("digits",),

@@ -62,6 +62,11 @@ def width_table(
     return pd.DataFrame(rows)
 
 
+def _share(ratio: Estimate) -> str:
+    """Return the ratio ± half of its interval, or the interval itself if it ends at 0 or 1."""
+    return ratio.format(_RATIO) if ratio.low <= 0 or ratio.high >= 1 else ratio.plus_minus(_RATIO)
+
+
 def width_findings(frame: pd.DataFrame, laws: Mapping[str, DatasetLaws], published: pd.DataFrame | None) -> Table:
     """Return the numbers of ``width_table`` as text: training counts, with the held-out ratio beside them.
 
@@ -86,8 +91,8 @@ def width_findings(frame: pd.DataFrame, laws: Mapping[str, DatasetLaws], publish
             row.dataset,
             f"{row.width}" + (" (logits)" if row.tensor == "logits" else ""),
             str(row.layers),
-            ratio.plus_minus(_RATIO),
-            val_ratio.plus_minus(_RATIO),
+            _share(ratio),
+            _share(val_ratio),
             active.plus_minus("{:.1f}"),
             "" if row.sqrt_law != row.sqrt_law or row.sqrt_law is None else f"{row.sqrt_law:.1f}",
             f"{dead.value:.1f}",
@@ -99,7 +104,7 @@ def width_findings(frame: pd.DataFrame, laws: Mapping[str, DatasetLaws], publish
         "Active neurons by layer width, after training",
         header,
         rows,
-        "Means over the layers of a width, ± half of the 95% interval over seeds. Training: counted over the batches of the last epoch, as the "
+        "Means over the layers of a width, ± half of the 95% interval over seeds; intervals of ratios are cut off at 0 and 1. Training: counted over the batches of the last epoch, as the "
         "article did; the columns from 'active' on too. F·√N: active neurons by the law fitted to all layers. Dead: neurons that were active on "
         "no training example in the last epoch.",
     )
