@@ -11,10 +11,14 @@ import pandas as pd
 import pytest
 
 from actratio import ActratioError
-from actratio.studies import TransformerStudy
+from actratio.statistics.rules import operating_characteristics
+from actratio.statistics.verdict import NO, YES
+from actratio.studies import ArchitecturesStudy, TransformerStudy
 from actratio.studies.runner import Runner
 from actratio.studies.transformer.analysis import profile_chart
+from actratio.studies.transformer.description import description_verdict, late_layers_verdict
 from actratio.studies.transformer.profiles import GPT_COLUMNS, Profile, article_table, depth_profiles, read_gpt
+from actratio.studies.transformer.rules import RULES
 from tests.conftest import ROOT
 
 
@@ -25,6 +29,9 @@ def test_study_transformer_measures_a_pretrained_encoder(
     printed = json.loads(capsys.readouterr().out)
     assert len(printed["rows"]) == 6 * 4  # layers, prompts
     assert "the article's description" in printed["sentences"][0]
+    (verdict,) = printed["verdicts"]
+    assert (verdict["verdict"], verdict["estimate"], verdict["confirmatory"]) == (NO, 0, False)
+    assert verdict["figure"] == "models of 1 in which all parts hold"
     table = pd.read_csv(tmp_path / "run" / "gpt.csv")
     assert tuple(table.columns) == GPT_COLUMNS
     assert (tmp_path / "run" / "report.html").is_file()
@@ -61,6 +68,48 @@ def test_depth_profiles_by_hand() -> None:
     assert rising.drift == pytest.approx(0.06 / 0.13)
     assert "does not hold as a whole" in rising.verdict
     assert "'is then flat' does not hold (changes by +46%" in rising.verdict
+
+
+def test_the_description_is_judged_over_all_models() -> None:
+    described, other = [0.04, 0.1, 0.14, 0.14, 0.14, 0.17], [0.3] * 6
+    for ratios, outcome, number in (([described], YES, 1), ([described, other], NO, 1), ([other], NO, 0)):
+        table = pd.concat([profile_rows(layers, str(model)) for model, layers in enumerate(ratios)])
+        verdict = description_verdict(depth_profiles(table), "measured")
+        assert (verdict.verdict, verdict.estimate.value) == (outcome, number)
+        assert not verdict.confirmatory
+        late = late_layers_verdict(table, "measured")
+        assert (late.verdict, late.estimate.value) == (outcome, number / len(ratios))
+
+
+def test_one_of_the_seven_published_models_is_as_described() -> None:
+    path = ROOT.parent / "shared" / "reference" / "gpt.csv"
+    if not path.is_file():
+        pytest.skip(f"the article's published measurements are not at {path}")
+    measured = profile_rows([0.3] * 6).assign(
+        tensor="activation", criterion="positive", active_mean=3.0, width=10, tokens=1
+    )
+    findings = TransformerStudy.analyse(measured, {"prompts": ["a", "b"]}, read_gpt(path))
+    ours, published, late = findings.verdicts
+    assert (ours.verdict, ours.estimate.value) == (NO, 0)
+    assert (published.verdict, published.estimate.value) == (NO, 1)
+    assert published.figure == "models of 7 in which all parts hold"
+    assert late.verdict == NO
+    assert late.estimate.value == pytest.approx(118 / 137)
+    assert late.figure == "share of 137 layers"
+
+
+def test_the_rule_says_yes_and_no_when_the_truth_is_clear() -> None:
+    (rule,) = RULES
+    shares = operating_characteristics(rule, 200).set_index("truth")
+    assert shares.loc["seven models, all as described", "yes"] >= 0.8
+    assert shares.loc["seven models, one with 25 to 40%", "no"] == 1
+    assert shares.loc["seven models, one with a plateau of 16%, the band's end", "yes"] < 0.7
+
+
+@pytest.mark.parametrize("study", [TransformerStudy, ArchitecturesStudy])
+def test_a_bad_dtype_is_refused_before_a_folder_is_made(study: Any) -> None:
+    with pytest.raises(ActratioError, match="there is no dtype 'float32'; use one of auto, fp32"):
+        study(models=("minilm",), dtype="float32")
 
 
 def test_depth_profile_of_one_layer_has_no_drift() -> None:

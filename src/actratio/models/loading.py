@@ -25,6 +25,16 @@ DTYPES = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16, "fp16":
 _MAX_REASON_SHOWN = 200  # characters of another library's message that an error message shows
 
 
+def check_dtype(name: str) -> None:
+    """Raise a clear error if there is no dtype of this name.
+
+    Raises:
+        ModelError: ``name`` is not a key of ``DTYPES``.
+    """
+    if name not in DTYPES:
+        raise ModelError(f"there is no dtype {name!r}; use one of {', '.join(DTYPES)}")
+
+
 def load_model(
     name: str,
     *,
@@ -51,8 +61,7 @@ def load_model(
             weights have another format, or they don't fit in the free memory of the device.
         ActratioError: the device is unknown or not available.
     """
-    if dtype not in DTYPES:
-        raise ModelError(f"there is no dtype {dtype!r}; use one of {', '.join(DTYPES)}")
+    check_dtype(dtype)
     target = device_named(device)
     transformers = import_transformers()
     source = find_source(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +46,8 @@ SHORT_NAMES = {
 }
 """Models that ``make models`` installs, by the name that commands accept."""
 
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -82,7 +85,7 @@ def find_source(name: str) -> ModelSource:
         name: a key of ``SHORT_NAMES``, a GGUF file, a folder or a hub id. A file or folder comes before a short name.
 
     Raises:
-        ModelError: the path does not exist, or the package of a short name is not installed.
+        ModelError: the path does not exist, the name can't be a hub id, or the package of a short name is not installed.
     """
     path = Path(name).expanduser()
     if name in SHORT_NAMES and not path.exists():
@@ -101,13 +104,20 @@ def find_source(name: str) -> ModelSource:
 
 
 def _check_name(name: str) -> None:
-    """Raise a clear error if a local model path does not exist.
+    """Raise a clear error if a name is neither a folder nor can be a hub id, before the hub is asked.
 
     Raises:
-        ModelError: ``name`` starts like a path (``.``, ``/`` or ``~``), and the folder does not exist.
+        ModelError: there is no such folder, and ``name`` starts like a path (``.``, ``/`` or ``~``) or is not ``owner/name``.
     """
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+    if Path(name).expanduser().is_dir():
+        return
+    if name.startswith((".", "/", "~")):
         raise ModelError(f"{name} is not a folder; pass a folder with a saved model, or a hub id such as owner/name")
+    if not _HUB_ID.fullmatch(name):
+        raise ModelError(
+            f"{name!r} is neither a folder nor a short name; pass a folder with a saved model, a GGUF file, "
+            f"a hub id such as owner/name, or one of {', '.join(SHORT_NAMES)}"
+        )
 
 
 def _packaged(name: str) -> ModelSource:

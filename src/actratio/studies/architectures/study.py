@@ -16,7 +16,7 @@ from actratio.data import data_folder
 from actratio.data.text import read_texts
 from actratio.devices import device_named
 from actratio.errors import ActratioError, DataError, plural
-from actratio.models import SHORT_NAMES, find_source, load_model, load_tokenizer, model_fingerprint, weights_note
+from actratio.models import SHORT_NAMES, check_dtype, find_source, load_model, load_tokenizer, model_fingerprint, weights_note
 from actratio.report.findings import Findings
 from actratio.statistics.rules import Rule
 from actratio.studies.architectures.sequences import (
@@ -48,13 +48,20 @@ class ArchitecturesStudy(Study):
     """Which pretrained models to measure, and on how many tokens.
 
     Raises:
-        ActratioError: no model, a model that is given twice, or too few blocks or tokens.
+        ActratioError: no model, a model that is given twice, an unknown dtype, or too few blocks or tokens.
     """
 
     name: ClassVar[str] = "architectures"
     summary: ClassVar[str] = "Compare the profile of other pretrained models with the article's GPT models."
     unit_noun: ClassVar[str] = "variant"
     columns: ClassVar[tuple[str, ...]] = COUNT_COLUMNS
+    planned: ClassVar[Mapping[str, Any]] = {
+        "models": list(SHORT_NAMES),
+        "texts": [],
+        "tokens": 20_000,
+        "blocks": 40,
+        "seed": 0,
+    }
 
     models: tuple[str, ...] = field(
         default=tuple(SHORT_NAMES),
@@ -94,9 +101,11 @@ class ArchitecturesStudy(Study):
         repeated = next((name for name in self.models if self.models.count(name) > 1), None)
         if repeated:
             raise ActratioError(f"the model {repeated!r} is given twice; give each name once")
+        check_dtype(self.dtype)
         if self.blocks < 2 or self.tokens < 8 * self.blocks:
             raise ActratioError(
-                f"{self.tokens} tokens in {self.blocks} blocks were asked for; give at least 2 blocks and 8 tokens a block"
+                f"{plural(self.tokens, 'token')} in {plural(self.blocks, 'block')} were asked for; "
+                "give at least 2 blocks and 8 tokens a block"
             )
 
     def settings(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from actratio.report.chart import Chart, Series
 from actratio.report.findings import Findings, Table
 from actratio.statistics.estimate import mean_interval
+from actratio.studies.transformer.description import description_verdict, late_layers_verdict
 from actratio.studies.transformer.profiles import Profile, article_table, depth_profiles
 
 if TYPE_CHECKING:
@@ -21,11 +22,17 @@ def profile_findings(frame: pd.DataFrame, settings: Mapping[str, Any], published
     Args:
         frame: the tidy table of the study.
         settings: the settings of the study.
-        published: the article's measurements (``profiles.read_gpt``), shown for the models that they contain.
+        published: the article's measurements (``profiles.read_gpt``), judged too, and drawn for the models of both.
     """
     table = article_table(frame)
     profiles = depth_profiles(table)
     prompts = len(settings["prompts"])
+    verdicts = [description_verdict(profiles, "measured")]
+    if published is not None and not published.empty:
+        verdicts += [
+            description_verdict(depth_profiles(published), "published"),
+            late_layers_verdict(published, "published"),
+        ]
     return Findings(
         title="Activation ratios of transformers",
         lead=(
@@ -33,6 +40,7 @@ def profile_findings(frame: pd.DataFrame, settings: Mapping[str, Any], published
             f"{prompts} prompt{'' if prompts == 1 else 's'}."
         ),
         sentences=[profile.verdict for profile in profiles],
+        verdicts=verdicts,
         tables=[profile_table(profiles, table.groupby("model")["layer"].nunique().to_dict())],
         charts=[profile_chart(table, published)],
         details={name: str(value) for name, value in settings.items()},

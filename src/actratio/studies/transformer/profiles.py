@@ -42,9 +42,13 @@ class Profile:
     drift: float
 
     @property
-    def verdict(self) -> str:
-        """Whether the article's description holds, as a whole and for each of its three parts."""
-        parts = [
+    def holds(self) -> bool:
+        """Whether all three parts of the article's description hold."""
+        return all(holds for _, holds, _ in self._parts())
+
+    def _parts(self) -> list[tuple[str, bool, str]]:
+        """Return each part of the description, whether it holds, and the number that says so."""
+        return [
             ("starts near 4%", FIRST[0] <= self.first <= FIRST[1], f"{self.first:.1%} in the first layer"),
             (
                 "settles near 14%",
@@ -57,10 +61,14 @@ class Profile:
                 f"changes by {self.drift:+.0%} from there to the last layer",
             ),
         ]
+
+    @property
+    def verdict(self) -> str:
+        """Whether the article's description holds, as a whole and for each of its three parts."""
         details = "; ".join(
-            f"'{claim}' {'holds' if holds else 'does not hold'} ({number})" for claim, holds, number in parts
+            f"'{claim}' {'holds' if holds else 'does not hold'} ({number})" for claim, holds, number in self._parts()
         )
-        overall = "holds" if all(holds for _, holds, _ in parts) else "does not hold as a whole"
+        overall = "holds" if self.holds else "does not hold as a whole"
         return f"{self.model}: the article's description {overall}: {details}."
 
 

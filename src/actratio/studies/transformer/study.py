@@ -12,6 +12,7 @@ from actratio.data.text import ARTICLE_PROMPTS, token_batches
 from actratio.devices import device_named
 from actratio.errors import ActratioError, plural
 from actratio.report.findings import Findings
+from actratio.statistics.rules import Rule
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
 from actratio.studies.frames import frame_from_arrays, frame_to_arrays
 
@@ -28,7 +29,7 @@ class TransformerStudy(Study):
     Each prompt is measured by itself, as the article did, so that all prompts have the same weight.
 
     Raises:
-        ActratioError: no model was given, or one was given twice.
+        ActratioError: no model was given, one was given twice, or there is no such dtype.
     """
 
     name: ClassVar[str] = "transformer"
@@ -61,6 +62,8 @@ class TransformerStudy(Study):
     )
 
     def __post_init__(self) -> None:
+        from actratio.models import check_dtype
+
         if not self.models:
             raise ActratioError(
                 "no model was given; name at least one with --models, a folder, a GGUF file, a hub id or a short name"
@@ -68,6 +71,7 @@ class TransformerStudy(Study):
         repeated = next((name for name in self.models if self.models.count(name) > 1), None)
         if repeated:
             raise ActratioError(f"the model {repeated!r} is given twice; give each name once")
+        check_dtype(self.dtype)
 
     def settings(self) -> dict[str, Any]:
         from actratio.models import model_fingerprint, weights_note
@@ -130,6 +134,12 @@ class TransformerStudy(Study):
             f"{plural(len(self.models), 'model')}, {plural(len(self.prompts), 'prompt')}, dtype {self.dtype}",
             *(f"{name}: weights {note}" for name, note in notes if note is not None),
         ]
+
+    @staticmethod
+    def rules() -> tuple[Rule, ...]:
+        from actratio.studies.transformer.rules import RULES
+
+        return RULES
 
     @staticmethod
     def read_published(path: Path) -> pd.DataFrame:
