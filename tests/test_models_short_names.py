@@ -93,3 +93,12 @@ def test_smollm2_reads_english() -> None:
     assert [site.function for site in find_sites(model)] == ["silu"] * 30
     text = "The capital of France is Paris. The sun rises in the east and sets in the west. Water is made of hydrogen and oxygen."
     assert next_token_loss(model, [dict(tokenizer([text], return_tensors="pt"))]) < 3  # chance is log 49,152 = 10.8
+
+
+@pytest.mark.parametrize("name", ["nosuch", "a/b/c", "my model", "owner/"])
+def test_a_name_that_is_no_hub_id_is_refused_before_the_hub_is_asked(name: str) -> None:
+    with pytest.raises(
+        ActratioError, match=r"is neither a folder nor a short name; .* or one of smollm2, minilm, iglm"
+    ):
+        find_source(name)
+    assert find_source("owner/name-1.5_x").place == "owner/name-1.5_x"

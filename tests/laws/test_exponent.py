@@ -46,7 +46,9 @@ def test_layers_of_a_network_that_deviate_together_are_covered_less_often() -> N
     design, rng, studies = ExponentDesign(WIDTH, LAYER, NET), np.random.default_rng(0), 1000
     deviation, hits = 0.19 / math.sqrt(2), 0
     for _ in range(studies):
-        cells = 0.5 * np.log(WIDTH) + rng.normal(0, deviation, NET.max() + 1)[NET] + rng.normal(0, deviation, len(WIDTH))
+        cells = (
+            0.5 * np.log(WIDTH) + rng.normal(0, deviation, NET.max() + 1)[NET] + rng.normal(0, deviation, len(WIDTH))
+        )
         hits += design.fit(cells + rng.normal(0, 0.05, (5, len(WIDTH)))).alpha.contains(0.5)
     assert hits / studies == pytest.approx(0.89, abs=0.02)
 

@@ -491,7 +491,10 @@ def test_every_verdict_on_the_profile_is_reachable(profiles: Any, generalises: s
 def test_findings_lead_with_the_answer_and_have_every_table() -> None:
     frame = table_of(dict.fromkeys(NAMES, ARTICLE))
     findings = architecture_findings(frame, SETTINGS, None)
-    assert findings.sentences[0].startswith("3 of 3 models have the article's profile")
+    assert findings.sentences[0].startswith(
+        "Yes, the profile of the GPT models carries over to other architectures: 3 of 3 models have 3 to 5% in the first layer"
+    )
+    assert "Llama (smollm2) 4%, 14% and " in findings.sentences[0]
     assert findings.charts[0].title == "3 of 3 models have the profile of the article's GPT models"
     assert [verdict.confirmatory for verdict in findings.verdicts].count(False) == 1  # rounded IgLM
     assert [len(table.rows) for table in findings.tables] == [3, 3]
@@ -500,8 +503,26 @@ def test_findings_lead_with_the_answer_and_have_every_table() -> None:
     assert costs is not None
     assert costs.smallest.value == pytest.approx(1 - np.sqrt(0.03 / 0.2), abs=0.03)
     assert costs.smallest.low < costs.smallest.value < costs.smallest.high
-    other = architecture_findings(frame, SETTINGS | {"models": ["minilm", "iglm"]}, None)
-    assert not any(verdict.confirmatory for verdict in other.verdicts if "profile" in verdict.claim)
+    dense = architecture_findings(table_of(dict.fromkeys(NAMES, DENSE)), SETTINGS, None)
+    assert dense.sentences[0].startswith("No, the profile of the GPT models does not carry over")
+    assert "0 of 3 models" in dense.sentences[0]
+    undecided = architecture_findings(table_of(dict.fromkeys(NAMES, flat(0.04, 0.16))), SETTINGS, None)
+    assert "cannot be decided from this" in undecided.sentences[0]
+
+
+def test_the_default_study_is_the_planned_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actratio.studies.architectures.study.weights_note", lambda name: None)  # needs no package
+    monkeypatch.setattr("actratio.studies.architectures.study.model_fingerprint", lambda name: "")
+    monkeypatch.setattr(ArchitecturesStudy, "_needs_text", lambda self: False)
+    settings = ArchitecturesStudy().settings()
+    assert {name: settings[name] for name in ArchitecturesStudy.planned} == dict(ArchitecturesStudy.planned)
+    for change in ({"models": ("minilm", "iglm")}, {"texts": ("mine.txt",)}, {"tokens": 500, "blocks": 4}, {"seed": 1}):
+        other = ArchitecturesStudy(**change).settings()  # type: ignore[arg-type]
+        assert any(other[name] != value for name, value in ArchitecturesStudy.planned.items())
+
+
+def test_a_rule_is_a_sentence_without_its_full_stop() -> None:
+    assert not any(rule.statement.endswith(".") for rule in RULES)
 
 
 def test_a_failed_control_widens_the_intervals_of_quantised_models() -> None:
@@ -512,7 +533,7 @@ def test_a_failed_control_widens_the_intervals_of_quantised_models() -> None:
     assert control.verdict == NO
     assert control.estimate.value == pytest.approx(3, abs=0.01)
     assert "widened" in findings.sentences[-1]
-    assert findings.sentences[0].startswith("2 of 3 models")
+    assert "carries over to other architectures: 2 of 3 models" in findings.sentences[0]
     assert verdicts_of(table_of(profiles, twin=0.45))["iglm with newly initialised weights has 49 to 51%"] == NO
 
 
@@ -581,8 +602,9 @@ def test_iglm_is_measured_on_its_samples_and_the_published_domains(
     [
         ({"models": ()}, "no model was given"),
         ({"models": ("iglm", "iglm")}, "'iglm' is given twice"),
-        ({"tokens": 100, "blocks": 40}, "100 tokens in 40 blocks were asked for"),
-        ({"blocks": 1}, "give at least 2 blocks"),
+        ({"tokens": 100, "blocks": 40}, "100 tokens in 40 blocks"),
+        ({"blocks": 1}, "can't read 20,000 tokens in 1 block; give at least 2 blocks"),
+        ({"tokens": 1}, "can't read 1 token in 40 blocks"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], words: str) -> None:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actratio.models import SHORT_NAMES
 from actratio.report.chart import Chart, Series
 from actratio.report.findings import Findings, Table
 from actratio.statistics.estimate import Estimate
-from actratio.statistics.verdict import YES, Verdict
+from actratio.statistics.verdict import NO, YES, Verdict
 from actratio.studies.architectures.judging import (
     ProfileEstimate,
     judge_generalises,
@@ -37,6 +36,7 @@ from actratio.studies.architectures.rules import GENERALISES, SHIFT, TWINS, UNIV
 if TYPE_CHECKING:
     import pandas as pd
 
+_FAMILIES = {"smollm2": "Llama (smollm2)", "minilm": "BERT (minilm)", "iglm": "GPT-2 of antibodies (iglm)"}
 _PLACES = 13  # relative depths at which the mean of several models is drawn
 _HIGHEST_COST = 0.2  # that is drawn
 
@@ -50,15 +50,14 @@ def architecture_findings(frame: pd.DataFrame, settings: Mapping[str, Any], publ
         published: the article's measurements, drawn beside ours.
     """
     models: list[str] = settings["models"]
-    planned = tuple(models) == tuple(SHORT_NAMES)
     shift = _shift_verdicts(frame, models)
     control = next((verdict for verdict in shift if verdict.confirmatory), None)
     sizes = None if control is not None and control.verdict == YES else shift_sizes(frame)
     profiles = profiles_of(frame, settings, sizes or (0.0, 0.0, 0.0))
     costs = {model: found for model in models if (found := costs_of(frame, model)) is not None}
     verdicts = [
-        *_profile_verdicts(profiles, len(models), planned),
-        *_twin_verdicts(frame, models, planned),
+        *_profile_verdicts(profiles, len(models)),
+        *_twin_verdicts(frame, models),
         *shift,
     ]
     charts = [_profile_chart(frame, models, profiles, published)] if profiles else []
@@ -77,7 +76,7 @@ def architecture_findings(frame: pd.DataFrame, settings: Mapping[str, Any], publ
     )
 
 
-def _profile_verdicts(profiles: Sequence[ProfileEstimate], models: int, planned: bool) -> list[Verdict]:
+def _profile_verdicts(profiles: Sequence[ProfileEstimate], models: int) -> list[Verdict]:
     if not profiles:
         return []
     generalises, number = judge_generalises(profiles, models)
@@ -88,23 +87,22 @@ def _profile_verdicts(profiles: Sequence[ProfileEstimate], models: int, planned:
             generalises,
             number,
             GENERALISES,
-            planned,
-            f"models of {models} that have it",
+            figure=f"models of {models} that have it",
         ),
         Verdict(
-            "The article's profile is universal", universal, miss, UNIVERSAL, planned, f"largest miss, points ({where})"
+            "The article's profile is universal", universal, miss, UNIVERSAL, figure=f"largest miss, points ({where})"
         ),
     ]
 
 
-def _twin_verdicts(frame: pd.DataFrame, models: Sequence[str], planned: bool) -> list[Verdict]:
+def _twin_verdicts(frame: pd.DataFrame, models: Sequence[str]) -> list[Verdict]:
     verdicts = []
     for model in models:
         ratios = twin_ratios(frame, model)
         if ratios:
             verdict, mean = judge_twin(ratios, len(models))
             claim = f"{model} with newly initialised weights has 49 to 51%"
-            verdicts.append(Verdict(claim, verdict, mean, TWINS, planned, "ratio"))
+            verdicts.append(Verdict(claim, verdict, mean, TWINS, figure="ratio"))
     return verdicts
 
 
@@ -125,13 +123,7 @@ def _shift_verdicts(frame: pd.DataFrame, models: Sequence[str]) -> list[Verdict]
 def _sentences(
     profiles: Sequence[ProfileEstimate], costs: Mapping[str, Costs], models: int, *, widened: bool
 ) -> list[str]:
-    have = [profile.model for profile in profiles if profile.holds]
-    sentences = []
-    if profiles:
-        names = f": {', '.join(have)}" if have else ""
-        sentences.append(
-            f"{len(have)} of {models} models have the article's profile (3 to 5%, then 12 to 16%, flat){names}."
-        )
+    sentences = [_answer(profiles, models)] if profiles else []
     for profile in profiles:
         first, plateau, drift = (part.value for part in profile.parts)
         sentences.append(
@@ -148,6 +140,25 @@ def _sentences(
             "The intervals of models with quantised weights are widened by the shift that rounding causes in MiniLM."
         )
     return sentences
+
+
+def _answer(profiles: Sequence[ProfileEstimate], models: int) -> str:
+    """Return whether the profile carries over, with the figures that decide."""
+    outcome, number = judge_generalises(profiles, models)
+    begin = {
+        YES: "Yes, the profile of the GPT models carries over to other architectures",
+        NO: "No, the profile of the GPT models does not carry over to other architectures",
+    }.get(
+        outcome, "Whether the profile of the GPT models carries over to other architectures cannot be decided from this"
+    )
+    figures = "; ".join(
+        f"{_FAMILIES.get(profile.model, profile.model)} {profile.parts[0].value:.0%}, {profile.parts[1].value:.0%} and {profile.parts[2].value:+.0%}"
+        for profile in profiles
+    )
+    return (
+        f"{begin}: {number.value:.0f} of {models} models have 3 to 5% in the first layer, 12 to 16% after the first third, and a change of at most 20% "
+        f"from there ({figures})."
+    )
 
 
 def _profile_table(profiles: Sequence[ProfileEstimate]) -> Table:

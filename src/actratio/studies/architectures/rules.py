@@ -25,15 +25,22 @@ _TWIN_SPREAD = 0.003  # standard deviation between initialisations
 _SHIFT_SPREAD = 0.003  # standard deviation of a shift between blocks
 
 GENERALISES = (
-    "Yes if the 95% intervals of the first layer (3 to 5%), the plateau (12 to 16%) and the drift (at most 20%) lie inside their bands "
-    "in at least two of three models; no if at least two models have an interval (simultaneous level) outside a band."
+    "yes if the 95% intervals of the first layer (3 to 5%), the plateau (12 to 16%) and the drift (at most 20%) lie inside their bands "
+    "in at least two of three models; no if at least two models have an interval outside a band, at a level of 1 − 0.05/9, so that the nine "
+    "intervals of three models hold together at 95%"
 )
 UNIVERSAL = (
-    "No if the interval (simultaneous level) of a part in one model misses its band by more than 5 points; yes if all parts hold in "
-    "all models."
+    "no if the interval of a part in one model, at a level of 1 − 0.05/9, misses its band by more than 5 points; yes if the 95% intervals of all "
+    "parts lie inside their bands in all models"
 )
-TWINS = "Yes if the interval over five initialisations lies inside 49 to 51%; no if it lies outside."
-SHIFT = "Yes if the interval of every layer's shift lies within ±1 point; no if that of one layer lies outside."
+TWINS = (
+    "yes if the interval over five initialisations lies inside 49 to 51%; no if it lies outside. The level is 1 − 0.05/3, so that the "
+    "intervals of three models hold together at 95%"
+)
+SHIFT = (
+    "yes if the interval of every layer's shift lies within ±1 point; no if that of one layer lies outside. The level is 1 − 0.05/layers, so "
+    "that the layers' intervals hold together at 95%"
+)
 
 Shape = tuple[float, float, float]
 """First layer, plateau and drift."""

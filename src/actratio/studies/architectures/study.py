@@ -16,7 +16,15 @@ from actratio.data import data_folder
 from actratio.data.text import read_texts
 from actratio.devices import device_named
 from actratio.errors import ActratioError, DataError, plural
-from actratio.models import SHORT_NAMES, check_dtype, find_source, load_model, load_tokenizer, model_fingerprint, weights_note
+from actratio.models import (
+    SHORT_NAMES,
+    check_dtype,
+    find_source,
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+    weights_note,
+)
 from actratio.report.findings import Findings
 from actratio.statistics.rules import Rule
 from actratio.studies.architectures.sequences import (
@@ -104,7 +112,7 @@ class ArchitecturesStudy(Study):
         check_dtype(self.dtype)
         if self.blocks < 2 or self.tokens < 8 * self.blocks:
             raise ActratioError(
-                f"{plural(self.tokens, 'token')} in {plural(self.blocks, 'block')} were asked for; "
+                f"the study can't read {plural(self.tokens, 'token')} in {plural(self.blocks, 'block')}; "
                 "give at least 2 blocks and 8 tokens a block"
             )
 
