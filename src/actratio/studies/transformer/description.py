@@ -42,7 +42,7 @@ def description_verdict(profiles: Sequence[Profile], whose: str) -> Verdict:
         whose: which models, such as ``published``.
     """
     return Verdict(
-        f"The article's description (4%, rising to 14% over the first third, then flat) holds in all {len(profiles)} {whose} models",
+        f"The article's description (4%, rising to 14% over the first third, then flat) holds in all {whose} models",
         judge_description(profiles),
         Estimate(sum(profile.holds for profile in profiles)),
         DESCRIPTION_RULE,
