@@ -31,13 +31,13 @@ def per_seed(frame: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) ->
 
 
 def over_seeds(values: Iterable[float], level: float = LEVEL) -> Estimate:
-    """Return the mean over seeds, with Student's interval.
+    """Return the mean over seeds, or other independent units such as documents, with Student's interval.
 
     Seeds whose figure is NaN, such as runs that never reached a loss, are left out; report how many there were. Without any
     other seed, the mean is NaN.
 
     Args:
-        values: one figure for each seed, or the difference of two conditions for each seed.
+        values: one figure for each seed, such as the difference of two conditions for each seed.
         level: confidence level.
     """
     known = [float(value) for value in values if not math.isnan(value)]
