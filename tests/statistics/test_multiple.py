@@ -20,6 +20,14 @@ def test_p_value_agrees_with_the_interval() -> None:
     assert p_value([0.5, 0.5], 0.4) == 0.0
 
 
+def test_p_value_agrees_with_scipy() -> None:
+    from scipy.stats import ttest_1samp
+
+    values = np.random.default_rng(0).normal(size=(20, 6))
+    for row in values:
+        assert p_value(row.tolist(), 0.3) == pytest.approx(ttest_1samp(row, 0.3).pvalue)
+
+
 def test_holm_by_hand() -> None:
     # Sorted: 0.005·4, 0.01·3, 0.03·2, 0.04·1, each at least as large as the one before.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from actratio.statistics.estimate import mean_interval
-from actratio.statistics.seeds import log_slope, paired_difference, per_seed, prediction_interval, two_stage
+from actratio.statistics.seeds import log_slope, over_seeds, per_seed, prediction_interval, two_stage
 
 
 def test_one_figure_a_seed_then_student() -> None:
@@ -27,8 +27,9 @@ def test_censored_seeds_are_left_out() -> None:
 
 def test_pairs_are_matched_by_seed_and_not_by_position() -> None:
     first, second = pd.Series({0: 1.0, 1: 2.0, 2: 4.0}), pd.Series({2: 1.0, 1: 1.0, 0: 1.0})
-    assert paired_difference(first, second) == mean_interval([0.0, 1.0, 3.0])
-    assert math.isnan(paired_difference(first, pd.Series({7: 1.0})).value)
+    assert over_seeds(first - second) == mean_interval([0.0, 1.0, 3.0])
+    assert over_seeds(first - second, 0.99) == mean_interval([0.0, 1.0, 3.0], 0.99)
+    assert math.isnan(over_seeds(first - pd.Series({7: 1.0})).value)
 
 
 def test_a_prediction_interval_covers_a_new_run_and_the_mean_interval_does_not() -> None:

@@ -489,7 +489,12 @@ def test_planted_truths_are_recovered_and_every_verdict_can_be_reached() -> None
     for claim, (verdict, value) in expected.items():
         assert found[claim].estimate.value == pytest.approx(value, rel=0.08, abs=0.001), claim
         assert found[claim].verdict == verdict, claim
-    assert findings.sentences[0].startswith("Of 13 confirmatory claims, 5 hold, 6 don't hold, and 2 can't")
+    assert re.match(
+        r"Zeroing the outputs at or below 0 of GELU models changes the loss by \+4\d\.\d% \(.*\) in minilm and \+0\.\d% \(.*\) in iglm; "
+        r"networks trained with GELU end .* 1\.00 .* times \(character model\), .* times \(MLP on mnist\), .*\.$",
+        findings.sentences[0],
+    )
+    assert findings.sentences[1].startswith("Of 13 confirmatory claims, 5 hold, 6 don't hold, and 2 can't")
     assert re.search(r"minilm: .* recovers (79|80|81)% of the cost", " ".join(findings.sentences))
     assert all(len(table.rows) <= 20 for table in findings.tables)
     assert len(findings.tables) == 5
@@ -563,6 +568,8 @@ def test_units_parts_and_quick(tmp_path: Path) -> None:
     assert [unit.parameters["part"] for unit in ActivationStudy(parts=("pretrained",)).units()] == ["pretrained"] * 2
     assert not [unit for unit in ActivationStudy(arms=("relu", "silu")).units() if "gelu" in unit.name]
     assert study.folder_name() == "activation"
+    assert ActivationStudy(parts=("mlp",)).folder_name() == "activation-mlp"
+    assert ActivationStudy(parts=("pretrained",), models=("a/b",)).folder_name() == "activation-pretrained-b"
     assert len(study.announce()) == 3
 
 
@@ -584,6 +591,31 @@ def test_bad_input_is_explained(changed: dict[str, Any], message: str) -> None:
 def test_a_missing_text_is_explained() -> None:
     with pytest.raises(DataError, match=r"tinyshakespeare\.txt does not exist"):
         ActivationStudy(parts=("character",)).settings()
+    with pytest.raises(DataError, match=r"tinyshakespeare\.txt does not exist"):
+        ActivationStudy(parts=("pretrained",), models=("iglm", "./own")).settings()
+
+
+def test_no_text_is_asked_for_if_nothing_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actratio.models.model_fingerprint", lambda name: name)
+    settings = ActivationStudy(parts=("pretrained",), models=("iglm",)).settings()
+    assert settings["text"] == ActivationStudy(parts=("mlp",), datasets=("digits",)).settings()["text"]
+
+
+def test_the_default_settings_are_the_planned_ones() -> None:
+    study, planned = ActivationStudy(), ActivationStudy.planned
+    own = {name: getattr(study, name) for name in planned if name != "text"}
+    assert {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()} == {
+        name: value for name, value in planned.items() if name != "text"
+    }
+
+
+def test_intervals_of_ratios_stay_between_0_and_1() -> None:
+    frame = mlp_rows("mnist", {"relu": 0.2, "gelu": 0.4})
+    last = (frame["model"] == "gelu") & (frame["step"] == 30)
+    frame.loc[last, "activation_ratio"] = [0.01, 0.95, 0.9, 0.9, 0.9]
+    findings = activation_findings(frame, settings())
+    (row,) = (row for table in findings.tables for row in table.rows if row[1] == "GELU")
+    assert "… 100.0%)" in row[2]
 
 
 def test_a_pretrained_unit_resumes_bit_for_bit(tiny_gpt2: Callable[..., Any], minilm: Path, tmp_path: Path) -> None:

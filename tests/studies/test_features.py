@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from actratio import ActratioError
 from actratio.report.findings import Findings
 from actratio.statistics.rules import operating_characteristics
 from actratio.statistics.verdict import NO, UNDECIDED, YES, Verdict
@@ -196,10 +197,10 @@ def test_the_interval_of_a_family_covers_the_truth_as_often_as_it_says() -> None
 @pytest.mark.parametrize(
     ("truth", "expected"),
     [
-        (Planted(), {"A ": YES, "T1": YES, "T2": YES, "T3": YES, "T4": YES, "Te": YES}),
+        (Planted(), {"A ": YES, "T1": YES, "T2": YES, "T3": YES, "T4": YES, "La": YES, "Te": YES}),
         (
             Planted(beta=0, gamma=0, shuffled=0.4, mup=0.95, cut=-0.03),
-            {"A ": NO, "T1": NO, "T2": NO, "T3": NO, "T4": NO, "Te": NO},
+            {"A ": NO, "T1": NO, "T2": NO, "T3": NO, "T4": NO, "La": NO, "Te": NO},
         ),
         (Planted(alpha=0.5), {"A ": NO, "T1": NO, "T2": YES, "T3": YES, "T4": YES, "Te": NO}),
         (Planted(mup=1.0), {"A ": NO, "T1": YES, "T2": YES, "T3": NO}),
@@ -213,13 +214,14 @@ def test_the_interval_of_a_family_covers_the_truth_as_often_as_it_says() -> None
 def test_every_verdict_can_be_reached(truth: Planted, expected: dict[str, str]) -> None:
     found = verdicts(make_table(truth))
     assert {name: found[name].verdict for name in expected} == expected
-    assert [name for name, verdict in found.items() if not verdict.confirmatory] == ["Te"]
+    assert [name for name, verdict in found.items() if not verdict.confirmatory] == ["T4", "La", "Te"]
     assert all(not math.isnan(verdict.estimate.value) for verdict in found.values())
 
 
 def test_the_answer_comes_first_and_charts_say_what_they_show(table: pd.DataFrame) -> None:
     findings = analyse(table)
     assert findings.sentences[0].startswith("Yes: wide layers run out of features")
+    assert "α muP − α standard" in findings.sentences[0]
     titles = [chart.title for chart in findings.charts]
     assert titles[0].startswith("A grows as N^0.5")
     assert "shuffled labels raise α by 0.3" in titles[-1]
@@ -230,6 +232,7 @@ def test_the_answer_names_the_tests_that_refute_or_conflict() -> None:
     refuted = answer(make_table(Planted(mup=1.0), answering))
     assert refuted.startswith("No: T3 refutes")
     assert "T1: yes" in refuted
+    assert "T3: α under muP, weight decay 0.1 is 1.0" in refuted
     assert answer(make_table(Planted(alpha=0.5, mup=1.0), answering)).startswith("No: T1 and T3 refute that")
     conflict = answer(make_table(Planted(shuffled=0.4), answering))
     assert "T2 says no" in conflict
@@ -273,6 +276,7 @@ def rates(rule: str, truth: str, draws: int = 200) -> dict[str, float]:
         ("T1", "β = 0.5, α = 0", "yes"),
         ("T1", "β = 0.5, α = 0.5", "no"),
         ("T2", "difference 0.3, spread 0.03", "yes"),
+        ("T2", "α = 0.95 with true labels, 0.9 with shuffled ones", "no"),
         ("T2", "difference -0.1, spread 0.03", "no"),
         ("T3", "α = 0.5 and 0.5 under muP, spread 0.03", "yes"),
         ("T3", "α = 0.5 and 1 under muP, spread 0.05", "no"),
@@ -280,6 +284,7 @@ def rates(rule: str, truth: str, draws: int = 200) -> dict[str, float]:
         ("the answer", "features run out, spread 0.03", "yes"),
         ("the answer", "the parametrisation causes it", "no"),
         ("the answer", "features run out, but shuffled labels do not matter", "undecidable"),
+        ("the answer", "features run out, but α = 0.95 with true labels and 1 with shuffled ones", "undecidable"),
     ],
 )
 def test_rules_find_a_clear_truth(rule: str, truth: str, outcome: str) -> None:
@@ -294,6 +299,7 @@ def test_rules_find_a_clear_truth(rule: str, truth: str, outcome: str) -> None:
         ("T1", "β = 0.5, α = 0.2", "yes"),
         ("T2", "difference 0.1, spread 0.1", "yes"),
         ("T2", "difference 0.15, spread 0.1", "no"),
+        ("T2", "α = 0.95 with true labels, 1 with shuffled ones", "yes"),
         ("T3", "α = 0.5 and 0.75 under muP, spread 0.05", "no"),
         ("T3", "α = 0.5 and 0.65 under muP, spread 0.05", "yes"),
         ("T3", "α = 0.6 and 0.6 under muP, spread 0.05", "yes"),
@@ -326,3 +332,30 @@ def test_t1_gives_the_figure_that_decided() -> None:
     assert judge_planted("T1", none, none, flat).verdict == NO
     assert judge_planted("T1", none, none, flat).figure in ("β", "γ")
     assert judge_planted("T1", [math.nan] * 5, none, flat).verdict == UNDECIDED
+
+
+def test_labels_are_judged_after_equally_many_steps_too() -> None:
+    """Shuffled labels whose α is higher at equal loss only."""
+    frame = make_table(Planted(), lambda planned: planned.test == LABELS and planned.scheme in (TRUE, SHUFFLED))
+    shuffled = frame["condition"] == SHUFFLED
+    at_steps = shuffled & frame["at_equal_steps"]
+    true = frame[(frame["condition"] == TRUE) & frame["at_equal_steps"]].set_index(["width", "seed"])["active_mean"]
+    keys = list(zip(frame.loc[at_steps, "width"], frame.loc[at_steps, "seed"], strict=True))
+    frame.loc[at_steps, "active_mean"] = true.loc[keys].to_numpy()
+    found = {verdict.claim[:2]: verdict for verdict in analyse(frame).verdicts}
+    assert (found["La"].verdict, found["La"].confirmatory) == (NO, False)
+    assert found["La"].estimate.value == pytest.approx(0.0, abs=1e-9)
+    assert found["T2"].confirmatory
+
+
+def test_a_width_that_no_memory_holds_is_refused() -> None:
+    with pytest.raises(ActratioError, match="the width '99999999999' is not a whole number from 1 to 99999"):
+        FeaturesStudy(widths=("99999999999",))
+
+
+def test_the_default_settings_are_the_planned_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FeaturesStudy, "_needs_data", lambda _: False)
+    settings, planned = FeaturesStudy().settings(), FeaturesStudy.planned
+    assert {name: settings[name] for name in planned if name != "data"} == {
+        name: value for name, value in planned.items() if name != "data"
+    }

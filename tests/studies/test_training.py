@@ -14,11 +14,14 @@ import torch
 from actratio import ActratioError
 from actratio.data.digits import load_digits
 from actratio.data.variants import take_examples
+from actratio.statistics.estimate import Estimate
 from actratio.statistics.verdict import NO, UNDECIDED, YES
 from actratio.studies import TrainingStudy
+from actratio.studies.training import judgement
 from actratio.studies.training.cause_findings import causes_part
-from actratio.studies.training.conditions import FACTORS, MECHANISM, factorial_runs, levels_by_name
+from actratio.studies.training.conditions import FACTORS, MECHANISM_RECIPES, factorial_runs, levels_by_name
 from actratio.studies.training.decay_findings import exponent_part
+from actratio.studies.training.part import Claim, settled
 from actratio.studies.training.recording import drift, record
 from actratio.studies.training.schedule import decay_steps, short_steps
 from actratio.studies.training.summaries import (
@@ -110,7 +113,8 @@ def test_the_steps_are_those_of_the_plan() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"widths": ("8", "-1")}, "the width '-1' is not a whole number above 0"),
+        ({"widths": ("8", "-1")}, "the width '-1' is not a whole number from 1 to 99999"),
+        ({"widths": ("99999999999",)}, "the width '99999999999' is not a whole number from 1 to 99999"),
         ({"widths": ("8", "08")}, "the width 8 is given twice"),
         ({"seeds": 0}, "number of seeds is 0; it must be at least 1"),
         ({"networks": 1}, "number of untrained networks is 1; it must be at least 2"),
@@ -175,7 +179,7 @@ def test_a_damaged_state_is_refused() -> None:
 
 
 def test_frozen_hidden_layers_keep_their_counts() -> None:
-    trainer, examples = make_trainer(Recipe(frozen=MECHANISM["hidden layers frozen"].frozen, batch_size=32))
+    trainer, examples = make_trainer(Recipe(frozen=MECHANISM_RECIPES["hidden layers frozen"].frozen, batch_size=32))
     arrays = record(trainer, [0, 20], examples, Saved())
     assert torch.equal(arrays["active"][0], arrays["active"][1])
     assert (arrays["loss"][1] < arrays["loss"][0]).all()
@@ -332,8 +336,10 @@ def test_a_complete_table_gives_every_verdict() -> None:
     frames = [start_rows(), decay_rows(), factorial_rows((-0.3, 0.25, 0, 0, 0)), mechanism_rows()]
     findings = TrainingStudy.analyse(complete(*frames), SETTINGS, None)
     found = {verdict.claim: verdict.verdict for verdict in findings.verdicts}
-    assert [verdict.confirmatory for verdict in findings.verdicts].count(True) == 8
-    assert list(found.values()) == [YES, YES, YES, YES, NO, YES, YES, YES, YES, YES, YES]
+    assert [verdict.confirmatory for verdict in findings.verdicts].count(True) == judgement.FAMILY == 7
+    assert list(found.values()) == [YES, YES, YES, YES, NO, YES, YES, YES, YES, YES, YES, YES]
+    assert findings.sentences[0].startswith("With 512 neurons the ratio starts at 50")
+    assert "; drift towards negative pre-activations makes it fall" in findings.sentences[0]
     assert len(findings.tables) == 7
     assert all(len(table.rows) <= 20 for table in findings.tables)
     assert [chart.key for chart in findings.charts] == [
@@ -363,8 +369,9 @@ def test_other_truths_give_the_other_verdicts() -> None:
         "The exponent α changes by less than 0.05 from epoch 50 to epoch 100.": YES,
         "A learning rate ten times higher lowers the active neurons by at least 10% at equal loss.": NO,
         "A batch of 32 instead of 256 lowers the active neurons by at least 10% at equal loss.": NO,
-        "The ratio does not change if the hidden layers are frozen.": NO,
+        "Check of the code: the ratio does not change if the hidden layers are frozen.": NO,
         "The ratio stays near 50% if pre-activations are centred: drift makes it fall.": NO,
+        "The ratio stays near 50% at every checkpoint if pre-activations are centred.": NO,
         "The ratio falls although the output layer is frozen.": YES,
     }
 
@@ -373,8 +380,8 @@ def test_an_exponent_that_falls_and_settles_is_said_to() -> None:
     def ratio_of(width: int):  # type: ignore[no-untyped-def]
         return lambda t: 0.5 * (width / 32) ** (-0.5 * np.clip((t - 313) / 5000, 0, 1))
 
-    part = exponent_part(complete(decay_rows(ratio_of)), SETTINGS)
-    assert [verdict.verdict for verdict in part.verdicts] == [YES, YES]
+    part = exponent_part(complete(decay_rows(ratio_of)), SETTINGS, [])
+    assert [claim.ruling.verdict for claim in part.claims] == [YES, YES]
     assert "falls and then settles" in part.sentences[0]
     assert part.charts[0].title == "α goes from 1.00 to 0.50: it falls and then settles"
 
@@ -382,11 +389,11 @@ def test_an_exponent_that_falls_and_settles_is_said_to() -> None:
 def test_censored_runs_are_counted_and_prevent_a_verdict() -> None:
     planted = (-0.3, 0.25, 0, 0, 0)
     part = causes_part(complete(factorial_rows(planted, never=(3,))))
-    assert {verdict.verdict for verdict in part.verdicts} == {UNDECIDED}  # three runs, one for each seed
+    assert {claim.ruling.verdict for claim in part.claims} == {UNDECIDED}  # three runs, one for each seed
     assert "Of 48 runs, 3 never reach a training loss of 0.1" in part.tables[0].reading
-    np.testing.assert_allclose(part.verdicts[0].estimate.value, planted[0], atol=0.02)
+    np.testing.assert_allclose(part.claims[0].ruling.estimate.value, planted[0], atol=0.02)
     part = causes_part(complete(factorial_rows(planted, never=tuple(range(16)))))
-    assert part.verdicts == []
+    assert part.claims == []
     assert part.sentences == ["Too few runs of the factorial reach a training loss of 0.1 to compare them."]
 
 
@@ -401,3 +408,40 @@ def test_incomplete_tables_are_analysed_without_the_verdicts_that_need_more() ->
     for part in parts_left_out(frame):
         findings = TrainingStudy.analyse(part, short, None)
         assert {verdict.claim for verdict in findings.verdicts} < full
+
+
+def test_holm_covers_the_confirmatory_claims_and_no_others() -> None:
+    borderline = judgement.Ruling(YES, Estimate(1.0), 0.03)
+    claims = [Claim("confirmatory", borderline, "", ""), Claim("exploratory", borderline, "", "", confirmatory=False)]
+    assert [verdict.verdict for verdict in settled(claims)] == [UNDECIDED, YES]
+    sure = Claim("sure", borderline._replace(p=1e-5), "", "")
+    assert [verdict.verdict for verdict in settled([sure] * 6 + claims)] == [YES] * 8
+
+
+def test_a_ratio_that_leaves_the_band_on_the_way_is_seen() -> None:
+    rows = mechanism_rows()
+    early = (rows["condition"] == "centred") & rows["step"].between(5, 500)
+    rows.loc[early, ["activation_ratio", "active_mean"]] = [0.7, 0.7 * 128]
+    found = verdicts(rows)
+    assert found["The ratio stays near 50% at every checkpoint if pre-activations are centred."] == NO
+    assert found["The ratio stays near 50% if pre-activations are centred: drift makes it fall."] == YES
+
+
+def test_intervals_of_ratios_stay_between_0_and_1() -> None:
+    rows = mechanism_rows(control=0.6)
+    last = (rows["condition"] == "control") & (rows["step"] == rows["step"].max())
+    rows.loc[last, "activation_ratio"] = rows.loc[last, "seed"].map({0: 0.05, 1: 0.95, 2: 0.9, 3: 0.9, 4: 0.9})
+    (table,) = TrainingStudy.analyse(complete(rows), SETTINGS, None).tables
+    assert "… 100.0%)" in next(row for row in table.rows if row[0] == "control")[3]
+
+
+def test_a_small_data_set_gives_all_its_examples() -> None:
+    digits = replace(SMALL, examples=TrainingStudy.examples).settings()
+    assert digits["examples"] == len(load_digits().y_train)
+
+
+def test_the_default_settings_are_the_planned_ones() -> None:
+    study = TrainingStudy()
+    names = ("dataset", "seeds", "epochs", "examples", "networks")
+    assert {name: getattr(study, name) for name in names} == {name: study.planned[name] for name in names}
+    assert [int(width) for width in study.widths] == study.planned["widths"]

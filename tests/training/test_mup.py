@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -23,26 +25,62 @@ def data() -> Dataset:
     return Dataset("random", x[:448], y[:448], x[448:], y[448:], 10, "a test")
 
 
-def changes(data: Dataset, parametrization: str, width: int, lr: float = 0.01) -> list[float]:
+STUDY_WIDTHS = (32, 64, 128, 256, 512, 1024)
+STUDY = Recipe(lr=1e-3, base_width=128)
+"""Widths and recipe of T3 of the study of features: 128 neurons are the base, and two widths lie below it."""
+
+
+def coordinates(trainer: Trainer, x: torch.Tensor) -> list[torch.Tensor]:
+    """Return both hidden pre-activations and the logits."""
+    outputs = trainer.outputs(x)
+    first, second, last = (weight.detach() for weight in trainer.model.weights)
+    return [first @ x.T, second @ outputs[0], last @ outputs[1]]
+
+
+def changes(data: Dataset, recipe: Recipe, width: int) -> list[float]:
     """Return the root mean square change of both hidden pre-activations and of the logits after a few steps."""
-    recipe = Recipe(lr=lr, parametrization=parametrization, base_width=BASE)
     trainer = Trainer(Architecture(32, (width, width), 10), data, range(4), recipe)
     x = torch.from_numpy(data.x_val)
-
-    def coordinates() -> list[torch.Tensor]:
-        outputs = trainer.outputs(x)
-        first, second, last = (weight.detach() for weight in trainer.model.weights)
-        return [first @ x.T, second @ outputs[0], last @ outputs[1]]
-
-    before = coordinates()
+    before = coordinates(trainer, x)
     trainer.train(STEPS)
-    return [float((new - old).square().mean().sqrt()) for new, old in zip(coordinates(), before, strict=True)]
+    return [float((new - old).square().mean().sqrt()) for new, old in zip(coordinates(trainer, x), before, strict=True)]
+
+
+def exponents(widths: tuple[int, ...], measured: list[list[float]]) -> list[float]:
+    """Return the exponent with which each figure grows with the width."""
+    return [float(np.polyfit(np.log(widths), np.log(column), 1)[0]) for column in np.array(measured).T]
 
 
 def growth(data: Dataset, parametrization: str) -> list[float]:
     """Return, for both hidden layers and the logits, the exponent with which the change grows with the width."""
-    measured = np.array([changes(data, parametrization, width) for width in WIDTHS])
-    return [float(np.polyfit(np.log(WIDTHS), np.log(column), 1)[0]) for column in measured.T]
+    recipe = Recipe(lr=0.01, parametrization=parametrization, base_width=BASE)
+    return exponents(WIDTHS, [changes(data, recipe, width) for width in WIDTHS])
+
+
+def study_growth(data: Dataset, parametrization: str, decay: float) -> list[float]:
+    """Return the same for the widths and the recipe of the study."""
+    recipe = replace(STUDY, parametrization=parametrization, weight_decay=decay)
+    return exponents(STUDY_WIDTHS, [changes(data, recipe, width) for width in STUDY_WIDTHS])
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_the_recipe_of_the_study_passes_below_and_above_its_base_width(data: Dataset, decay: float) -> None:
+    found = study_growth(data, "mup", decay)
+    assert np.abs(found).max() < 0.15, found
+    assert max(study_growth(data, "standard", decay)[1:]) > 0.4
+
+
+@pytest.mark.parametrize(("parametrization", "exponent"), [("mup", -0.5), ("standard", 0.0)])
+def test_initial_logits_shrink_with_the_width_under_mup_only(
+    data: Dataset, parametrization: str, exponent: float
+) -> None:
+    """The pre-activations stay, and the output's initial variance goes from 1/fan-in to 1/fan-in²."""
+    x, recipe = torch.from_numpy(data.x_val), replace(STUDY, parametrization=parametrization)
+    sizes = []
+    for width in STUDY_WIDTHS:
+        trainer = Trainer(Architecture(32, (width, width), 10), data, range(20), recipe)
+        sizes.append([float(values.square().mean().sqrt()) for values in coordinates(trainer, x)])
+    assert exponents(STUDY_WIDTHS, sizes) == pytest.approx([0.0, 0.0, exponent], abs=0.06)
 
 
 def test_under_mup_no_coordinate_changes_faster_in_wider_networks(data: Dataset) -> None:

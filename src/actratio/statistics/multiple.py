@@ -11,14 +11,19 @@ from actratio.statistics.estimate import LEVEL, Estimate, mean_interval
 
 
 def p_value(values: Sequence[float], null: float) -> float:
-    """Return the two-sided p-value of Student's t test that the mean of the values is ``null``; NaN for one value."""
-    from scipy.stats import ttest_1samp
+    """Return the two-sided p-value of Student's t test that the mean of the values is ``null``; NaN for one value.
 
-    if len(values) < 2:
+    scipy's ``ttest_1samp`` gives the same number, but is much slower, and a rule is simulated thousands of times.
+    """
+    from scipy.special import stdtr
+
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) < 2:
         return math.nan
-    if np.ptp(values) == 0:
-        return 1.0 if values[0] == null else 0.0
-    return float(ttest_1samp(values, null).pvalue)
+    if np.ptp(array) == 0:
+        return 1.0 if array[0] == null else 0.0
+    t = (float(array.mean()) - null) / (float(array.std(ddof=1)) / math.sqrt(len(array)))
+    return 2 * float(stdtr(len(array) - 1, -abs(t)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -5,7 +5,8 @@ The seeds are what was sampled, so they are the unit of evidence. Architectures,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,24 +30,29 @@ def per_seed(frame: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) ->
     return pd.Series({seed: statistic(rows) for seed, rows in frame.groupby("seed")}, name="statistic", dtype=float)
 
 
-def two_stage(frame: pd.DataFrame, statistic: Callable[[pd.DataFrame], float], level: float = LEVEL) -> Estimate:
-    """Return the mean over seeds of a statistic, with Student's interval.
+def over_seeds(values: Iterable[float], level: float = LEVEL) -> Estimate:
+    """Return the mean over seeds, or other independent units such as documents, with Student's interval.
 
-    Seeds whose statistic is NaN, such as runs that never reached a loss, are left out; report how many there were.
+    Seeds whose figure is NaN, such as runs that never reached a loss, are left out; report how many there were. Without any
+    other seed, the mean is NaN.
+
+    Args:
+        values: one figure for each seed, such as the difference of two conditions for each seed.
+        level: confidence level.
+    """
+    known = [float(value) for value in values if not math.isnan(value)]
+    return mean_interval(known, level) if known else Estimate(math.nan)
+
+
+def two_stage(frame: pd.DataFrame, statistic: Callable[[pd.DataFrame], float], level: float = LEVEL) -> Estimate:
+    """Return the mean over seeds of a statistic, as ``over_seeds`` does.
 
     Args:
         frame: rows with the column ``seed``.
         statistic: computes one figure from the rows of one seed.
         level: confidence level.
     """
-    values = per_seed(frame, statistic).dropna()
-    return Estimate(float("nan")) if values.empty else mean_interval(values.tolist(), level)
-
-
-def paired_difference(first: pd.Series, second: pd.Series, level: float = LEVEL) -> Estimate:
-    """Return the mean of ``first − second``, paired by the index (the seed), with Student's interval."""
-    difference = (first - second).dropna()
-    return Estimate(float("nan")) if difference.empty else mean_interval(difference.tolist(), level)
+    return over_seeds(per_seed(frame, statistic), level)
 
 
 def log_slope(x: ArrayLike, y: ArrayLike) -> float:

@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from actratio.errors import plural
 from actratio.report.findings import Findings
+from actratio.statistics.seeds import over_seeds
 from actratio.statistics.verdict import NO, YES, Verdict
-from actratio.studies.activation.claims import impact_claims, pretrained_claims, switch_claims, verdicts
+from actratio.studies.activation.claims import (
+    CONFIRMATORY_MODELS,
+    impact_claims,
+    impacts,
+    pretrained_claims,
+    switch_claims,
+    verdicts,
+    where,
+)
 from actratio.studies.activation.drawings import dose_chart, training_chart
 from actratio.studies.activation.extracts import ModelCosts, model_costs, trained_rows
 from actratio.studies.activation.summaries import (
@@ -55,7 +64,7 @@ def activation_findings(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Fin
             "Outputs of pretrained models' MLPs are dropped by sign, by least contribution, at random, and by sign with their mean instead of "
             "zero; and models are trained with different activation functions."
         ),
-        sentences=[*_sentences(judged), *_cost_sentences(costs)],
+        sentences=[*_answer(costs, rows), *_sentences(judged), *_cost_sentences(costs)],
         tables=[table for table in tables if table.rows],
         charts=charts,
         details={name: str(value) for name, value in settings.items()},
@@ -63,8 +72,30 @@ def activation_findings(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Fin
     )
 
 
+def _answer(costs: Sequence[ModelCosts], rows: pd.DataFrame) -> list[str]:
+    """Return what dropping by sign costs in the GELU models, and how GELU changes the ratio of trained networks."""
+    lost = [
+        f"{over_seeds(sign).format('{:+.1%}')} in {model.model}"
+        for model in costs
+        if model.model in CONFIRMATORY_MODELS and (sign := model.whole("sign")) is not None
+    ]
+    changed = [
+        f"{over_seeds(values).exp().format('{:.2f}')} times ({where(part, dataset)})"
+        for part, dataset, values in impacts(rows)
+    ]
+    said = []
+    if lost:
+        said.append(f"zeroing the outputs at or below 0 of GELU models changes the loss by {' and '.join(lost)}")
+    if changed:
+        said.append(
+            f"networks trained with GELU end at these multiples of ReLU's activation ratio: {', '.join(changed)}"
+        )
+    text = "; ".join(said)
+    return [f"{text[0].upper()}{text[1:]}."] if text else []
+
+
 def _sentences(judged: Sequence[Verdict]) -> list[str]:
-    """Return one sentence for each verdict, and a first one that counts them."""
+    """Return one sentence for each verdict, after one that counts them."""
     if not judged:
         return ["No claim can be judged yet: the parts that are finished have no two documents or seeds to compare."]
     confirmatory = [verdict for verdict in judged if verdict.confirmatory]

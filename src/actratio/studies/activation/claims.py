@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actratio.statistics.estimate import Estimate
+from actratio.statistics.seeds import over_seeds
 from actratio.statistics.verdict import Verdict
-from actratio.studies.activation.extracts import ModelCosts, estimated, log_ratios, ratio_at
+from actratio.studies.activation.extracts import ModelCosts, log_ratios, ratio_at
 from actratio.studies.activation.judging import (
     Judgement,
+    Values,
     judge_impact,
     judge_inactive,
     judge_least,
@@ -86,7 +88,7 @@ def pretrained_claims(costs: Sequence[ModelCosts]) -> list[Claim]:
                 Claim(
                     f"{model.model}: outputs at or below 0 are inactive",
                     judge_inactive(sign),
-                    estimated(sign),
+                    over_seeds(sign),
                     INACTIVE,
                     "cost of zeroing them, share of the loss",
                     known,
@@ -97,7 +99,7 @@ def pretrained_claims(costs: Sequence[ModelCosts]) -> list[Claim]:
                 Claim(
                     f"{model.model}: dropping the least contributions costs less than dropping as many by sign",
                     judge_least(sign, least),
-                    estimated(sign - least),
+                    over_seeds(sign - least),
                     LEAST,
                     "cost(sign) − cost(least), share of the loss",
                     known,
@@ -108,7 +110,7 @@ def pretrained_claims(costs: Sequence[ModelCosts]) -> list[Claim]:
                 Claim(
                     f"{model.model}: the mean instead of zero recovers at least half of the cost",
                     judge_mean(sign, mean),
-                    estimated(recovered_beyond_half(sign, mean)),
+                    over_seeds(recovered_beyond_half(sign, mean)),
                     MEAN,
                     "cost(sign)/2 − cost(mean), share of the loss",
                     known,
@@ -117,13 +119,12 @@ def pretrained_claims(costs: Sequence[ModelCosts]) -> list[Claim]:
     return claims
 
 
-def impact_claims(rows: pd.DataFrame) -> list[Claim]:
-    """Return the claims that GELU has no impact on the activation ratio, at the last step that both arms have.
+def impacts(rows: pd.DataFrame) -> Iterator[tuple[str, str, Values]]:
+    """Yield part, data set and log(ratio of GELU / ratio of ReLU) of each seed, at the last step that both arms have.
 
     Args:
         rows: what ``trained_rows`` returned.
     """
-    claims = []
     for (part, dataset), group in rows.groupby(["part", "dataset"], sort=False):
         arms = dict(iter(group.groupby("model", sort=False)))
         if not {"relu", "gelu"} <= set(arms):
@@ -131,17 +132,26 @@ def impact_claims(rows: pd.DataFrame) -> list[Claim]:
         step = int(group["step"].max())
         values = log_ratios(ratio_at(arms["gelu"], step), ratio_at(arms["relu"], step))
         if len(values):
-            claims.append(
-                Claim(
-                    f"{where(part, dataset)}: GELU has no impact on the activation ratio",
-                    judge_impact(values),
-                    estimated(values).exp(),
-                    IMPACT,
-                    "ratio of GELU / ratio of ReLU",
-                    part == "character" or dataset in CONFIRMATORY_DATASETS,
-                )
-            )
-    return claims
+            yield str(part), str(dataset), values
+
+
+def impact_claims(rows: pd.DataFrame) -> list[Claim]:
+    """Return the claims that GELU has no impact on the activation ratio.
+
+    Args:
+        rows: what ``trained_rows`` returned.
+    """
+    return [
+        Claim(
+            f"{where(part, dataset)}: GELU has no impact on the activation ratio",
+            judge_impact(values),
+            over_seeds(values).exp(),
+            IMPACT,
+            "ratio of GELU / ratio of ReLU",
+            part == "character" or dataset in CONFIRMATORY_DATASETS,
+        )
+        for part, dataset, values in impacts(rows)
+    ]
 
 
 def switch_claims(rows: pd.DataFrame) -> list[Claim]:
@@ -164,7 +174,7 @@ def switch_claims(rows: pd.DataFrame) -> list[Claim]:
                     Claim(
                         f"{dataset}: switched from {LABELS[before]} to {LABELS[after]}, the ratio moves to that of {LABELS[after]}",
                         judge_switch(moved, apart),
-                        estimated(moved).exp(),
+                        over_seeds(moved).exp(),
                         SWITCH,
                         "ratio of switched / ratio of other arm",
                         dataset in CONFIRMATORY_DATASETS,

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actratio.report.chart import Chart, Series
-from actratio.statistics.estimate import Estimate, mean_interval
+from actratio.statistics.estimate import Estimate
+from actratio.statistics.seeds import over_seeds
 from actratio.studies.activation.claims import SWITCHES, label, where
-from actratio.studies.activation.extracts import ModelCosts, estimated, log_ratios, ratio_at
+from actratio.studies.activation.extracts import ModelCosts, log_ratios, ratio_at
 from actratio.studies.activation.intervening import SHARES
 from actratio.studies.activation.trained import switch_steps
 from actratio.studies.interventions import WAYS
@@ -32,7 +33,7 @@ def dose_chart(costs: ModelCosts) -> Chart:
     for colour, way in enumerate(WAYS):
         found = [(share, values) for share in SHARES if (values := costs.whole(way, share)) is not None]
         places = [costs.dropped[-1, way, share] for share, _ in found]
-        losses = [_loss(costs.loss, estimated(values)) for _, values in found]
+        losses = [_loss(costs.loss, over_seeds(values)) for _, values in found]
         series.append(Series(WAY_LABELS[way], [0.0, *places], [Estimate(costs.loss), *losses], colour))
     sign, least = costs.whole("sign"), costs.whole("least")
     title = f"{costs.model}: loss by the share of outputs that are dropped"
@@ -100,7 +101,7 @@ def _about_switches(arms: dict[str, pd.DataFrame], last: int) -> str:
 
 def _line(arm: str, rows: pd.DataFrame, colour: int, style: str) -> Series:
     points: Sequence[tuple[int, Estimate]] = [
-        (int(step), mean_interval(part["activation_ratio"].tolist())) for step, part in rows.groupby("step")
+        (int(step), over_seeds(part["activation_ratio"]).clip(0, 1)) for step, part in rows.groupby("step")
     ]
     ratios = [
         ratio if style == "line" else Estimate(ratio.value) for _, ratio in points

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actratio.statistics.estimate import Estimate, mean_interval
 from actratio.statistics.trajectories import at_loss
 from actratio.studies.activation.intervening import ALL_LAYERS
 from actratio.studies.activation.judging import Values, linearised_costs
@@ -120,8 +119,3 @@ def log_ratios(first: pd.Series, second: pd.Series) -> Values:
     both = (first / second).dropna()
     values: Values = np.log(both[(both > 0) & np.isfinite(both)].to_numpy(np.float64))
     return values
-
-
-def estimated(values: Values) -> Estimate:
-    """Return the mean with its interval; NaN if there are no values."""
-    return mean_interval(values.tolist()) if len(values) else Estimate(float("nan"))

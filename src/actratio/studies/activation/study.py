@@ -15,6 +15,7 @@ from actratio.errors import ActratioError, DataError, plural
 from actratio.report.findings import Findings
 from actratio.statistics.rules import Rule
 from actratio.studies.activation.character import ARMS, Size
+from actratio.studies.activation.claims import CONFIRMATORY_DATASETS, CONFIRMATORY_MODELS
 from actratio.studies.activation.trained import MLP_ARMS
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
 
@@ -46,12 +47,25 @@ class ActivationStudy(Study):
     )
     unit_noun: ClassVar[str] = "part"
     columns: ClassVar[tuple[str, ...]] = COLUMNS
+    planned: ClassVar[Mapping[str, Any]] = {
+        "parts": list(PARTS),
+        "models": list(CONFIRMATORY_MODELS),
+        "documents": 600,
+        "arms": ["relu", "leaky_relu", "gelu", "silu", "relu2"],
+        "datasets": list(CONFIRMATORY_DATASETS),
+        "width": 512,
+        "examples": 20_000,
+        "epochs": 20,
+        "steps": 1500,
+        "seeds": 5,
+        "text": "86c4e6aa9db7c042",
+    }
 
     parts: tuple[str, ...] = field(
         default=PARTS, metadata={"option": Option(f"Parts to run, of {', '.join(PARTS)}.", ",".join(PARTS))}
     )
     models: tuple[str, ...] = field(
-        default=("minilm", "iglm"),
+        default=CONFIRMATORY_MODELS,
         metadata={
             "option": Option(
                 "Folders, GGUF files, hub ids or short names of pretrained models, separated by commas.", "minilm,iglm"
@@ -72,7 +86,7 @@ class ActivationStudy(Study):
         },
     )
     datasets: tuple[str, ...] = field(
-        default=("mnist", "fashion_mnist"),
+        default=CONFIRMATORY_DATASETS,
         metadata={"option": Option("Data sets of the MLPs, separated by commas.", "mnist,fashion_mnist")},
     )
     width: int = field(default=512, metadata={"option": Option("Neurons of the MLPs.", minimum=1)})
@@ -197,9 +211,11 @@ class ActivationStudy(Study):
         )
 
     def folder_name(self) -> str:
-        plain = ["".join(c if c.isalnum() or c in "_." else "-" for c in Path(name).name) for name in self.models]
-        standard = self.parts == PARTS and self.models == ("minilm", "iglm")
-        return "activation" if standard else "-".join(["activation", *self.parts, *plain])[:100]
+        if self.parts == PARTS and self.models == CONFIRMATORY_MODELS:
+            return "activation"
+        models = self.models if "pretrained" in self.parts else ()
+        plain = ["".join(c if c.isalnum() or c in "_." else "-" for c in Path(name).name) for name in models]
+        return "-".join(["activation", *self.parts, *plain])[:100]
 
     def announce(self) -> list[str]:
         lines = []
@@ -240,7 +256,9 @@ class ActivationStudy(Study):
         return take_examples(data, min(self.examples, len(data.y_train)))
 
     def _text(self) -> str:
-        if self.parts == ("mlp",):
+        """Return the text; empty if nothing reads it: MiniLM reads BANKING77, and IgLM its own samples."""
+        others = set(self.models) - set(CONFIRMATORY_MODELS)
+        if not ("character" in self.parts or ("pretrained" in self.parts and others)):
             return ""
         folder = None if self.text is not None else data_folder(self.data_dir)
         path = self.text or (None if folder is None else folder / _TEXT)

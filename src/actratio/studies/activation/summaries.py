@@ -10,12 +10,12 @@ import numpy as np
 
 from actratio.report.findings import Table
 from actratio.statistics.estimate import Estimate, mean_interval
+from actratio.statistics.seeds import over_seeds
 from actratio.studies.activation.claims import SWITCHES, label, where
 from actratio.studies.activation.drawings import WAY_LABELS
 from actratio.studies.activation.extracts import (
     ModelCosts,
     common_loss,
-    estimated,
     log_ratios,
     ratio_at,
     ratio_at_loss,
@@ -41,7 +41,7 @@ def pretrained_table(costs: Sequence[ModelCosts]) -> Table:
                 continue
             accuracy, distance = model.scores[key]
             values = model.costs.get(key)
-            cost = Estimate(0.0) if values is None else estimated(values)
+            cost = Estimate(0.0) if values is None else over_seeds(values)
             rows.append(
                 [
                     model.model,
@@ -71,7 +71,7 @@ def layers_table(costs: Sequence[ModelCosts]) -> Table:
             str(layer),
             f"{1 - model.dropped[layer, 'sign', 1.0]:.1%}" if (layer, "sign", 1.0) in model.dropped else "",
             *(
-                estimated(model.costs[layer, way, 1.0]).format(_COST) if (layer, way, 1.0) in model.costs else ""
+                over_seeds(model.costs[layer, way, 1.0]).format(_COST) if (layer, way, 1.0) in model.costs else ""
                 for way in WAYS
             ),
         ]
@@ -105,7 +105,7 @@ def arms_table(rows: pd.DataFrame) -> Table:
                 [
                     where(part, dataset),
                     label(arm),
-                    mean_interval(ratio.tolist()).format("{:.1%}"),
+                    over_seeds(ratio).clip(0, 1).format("{:.1%}"),
                     _versus(ratio, ratio_at(arms["relu"], last)) if "relu" in arms and arm != "relu" else "",
                     _versus(at_target, ratio_at_loss(arms["relu"], target)) if "relu" in arms and arm != "relu" else "",
                     f"{final['batch_ratio'].mean():.1%}" if part == "mlp" else "",
@@ -131,7 +131,7 @@ def arms_table(rows: pd.DataFrame) -> Table:
 
 def _versus(first: pd.Series, second: pd.Series) -> str:
     values = log_ratios(first, second)
-    return estimated(values).exp().format(_RATIO) if len(values) else ""
+    return over_seeds(values).exp().format(_RATIO) if len(values) else ""
 
 
 def switches_table(rows: pd.DataFrame) -> Table:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actratio.report.findings import Findings
+from actratio.statistics.seeds import over_seeds
 from actratio.statistics.verdict import NO, YES
 from actratio.studies.features.exponents import exponent_of_seeds
-from actratio.studies.features.figures import is_number, mean_of, study_charts
+from actratio.studies.features.figures import is_number, study_charts
 from actratio.studies.features.grid import DECAYS, LABELS, MUP, PARAMETRISATION, SHUFFLED, STANDARD, TRUE
 from actratio.studies.features.results import (
     PlantedResult,
@@ -67,29 +68,31 @@ def answer_sentence(results: Results) -> list[str]:
     if results.answer is None:
         return []
     said = {verdict.claim[:2]: verdict.verdict for verdict in results.tests[:3]}
+    figure = f"{results.answer.figure} is {results.answer.estimate.format('{:.2f}')}"
     if results.answer.verdict == YES:
-        return ["Yes: wide layers run out of features to learn. T1, T2 and T3 all support it."]
+        return [f"Yes: wide layers run out of features to learn. T1, T2 and T3 all support it; {figure}."]
     if results.answer.verdict == NO:
-        against = " and ".join(test for test in ("T1", "T3") if said[test] == NO)
+        against = [test for test in ("T1", "T3") if said[test] == NO]
+        refute = " and ".join(against) + (" refute" if len(against) > 1 else " refutes")
         others = ", ".join(f"{test}: {verdict}" for test, verdict in said.items() if test not in against)
-        rest = f" The other tests: {others}." if others else ""
-        return [
-            f"No: {against} refutes that wide layers run out of features to learn.{rest}".replace(
-                "and T3 refutes", "and T3 refute"
-            )
-        ]
-    verdicts = "; ".join(f"{test} says {verdict}" for test, verdict in said.items())
-    return [f"Whether wide layers run out of features to learn is not decidable from this: {verdicts}."]
+        rest = f" (the other tests: {others})" if others else ""
+        return [f"No: {refute} that wide layers run out of features to learn; {figure}{rest}."]
+    verdicts = ", ".join(f"{test} says {verdict}" for test, verdict in said.items())
+    return [
+        f"Whether wide layers run out of features to learn is not decidable from this: {verdicts}; {figure}."
+        if is_number(results.answer.estimate)
+        else f"Whether wide layers run out of features to learn is not decidable from this: {verdicts}."
+    ]
 
 
 def _planted(kind: str, found: PlantedResult) -> str:
-    alpha, beta = mean_of(found.alpha), mean_of(found.elasticities["features"])
+    alpha, beta = over_seeds(found.alpha), over_seeds(found.elasticities["features"])
     if not is_number(alpha, beta):
         return f"{kind}: {_NOT_ENOUGH}."
     present = ""
     if "present" in found.elasticities:
         present = (
-            f", and with the number present at once as (pK)^γ, γ = {shown(mean_of(found.elasticities['present']))}"
+            f", and with the number present at once as (pK)^γ, γ = {shown(over_seeds(found.elasticities['present']))}"
         )
     return (
         f"{kind}: at N = {found.width}, active neurons grow with the number of features as K^β, β = {shown(beta)}{present}. "
@@ -106,25 +109,25 @@ def _labels(rows: pd.DataFrame, widths: Sequence[int], results: Results) -> list
         )
     else:
         sentences.append(
-            f"T2: at a training loss of {compared.loss:g}, α is {shown(mean_of(compared.first))} with shuffled labels and "
-            f"{shown(mean_of(compared.second))} with true ones. The difference is {shown(mean_of(compared.difference))}."
+            f"T2: at a training loss of {compared.loss:g}, α is {shown(over_seeds(compared.first))} with shuffled labels and "
+            f"{shown(over_seeds(compared.second))} with true ones. The difference is {shown(over_seeds(compared.difference))}."
         )
     shuffled, true = (exponent_of_seeds(scheme_rows(rows, scheme), widths) for scheme in (SHUFFLED, TRUE))
-    if is_number(mean_of(shuffled - true)):
-        sentences.append(f"After equally many steps, the difference is {shown(mean_of(shuffled - true))}.")
+    if is_number(over_seeds(shuffled - true)):
+        sentences.append(f"After equally many steps, the difference is {shown(over_seeds(shuffled - true))}.")
     return sentences
 
 
 def _arm(rows: pd.DataFrame, widths: Sequence[int], decay: float) -> str:
     standard, mup = (exponent_of_seeds(arm_rows(rows, name, decay), widths) for name in (STANDARD, MUP))
     name = arm_name(decay)
-    if not is_number(mean_of(standard), mean_of(mup)):
+    if not is_number(over_seeds(standard), over_seeds(mup)):
         return f"T3, {name}: {_NOT_ENOUGH}."
     compared = compare_parametrisations(rows, decay, widths)
     at_loss = ""
     if compared.loss is not None:
-        at_loss = f" At a training loss of {compared.loss:g} they are {shown(mean_of(compared.first))} and {shown(mean_of(compared.second))}."
-    return f"T3, {name}: α is {shown(mean_of(mup))} under muP and {shown(mean_of(standard))} under the standard parametrisation.{at_loss}"
+        at_loss = f" At a training loss of {compared.loss:g} they are {shown(over_seeds(compared.first))} and {shown(over_seeds(compared.second))}."
+    return f"T3, {name}: α is {shown(over_seeds(mup))} under muP and {shown(over_seeds(standard))} under the standard parametrisation.{at_loss}"
 
 
 def _capacity(results: Results) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actratio.report.chart import Chart, ForestChart, Series
 from actratio.statistics.estimate import Estimate, mean_interval
+from actratio.statistics.seeds import over_seeds
 from actratio.statistics.verdict import excludes
 from actratio.studies.features.exponents import exponent_of_seeds, exponents_over_training
 from actratio.studies.features.grid import (
@@ -42,18 +43,12 @@ def study_charts(frame: pd.DataFrame, settings: Mapping[str, Any], results: Resu
         charts.append(_over_training(tests[PARAMETRISATION], widths[PARAMETRISATION]))
     for test, found in ((PLANTED, results.planted), (TEACHERS, results.teachers)):
         if found is not None:
-            alpha, beta = mean_of(found.alpha), mean_of(found.elasticities["features"])
+            alpha, beta = over_seeds(found.alpha), over_seeds(found.elasticities["features"])
             title = f"A ∝ N^{alpha.value:.2f} for N ≥ 4K, A ∝ K^{beta.value:.2f} at N = {found.width}"
             charts.append(_active_by_width(test, tests[test], title if is_number(alpha, beta) else "Active neurons"))
     if LABELS in tests:
         charts.append(_labels(tests[LABELS], widths[LABELS]))
     return charts
-
-
-def mean_of(values: Iterable[float]) -> Estimate:
-    """Return the mean over the seeds that are not NaN, with its 95% interval; NaN without seeds."""
-    finite = [value for value in values if value == value]
-    return mean_interval(finite) if finite else Estimate(float("nan"))
 
 
 def is_number(*estimates: Estimate) -> bool:
@@ -78,7 +73,7 @@ def _by_condition(key: str, title: str, reading: str, curves: Sequence[tuple[str
 
 
 def _parametrisation(rows: pd.DataFrame, widths: Sequence[int]) -> Chart:
-    standard, mup = (mean_of(exponent_of_seeds(arm_rows(rows, name, 0.0), widths)) for name in (STANDARD, MUP))
+    standard, mup = (over_seeds(exponent_of_seeds(arm_rows(rows, name, 0.0), widths)) for name in (STANDARD, MUP))
     title = "Active neurons under both parametrisations"
     if is_number(standard, mup):
         title = f"A grows as N^{mup.value:.2f} under muP, as N^{standard.value:.2f} under the standard parametrisation"
@@ -99,7 +94,7 @@ def _over_training(rows: pd.DataFrame, widths: Sequence[int]) -> Chart:
     series = []
     for colour, name in enumerate((STANDARD, MUP)):
         points = [
-            (float(step), mean_of(alphas))
+            (float(step), over_seeds(alphas))
             for step, alphas in exponents_over_training(arm_rows(rows, name, 0.0), widths)
             if step
         ]
@@ -141,10 +136,10 @@ def _labels(rows: pd.DataFrame, widths: Sequence[int]) -> ForestChart:
     for scheme in SCHEMES:
         compared = compare_schemes(rows, scheme, widths)
         for found, alphas in ((steps, exponent_of_seeds(scheme_rows(rows, scheme), widths)), (loss, compared.first)):
-            if is_number(mean_of(alphas)):
-                found[scheme] = mean_of(alphas)
+            if is_number(over_seeds(alphas)):
+                found[scheme] = over_seeds(alphas)
         if scheme == SHUFFLED and compared.loss is not None:
-            title = _labels_title(mean_of(compared.difference), compared.loss)
+            title = _labels_title(over_seeds(compared.difference), compared.loss)
     return ForestChart(
         "exponent-by-labels",
         title,

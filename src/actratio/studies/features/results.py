@@ -122,6 +122,11 @@ def study_results(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Results:
     verdicts = [verdict for verdict in (of_planted, of_labels, of_arms) if verdict is not None]
     if capacity is not None:
         verdicts.append(judge_capacity((100 * (capacity[CUT] - capacity[FRESH])).tolist()))
+    if LABELS in tests:
+        shuffled, true = (
+            exponent_of_seeds(scheme_rows(tests[LABELS], scheme), widths[LABELS]) for scheme in (SHUFFLED, TRUE)
+        )
+        verdicts.append(judge_labels((shuffled - true).tolist(), equal_steps=True))
     if teachers is not None:
         verdicts.append(teachers.verdict)
     return Results(planted, teachers, labels, arms, capacity, answer, verdicts)

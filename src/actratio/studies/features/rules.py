@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from actratio.statistics.estimate import Estimate, mean_interval
-from actratio.statistics.multiple import bonferroni_interval
+from actratio.statistics.estimate import LEVEL, Estimate
 from actratio.statistics.rules import Rule
+from actratio.statistics.seeds import over_seeds
 from actratio.statistics.verdict import NO, YES, Verdict, decide, is_inside
 
 FAMILY = 3  # tests that share the error probability of 5 %
@@ -47,9 +47,8 @@ class Arm:
 
 
 def family_interval(values: Sequence[float]) -> Estimate:
-    """Return the mean of the values that are not NaN, with the interval of one test of the family; NaN for no values."""
-    finite = [float(value) for value in values if not math.isnan(value)]
-    return bonferroni_interval(finite, FAMILY) if finite else Estimate(math.nan)
+    """Return the mean over seeds, with the interval of one test of the family."""
+    return over_seeds(values, 1 - (1 - LEVEL) / FAMILY)
 
 
 def judge_planted(
@@ -83,18 +82,21 @@ def judge_planted(
     return Verdict(claim, verdict, estimate, PLANTED_RULE, confirmatory, figure)
 
 
-def judge_labels(difference: Sequence[float]) -> Verdict:
+def judge_labels(difference: Sequence[float], *, equal_steps: bool = False) -> Verdict:
     """Judge T2.
 
     Args:
-        difference: for each seed, α with shuffled labels minus α with true labels, at equal loss.
+        difference: for each seed, α with shuffled labels minus α with true labels.
+        equal_steps: α was read after equally many steps, which is exploratory, and not at equal loss.
     """
     estimate = family_interval(difference)
+    where = "Labels: after equally many steps" if equal_steps else "T2: at equal loss"
     return Verdict(
-        "T2: at equal loss, active neurons grow faster with the width if the labels are shuffled",
+        f"{where}, active neurons grow faster with the width if the labels are shuffled",
         decide(yes=estimate.low >= _HIGHER, no=estimate.high < _NOT_HIGHER),
         estimate,
         LABELS_RULE,
+        confirmatory=not equal_steps,
         figure="α shuffled − α true",
     )
 
@@ -135,13 +137,13 @@ def judge_capacity(points: Sequence[float]) -> Verdict:
     Args:
         points: for each seed, the accuracy of the cut network minus that of the fresh one, in percentage points.
     """
-    finite = [float(value) for value in points if not math.isnan(value)]
-    estimate = mean_interval(finite) if finite else Estimate(math.nan)
+    estimate = over_seeds(points)
     return Verdict(
         "T4: cut down to as many neurons as are active, a wide network is as accurate as one trained that small",
         decide(yes=is_inside(estimate, -_POINTS, _POINTS), no=estimate.low > _POINTS or estimate.high < -_POINTS),
         estimate,
         CAPACITY_RULE,
+        confirmatory=False,
         figure="accuracy, points",
     )
 
@@ -203,6 +205,7 @@ class Truth:
 
 
 _EXHAUSTED = Truth(beta=0.5, gamma=0.1, alpha=0.0, shuffled=0.3)
+_ALPHA_TRUE = 0.95  # about that of a pilot at losses that shuffled labels reach; see docs/studies/features.md
 _SPREADS = (0.03, 0.05)  # of α between seeds
 
 RULES = (
@@ -226,6 +229,12 @@ RULES = (
             f"difference {value:g}, spread {spread:g}": Truth(shuffled=value, spread=spread)
             for value in (0.3, 0.15, 0.1, 0.05, 0.0, -0.1)
             for spread in (0.03, 0.1)
+        }
+        | {
+            f"α = {_ALPHA_TRUE:g} with true labels, {shuffled:g} with shuffled ones": Truth(
+                shuffled=shuffled - _ALPHA_TRUE
+            )
+            for shuffled in (0.9, 0.95, 1.0)
         },
         lambda truth, rng: truth.labels(rng).verdict,
     ),
@@ -252,6 +261,9 @@ RULES = (
         QUESTION_RULE,
         {
             **{f"features run out, spread {spread:g}": replace(_EXHAUSTED, spread=spread) for spread in _SPREADS},
+            f"features run out, but α = {_ALPHA_TRUE:g} with true labels and 1 with shuffled ones": replace(
+                _EXHAUSTED, shuffled=1 - _ALPHA_TRUE
+            ),
             "features run out, but shuffled labels do not matter": Truth(beta=0.5, alpha=0.0),
             "neither number of features nor labels matter, α = 0.3": Truth(alpha=0.3),
             "the parametrisation causes it": Truth(beta=0.2, alpha=0.3, mup=0.95),

@@ -45,13 +45,29 @@ class FeaturesStudy(Study):
     """Which tests to run, and how large.
 
     Raises:
-        ActratioError: a test is unknown or given twice, or a number is not a positive whole number.
+        ActratioError: a test is unknown or given twice, a number is too small, or a width is not a whole number from 1 to
+            99999.
     """
 
     name: ClassVar[str] = "features"
     summary: ClassVar[str] = "Do wide layers run out of features to learn? Planted features, labels, muP, capacity."
     unit_noun: ClassVar[str] = "training"
     columns: ClassVar[tuple[str, ...]] = COLUMNS
+    planned: ClassVar[Mapping[str, Any]] = {
+        "tests": list(TESTS),
+        "widths": {test: list(widths) for test, widths in WIDTHS.items()},
+        "steps": STEPS,
+        "seeds": 5,
+        "data": {
+            "mnist": {
+                "fingerprint": "108d6b7de40591a98498f8660fcb315ddf04b645c535dadd3db4e19925b321ce",
+                "train": 60_000,
+                "val": 10_000,
+                "features": 784,
+                "classes": 10,
+            }
+        },
+    }
 
     tests: tuple[str, ...] = field(
         default=TESTS, metadata={"option": Option(f"Tests, separated by commas: {', '.join(TESTS)}.", "all")}
@@ -81,8 +97,10 @@ class FeaturesStudy(Study):
             if repeated:
                 raise ActratioError(f"the {kind} {repeated!r} is given twice; give each once")
         for width in self.widths:
-            if not (width.isascii() and width.isdigit() and int(width) > 0):
-                raise ActratioError(f"the width {width!r} is not a whole number above 0; write widths like 64,256")
+            if not (width.isascii() and width.isdigit() and len(width) < 6 and int(width)):
+                raise ActratioError(
+                    f"the width {width!r} is not a whole number from 1 to 99999; write widths like 64,256"
+                )
         for what, number in (("number of seeds", self.seeds), ("number of steps", self.steps)):
             if number is not None and number < 1:
                 raise ActratioError(f"the {what} is {number}; it must be at least 1")

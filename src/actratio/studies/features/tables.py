@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from actratio.report.findings import Table
 from actratio.statistics.estimate import Estimate
+from actratio.statistics.seeds import over_seeds
 from actratio.studies.features.capacity import NETWORKS
 from actratio.studies.features.exponents import exponent_of_seeds, exponents_by_layer
-from actratio.studies.features.figures import is_number, mean_of
+from actratio.studies.features.figures import is_number
 from actratio.studies.features.grid import (
     BASE_WIDTH,
     CAPACITY,
@@ -71,10 +72,10 @@ def _planted_rows(found: PlantedResult, rows: pd.DataFrame) -> list[list[str]]:
     return [
         [
             str(condition),
-            shown(mean_of(found.cells[condition])) if condition in found.cells else "",
+            shown(over_seeds(found.cells[condition])) if condition in found.cells else "",
             str(found.width),
-            shown(mean_of(own["active_mean"]), "{:.1f}"),
-            shown(mean_of(own["val_accuracy"]), "{:.1%}"),
+            shown(over_seeds(own["active_mean"]), "{:.1f}"),
+            shown(over_seeds(own["val_accuracy"]).clip(0, 1), "{:.1%}"),
         ]
         for condition, own in last.groupby("condition", sort=False)
     ]
@@ -87,9 +88,9 @@ def _labels(rows: pd.DataFrame, widths: Sequence[int]) -> Table:
         compared = compare_schemes(rows, scheme, widths)
         at_loss = ["", "", ""]
         if scheme != TRUE and compared.loss is not None and not own.empty:
-            at_loss = [f"{compared.loss:g}", shown(mean_of(compared.first)), shown(mean_of(compared.difference))]
+            at_loss = [f"{compared.loss:g}", shown(over_seeds(compared.first)), shown(over_seeds(compared.difference))]
         if not own.empty:
-            cells.append([scheme, shown(mean_of(exponent_of_seeds(own, widths))), *at_loss])
+            cells.append([scheme, shown(over_seeds(exponent_of_seeds(own, widths))), *at_loss])
     return Table(
         "T2: exponents by labels",
         ["labels", "α at equal steps", "training loss", "α at that loss", "minus true labels"],
@@ -103,13 +104,13 @@ def _parametrisation(rows: pd.DataFrame, widths: Sequence[int]) -> Table:
     for condition, own in rows.groupby("condition", sort=False):
         measured = widths if (own["lr"] == RATE).all() else sorted(own["width"].unique())
         layers = exponents_by_layer(own, measured)
-        both = mean_of(layers.mean(axis=1, skipna=False))
+        both = over_seeds(layers.mean(axis=1, skipna=False))
         if is_number(both):
             cells.append(
                 [
                     str(condition),
                     ", ".join(map(str, measured)),
-                    *(shown(mean_of(layers[layer])) for layer in layers),
+                    *(shown(over_seeds(layers[layer])) for layer in layers),
                     shown(both),
                 ]
             )
@@ -135,8 +136,8 @@ def _rates(rows: pd.DataFrame) -> Table:
             [
                 f"{rate:g}",
                 f"{decay:g}",
-                shown(mean_of(own["train_loss"]), "{:.4f}"),
-                shown(mean_of(own["val_accuracy"]), _PERCENT),
+                shown(over_seeds(own["train_loss"]), "{:.4f}"),
+                shown(over_seeds(own["val_accuracy"]).clip(0, 1), _PERCENT),
             ]
             for (rate, decay), own in last.groupby(["lr", "weight_decay"])
         ],
@@ -151,9 +152,9 @@ def _capacity(rows: pd.DataFrame) -> Table:
         [
             [
                 network,
-                shown(mean_of(own["width"].astype(float)), "{:.1f}"),
-                shown(mean_of(own["val_accuracy"]), _PERCENT),
-                shown(mean_of(own["val_loss"]), "{:.3f}"),
+                shown(over_seeds(own["width"].astype(float)), "{:.1f}"),
+                shown(over_seeds(own["val_accuracy"]).clip(0, 1), _PERCENT),
+                shown(over_seeds(own["val_loss"]), "{:.3f}"),
             ]
             for network in NETWORKS
             for own in [rows[rows["condition"] == network]]
@@ -175,12 +176,12 @@ def _readings(tests: Mapping[str, pd.DataFrame]) -> Table:
                     f"{test}: {condition.split(', rate')[0]}" + _decay(networks),
                     str(width),
                     *(
-                        f"{mean_of(by_seed[name]).value:.1f}"
+                        f"{over_seeds(by_seed[name]).value:.1f}"
                         for name in ("active_mean", "effective_rank", "participation_ratio")
                     ),
-                    f"{width - mean_of(by_seed['dead']).value:.1f}",
-                    f"{mean_of(by_seed['dead']).value:.1f}",
-                    f"{mean_of(by_seed['duplicates']).value:.1f}",
+                    f"{width - over_seeds(by_seed['dead']).value:.1f}",
+                    f"{over_seeds(by_seed['dead']).value:.1f}",
+                    f"{over_seeds(by_seed['duplicates']).value:.1f}",
                 ]
             )
     return Table(

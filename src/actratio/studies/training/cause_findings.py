@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from actratio.report.findings import Table
 from actratio.statistics.multiple import holm, p_value
-from actratio.statistics.verdict import Verdict
+from actratio.statistics.seeds import over_seeds
 from actratio.studies.training import judgement
 from actratio.studies.training.conditions import (
     BATCH,
@@ -17,21 +17,22 @@ from actratio.studies.training.conditions import (
     FACTORS,
     FROZEN_HIDDEN,
     FROZEN_OUTPUT,
-    MECHANISM,
+    MECHANISM_RECIPES,
     RATE,
     levels_by_name,
 )
 from actratio.studies.training.figures import effects_chart, mechanism_chart
-from actratio.studies.training.part import Part, change_shown, over_seeds, shown
+from actratio.studies.training.part import Claim, Part, change_shown, ratio_shown, shown
 from actratio.studies.training.summaries import by_step, log_active, log_active_at_loss, main_effects, peak_step
-from actratio.studies.training.tidying import FACTORIAL
-from actratio.studies.training.tidying import MECHANISM as MECHANISM_PART
+from actratio.studies.training.tidying import FACTORIAL, MECHANISM
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TARGET_LOSS, EARLY_LOSS = 0.1, 0.3
 """Training losses at which the runs of the factorial are compared."""
+
+CENTRED_CLAIM = "The ratio stays near 50% if pre-activations are centred: drift makes it fall."
 
 _SIGNIFICANT = 0.05
 
@@ -84,27 +85,27 @@ def causes_part(frame: pd.DataFrame) -> Part:
         return part
     part.charts.append(effects_chart(estimates, significant, TARGET_LOSS))
     # Both are turned so that the prediction is a fall: a higher rate, and a smaller batch.
-    directed = {RATE: known[RATE], BATCH: [-effect for effect in known[BATCH]]}
-    outcomes = judgement.judge_factors(directed, censored[f"loss {TARGET_LOSS:g}"])
+    rulings = {
+        factor: judgement.judge_factor([sign * effect for effect in known[factor]], censored[f"loss {TARGET_LOSS:g}"])
+        for factor, sign in ((RATE, 1), (BATCH, -1))
+    }
     claims = {
         RATE: "A learning rate ten times higher lowers the active neurons by at least 10% at equal loss.",
         BATCH: "A batch of 32 instead of 256 lowers the active neurons by at least 10% at equal loss.",
     }
-    for factor, (outcome, estimate) in outcomes.items():
-        part.verdicts.append(
-            Verdict(claims[factor], outcome, estimate, judgement.FACTOR_RULE, figure="effect on log active neurons")
-        )
+    for factor, ruling in rulings.items():
+        part.claims.append(Claim(claims[factor], ruling, judgement.FACTOR_RULE, "effect on log active neurons"))
     part.sentences.append(
-        f"At a training loss of {TARGET_LOSS:g}, a ten times higher rate changes the active neurons by {change_shown(outcomes[RATE][1])}, "
-        f"and a batch of 32 instead of 256 by {change_shown(outcomes[BATCH][1])}."
+        f"At a training loss of {TARGET_LOSS:g}, a ten times higher rate changes the active neurons by {change_shown(rulings[RATE].estimate)}, "
+        f"and a batch of 32 instead of 256 by {change_shown(rulings[BATCH].estimate)}."
     )
     return part
 
 
 def mechanism_part(frame: pd.DataFrame) -> Part:
     """Return what freezing layers and centring pre-activations do."""
-    rows = frame[frame["part"] == MECHANISM_PART]
-    arms = {name: rows[rows["condition"] == name] for name in MECHANISM if (rows["condition"] == name).any()}
+    rows = frame[frame["part"] == MECHANISM]
+    arms = {name: rows[rows["condition"] == name] for name in MECHANISM_RECIPES if (rows["condition"] == name).any()}
     if not arms:
         return Part()
     ratios = {name: by_step(of_arm, "activation_ratio") for name, of_arm in arms.items()}
@@ -115,7 +116,7 @@ def mechanism_part(frame: pd.DataFrame) -> Part:
         cells.append(
             [
                 name,
-                *(shown(over_seeds(values.tolist()), "{:.1%}") for values in places),
+                *(ratio_shown(values) for values in places),
                 change_shown(over_seeds(at_loss.tolist())),
                 str(int(at_loss.isna().sum())),
                 *(
@@ -143,46 +144,55 @@ def mechanism_part(frame: pd.DataFrame) -> Part:
     part = Part(tables=[table], charts=[mechanism_chart(ratios)])
     if FROZEN_HIDDEN in ratios:
         change = (ratios[FROZEN_HIDDEN].iloc[-1] - ratios[FROZEN_HIDDEN].iloc[0]).tolist()
-        outcome, estimate = judgement.judge_within(change, judgement.UNCHANGED)
-        part.verdicts.append(
-            Verdict(
-                "The ratio does not change if the hidden layers are frozen.",
-                outcome,
-                estimate,
+        part.claims.append(
+            Claim(
+                "Check of the code: the ratio does not change if the hidden layers are frozen.",
+                judgement.judge_within(change, judgement.UNCHANGED),
                 judgement.FROZEN_RULE,
-                figure="ratio at the end − at the start",
+                "ratio at the end − at the start",
+                confirmatory=False,
             )
         )
     if {CENTRED, CONTROL} <= set(ratios):
-        outcome, estimate = judgement.judge_centred(
-            ratios[CENTRED].iloc[-1].tolist(), ratios[CONTROL].iloc[-1].tolist()
-        )
-        part.verdicts.append(
-            Verdict(
-                "The ratio stays near 50% if pre-activations are centred: drift makes it fall.",
-                outcome,
-                estimate,
-                judgement.CENTRED_RULE,
-                figure="ratio of the centred arm at the end",
-            )
-        )
-        part.sentences.append(_centring_sentence(arms, shown(estimate, "{:.1%}")))
+        part.claims.extend(_centring_claims(ratios[CENTRED], ratios[CONTROL].iloc[-1].tolist()))
+        part.sentences.append(_centring_sentence(arms, ratio_shown(ratios[CENTRED].iloc[-1])))
     if FROZEN_OUTPUT in arms:
         logs = log_active(arms[FROZEN_OUTPUT])
         change = (logs.iloc[-1] - logs.iloc[0]).dropna().tolist()
         if change:
-            outcome, estimate = judgement.judge_below(change, 0.0)
-            part.verdicts.append(
-                Verdict(
+            part.claims.append(
+                Claim(
                     "The ratio falls although the output layer is frozen.",
-                    outcome,
-                    estimate,
+                    judgement.judge_below(change, 0.0),
                     judgement.OUTPUT_RULE,
+                    "change of log active neurons",
                     confirmatory=False,
-                    figure="change of log active neurons",
                 )
             )
     return part
+
+
+def _centring_claims(centred: pd.DataFrame, control: Sequence[float]) -> list[Claim]:
+    """Return what the centred arm says of drift, at the end and at every checkpoint, beside the control's final ratios."""
+    return [
+        Claim(
+            CENTRED_CLAIM,
+            _clipped(judgement.judge_centred(centred.iloc[-1].tolist(), control)),
+            judgement.CENTRED_RULE,
+            "ratio of the centred arm at the end",
+        ),
+        Claim(
+            "The ratio stays near 50% at every checkpoint if pre-activations are centred.",
+            _clipped(judgement.judge_centred_throughout(centred.to_numpy().tolist(), control)),
+            judgement.THROUGHOUT_RULE,
+            "ratio of the centred arm, farthest from 50%",
+            confirmatory=False,
+        ),
+    ]
+
+
+def _clipped(ruling: judgement.Ruling) -> judgement.Ruling:
+    return ruling._replace(estimate=ruling.estimate.clip(0, 1))
 
 
 def _centring_sentence(arms: Mapping[str, pd.DataFrame], ratio: str) -> str:

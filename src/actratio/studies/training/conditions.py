@@ -9,7 +9,7 @@ from itertools import product
 from actratio.training import Recipe
 
 CONTROL, FROZEN_HIDDEN, FROZEN_OUTPUT, CENTRED = "control", "hidden layers frozen", "output layer frozen", "centred"
-MECHANISM: dict[str, Recipe] = {
+MECHANISM_RECIPES: dict[str, Recipe] = {
     CONTROL: Recipe(),
     FROZEN_HIDDEN: Recipe(frozen=(0, 1)),
     FROZEN_OUTPUT: Recipe(frozen=(-1,)),
@@ -17,15 +17,21 @@ MECHANISM: dict[str, Recipe] = {
 }
 """Recipe of each arm; all have two hidden layers."""
 
-RATE, BATCH, OPTIMIZER, DECAY, SCALE = "learning rate", "batch size", "optimizer", "weight decay", "initial scale"
-FACTORS = (RATE, BATCH, OPTIMIZER, DECAY, SCALE)
+RATE, BATCH, OPTIMIZER, WEIGHT_DECAY, SCALE = (
+    "learning rate",
+    "batch size",
+    "optimizer",
+    "weight decay",
+    "initial scale",
+)
+FACTORS = (RATE, BATCH, OPTIMIZER, WEIGHT_DECAY, SCALE)
 """Factors of the factorial, in the order of the levels of a ``Run``."""
 
 CONTRASTS = {
     RATE: "rate ×10",
     BATCH: "batch 256 instead of 32",
     OPTIMIZER: "SGD instead of Adam",
-    DECAY: "weight decay instead of none",
+    WEIGHT_DECAY: "weight decay instead of none",
     SCALE: "initial weights ×4",
 }
 """What the high level of a factor changes."""

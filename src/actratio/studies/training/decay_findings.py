@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actratio.errors import plural
 from actratio.report.findings import Table
-from actratio.statistics.verdict import YES, Verdict
+from actratio.statistics.seeds import over_seeds
+from actratio.statistics.verdict import YES
 from actratio.studies.training import judgement
 from actratio.studies.training.figures import exponent_chart, ratio_chart
 from actratio.studies.training.forecasts import EXPONENTIAL, FORMS, POWER
-from actratio.studies.training.part import Part, over_seeds, shown
+from actratio.studies.training.part import Claim, Part, ratio_shown, settled, shown
 from actratio.studies.training.schedule import EPOCHS, steps_per_epoch
 from actratio.studies.training.summaries import (
     by_step,
@@ -48,7 +48,7 @@ def start_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
         for width in sorted(rows["width"].unique())
     }
     cells = [
-        [str(width), str(len(plain)), shown(over_seeds(plain), _RATIO), shown(over_seeds(raised), _RATIO)]
+        [str(width), str(len(plain)), ratio_shown(plain, _RATIO), ratio_shown(raised, _RATIO)]
         for width, (plain, raised) in ratios.items()
     ]
     table = Table(
@@ -60,16 +60,15 @@ def start_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
     if set(ratios) != set(settings["widths"]):
         return Part(tables=[table])
     plain, raised = ([arms[index] for arms in ratios.values()] for index in (0, 1))
-    outcome, estimate = judgement.judge_start(plain, raised)
-    verdict = Verdict(
+    ruling = judgement.judge_start(plain, raised)
+    claim = Claim(
         "An untrained network has an activation ratio of 50%.",
-        outcome,
-        estimate,
+        ruling,
         judgement.START_RULE,
-        figure="ratio of the width farthest from 50%",
+        "ratio of the width farthest from 50%",
     )
-    sentence = f"Untrained networks have an activation ratio of {shown(estimate, _RATIO)} at the width that is farthest from 50%."
-    return Part([sentence], [verdict], [table])
+    sentence = f"Untrained networks have an activation ratio of {shown(ruling.estimate, _RATIO)} at the width that is farthest from 50%."
+    return Part([sentence], [claim], [table])
 
 
 def form_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
@@ -81,7 +80,7 @@ def form_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
     cells = []
     for width, ratios in courses.items():
         peak = peak_step(ratios.mean(axis=1))
-        places = [shown(over_seeds(ratios.loc[step].tolist()), "{:.1%}") for step in (0, peak, ratios.index.max())]
+        places = [ratio_shown(ratios.loc[step]) for step in (0, peak, ratios.index.max())]
         cells.append([str(width), places[0], places[1], str(peak), places[2]])
     table = Table(
         "The ratio over training",
@@ -89,7 +88,7 @@ def form_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
         cells,
         "Held-out examples, means over two hidden layers. The peak is that of the mean over seeds.",
     )
-    part = Part([_course_sentence(courses, settings["epochs"])], [], [table], [ratio_chart(courses, FORMS[:2])])
+    part = Part([], [], [table], [ratio_chart(courses, FORMS[:2])])
     planned, later = forecast_errors(frame, FORMS), forecast_errors(frame, FORMS, after_peak=True)
     part.tables.append(_forecast_table({"from step 0": planned, "from the peak": later}))
     if set(courses) != set(settings["widths"]):
@@ -99,38 +98,27 @@ def form_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
         contrast = _contrast(errors)
         if not contrast:
             continue
-        outcome, estimate = judgement.judge_form(contrast)
         figure = "log(error of the exponential / error of the power law)"
-        part.verdicts.append(Verdict(claim + where, outcome, estimate, judgement.FORM_RULE, confirmatory, figure))
+        ruling = judgement.judge_form(contrast)
+        part.claims.append(Claim(claim + where, ruling, judgement.FORM_RULE, figure, confirmatory))
     means = later.groupby("seed")[[EXPONENTIAL.name, POWER.name]].agg(_complete_mean).dropna()
     if means.empty:
         return part
     better = str(means.mean().idxmin())
-    outcome, estimate = judgement.judge_below(means[better].tolist(), judgement.GOOD_FORECAST)
-    part.verdicts.append(
-        Verdict(
+    ruling = judgement.judge_below(means[better].tolist(), judgement.GOOD_FORECAST)
+    part.claims.append(
+        Claim(
             "From the peak on, the better of the two forms forecasts the ratio within 10%.",
-            outcome,
-            estimate,
+            ruling,
             judgement.FORECAST_RULE,
             confirmatory=False,
             figure=f"root mean square of log(forecast / measured), {better}",
         )
     )
     part.sentences.append(
-        f"From the peak on, the {better} forecasts the second half better, with a typical error of {shown(estimate, '{:.0%}')} (exploratory)."
+        f"From the peak on, the {better} forecasts the second half better, with a typical error of {shown(ruling.estimate, '{:.0%}')} (exploratory)."
     )
     return part
-
-
-def _course_sentence(courses: Mapping[int, pd.DataFrame], epochs: int) -> str:
-    widest = max(courses)
-    ratios = courses[widest]
-    peak = peak_step(ratios.mean(axis=1))
-    start, top, end = (ratios.loc[step].mean() for step in (0, peak, ratios.index.max()))
-    first = f"With {widest} neurons the ratio starts at {start:.1%}"
-    rise = f", rises to {top:.1%} at step {peak:,}" if top > start else ""
-    return f"{first}{rise}, and is {end:.1%} after {plural(epochs, 'epoch')}."
 
 
 def _forecast_table(errors: Mapping[str, pd.DataFrame]) -> Table:
@@ -156,8 +144,14 @@ def _contrast(errors: pd.DataFrame) -> list[float]:
     return [float(value) for value in contrast.dropna()]
 
 
-def exponent_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
-    """Return how the exponent of the width law changes over training."""
+def exponent_part(frame: pd.DataFrame, settings: Mapping[str, Any], others: Sequence[Claim]) -> Part:
+    """Return how the exponent of the width law changes over training.
+
+    Args:
+        frame: the tidy table.
+        settings: the settings of the study.
+        others: the claims of the other parts, which share the correction for several claims.
+    """
     widths = decay_widths(frame)
     if len(widths) < 2:
         return Part()
@@ -180,32 +174,30 @@ def exponent_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
     if not estimates:
         return part
     complete = set(widths) == set(settings["widths"])
-    outcomes = []
     if complete and set(_FALL) <= set(alphas):
-        fall = (alphas[_FALL[0]] - alphas[_FALL[1]]).dropna()
-        outcomes.append(
-            (
+        fall = (alphas[_FALL[0]] - alphas[_FALL[1]]).dropna().tolist()
+        part.claims.append(
+            Claim(
                 "The exponent α falls by at least 0.25 from epoch 1 to epoch 20.",
-                *judgement.judge_fall(fall.tolist()),
+                judgement.judge_fall(fall),
                 judgement.FALL_RULE,
                 "α(1) − α(20)",
             )
         )
     if complete and set(_SETTLED) <= set(alphas):
-        change = (alphas[_SETTLED[1]] - alphas[_SETTLED[0]]).dropna()
-        outcomes.append(
-            (
+        change = (alphas[_SETTLED[1]] - alphas[_SETTLED[0]]).dropna().tolist()
+        part.claims.append(
+            Claim(
                 "The exponent α changes by less than 0.05 from epoch 50 to epoch 100.",
-                *judgement.judge_within(change.tolist(), judgement.SETTLED),
+                judgement.judge_within(change, judgement.SETTLED),
                 judgement.SETTLED_RULE,
                 "α(100) − α(50)",
             )
         )
-    for claim, verdict, estimate, rule, figure in outcomes:
-        part.verdicts.append(Verdict(claim, verdict, estimate, rule, figure=figure))
-    settled = len(outcomes) == 2 and all(outcome[1] == YES for outcome in outcomes)
+    verdicts = settled([*part.claims, *others])[: len(part.claims)]
+    has_settled = len(verdicts) == 2 and all(verdict.verdict == YES for verdict in verdicts)
     first, last = next(iter(estimates)), list(estimates)[-1]
-    conclusion = "it falls and then settles" if settled else "no asymptotic exponent shown"
+    conclusion = "it falls and then settles" if has_settled else "no asymptotic exponent shown"
     part.sentences.append(
         f"The exponent α of the width law is {shown(estimates[first])} after epoch {first} and {shown(estimates[last])} after epoch {last}: "
         f"{conclusion}."

@@ -9,9 +9,9 @@ import numpy as np
 
 from actratio.report.chart import Chart, Series
 from actratio.statistics.estimate import Estimate
+from actratio.statistics.seeds import over_seeds
 from actratio.studies.training.conditions import CENTRED, CONTRASTS, CONTROL
 from actratio.studies.training.forecasts import Form, fit_form
-from actratio.studies.training.part import over_seeds
 from actratio.studies.training.schedule import log_steps
 from actratio.studies.training.summaries import peak_step
 

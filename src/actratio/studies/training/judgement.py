@@ -1,20 +1,34 @@
-"""The study's verdict rules. Each takes one figure for each seed (or network), and returns a verdict and the figure that decided."""
+"""The study's verdict rules. Each takes one figure for each seed (or network)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from actratio.statistics.estimate import Estimate, mean_interval
 from actratio.statistics.multiple import holm, p_value
-from actratio.statistics.rules import Rule
-from actratio.statistics.verdict import decide, is_inside
-from actratio.studies.training.conditions import BATCH, RATE
+from actratio.statistics.verdict import NO, UNDECIDED, decide, is_inside
 
-Outcome = tuple[str, Estimate]
-"""A verdict, and the figure that decided."""
+
+class Ruling(NamedTuple):
+    """What a rule says of one claim by itself.
+
+    Attributes:
+        verdict: the verdict by 95% intervals.
+        estimate: the figure that decided.
+        p: the two-sided p-value of the test at the bound that decided; NaN if nothing was decided, or by no test.
+    """
+
+    verdict: str
+    estimate: Estimate
+    p: float = math.nan
+
+
+FAMILY = 7
+"""Confirmatory claims of the study: P1, P2, two of P3, two of P4, and one of P5."""
 
 BAND = (0.49, 0.51)
 LEAST_FALL, TOO_SMALL_FALL = 0.25, 0.1
@@ -27,25 +41,44 @@ BETTER_FORECAST = math.log(1.1)
 GOOD_FORECAST = math.log(1.1)
 _SIGNIFICANT = 0.05
 
-START_RULE = (
-    "yes if every width's interval lies in 49–51% and the control's above 50%; no if a width's lies outside 49–51%"
+START_RULE = "yes if every width's interval lies in 49–51% and the control's above 50%; no if a width's lies outside 49–51%; Holm"
+FORM_RULE = "yes if the interval of log(error of the exponential / error of the power law) lies above log 1.1; no if below −log 1.1; Holm"
+FALL_RULE = (
+    "yes if the interval of α(epoch 1) − α(epoch 20) lies above 0.25; no if it includes values below 0.1; Holm for yes"
 )
-FORM_RULE = "yes if the interval of log(error of the exponential / error of the power law) lies above log 1.1; no if below −log 1.1"
-FALL_RULE = "yes if the interval of α(epoch 1) − α(epoch 20) lies above 0.25; no if it includes values below 0.1"
-SETTLED_RULE = "yes if the interval of α(epoch 100) − α(epoch 50) lies in ±0.05; no if it lies outside"
+SETTLED_RULE = "yes if the interval of α(epoch 100) − α(epoch 50) lies in ±0.05; no if it lies outside; Holm"
 FACTOR_RULE = (
-    "yes if the mean effect on log A is below log 0.9 and Holm's p against log 0.9 is below 0.05; no if it is above with p below 0.05; "
-    f"not decidable if more than {MOST_CENSORED} runs never reach the loss"
+    "yes if the interval of the mean effect on log A lies below log 0.9; no if above; "
+    f"not decidable if more than {MOST_CENSORED} runs never reach the loss; Holm"
 )
 FROZEN_RULE = "yes if the interval of the change lies within ±1 point; no if it lies outside"
-CENTRED_RULE = "yes if the centred arm's interval lies in 45–55% and the control's below 45%; no if the centred arm's lies below 45%"
+CENTRED_RULE = "yes if the centred arm's interval at the end lies in 45–55% and the control's below 45%; no if the centred arm's lies below 45%; Holm"
+THROUGHOUT_RULE = (
+    "yes if the centred arm's interval lies in 45–55% at every checkpoint and the control's at the end below 45%; "
+    "no if one of the centred arm's lies outside 45–55%"
+)
 FORECAST_RULE = (
     "yes if the interval of the root mean square of log(forecast / measured) lies below log 1.1; no if above"
 )
 OUTPUT_RULE = "yes if the interval of log(ratio at the end / ratio at the start) lies below 0; no if above"
 
 
-def judge_start(plain: Sequence[Sequence[float]], raised: Sequence[Sequence[float]]) -> Outcome:
+def corrected(rulings: Sequence[Ruling], family: int = FAMILY) -> list[str]:
+    """Return the verdicts with Holm's correction; what was decided by no test stays.
+
+    Args:
+        rulings: of the confirmatory claims that can be judged.
+        family: number of claims that were planned; those that are missing count as p = 1.
+    """
+    p_values = [1.0 if math.isnan(ruling.p) else ruling.p for ruling in rulings]
+    adjusted = holm([*p_values, *[1.0] * (family - len(rulings))])[: len(rulings)]
+    return [
+        ruling.verdict if math.isnan(ruling.p) or p <= _SIGNIFICANT else UNDECIDED
+        for ruling, p in zip(rulings, adjusted, strict=True)
+    ]
+
+
+def judge_start(plain: Sequence[Sequence[float]], raised: Sequence[Sequence[float]]) -> Ruling:
     """Judge whether untrained networks have a ratio of 50%.
 
     Args:
@@ -58,151 +91,101 @@ def judge_start(plain: Sequence[Sequence[float]], raised: Sequence[Sequence[floa
         yes=control_works and all(is_inside(estimate, *BAND) for estimate in estimates),
         no=control_works and any(_is_outside(estimate, *BAND) for estimate in estimates),
     )
-    return verdict, max(estimates, key=lambda estimate: abs(estimate.value - 0.5))
+    farthest = max(estimates, key=lambda estimate: abs(estimate.value - 0.5))
+    of_control = [p_value(ratios, 0.5) for ratios in raised]
+    if verdict == NO:  # one width is enough, so the smallest p counts as often as there are widths
+        outside = min(_p_outside(ratios, *BAND) for ratios in plain)
+        return Ruling(verdict, farthest, max(min(1.0, len(plain) * outside), *of_control))
+    return _ruled(verdict, farthest, *of_control, *(p_value(ratios, bound) for ratios in plain for bound in BAND))
 
 
-def judge_form(figures: Sequence[float]) -> Outcome:
+def judge_form(figures: Sequence[float]) -> Ruling:
     """Judge whether the power law forecasts better, given log(error of the exponential / its error) of each seed.
 
     Two forms that both miss the course of a run can differ by a tiny amount in every seed, which says nothing.
     """
     estimate = mean_interval(figures)
-    return decide(yes=estimate.low > BETTER_FORECAST, no=estimate.high < -BETTER_FORECAST), estimate
+    verdict = decide(yes=estimate.low > BETTER_FORECAST, no=estimate.high < -BETTER_FORECAST)
+    return _ruled(verdict, estimate, p_value(figures, math.copysign(BETTER_FORECAST, estimate.value)))
 
 
-def judge_fall(falls: Sequence[float]) -> Outcome:
-    """Judge whether α falls by at least 0.25, given its fall for each seed."""
+def judge_fall(falls: Sequence[float]) -> Ruling:
+    """Judge whether α falls by at least 0.25, given its fall for each seed. No test says no."""
     estimate = mean_interval(falls)
-    return decide(yes=estimate.low > LEAST_FALL, no=estimate.low < TOO_SMALL_FALL), estimate
+    verdict = decide(yes=estimate.low > LEAST_FALL, no=estimate.low < TOO_SMALL_FALL)
+    return _ruled(verdict, estimate, math.nan if verdict == NO else p_value(falls, LEAST_FALL))
 
 
-def judge_within(changes: Sequence[float], bound: float) -> Outcome:
+def judge_within(changes: Sequence[float], bound: float) -> Ruling:
     """Judge whether a change lies within ± ``bound``, given the change of each seed."""
     estimate = mean_interval(changes)
-    return decide(yes=is_inside(estimate, -bound, bound), no=_is_outside(estimate, -bound, bound)), estimate
+    verdict = decide(yes=is_inside(estimate, -bound, bound), no=_is_outside(estimate, -bound, bound))
+    if verdict == NO:
+        return _ruled(verdict, estimate, _p_outside(changes, -bound, bound))
+    return _ruled(verdict, estimate, p_value(changes, -bound), p_value(changes, bound))
 
 
-def judge_factors(effects: Mapping[str, Sequence[float]], censored: int) -> dict[str, Outcome]:
-    """Judge whether each factor lowers A by at least 10%.
+def judge_factor(effects: Sequence[float], censored: int) -> Ruling:
+    """Judge whether a factor lowers A by at least 10%.
 
     Args:
-        effects: by factor, the effect on log A of each seed, in the direction that is predicted to lower A.
+        effects: the effect on log A of each seed, in the direction that is predicted to lower A.
         censored: number of runs that never reached the loss.
     """
-    estimates = {factor: mean_interval(values) for factor, values in effects.items()}
-    p_values = [p_value(list(values), TENTH) for values in effects.values()]
-    adjusted = holm(p_values) if all(map(math.isfinite, p_values)) else [1.0] * len(p_values)
-    outcomes = {}
-    for (factor, estimate), p in zip(estimates.items(), adjusted, strict=True):
-        decided = p < _SIGNIFICANT and censored <= MOST_CENSORED
-        verdict = decide(yes=decided and estimate.value < TENTH, no=decided and estimate.value > TENTH)
-        outcomes[factor] = (verdict, estimate)
-    return outcomes
+    estimate = mean_interval(effects)
+    decidable = censored <= MOST_CENSORED
+    verdict = decide(yes=decidable and estimate.high < TENTH, no=decidable and estimate.low > TENTH)
+    return _ruled(verdict, estimate, p_value(effects, TENTH))
 
 
-def judge_centred(centred: Sequence[float], control: Sequence[float]) -> Outcome:
-    """Judge whether the ratio stays near 50% with centred pre-activations, where the control's falls.
+def judge_centred(centred: Sequence[float], control: Sequence[float]) -> Ruling:
+    """Judge whether the ratio ends near 50% with centred pre-activations, where the control's falls.
 
     Args:
         centred: final ratio of each seed of the centred arm.
         control: the same for the control.
     """
     estimate = mean_interval(centred)
+    low, high = NEAR_HALF
+    falls = mean_interval(control).high < low
+    verdict = decide(yes=is_inside(estimate, low, high) and falls, no=estimate.high < low)
+    if verdict == NO:
+        return _ruled(verdict, estimate, p_value(centred, low))
+    return _ruled(verdict, estimate, p_value(centred, low), p_value(centred, high), p_value(control, low))
+
+
+def judge_centred_throughout(centred: Sequence[Sequence[float]], control: Sequence[float]) -> Ruling:
+    """Judge whether the ratio stays near 50% at every checkpoint, where the control ends below it.
+
+    Args:
+        centred: ratio of each seed of the centred arm, at each checkpoint.
+        control: final ratio of each seed of the control.
+    """
+    estimates = [mean_interval(ratios) for ratios in centred]
     falls = mean_interval(control).high < NEAR_HALF[0]
-    return decide(yes=is_inside(estimate, *NEAR_HALF) and falls, no=estimate.high < NEAR_HALF[0]), estimate
+    verdict = decide(
+        yes=falls and all(is_inside(estimate, *NEAR_HALF) for estimate in estimates),
+        no=any(_is_outside(estimate, *NEAR_HALF) for estimate in estimates),
+    )
+    return Ruling(verdict, max(estimates, key=lambda estimate: abs(estimate.value - 0.5)))
 
 
-def judge_below(figures: Sequence[float], bound: float) -> Outcome:
+def judge_below(figures: Sequence[float], bound: float) -> Ruling:
     """Judge whether the mean lies below ``bound``."""
     estimate = mean_interval(figures)
-    return decide(yes=estimate.high < bound, no=estimate.low > bound), estimate
+    return Ruling(decide(yes=estimate.high < bound, no=estimate.low > bound), estimate)
 
 
 def _is_outside(estimate: Estimate, low: float, high: float) -> bool:
     return estimate.high < low or estimate.low > high
 
 
-# The rules on simulated studies. Standard deviations between seeds are those that docs/studies/training.md assumes.
-_SEEDS, _FEW_SEEDS = 5, 3
-_NETWORKS = {32: 1200, 128: 300, 512: 200}
-_NEURON, _FORM, _ALPHA, _EFFECT, _RATIO = 0.45, 0.3, 0.03, 0.025, 0.02
-_RAISED = 0.035
+def _p_outside(values: Sequence[float], low: float, high: float) -> float:
+    """Return the p-value of the mean at the bound that it lies beyond; 1 for a mean between them."""
+    mean = float(np.mean(values))
+    return 1.0 if low <= mean <= high else p_value(values, low if mean < low else high)
 
 
-def _start_outcome(truth: float, rng: np.random.Generator) -> str:
-    drawn = [truth + _NEURON / math.sqrt(2 * width) * rng.standard_normal(count) for width, count in _NETWORKS.items()]
-    return judge_start([list(ratios) for ratios in drawn], [list(ratios + _RAISED) for ratios in drawn])[0]
-
-
-def _factors_outcome(truth: tuple[float, float], rng: np.random.Generator) -> str:
-    effects = {
-        factor: list(math.log1p(change) + _EFFECT * rng.standard_normal(_FEW_SEEDS))
-        for factor, change in zip((RATE, BATCH), truth, strict=True)
-    }
-    return judge_factors(effects, 0)[RATE][0]
-
-
-def _centred_outcome(truth: tuple[float, float], rng: np.random.Generator) -> str:
-    centred, control = (list(ratio + _RATIO * rng.standard_normal(_SEEDS)) for ratio in truth)
-    return judge_centred(centred, control)[0]
-
-
-def _seeds(truth: float, deviation: float, rng: np.random.Generator) -> list[float]:
-    return list(truth + deviation * rng.standard_normal(_SEEDS))
-
-
-RULES = (
-    Rule("start", START_RULE, {f"{ratio:.1%}": ratio for ratio in (0.5, 0.505, 0.51, 0.52, 0.55)}, _start_outcome),
-    Rule(
-        "form",
-        FORM_RULE,
-        {f"errors ×{factor:g}": math.log(factor) for factor in (0.5, 1.0, 1.25, 1.5, 2.0, 4.0)},
-        lambda truth, rng: judge_form(_seeds(truth, _FORM, rng))[0],
-    ),
-    Rule(
-        "fall",
-        FALL_RULE,
-        {f"falls by {fall:g}": fall for fall in (0.0, 0.1, 0.2, 0.25, 0.3, 0.35)},
-        lambda truth, rng: judge_fall(_seeds(truth, _ALPHA, rng))[0],
-    ),
-    Rule(
-        "asymptote",
-        SETTLED_RULE,
-        {f"changes by {change:g}": change for change in (0.0, -0.025, -0.05, -0.075, -0.1)},
-        lambda truth, rng: judge_within(_seeds(truth, _ALPHA, rng), SETTLED)[0],
-    ),
-    Rule(
-        "factor",
-        FACTOR_RULE,
-        {f"A changes by {change:.0%}": (change, change) for change in (0.0, -0.05, -0.1, -0.2, -0.3)},
-        _factors_outcome,
-    ),
-    Rule(
-        "frozen",
-        FROZEN_RULE,
-        {f"{points:g} points": points / 100 for points in (0, 1, 2, 5, 10)},
-        lambda truth, rng: judge_within(_seeds(truth, 0.0 if truth == 0 else _RATIO, rng), UNCHANGED)[0],
-    ),
-    Rule(
-        "centred",
-        CENTRED_RULE,
-        {
-            f"centred {centred:.0%}, control {control:.0%}": (centred, control)
-            for centred, control in ((0.5, 0.25), (0.47, 0.25), (0.45, 0.25), (0.4, 0.25), (0.25, 0.25), (0.5, 0.5))
-        },
-        _centred_outcome,
-    ),
-    Rule(
-        "forecast within 10%",
-        FORECAST_RULE,
-        {f"error {error:.0%}": error for error in (0.02, 0.05, 0.1, 0.2, 0.4)},
-        lambda truth, rng: judge_below([truth * math.exp(z) for z in _seeds(0.0, _FORM, rng)], GOOD_FORECAST)[0],
-    ),
-    Rule(
-        "output layer frozen",
-        OUTPUT_RULE,
-        {f"ratio ×{factor:g}": math.log(factor) for factor in (1.0, 0.95, 0.8, 0.5)},
-        lambda truth, rng: judge_below(_seeds(truth, 2 * _RATIO, rng), 0.0)[0],
-    ),
-)
-"""Every rule of the study, for ``actratio rules training``."""
+def _ruled(verdict: str, estimate: Estimate, *p_values: float) -> Ruling:
+    """Return a ruling that needs every one of the tests."""
+    return Ruling(verdict, estimate, math.nan if verdict == UNDECIDED else max(p_values))

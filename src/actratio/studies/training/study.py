@@ -18,20 +18,18 @@ from actratio.errors import ActratioError, plural
 from actratio.report.findings import Findings
 from actratio.statistics.rules import Rule
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
-from actratio.studies.training.conditions import MECHANISM, factorial_runs
-from actratio.studies.training.judgement import RULES
+from actratio.studies.training.conditions import MECHANISM_RECIPES, factorial_runs
 from actratio.studies.training.recording import record
+from actratio.studies.training.rules import RULES
 from actratio.studies.training.schedule import COUNTED, FEW_SEEDS, FIXED_WIDTH, decay_steps, short_steps
 from actratio.studies.training.tidying import (
     COLUMNS,
     DECAY,
     FACTORIAL,
+    MECHANISM,
     START,
     recorded_frame,
     untrained_frame,
-)
-from actratio.studies.training.tidying import (
-    MECHANISM as MECHANISM_PART,
 )
 from actratio.studies.training.untrained import network_count, untrained_counts
 from actratio.training import Architecture, Recipe
@@ -48,13 +46,23 @@ class TrainingStudy(Study):
     """Which networks to train, and on what.
 
     Raises:
-        ActratioError: a number or a width is not positive, or a width is given twice.
+        ActratioError: a number is too small, a width is not a whole number from 1 to 99999, or a width is given twice.
     """
 
     name: ClassVar[str] = "training"
     summary: ClassVar[str] = "Follow the activation ratio from the first step on, and test what makes it fall."
     unit_noun: ClassVar[str] = "condition"
     columns: ClassVar[tuple[str, ...]] = COLUMNS
+    planned: ClassVar[Mapping[str, Any]] = {
+        "dataset": "mnist",
+        "features": 784,
+        "classes": 10,
+        "widths": [32, 128, 512],
+        "seeds": 5,
+        "epochs": 100,
+        "examples": 20_000,
+        "networks": 200,
+    }
 
     dataset: str = field(
         default="mnist",
@@ -71,7 +79,7 @@ class TrainingStudy(Study):
         default=100,
         metadata={"option": Option("Passes over the training data; the comparisons take a quarter of it.", minimum=1)},
     )
-    examples: int = field(default=20_000, metadata={"option": Option("Training examples.", minimum=1)})
+    examples: int = field(default=20_000, metadata={"option": Option("Most training examples.", minimum=1)})
     networks: int = field(
         default=200, metadata={"option": Option("Untrained networks for each width, more for narrow ones.", minimum=2)}
     )
@@ -91,8 +99,10 @@ class TrainingStudy(Study):
             if value < least:
                 raise ActratioError(f"the {name} is {value}; it must be at least {least}")
         for width in self.widths:
-            if not width.isascii() or not width.isdigit() or int(width) < 1:
-                raise ActratioError(f"the width {width!r} is not a whole number above 0; write widths like 32,128,512")
+            if not (width.isascii() and width.isdigit() and len(width) < 6 and int(width)):
+                raise ActratioError(
+                    f"the width {width!r} is not a whole number from 1 to 99999; write widths like 32,128,512"
+                )
         numbers = self._widths
         repeated = next((number for number in numbers if numbers.count(number) > 1), None)
         if repeated:
@@ -108,7 +118,7 @@ class TrainingStudy(Study):
             "widths": self._widths,
             "seeds": self.seeds,
             "epochs": self.epochs,
-            "examples": self.examples,
+            "examples": len(data.y_train),
             "networks": self.networks,
             "device": device_named(self.device).type,
             "fingerprint": data.fingerprint,
@@ -151,7 +161,7 @@ class TrainingStudy(Study):
             width=width,
             tokens=tokens,
             recipe=unit.parameters["recipe"],
-            examples=self.examples,
+            examples=len(self._data.y_train),
         )
 
     def quick(self) -> TrainingStudy:
@@ -174,7 +184,7 @@ class TrainingStudy(Study):
             f"{self.dataset}: {len(data.y_train):,} training examples ({data.source})",
             f"two hidden layers of {', '.join(self.widths)} neurons, {plural(self.seeds, 'seed')}, "
             f"{plural(self.epochs, 'epoch')}, on {device_named(self.device).type}",
-            f"{plural(len(MECHANISM), 'arm')} and {plural(len(factorial_runs()), 'run')} of a factorial with {FIXED_WIDTH} neurons",
+            f"{plural(len(MECHANISM_RECIPES), 'arm')} and {plural(len(factorial_runs()), 'run')} of a factorial with {FIXED_WIDTH} neurons",
         ]
 
     @staticmethod
@@ -204,14 +214,14 @@ class TrainingStudy(Study):
     def _steps(self, part: str) -> list[int]:
         """Return the steps that are recorded."""
         steps = decay_steps if part == DECAY else short_steps
-        return steps(self.epochs, self.examples)
+        return steps(self.epochs, len(self._data.y_train))
 
     def _trainings(self) -> Iterator[tuple[str, str, int, Recipe]]:
         """Yield part, condition, width and recipe of every training."""
         for width in self._widths:
             yield DECAY, str(width), width, Recipe()
-        for condition, recipe in MECHANISM.items():
-            yield MECHANISM_PART, condition, FIXED_WIDTH, recipe
+        for condition, recipe in MECHANISM_RECIPES.items():
+            yield MECHANISM, condition, FIXED_WIDTH, recipe
         for run in factorial_runs():
             yield FACTORIAL, run.name, FIXED_WIDTH, run.recipe
 
@@ -231,7 +241,8 @@ class _Loaded:
 
     def dataset(self, name: str, examples: int, data_dir: Path | None) -> Dataset:
         if self._data is None:
-            self._data = take_examples(load_dataset(name, data_dir), examples)
+            data = load_dataset(name, data_dir)
+            self._data = take_examples(data, min(examples, len(data.y_train)))
         return self._data
 
     def __reduce__(self) -> tuple[type[_Loaded], tuple[()]]:
