@@ -47,6 +47,11 @@ SHORT_NAMES = {
 """Models that ``make models`` installs, by the name that commands accept."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_WITHOUT_OWNER = (
+    "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "openai-gpt", "t5-small", "t5-base", "t5-large",
+    "bert-base-uncased", "bert-base-cased", "bert-large-uncased", "distilbert-base-uncased", "roberta-base", "roberta-large",
+)  # fmt: skip
+"""The hub's old names that are still in use, and lead to a model with an owner."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def _check_name(name: str) -> None:
         return
     if name.startswith((".", "/", "~")):
         raise ModelError(f"{name} is not a folder; pass a folder with a saved model, or a hub id such as owner/name")
-    if not _HUB_ID.fullmatch(name):
+    if not _HUB_ID.fullmatch(name) and name not in _WITHOUT_OWNER:
         raise ModelError(
             f"{name!r} is neither a folder nor a short name; pass a folder with a saved model, a GGUF file, "
             f"a hub id such as owner/name, or one of {', '.join(SHORT_NAMES)}"
