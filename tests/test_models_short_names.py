@@ -106,4 +106,4 @@ def test_a_name_that_is_no_hub_id_is_refused_before_the_hub_is_asked(name: str) 
 
 @pytest.mark.parametrize("name", ["gpt2", "bert-base-uncased", "owner/name"])
 def test_names_that_can_be_on_the_hub_are_not_refused_early(name: str) -> None:
-    assert find_source(name).path == name
+    assert find_source(name).place == name
