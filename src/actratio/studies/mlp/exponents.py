@@ -152,7 +152,7 @@ def step_chart(fits: Sequence[tuple[str, DepthFit]]) -> Chart:
         Series(dataset, [float(layer) for layer in fit.steps], list(fit.steps.values()), colour, "points")
         for colour, (dataset, fit) in enumerate(fits)
     ]
-    steps = ", ".join(f"{fit.step.format('{:.2f}')} ({dataset})" for dataset, fit in fits)
+    steps = ", ".join(f"{fit.step.value:.2f} ({dataset})" for dataset, fit in fits)
     return Chart(
         key="step",
         title=f"At equal width, each layer deeper multiplies A by {steps}",

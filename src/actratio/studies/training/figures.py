@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actratio.report.chart import Chart, Series
+from actratio.report.chart import Chart, ForestChart, Series
 from actratio.statistics.estimate import Estimate
 from actratio.statistics.seeds import over_seeds
 from actratio.studies.training.conditions import CENTRED, CONTRASTS, CONTROL
@@ -74,7 +74,7 @@ def exponent_chart(estimates: Mapping[int, Estimate], conclusion: str) -> Chart:
     )
 
 
-def effects_chart(effects: Mapping[str, Estimate], significant: Sequence[str], loss: float) -> Chart:
+def effects_chart(effects: Mapping[str, Estimate], significant: Sequence[str], loss: float) -> ForestChart:
     """Return the main effects on the active neurons.
 
     Args:
@@ -82,22 +82,20 @@ def effects_chart(effects: Mapping[str, Estimate], significant: Sequence[str], l
         significant: factors whose effect is not 0 after Holm's correction.
         loss: the training loss at which networks are compared.
     """
-    series = []
-    for number, (factor, effect) in enumerate(effects.items(), start=1):
-        factor_of = effect.exp()
-        change = Estimate(factor_of.value - 1, factor_of.low - 1, factor_of.high - 1)
-        series.append(Series(f"{number}: {CONTRASTS[factor]}", [float(number)], [change], number - 1, "points"))
+    changes = {}
+    for factor, effect in effects.items():
+        ratio = effect.exp()
+        changes[CONTRASTS[factor]] = Estimate(*(100 * (value - 1) for value in (ratio.value, ratio.low, ratio.high)))
     named = ", ".join(significant) if significant else "none"
-    return Chart(
+    return ForestChart(
         key="main-effects",
         title=f"{len(significant)} of {len(effects)} factors change the number of active neurons at equal loss",
         reading=f"Change of the active neurons from the low to the high level of a factor, at a training loss of {loss:g}, with 95% intervals over seeds. "
         f"With p < 0.05 after Holm's correction: {named}.",
-        x_label="factor (see the legend)",
-        y_label="change of active neurons",
-        series=series,
-        percent=True,
-        x_ticks=list(range(1, len(series) + 1)),
+        x_label="change of active neurons, %",
+        series={"change": changes},
+        reference=0.0,
+        row_label="factor",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from actratio.report.chart import Chart
+from actratio.report.chart import Chart, ForestChart
 from actratio.report.findings import Table
 from actratio.statistics.estimate import Estimate
 from actratio.statistics.seeds import over_seeds
@@ -31,7 +31,7 @@ class Part:
     sentences: list[str] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
-    charts: list[Chart] = field(default_factory=list)
+    charts: list[Chart | ForestChart] = field(default_factory=list)
 
 
 def settled(claims: Sequence[Claim]) -> list[Verdict]:
