@@ -23,13 +23,13 @@ QUESTIONS = (
 
 
 def page_answer(name: str) -> tuple[str, str]:
-    """Return the answer and the first figure of a results page, in Markdown."""
+    """Return the answer and the first figure of a results page, in Markdown; without a figure if the study was not run yet."""
     text = (RESULTS / f"{name}.md").read_text(encoding="utf-8")
     block = re.search(r"<!-- begin: answer -->(.*?)<!-- end: answer -->", text, re.DOTALL)
     answer = block and re.search(r"^\*\*(.+?)\*\*", block[1], re.MULTILINE | re.DOTALL)
     figure = re.search(r"^!\[[^\]]*\]\([^)]*\)", text, re.MULTILINE)
     if answer is None or figure is None:
-        raise SystemExit(f"{name}.md has no answer or no figure; write the page first")
+        return "Not answered yet: the study waits for its run.", ""
     return " ".join(answer[1].split()), figure[0]
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     for name, question in QUESTIONS:
         answer, figure = page_answer(name)
         links = f"[Results]({name}.md) · [prediction and rules](../studies/{name}.md) · `actratio study {name}`"
-        sections.append(f"## {question}\n\n**{answer}**\n\n{figure}\n\n{links}")
+        sections.append("\n\n".join(part for part in (f"## {question}", f"**{answer}**", figure, links) if part))
     fill_block(RESULTS / "questions.md", "questions", "\n\n".join(sections))
 
 
