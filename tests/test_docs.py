@@ -110,6 +110,7 @@ def test_benchmark_output_becomes_data_file_table_and_figure(tmp_path: Path) -> 
         "speedup_five_seeds": 10.0,
     }
     row |= {"five_over_one": 2.0, "share_of_limit": 0.5, "counting_cost": 0.0123456}
+    row |= {"hand_written_s": 0.8, "separate_s": 1.5, "over_hand_written": 1.25, "speedup_separate": 1.5}
     goals = [
         {"goal": "at least 4 times as fast", "measured": 4.0, "met": True},
         {"goal": "under 2 GB", "measured": 3, "met": False},
@@ -120,12 +121,12 @@ def test_benchmark_output_becomes_data_file_table_and_figure(tmp_path: Path) -> 
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
     page = (docs / "results" / "speed.md").read_text(encoding="utf-8")
-    assert "| 784-64-10 | 2.00 | 0.500 | 1.000 | 4.0× | 10.0× | 2.00 | 50% | +1.2% |" in page
+    assert "| 784-64-10 | 2.00 | 0.500 | 1.000 | 4.0× | 10.0× | 2.00 | 1.25 | 1.5× | 50% | +1.2% |" in page
     assert '"1 of 2 goals met"' in page
     assert "processor a test" in page
     header, *lines = (docs / "results" / "data" / "trainer.csv").read_text().splitlines()
     assert header.startswith("architecture,article_s")
-    assert lines[0] == "784-64-10,2.0,0.5,1.0,4.0,10.0,2.0,0.5,0.0123"
+    assert lines[0] == "784-64-10,2.0,0.5,1.0,0.8,1.5,4.0,10.0,2.0,1.25,1.5,0.5,0.0123"
     assert (docs / "results" / "figures" / "trainer-speed.svg").read_bytes() != (
         ROOT / "docs/results/figures/trainer-speed.svg"
     ).read_bytes()
