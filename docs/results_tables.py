@@ -75,9 +75,10 @@ def answer(run: FinishedRun) -> str:
     judged = [verdict for verdict in run.findings.verdicts if verdict.confirmatory]
     lines = [f"- **{verdict.verdict}:** {verdict.claim}: {verdict.estimate.format('{:.2f}')}" for verdict in judged]
     lines += [f"- {sentence}" for sentence in run.findings.sentences if "√N" in sentence]
-    charts = [chart for chart in run.findings.charts if chart.key in ("step", "alpha-over-training")]
+    charts = {chart.key: chart for chart in run.findings.charts}
+    shown = [charts[key] for key in ("alpha-over-training", "step") if key in charts]
     return "\n".join(
-        [f"**{'; '.join(said)}.**", "", *lines, "", *(save_figure(chart, f"no-bias-{chart.key}") for chart in charts)]
+        [f"**{'; '.join(said)}.**", "", *lines, "", *(save_figure(chart, f"no-bias-{chart.key}") for chart in shown)]
     )
 
 
