@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from actratio.laws.exponent import ExponentDesign
-from actratio.laws.intervals import Coefficient, LinearModel, over_seeds, wider
+from actratio.statistics.linear_model import Coefficient, LinearModel, wider
 from actratio.training import ARTICLE_HIDDEN
 
 from .conftest import FitPlanted, PlantObservations
@@ -91,11 +91,11 @@ def test_coefficients_have_intervals_and_p_values() -> None:
     from scipy.stats import ttest_1samp
 
     values = [0.4, 0.45, 0.38, 0.5]
-    coefficient = over_seeds(float(np.mean(values)), values)
+    coefficient = Coefficient.of_seeds(float(np.mean(values)), values)
     assert coefficient.p_value(0.5) == pytest.approx(ttest_1samp(values, 0.5).pvalue)
     low, high = ttest_1samp(values, 0.5).confidence_interval(0.9)
     assert (coefficient.interval(0.9).low, coefficient.interval(0.9).high) == pytest.approx((low, high))
-    assert math.isnan(over_seeds(0.4, [0.4]).p_value(0.5))
+    assert math.isnan(Coefficient.of_seeds(0.4, [0.4]).p_value(0.5))
     assert (Coefficient(0.5, 0.0, 3).p_value(0.5), Coefficient(0.4, 0.0, 3).p_value(0.5)) == (1, 0)
     nothing = Coefficient(0.4, math.nan, 0)
     assert wider(nothing, coefficient) == wider(coefficient, nothing) == coefficient
@@ -105,5 +105,5 @@ def test_coefficients_have_intervals_and_p_values() -> None:
 def test_a_design_without_spare_cells_has_no_interval_over_cells() -> None:
     model = LinearModel(np.array([[1.0, 0.0], [1.0, 1.0]]))
     assert model.is_identified
-    assert math.isnan(model.contrast([0, 1], np.array([[1.0, 2.0]]))[1].error)
+    assert math.isnan(model.contrast([0, 1], np.array([[1.0, 2.0]])).cells.error)
     assert not LinearModel(np.ones((3, 2))).is_identified

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actratio.laws.intervals import Coefficient, TwoErrors, wider
 from actratio.laws.observations import DatasetLaws, fit_observations, prepare_observations
 from actratio.report.findings import Findings
 from actratio.statistics.estimate import Estimate
+from actratio.statistics.linear_model import Coefficient, TwoErrors, wider
 from actratio.statistics.rules import operating_characteristics
 from actratio.statistics.verdict import NO, UNDECIDED, YES, Verdict
 from actratio.studies import MlpStudy

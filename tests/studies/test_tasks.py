@@ -17,6 +17,7 @@ from actratio import ActratioError
 from actratio.data import Dataset
 from actratio.report.interactive import plotly_figure
 from actratio.statistics.estimate import Estimate
+from actratio.statistics.linear_model import Coefficient, LinearModel, TwoErrors
 from actratio.statistics.meta_analysis import random_effects
 from actratio.statistics.rules import operating_characteristics
 from actratio.statistics.verdict import NO, UNDECIDED, YES
@@ -26,7 +27,6 @@ from actratio.studies.tasks import conditions, judgement, rules, tables
 from actratio.studies.tasks import study as study_module
 from actratio.studies.tasks.analysis import tasks_findings
 from actratio.studies.tasks.conditions import INTERVENTIONS, TASKS, Condition, prepare
-from actratio.studies.tasks.contrasts import Contrast, Design
 from actratio.studies.tasks.counted_training import COLUMNS, samples, train_and_count
 from actratio.studies.tasks.estimates import (
     EqualLoss,
@@ -124,15 +124,22 @@ def mixed() -> pd.DataFrame:
     return table({task: 0.35 + 0.04 * index for index, task in enumerate(TASKS)})
 
 
+_LINE, _SLOPE = LinearModel(np.column_stack([LOG_WIDTHS, np.ones(7)])), [1.0, 0.0]
+
+
+def two_errors(value: float, seed_error: float, seed_degrees: int, cell_error: float, cell_degrees: int) -> TwoErrors:
+    return TwoErrors(Coefficient(value, seed_error, seed_degrees), Coefficient(value, cell_error, cell_degrees))
+
+
 class TestContrasts:
     def test_a_planted_slope_is_recovered_by_both_intervals(self) -> None:
         rng = np.random.default_rng(0)
         log_active = 1 + 0.6 * LOG_WIDTHS + 0.02 * rng.standard_normal((5, 7))
-        found = Design(LOG_WIDTHS, np.ones(7)).contrast(log_active)
+        found = _LINE.contrast(_SLOPE, log_active)
         assert found.value == pytest.approx(0.6, abs=0.02)
         assert found.value == pytest.approx(np.polyfit(LOG_WIDTHS, log_active.mean(0), 1)[0])
-        assert found.over_seeds.contains(0.6)
-        assert found.over_cells.contains(0.6)
+        assert found.seeds.interval().contains(0.6)
+        assert found.cells.interval().contains(0.6)
 
     def test_intervals_agree_with_statsmodels_and_scipy(self) -> None:
         import statsmodels.api as sm
@@ -140,40 +147,40 @@ class TestContrasts:
 
         rng = np.random.default_rng(1)
         log_active = 1 + 0.6 * LOG_WIDTHS + 0.1 * rng.standard_normal((5, 7))
-        found = Design(LOG_WIDTHS, np.ones(7)).contrast(log_active)
+        found = _LINE.contrast(_SLOPE, log_active)
         ols = sm.OLS(log_active.mean(0), sm.add_constant(LOG_WIDTHS)).fit()
-        assert (found.over_cells.low, found.over_cells.high) == pytest.approx(tuple(ols.conf_int()[1]))
+        assert (found.cells.interval().low, found.cells.interval().high) == pytest.approx(tuple(ols.conf_int()[1]))
         slopes = [np.polyfit(LOG_WIDTHS, row, 1)[0] for row in log_active]
         p_seeds, p_cells = ttest_1samp(slopes, 0.5).pvalue, float(ols.t_test("x1 = 0.5").pvalue)
         assert found.p_value(0.5) == pytest.approx(max(p_seeds, p_cells))
 
     @pytest.mark.parametrize("scatter", [0.0, 0.1])
     def test_the_wider_interval_covers_the_truth(self, scatter: float) -> None:
-        rng, design, hits = np.random.default_rng(2), Design(LOG_WIDTHS, np.ones(7)), 0
+        rng, design, hits = np.random.default_rng(2), _LINE, 0
         for _ in range(400):
             log_active = 0.5 * LOG_WIDTHS + scatter * rng.standard_normal(7) + 0.02 * rng.standard_normal((5, 7))
-            found = design.contrast(log_active)
-            hits += found.estimate.contains(0.5)
-            assert found.estimate.contains(0.5) == (found.p_value(0.5) >= 0.05)
+            found = design.contrast(_SLOPE, log_active)
+            hits += found.interval().contains(0.5)
+            assert found.interval().contains(0.5) == (found.p_value(0.5) >= 0.05)
         assert 0.92 <= hits / 400 <= 1.0
 
     def test_one_seed_and_too_few_networks_have_no_interval(self) -> None:
-        one = Design(LOG_WIDTHS, np.ones(7)).contrast(0.5 * LOG_WIDTHS[None] + 0.01 * np.arange(7) ** 2)
-        assert math.isnan(one.over_seeds.low)
-        assert one.estimate == one.over_cells
-        two = Design(LOG_WIDTHS[:2], np.ones(2)).contrast(0.5 * LOG_WIDTHS[None, :2])
-        assert math.isnan(two.estimate.low)
+        one = _LINE.contrast(_SLOPE, 0.5 * LOG_WIDTHS[None] + 0.01 * np.arange(7) ** 2)
+        assert math.isnan(one.seeds.interval().low)
+        assert one.interval() == one.cells.interval()
+        two = LinearModel(np.column_stack([LOG_WIDTHS[:2], np.ones(2)])).contrast(_SLOPE, 0.5 * LOG_WIDTHS[None, :2])
+        assert math.isnan(two.interval().low)
         assert math.isnan(two.p_value(0.5))
 
     def test_left_out_error_is_that_of_refitting(self) -> None:
         values = np.random.default_rng(3).standard_normal(7)
         others = [values[i] - np.delete(values, i).mean() for i in range(7)]
-        assert Design(np.ones(7)).left_out_error(values) == pytest.approx(np.sqrt(np.mean(np.square(others))))
-        assert Design(np.eye(2)[0], np.eye(2)[1]).left_out_error(values[:2]) == math.inf
+        assert LinearModel(np.ones((7, 1))).left_out_error(values) == pytest.approx(np.sqrt(np.mean(np.square(others))))
+        assert LinearModel(np.eye(2)).left_out_error(values[:2]) == math.inf
 
 
 def exponent(alpha: float, error: float = 0.005, left_out: float = 0.05) -> TaskExponent:
-    return TaskExponent("t", Contrast(alpha, error, 4, error, 5), left_out)
+    return TaskExponent("t", two_errors(alpha, error, 4, error, 5), left_out)
 
 
 class TestRules:
@@ -220,7 +227,7 @@ class TestRules:
         assert found.loc["curvature −0.05 on every task, 2%", "yes"] == 0
 
     def test_power_law(self) -> None:
-        straight, curved = (Contrast(value, 0.001, 4, 0.002, 4) for value in (0.001, -0.05))
+        straight, curved = (two_errors(value, 0.001, 4, 0.002, 4) for value in (0.001, -0.05))
         assert judge_power_law([straight] * 12, 12) == YES
         assert judge_power_law([straight] * 11, 12) == UNDECIDED
         assert judge_power_law([straight] * 11 + [curved], 12) == UNDECIDED
@@ -250,7 +257,7 @@ class TestRules:
             found = judgement.combine(alphas)
             assert found is not None
             taus.append(found.tau)
-            seed_taus.append(random_effects([a.value for a in alphas], [a.seed_error**2 for a in alphas]).tau)
+            seed_taus.append(random_effects([a.value for a in alphas], [a.seeds.error**2 for a in alphas]).tau)
             hits += found.prediction.contains(0.5)
         assert np.mean(taus) < 0.55 * error
         assert np.mean(seed_taus) > 0.85 * error  # what it would be with the variances over seeds
@@ -258,8 +265,8 @@ class TestRules:
 
     def test_no_combination_of_few_tasks_or_without_an_error(self) -> None:
         assert judgement.combine([exponent(0.5).alpha] * 2) is None
-        assert judgement.combine([Contrast(0.5, math.nan, 0, math.nan, 0)] * 4) is None
-        assert judgement.combine([Contrast(0.5, math.nan, 0, 0.1, 5)] * 4) is not None
+        assert judgement.combine([two_errors(0.5, math.nan, 0, math.nan, 0)] * 4) is None
+        assert judgement.combine([two_errors(0.5, math.nan, 0, 0.1, 5)] * 4) is not None
 
     def test_statements_continue_a_sentence(self) -> None:
         for rule in rules.RULES:
@@ -276,7 +283,7 @@ class TestEstimates:
         assert found.curvature is not None
         assert found.from_wide is not None
         assert found.active is not None
-        assert found.curvature.estimate.contains(-0.05)
+        assert found.curvature.interval().contains(-0.05)
         assert found.exponent.alpha.value == pytest.approx(0.5, abs=0.002)
         assert found.from_wide.alpha.value < 0.45  # the curve is flatter there
         assert found.active.value == pytest.approx(math.exp(1 + 0.5 * math.log(128)), rel=0.02)
@@ -305,9 +312,9 @@ class TestEstimates:
             found = elasticity(mixed, item)
             assert found is not None
             assert found.active.value == pytest.approx(ELASTICITY[item.factor], abs=0.01)
-            assert found.alpha.estimate.contains(0.0) or abs(found.alpha.value) < 0.01
+            assert found.alpha.interval().contains(0.0) or abs(found.alpha.value) < 0.01
             assert len(found.levels) == len(item.conditions)
-            assert found.active.cell_degrees == found.alpha.cell_degrees == len(found.levels) - 2
+            assert found.active.cells.degrees == found.alpha.cells.degrees == len(found.levels) - 2
             assert found.has_spare_levels == (len(found.levels) > 2)
         assert elasticity(mixed[mixed["factor"] == ""], INTERVENTIONS[0]) is None
 
@@ -337,8 +344,8 @@ class TestEstimates:
             factor = np.exp(off[level] + 0.3 * slope[level] * log_width + noise)
             found = elasticity(frame.assign(active_mean=frame["active_mean"] * factor), truth)
             assert found is not None
-            hits += found.active.estimate.contains(ELASTICITY["classes"])
-            alpha_hits += found.alpha.estimate.contains(0.0)
+            hits += found.active.interval().contains(ELASTICITY["classes"])
+            alpha_hits += found.alpha.interval().contains(0.0)
         assert hits >= 53  # 57 are expected
         assert alpha_hits >= 53
 
@@ -358,8 +365,8 @@ class TestEstimates:
         found = elasticity(frame, intervention)
         assert found is not None
         assert found.active.value == pytest.approx(0.2 / math.log(10))
-        assert found.active.seed_error == pytest.approx(0.0, abs=1e-9)
-        assert found.active.seed_degrees == 2
+        assert found.active.seeds.error == pytest.approx(0.0, abs=1e-9)
+        assert found.active.seeds.degrees == 2
         assert not found.has_spare_levels
         other = frame[(frame["seed"] == 1) | (frame["factor"] == "")]
         assert elasticity(other, intervention) is None  # no seed in common

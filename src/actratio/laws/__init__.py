@@ -1,6 +1,6 @@
 """Scaling laws of active neurons against width.
 
 ``law`` defines the laws, ``cells`` groups observations, ``least_squares`` fits the laws, ``exponent`` fits α at equal depth,
-``intervals`` gives both the wider one of two intervals, ``fitting`` combines these into ``fit``, ``results`` holds what ``fit``
-returns, ``root_rule`` judges √N, and ``observations`` reads tables.
+``fitting`` combines these into ``fit``, ``results`` holds what ``fit`` returns, ``root_rule`` judges √N, and ``observations``
+reads tables.
 """

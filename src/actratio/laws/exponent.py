@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from actratio.laws.intervals import LinearModel, wider
 from actratio.laws.law import Array
 from actratio.statistics.estimate import LEVEL, Estimate, finite_or_none
+from actratio.statistics.linear_model import LinearModel
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class ExponentDesign:
             log_active: shape (seeds, cells).
             level: confidence level.
         """
-        seeds, cells = self._model.contrast(self._contrast(alpha=1.0), log_active)
+        alpha = self._model.contrast(self._contrast(alpha=1.0), log_active)
         means = log_active.mean(0)
         factors = {}
         if self.equal_depth:
@@ -91,11 +91,11 @@ class ExponentDesign:
                 contrast = self._contrast(
                     layers={layer: 1.0, self._layers[0]: -1.0} if layer != self._layers[0] else {}
                 )
-                factors[layer] = wider(*self._model.contrast(contrast, log_active), level).interval(level).exp()
+                factors[layer] = self._model.contrast(contrast, log_active).interval(level).exp()
         return Exponent(
-            wider(seeds, cells, level).interval(level),
-            seeds.interval(level),
-            cells.interval(level),
+            alpha.interval(level),
+            alpha.seeds.interval(level),
+            alpha.cells.interval(level),
             self.equal_depth,
             self._error(self._predict_width, means),
             self._error(self._predict_architecture, means),

@@ -19,11 +19,11 @@ from numpy.typing import ArrayLike
 from actratio.errors import FitError
 from actratio.laws.cells import Observed, group_observations
 from actratio.laws.exponent import ExponentDesign
-from actratio.laws.intervals import Coefficient, over_seeds, wider
 from actratio.laws.law import LAWS, Array, Law
 from actratio.laws.least_squares import aicc, fit_cells, gradient, left_out_error
 from actratio.laws.results import REFERENCE_WIDTH, LawFit, Laws
 from actratio.statistics.estimate import LEVEL, Estimate
+from actratio.statistics.linear_model import Coefficient, TwoErrors
 
 _AT_BOUND = 1e-3  # a k this close to a bound counts as at the bound
 
@@ -93,8 +93,8 @@ def _fit_law(law: Law, observed: Observed, level: float) -> LawFit:
 
     def interval(value: float, values: Array, direction: Array) -> Estimate:
         error = math.nan if at_bound else math.sqrt(max(float(direction @ covariance @ direction), 0.0))
-        seeds = over_seeds(value, values[:0] if at_bound else values)
-        return wider(seeds, Coefficient(value, error, degrees), level).interval(level)
+        seeds = Coefficient.of_seeds(value, values[:0] if at_bound else values)
+        return TwoErrors(seeds, Coefficient(value, error, degrees)).interval(level)
 
     unit = np.eye(len(law.parameters))
     coefficient = interval(c, by_seed[0], unit[0])

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actratio.laws.intervals import LinearModel, TwoErrors
 from actratio.laws.law import Array
 from actratio.laws.results import REFERENCE_WIDTH
 from actratio.statistics.estimate import LEVEL, Estimate
+from actratio.statistics.linear_model import LinearModel, TwoErrors
 from actratio.statistics.rules import Rule
 from actratio.statistics.verdict import UNDECIDED, decide
 from actratio.studies.mlp.cells import CellTable
@@ -83,18 +83,18 @@ class DepthDesign:
 
         def mean(weights: Mapping[int, float]) -> TwoErrors:
             contrast = [weights.get(depth, 0.0) for depth in self.depths]
-            return TwoErrors(*self._model.contrast([*contrast, *[0.0] * (len(self.depths) + 1)], log_active))
+            return self._model.contrast([*contrast, *[0.0] * (len(self.depths) + 1)], log_active)
 
         def alpha(depth: int) -> Estimate:
             contrast = [*[0.0] * len(self.depths), *(float(depth == other) for other in self.depths), 0.0]
-            return TwoErrors(*self._model.contrast(contrast, log_active)).interval()
+            return self._model.contrast(contrast, log_active).interval()
 
         beta = [*[0.0] * 2 * len(self.depths), 1.0]
         return DepthFit(
             mean({last: sign / (last - first), first: -sign / (last - first)}),
             {after: mean({after: sign, before: -sign}).interval().exp() for before, after in pairwise(deeper)},
             {depth: alpha(depth) for depth in self.depths},
-            TwoErrors(*self._model.contrast(beta, log_active)).interval(),
+            self._model.contrast(beta, log_active).interval(),
         )
 
 

@@ -81,7 +81,7 @@ def tasks_findings(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Findings
             f"SHA-256 {facts['fingerprint'][:16]}…"
             for task, facts in data.items()
         },
-        data={"alpha": {task: item.exponent.alpha.estimate.to_dict() for task, item in estimates.items()}},
+        data={"alpha": {task: item.exponent.alpha.interval().to_dict() for task, item in estimates.items()}},
         exports={"alpha.csv": _alpha_table(estimates), "alpha_at_equal_loss.csv": _equal_loss_table(equal)}
         if estimates
         else {},
@@ -108,7 +108,7 @@ def _verdicts(
     prediction = all_widths.combined.prediction if all_widths.combined else Estimate(math.nan)
     curvatures = [item.curvature for item in estimates.values() if item.curvature is not None]
     strongest = max(
-        (item.estimate for item in curvatures), key=lambda item: abs(item.value), default=Estimate(math.nan)
+        (item.interval() for item in curvatures), key=lambda item: abs(item.value), default=Estimate(math.nan)
     )
     return [
         *verdicts,
@@ -133,7 +133,7 @@ def _verdicts(
 
 def _farthest(group: OverTasks) -> Estimate:
     """Return the interval of the task whose α is farthest from ½."""
-    estimates = [item.alpha.estimate for item in group.exponents]
+    estimates = [item.alpha.interval() for item in group.exponents]
     return max(estimates, key=lambda item: abs(item.value - 0.5), default=Estimate(math.nan))
 
 
@@ -155,7 +155,7 @@ def _sentences(all_widths: OverTasks, wide: OverTasks, effects: Sequence[Elastic
         sentences.append(f"With widths from {FROM_WIDTH} up only, the verdict {compared}; {whose} is {mean_wide:.2f}.")
     if effects:
         shown = "; ".join(
-            f"{item.name} {item.active.estimate.format('{:+.2f}')}"
+            f"{item.name} {item.active.interval().format('{:+.2f}')}"
             + ("" if item.has_spare_levels else ", for these two levels only")
             for item in effects
         )
@@ -188,7 +188,7 @@ def _answer(group: OverTasks, planned: int) -> str:
 def _extremes(exponents: Sequence[TaskExponent]) -> str:
     low, high = (choose(exponents, key=lambda item: item.alpha.value) for choose in (min, max))
     if len(exponents) == 1:
-        return f"α of {low.task} is {low.alpha.estimate.format('{:.2f}')}"
+        return f"α of {low.task} is {low.alpha.interval().format('{:.2f}')}"
     return f"α runs from {low.alpha.value:.2f} ({low.task}) to {high.alpha.value:.2f} ({high.task})"
 
 
@@ -202,10 +202,10 @@ def _alpha_table(estimates: Mapping[str, TaskEstimates]) -> pd.DataFrame:
             {
                 "task": task,
                 "alpha": alpha.value,
-                "low": alpha.estimate.low,
-                "high": alpha.estimate.high,
-                "error_over_seeds": alpha.seed_error,
-                "error_over_networks": alpha.cell_error,
+                "low": alpha.interval().low,
+                "high": alpha.interval().high,
+                "error_over_seeds": alpha.seeds.error,
+                "error_over_networks": alpha.cells.error,
                 "left_out_error": item.exponent.left_out,
                 "active_at_128": math.nan if item.active is None else item.active.value,
             }

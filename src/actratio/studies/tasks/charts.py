@@ -90,7 +90,7 @@ def _forest_series(groups: Sequence[OverTasks]) -> dict[str, dict[str, Estimate]
     ordered = [item.task for item in _ordered(groups[0])]
     series = {}
     for group in groups:
-        by_task = {item.task: item.alpha.estimate for item in group.exponents}
+        by_task = {item.task: item.alpha.interval() for item in group.exponents}
         series[group.name] = {task: by_task[task] for task in ordered if task in by_task}
         if group.combined is not None:
             series[group.name]["mean over tasks"] = group.combined.mean
@@ -183,8 +183,8 @@ def _interventions(effects: Sequence[Elasticity]) -> ForestChart:
         f"Bars are 95% intervals.{only}",
         x_label="elasticity of A, and change of α",
         series={
-            "elasticity of A": {item.name: item.active.estimate for item in effects},
-            "change of α": {item.name: item.alpha.estimate for item in effects},
+            "elasticity of A": {item.name: item.active.interval() for item in effects},
+            "change of α": {item.name: item.alpha.interval() for item in effects},
         },
         reference=0.0,
         row_label="intervention",

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actratio.statistics.estimate import Estimate, mean_interval
+from actratio.statistics.linear_model import LinearModel, Numbers, TwoErrors
 from actratio.statistics.meta_analysis import RandomEffects
 from actratio.statistics.seeds import log_slope
 from actratio.statistics.trajectories import at_loss
 from actratio.studies.tasks.conditions import Intervention
-from actratio.studies.tasks.contrasts import Contrast, Design, Numbers
-from actratio.studies.tasks.judgement import TaskDesign, TaskExponent, combine, curvature_design
+from actratio.studies.tasks.judgement import TaskDesign, TaskExponent, combine, curvature
 from actratio.studies.tasks.measured import Networks, loss_paths, select
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class TaskEstimates:
     exponent: TaskExponent
     from_wide: TaskExponent | None
     active: Estimate | None
-    curvature: Contrast | None
+    curvature: TwoErrors | None
     doublings: Mapping[int, Estimate]
 
 
@@ -54,7 +54,6 @@ def task_estimates(task: str, found: Networks) -> TaskEstimates | None:
     exponent = _exponent(task, found)
     if exponent is None:
         return None
-    quadratic = curvature_design(found.log_width)
     at = found.at(AT_WIDTH)
     order = np.argsort(found.log_width)
     doublings = {}
@@ -66,7 +65,7 @@ def task_estimates(task: str, found: Networks) -> TaskEstimates | None:
         exponent=exponent,
         from_wide=_exponent(task, found.at_least(FROM_WIDTH)),
         active=mean_interval(at.tolist()).exp() if len(at) else None,
-        curvature=quadratic.contrast(found.log_active) if quadratic.is_estimable and len(found.log_width) > 3 else None,
+        curvature=curvature(found.log_width, found.log_active) if len(found.log_width) > 3 else None,
         doublings=doublings,
     )
 
@@ -138,8 +137,8 @@ class Elasticity:
 
     intervention: Intervention
     levels: tuple[int, ...]
-    active: Contrast
-    alpha: Contrast
+    active: TwoErrors
+    alpha: TwoErrors
 
     @property
     def name(self) -> str:
@@ -149,7 +148,7 @@ class Elasticity:
     @property
     def has_spare_levels(self) -> bool:
         """Whether the levels show how far a level is from the fitted line. Two levels don't."""
-        return self.active.cell_degrees > 0
+        return self.active.cells.degrees > 0
 
 
 def elasticity(frame: pd.DataFrame, intervention: Intervention) -> Elasticity | None:
@@ -173,12 +172,12 @@ def elasticity(frame: pd.DataFrame, intervention: Intervention) -> Elasticity | 
     log_active = np.stack([[item.at(width) for width in widths] for item in paired])  # (levels, widths, seeds)
     log_level = np.log(list(found))
     centred = np.log(widths) - np.log(widths).mean()
-    design = Design(log_level - log_level.mean(), np.ones(len(found)))
+    model = LinearModel(np.column_stack([log_level - log_level.mean(), np.ones(len(found))]))
     return Elasticity(
         intervention,
         tuple(found),
-        design.contrast(log_active.mean(1).T),
-        design.contrast(np.einsum("lws,w->sl", log_active, centred / (centred @ centred))),
+        model.contrast([1.0, 0.0], log_active.mean(1).T),
+        model.contrast([1.0, 0.0], np.einsum("lws,w->sl", log_active, centred / (centred @ centred))),
     )
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from actratio.errors import FitError
+from actratio.statistics.linear_model import LinearModel, Numbers, TwoErrors
 from actratio.statistics.meta_analysis import RandomEffects, random_effects
 from actratio.statistics.multiple import holm
 from actratio.statistics.verdict import decide, is_inside
-from actratio.studies.tasks.contrasts import Contrast, Design, Numbers
 
 SQUARE_ROOT = 0.5
 BAND = (0.4, 0.6)
@@ -49,7 +49,7 @@ class TaskExponent:
     """
 
     task: str
-    alpha: Contrast
+    alpha: TwoErrors
     left_out: float
 
 
@@ -62,11 +62,12 @@ class TaskDesign:
     """
 
     def __init__(self, log_width: Numbers, *others: Numbers) -> None:
-        constant = np.ones(len(log_width))
+        rest = np.column_stack([np.ones(len(log_width)), *others])
         self._log_width = log_width
-        self._full = Design(log_width, constant, *others)
-        self._rest = Design(constant, *others)
-        self.is_estimable = self._full.is_estimable and len(set(log_width.tolist())) >= 3
+        self._full = LinearModel(np.column_stack([log_width, rest]))
+        self._rest = LinearModel(rest)
+        self._alpha = np.eye(self._full.coefficients)[0]
+        self.is_estimable = self._full.can_estimate(self._alpha) and len(set(log_width.tolist())) >= 3
 
     def exponent(self, task: str, log_active: Numbers) -> TaskExponent:
         """Return the exponent.
@@ -76,7 +77,8 @@ class TaskDesign:
             log_active: log A, shape (seeds, networks).
         """
         remaining = log_active.mean(0) - SQUARE_ROOT * self._log_width
-        return TaskExponent(task, self._full.contrast(log_active), self._rest.left_out_error(remaining))
+        alpha = self._full.contrast(self._alpha, log_active)
+        return TaskExponent(task, alpha, self._rest.left_out_error(remaining))
 
 
 def adjusted_p_values(exponents: Sequence[TaskExponent], planned: int) -> list[float]:
@@ -109,19 +111,25 @@ def judge_universal(exponents: Sequence[TaskExponent], planned: int) -> str:
     refuted = rejected_tasks(exponents, planned) >= REFUTING_TASKS
     holds = (
         0 < planned == len(exponents)
-        and all(is_inside(item.alpha.estimate, *BAND) for item in exponents)
+        and all(is_inside(item.alpha.interval(), *BAND) for item in exponents)
         and max(item.left_out for item in exponents) < WORST_ERROR
     )
     return decide(yes=holds and not refuted, no=refuted)
 
 
-def curvature_design(log_width: Numbers) -> Design:
-    """Return the model whose first coefficient is that of (log N)²."""
+def curvature(log_width: Numbers, log_active: Numbers) -> TwoErrors:
+    """Return the coefficient of (log N)² in log A.
+
+    Args:
+        log_width: logarithm of the width of each network, of which there are at least three.
+        log_active: log A, shape (seeds, networks).
+    """
     centred = log_width - log_width.mean()
-    return Design(np.square(centred), centred, np.ones(len(centred)))
+    model = LinearModel(np.column_stack([np.square(centred), centred, np.ones(len(centred))]))
+    return model.contrast([1.0, 0.0, 0.0], log_active)
 
 
-def judge_power_law(curvatures: Sequence[Contrast], planned: int) -> str:
+def judge_power_law(curvatures: Sequence[TwoErrors], planned: int) -> str:
     """Return the verdict on A being a power of N for all tasks, by ``POWER_RULE``.
 
     Args:
@@ -130,7 +138,9 @@ def judge_power_law(curvatures: Sequence[Contrast], planned: int) -> str:
     """
     adjusted = _adjusted([item.p_value(0.0) for item in curvatures], planned)
     curved = sum(p < SIGNIFICANCE for p in adjusted) >= REFUTING_TASKS
-    straight = 0 < planned == len(curvatures) and all(is_inside(item.estimate, *CURVATURE_BAND) for item in curvatures)
+    straight = 0 < planned == len(curvatures) and all(
+        is_inside(item.interval(), *CURVATURE_BAND) for item in curvatures
+    )
     return decide(yes=straight and not curved, no=curved)
 
 
@@ -144,7 +154,7 @@ def judge_new_task(over_tasks: RandomEffects | None) -> str:
     )
 
 
-def combine(contrasts: Sequence[Contrast]) -> RandomEffects | None:
+def combine(contrasts: Sequence[TwoErrors]) -> RandomEffects | None:
     """Return the random effects over tasks; ``None`` with fewer than three tasks, or if one has no standard error.
 
     The variance of a task is that of the larger standard error, over seeds or over cells. With the first alone, the scatter

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actratio.studies.tasks.contrasts import Numbers
+from actratio.statistics.linear_model import Numbers
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from actratio.statistics.linear_model import Numbers
 from actratio.statistics.rules import Rule
-from actratio.studies.tasks.contrasts import Numbers
 from actratio.studies.tasks.judgement import (
     NEW_TASK_RULE,
     POWER_RULE,
@@ -15,7 +15,7 @@ from actratio.studies.tasks.judgement import (
     TaskDesign,
     TaskExponent,
     combine,
-    curvature_design,
+    curvature,
     judge_new_task,
     judge_power_law,
     judge_universal,
@@ -24,7 +24,7 @@ from actratio.studies.tasks.judgement import (
 _TASKS, _SEEDS = 12, 5
 _LOG_WIDTHS = np.log([16, 32, 64, 128, 256, 512, 1024])
 _SEED_SPREAD = 0.02  # standard deviation of log A over seeds
-_DESIGN, _CURVE = TaskDesign(_LOG_WIDTHS), curvature_design(_LOG_WIDTHS)
+_DESIGN = TaskDesign(_LOG_WIDTHS)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _new_task(truth: Truth, rng: np.random.Generator) -> str:
 
 
 def _power_law(truth: Truth, rng: np.random.Generator) -> str:
-    return judge_power_law([_CURVE.contrast(log_active) for log_active in simulate(truth, rng)], _TASKS)
+    return judge_power_law([curvature(_LOG_WIDTHS, log_active) for log_active in simulate(truth, rng)], _TASKS)
 
 
 _TRUTHS = {

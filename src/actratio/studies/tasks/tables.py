@@ -54,11 +54,11 @@ def _by_task(estimates: Mapping[str, TaskEstimates], planned: int) -> Table:
     rows = [
         [
             task,
-            item.exponent.alpha.estimate.format(_NUMBER),
+            item.exponent.alpha.interval().format(_NUMBER),
             _p(p),
-            "" if item.from_wide is None else item.from_wide.alpha.estimate.format(_NUMBER),
+            "" if item.from_wide is None else item.from_wide.alpha.interval().format(_NUMBER),
             "" if item.active is None else item.active.format("{:.1f}"),
-            "" if item.curvature is None else item.curvature.estimate.format(_NUMBER),
+            "" if item.curvature is None else item.curvature.interval().format(_NUMBER),
             f"{item.exponent.left_out:.0%}",
         ]
         for (task, item), p in zip(estimates.items(), adjusted, strict=True)
@@ -118,8 +118,8 @@ def _elasticities(effects: Sequence[Elasticity]) -> Table:
         [
             item.name,
             ", ".join(f"{level:,}" for level in item.levels),
-            item.active.estimate.format("{:+.3f}"),
-            item.alpha.estimate.format("{:+.3f}"),
+            item.active.interval().format("{:+.3f}"),
+            item.alpha.interval().format("{:+.3f}"),
             "the wider of seeds and levels" if item.has_spare_levels else "seeds; these two levels only",
         ]
         for item in effects

@@ -1,6 +1,6 @@
-"""Estimates with two sources of error: seeds, and how far cells are from the fit. The wider interval counts.
+"""Linear models of log A, and estimates with two sources of error: seeds, and how far cells are from the fit.
 
-Architectures were chosen, so they are not resampled. A seed is a new draw of the initial weights and of the order of the
+The wider of the two intervals counts. Architectures were chosen, so they are not resampled. A seed is a new draw of the initial weights and of the order of the
 examples. What all seeds share, such as a layer that is off the law in every run, shows only in the residuals over cells.
 """
 
@@ -10,10 +10,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from actratio.laws.law import Array
 from actratio.statistics.estimate import LEVEL, Estimate, student_quantile
+
+Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,19 @@ class Coefficient:
     value: float
     error: float
     degrees: int
+
+    @classmethod
+    def of_seeds(cls, value: float, values: ArrayLike) -> Coefficient:
+        """Return ``value`` with the standard error of the mean over seeds.
+
+        Args:
+            value: the estimate.
+            values: the estimate from each seed, of shape (seeds,); with fewer than two, there is no standard error.
+        """
+        array = np.asarray(values, dtype=np.float64)
+        if len(array) < 2:
+            return cls(value, math.nan, 0)
+        return cls(value, float(array.std(ddof=1)) / math.sqrt(len(array)), len(array) - 1)
 
     def interval(self, level: float = LEVEL) -> Estimate:
         """Return the estimate with Student's interval; without one if there is no standard error."""
@@ -46,19 +60,6 @@ class Coefficient:
         if self.error == 0:
             return 1.0 if self.value == null else 0.0
         return float(2 * stdtr(self.degrees, -abs(self.value - null) / self.error))
-
-
-def over_seeds(value: float, values: ArrayLike) -> Coefficient:
-    """Return ``value`` with the standard error of the mean over seeds.
-
-    Args:
-        value: the estimate.
-        values: the estimate from each seed, of shape (seeds,); with fewer than two, there is no standard error.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    if len(array) < 2:
-        return Coefficient(value, math.nan, 0)
-    return Coefficient(value, float(array.std(ddof=1)) / math.sqrt(len(array)), len(array) - 1)
 
 
 @dataclass(frozen=True)
@@ -80,40 +81,44 @@ class TwoErrors:
         """The estimate."""
         return self.seeds.value
 
+    @property
+    def error(self) -> float:
+        """The larger standard error; ``nan`` if there is neither."""
+        known = [error for error in (self.seeds.error, self.cells.error) if not math.isnan(error)]
+        return max(known, default=math.nan)
+
     def interval(self, level: float = LEVEL) -> Estimate:
         """Return the estimate with the interval that is wider at this level."""
         return wider(self.seeds, self.cells, level).interval(level)
 
     def p_value(self, null: float) -> float:
         """Return the larger p-value of the test that the truth is ``null``; ``nan`` without a standard error."""
-        values = [each.p_value(null) for each in (self.seeds, self.cells)]
+        values = [self.seeds.p_value(null), self.cells.p_value(null)]
         return max((value for value in values if not math.isnan(value)), default=math.nan)
 
 
 def wider(first: Coefficient, second: Coefficient, level: float = LEVEL) -> Coefficient:
     """Return the one whose interval at this level is wider; one without an interval is never chosen over the other."""
-    halves = [
-        0.0 if math.isnan(each.interval(level).low) else each.interval(level).high - each.value
-        for each in (first, second)
-    ]
     if math.isnan(first.error) or math.isnan(second.error):
         return second if math.isnan(first.error) else first
-    return first if halves[0] >= halves[1] else second
+    first_half, second_half = (item.interval(level).high - item.value for item in (first, second))
+    # Without degrees of freedom there is no interval, and the comparison is false.
+    return second if second_half > first_half or math.isnan(first_half) else first
 
 
 class LinearModel:
     """Ordinary least squares with one design for all seeds.
 
     >>> model = LinearModel(np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]]))
-    >>> seeds, cells = model.contrast([0.0, 1.0], np.array([[1.0, 3.0, 5.0], [1.0, 2.0, 3.0]]))
-    >>> round(seeds.value, 6), round(cells.value, 6)
-    (1.5, 1.5)
+    >>> round(model.contrast([0.0, 1.0], np.array([[1.0, 3.0, 5.0], [1.0, 2.0, 3.0]])).value, 6)
+    1.5
 
     Args:
         design: shape (cells, coefficients).
     """
 
-    def __init__(self, design: Array) -> None:
+    def __init__(self, design: Numbers) -> None:
+        self._design = design
         self.pseudo_inverse = np.linalg.pinv(design)
         self.rank = int(np.linalg.matrix_rank(design))
         self.coefficients = design.shape[1]
@@ -125,8 +130,13 @@ class LinearModel:
         """Whether the design separates all coefficients."""
         return bool(self.rank == self.coefficients)
 
-    def contrast(self, weights: ArrayLike, values: Array) -> tuple[Coefficient, Coefficient]:
-        """Return a weighted sum of the coefficients, with its standard error over seeds, and over cells.
+    def can_estimate(self, weights: ArrayLike) -> bool:
+        """Whether the design determines this weighted sum of the coefficients."""
+        given = np.asarray(weights, dtype=np.float64)
+        return bool(np.allclose(given @ self.pseudo_inverse @ self._design, given))
+
+    def contrast(self, weights: ArrayLike, values: Numbers) -> TwoErrors:
+        """Return a weighted sum of the coefficients, with its standard errors over seeds and over cells.
 
         Args:
             weights: one for each coefficient.
@@ -140,4 +150,15 @@ class LinearModel:
         if self.degrees > 0:
             residuals = self._residuals @ values.mean(0)
             error = math.sqrt(float(residuals @ residuals) / self.degrees * float(sums @ sums))
-        return over_seeds(value, by_seed), Coefficient(value, error, self.degrees)
+        return TwoErrors(Coefficient.of_seeds(value, by_seed), Coefficient(value, error, self.degrees))
+
+    def left_out_error(self, values: Numbers) -> float:
+        """Return the root mean square error of each cell's prediction from the others; infinite if one can't be predicted.
+
+        Args:
+            values: shape (cells,).
+        """
+        freedom = np.diag(self._residuals)
+        if (freedom < 1e-9).any():
+            return math.inf
+        return float(np.sqrt(np.square(self._residuals @ values / freedom).mean()))
