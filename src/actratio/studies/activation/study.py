@@ -18,6 +18,7 @@ from actratio.studies.activation.character import ARMS, Size
 from actratio.studies.activation.claims import CONFIRMATORY_DATASETS, CONFIRMATORY_MODELS
 from actratio.studies.activation.trained import MLP_ARMS
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
+from actratio.studies.checks import check_at_least, check_unique
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,21 +118,18 @@ class ActivationStudy(Study):
             unknown = next((name for name in names if known is not None and name not in known), None)
             if unknown is not None and known is not None:
                 raise ActratioError(f"there is no {kind} {unknown!r}; use one of {', '.join(known)}")
-            repeated = next((name for name in names if names.count(name) > 1), None)
-            if repeated:
-                raise ActratioError(f"the {kind} {repeated!r} is given twice; give each name once")
+            check_unique(kind, names)
         if not self.parts:
             raise ActratioError(f"no part was given; name at least one of {', '.join(PARTS)} with --parts")
-        for what, number, least in (
-            ("number of documents", self.documents, 2),
-            ("width", self.width, 1),
-            ("number of examples", self.examples, 1),
-            ("number of epochs", self.epochs, 1),
-            ("number of steps", self.steps, 1),
-            ("number of seeds", self.seeds, 1),
-        ):
-            if number < least:
-                raise ActratioError(f"the {what} is {number}; it must be at least {least}")
+        check_at_least(2, number_of_documents=self.documents)
+        check_at_least(
+            1,
+            width=self.width,
+            number_of_examples=self.examples,
+            number_of_epochs=self.epochs,
+            number_of_steps=self.steps,
+            number_of_seeds=self.seeds,
+        )
 
     def settings(self) -> dict[str, Any]:
         from actratio.models import model_fingerprint

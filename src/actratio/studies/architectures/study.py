@@ -36,6 +36,7 @@ from actratio.studies.architectures.sequences import (
 )
 from actratio.studies.architectures.tidy_counts import COUNT_COLUMNS, counts_frame, losses_frame
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
+from actratio.studies.checks import check_unique
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,9 +107,7 @@ class ArchitecturesStudy(Study):
     def __post_init__(self) -> None:
         if not self.models:
             raise ActratioError("no model was given; name at least one with --models")
-        repeated = next((name for name in self.models if self.models.count(name) > 1), None)
-        if repeated:
-            raise ActratioError(f"the model {repeated!r} is given twice; give each name once")
+        check_unique("model", self.models)
         check_dtype(self.dtype)
         if self.blocks < 2 or self.tokens < 8 * self.blocks:
             raise ActratioError(

@@ -15,6 +15,7 @@ from actratio.errors import ActratioError, plural
 from actratio.report.findings import Findings
 from actratio.statistics.rules import Rule
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
+from actratio.studies.checks import check_at_least, check_unique, check_widths
 from actratio.studies.features.capacity import compare_capacity
 from actratio.studies.features.grid import (
     CAPACITY,
@@ -92,18 +93,9 @@ class FeaturesStudy(Study):
         for test in self.tests:
             if test not in TESTS:
                 raise ActratioError(f"there is no test {test!r}; use some of {', '.join(TESTS)}")
-        for kind, names in (("test", self.tests), ("width", self.widths)):
-            repeated = next((name for name in names if names.count(name) > 1), None)
-            if repeated:
-                raise ActratioError(f"the {kind} {repeated!r} is given twice; give each once")
-        for width in self.widths:
-            if not (width.isascii() and width.isdigit() and len(width) < 6 and int(width)):
-                raise ActratioError(
-                    f"the width {width!r} is not a whole number from 1 to 99999; write widths like 64,256"
-                )
-        for what, number in (("number of seeds", self.seeds), ("number of steps", self.steps)):
-            if number is not None and number < 1:
-                raise ActratioError(f"the {what} is {number}; it must be at least 1")
+        check_unique("test", self.tests)
+        check_widths(self.widths)
+        check_at_least(1, number_of_seeds=self.seeds, number_of_steps=self.steps)
 
     def settings(self) -> dict[str, Any]:
         data = {}

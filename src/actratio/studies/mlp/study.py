@@ -14,6 +14,7 @@ from actratio.laws.observations import ARTICLE_BLOCK
 from actratio.report.findings import Findings
 from actratio.statistics.rules import Rule
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
+from actratio.studies.checks import check_at_least, check_unique
 from actratio.studies.mlp.crossed import CROSSED_BLOCK, CROSSED_EXAMPLES, crossed_examples, crossed_shapes
 from actratio.studies.mlp.history import TIDY_COLUMNS, EpochResult, from_tensors, to_frame, to_tensors
 from actratio.studies.mlp.loaded import Facts, LoadedData
@@ -90,21 +91,13 @@ class MlpStudy(Study):
     def __post_init__(self) -> None:
         if not self.datasets:
             raise ActratioError("no data set was given; name at least one with --datasets, such as digits")
-        for name, value in (
-            ("number of seeds", self.seeds),
-            ("number of epochs", self.epochs),
-            ("batch size", self.batch_size),
-        ):
-            if value < 1:
-                raise ActratioError(f"the {name} is {value}; it must be at least 1")
+        check_at_least(1, number_of_seeds=self.seeds, number_of_epochs=self.epochs, batch_size=self.batch_size)
         if self.label is not None and all(name in BUILTIN for name in self.datasets):
             raise ActratioError(
                 f"the label column {self.label!r} was given, but {', '.join(self.datasets)} has a known one; omit --label"
             )
-        for kind, names in (("data set", self.datasets), ("architecture", self.architectures)):
-            repeated = next((name for name in names if names.count(name) > 1), None)
-            if repeated:
-                raise ActratioError(f"the {kind} {repeated!r} is given twice; give each name once")
+        check_unique("data set", self.datasets)
+        check_unique("architecture", self.architectures)
 
     def settings(self) -> dict[str, Any]:
         data = {}

@@ -14,6 +14,7 @@ from actratio.report.findings import Findings
 from actratio.statistics.rules import Rule
 from actratio.statistics.trajectories import log_spaced
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
+from actratio.studies.checks import check_at_least, check_unique, check_widths
 from actratio.studies.tasks.conditions import INTERVENTIONS, TASKS, Condition, prepare
 from actratio.studies.tasks.counted_training import COLUMNS, counts_frame, samples, train_and_count
 from actratio.training import Architecture, Recipe
@@ -80,17 +81,9 @@ class TasksStudy(Study):
         for what, values in (("task", self.tasks), ("width", self.widths)):
             if not values:
                 raise ActratioError(f"no {what} was given; give at least one with --{what}s")
-            repeated = next((value for value in values if values.count(value) > 1), None)
-            if repeated:
-                raise ActratioError(f"the {what} {repeated!r} is given twice; give each {what} once")
-        for width in self.widths:
-            if not (width.isascii() and width.isdigit() and len(width) < 6 and int(width)):
-                raise ActratioError(
-                    f"the width {width!r} is not a whole number from 1 to 99999; give widths such as 16,64,256"
-                )
-        for what, number in (("number of seeds", self.seeds), ("number of steps", self.steps)):
-            if number < 1:
-                raise ActratioError(f"the {what} is {number}; it must be at least 1")
+        check_unique("task", self.tasks)
+        check_widths(self.widths)
+        check_at_least(1, number_of_seeds=self.seeds, number_of_steps=self.steps)
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -14,10 +14,11 @@ from torch import Tensor
 from actratio.data import Dataset, load_dataset
 from actratio.data.variants import take_examples
 from actratio.devices import device_named
-from actratio.errors import ActratioError, plural
+from actratio.errors import plural
 from actratio.report.findings import Findings
 from actratio.statistics.rules import Rule
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
+from actratio.studies.checks import check_at_least, check_widths
 from actratio.studies.training.conditions import MECHANISM_RECIPES, factorial_runs
 from actratio.studies.training.recording import record
 from actratio.studies.training.rules import RULES
@@ -90,23 +91,11 @@ class TrainingStudy(Study):
     _loaded: _Loaded = field(default_factory=lambda: _Loaded(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("number of seeds", self.seeds, 1),
-            ("number of epochs", self.epochs, 1),
-            ("number of training examples", self.examples, 1),
-            ("number of untrained networks", self.networks, 2),
-        ):
-            if value < least:
-                raise ActratioError(f"the {name} is {value}; it must be at least {least}")
-        for width in self.widths:
-            if not (width.isascii() and width.isdigit() and len(width) < 6 and int(width)):
-                raise ActratioError(
-                    f"the width {width!r} is not a whole number from 1 to 99999; write widths like 32,128,512"
-                )
-        numbers = self._widths
-        repeated = next((number for number in numbers if numbers.count(number) > 1), None)
-        if repeated:
-            raise ActratioError(f"the width {repeated} is given twice; give each width once")
+        check_at_least(
+            1, number_of_seeds=self.seeds, number_of_epochs=self.epochs, number_of_training_examples=self.examples
+        )
+        check_at_least(2, number_of_untrained_networks=self.networks)
+        check_widths(self.widths)
 
     def settings(self) -> dict[str, Any]:
         data = self._data

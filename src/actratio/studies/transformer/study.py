@@ -14,6 +14,7 @@ from actratio.errors import ActratioError, plural
 from actratio.report.findings import Findings
 from actratio.statistics.rules import Rule
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
+from actratio.studies.checks import check_unique
 from actratio.studies.frames import frame_from_arrays, frame_to_arrays
 
 if TYPE_CHECKING:
@@ -68,9 +69,7 @@ class TransformerStudy(Study):
             raise ActratioError(
                 "no model was given; name at least one with --models, a folder, a GGUF file, a hub id or a short name"
             )
-        repeated = next((name for name in self.models if self.models.count(name) > 1), None)
-        if repeated:
-            raise ActratioError(f"the model {repeated!r} is given twice; give each name once")
+        check_unique("model", self.models)
         check_dtype(self.dtype)
 
     def settings(self) -> dict[str, Any]:
