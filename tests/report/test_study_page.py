@@ -11,10 +11,11 @@ import pytest
 
 from actratio.files import read_table, write_table
 from actratio.report.chart import Chart, Series
-from actratio.report.findings import Findings
+from actratio.report.findings import Findings, verdicts_table
 from actratio.report.page import write_page
 from actratio.report.static import save_charts
 from actratio.statistics.estimate import Estimate
+from actratio.statistics.verdict import YES, Verdict
 from actratio.studies import MlpStudy
 from actratio.studies.runner import FinishedRun, Runner
 from actratio.training import ARTICLE_HIDDEN
@@ -138,6 +139,19 @@ def test_page_on_a_phone_keeps_the_plot_above_a_long_legend(browser: Any, tmp_pa
     assert len(shown) == 12
     last = shown[-1].bounding_box()
     assert last["y"] + last["height"] <= legend["y"] + legend["height"] + 1  # the whole legend is visible
+    visit.page.close()
+
+
+@pytest.mark.parametrize("width", [1100, 390])
+def test_verdicts_wrap_so_that_their_estimates_are_in_sight(browser: Any, tmp_path: Path, width: int) -> None:
+    claim = (
+        "the claim of a verdict, which is as long as claims are that say exactly what was measured and on which data"
+    )
+    verdict = Verdict(claim, YES, Estimate(0.512, 0.488, 0.533), "a rule", figure="change of the accuracy")
+    page = write_page(Findings("t", "l", tables=[verdicts_table([verdict])]), tmp_path / "p.html")
+    visit = Visit(browser, page, viewport={"width": width, "height": 800})
+    box = visit.page.query_selector("table.text td:last-child").bounding_box()
+    assert box["x"] + box["width"] <= width
     visit.page.close()
 
 

@@ -23,7 +23,7 @@ class Table:
         header: one name per column.
         rows: one list of cells per row, as long as ``header``.
         reading: caption that explains the columns.
-        text: the columns hold text, which a terminal wraps; columns of numbers that don't fit are left out instead.
+        text: the columns hold text, which is wrapped. Columns of numbers are not: a terminal leaves out those that don't fit.
     """
 
     title: str
