@@ -113,7 +113,7 @@ def make_arrays(planned: Planned, truth: Planted, rng: np.random.Generator) -> A
 
 
 def make_table(truth: Planted, keep: Callable[[Planned], bool] = lambda planned: True, seed: int = 0) -> pd.DataFrame:
-    """Return the table of a study of which only some trainings are finished."""
+    """Return the table of a study in which only some trainings are finished."""
     rng = np.random.default_rng(seed)
     frames = []
     for test in TESTS:

@@ -107,7 +107,7 @@ class KilledError(Exception):
 
 
 class Memory:
-    """A checkpoint that keeps everything, and raises after so many saves."""
+    """A checkpoint that keeps everything, and raises after a number of saves."""
 
     def __init__(self, state: Arrays | None = None, kill_after: int = 10**9) -> None:
         self.state, self._left, self.done = state, kill_after, 0.0

@@ -52,7 +52,7 @@ def planted(
     noise: float = 0.01,
     seeds: int = 5,
 ) -> pd.DataFrame:
-    """Make the table of a study of which the law is known; ``alpha`` can be one value for each epoch."""
+    """Make the table of a study whose law is known; ``alpha`` can be one value for each epoch."""
     rng = np.random.default_rng(0)
     alphas = [alpha] * len(EPOCHS) if isinstance(alpha, float) else list(alpha)
     rows = []

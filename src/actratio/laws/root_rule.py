@@ -39,7 +39,7 @@ def judge_sqrt(exponent: Exponent, architectures: int) -> str:
 
 
 class SqrtTruth(NamedTuple):
-    """A truth of which the rule is told nothing.
+    """What is true in a simulated study; the rule does not know it.
 
     Attributes:
         alpha: true exponent.

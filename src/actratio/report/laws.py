@@ -42,7 +42,7 @@ def laws_table(datasets: list[DatasetLaws]) -> Table:
     for fitted in datasets:
         best = fitted.laws.best
         for law_fit in fitted.laws.fits.values():
-            rows.append([fitted.dataset, "all", *_law_cells(law_fit, best=any(law_fit is each for each in best))])
+            rows.append([fitted.dataset, "all", *_law_cells(law_fit, best=any(law_fit is other for other in best))])
         for layer, laws in fitted.by_layer.items():
             rows += [
                 [fitted.dataset, str(layer), *_law_cells(laws.fits[name], best=False)] for name in ("sqrt", "power")

@@ -47,7 +47,7 @@ LENGTH = 125
 INITIALISATIONS = 5
 """Twins of a model; each reads the blocks of one residue."""
 
-_EVERY = 4  # blocks of which one is read for the smallest share
+_EVERY = 4  # one in four blocks is read for the smallest share
 _TEXT = Path("text") / "tinyshakespeare.txt"
 _COSTS = {"pretrained": 1.0, "shuffled": 1.0, "twin": 1.2, "quantised": 1.0, "published": 0.1, "reduced": 3.5}
 

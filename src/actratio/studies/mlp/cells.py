@@ -32,7 +32,7 @@ class CellTable:
 
     @classmethod
     def of(cls, rows: pd.DataFrame) -> Self | None:
-        """Return the cells of which every seed has active neurons, or ``None`` if there are fewer than two widths.
+        """Return the cells in which every seed has active neurons, or ``None`` if there are fewer than two widths.
 
         Args:
             rows: hidden layers with one row for each seed and cell.

@@ -135,7 +135,7 @@ def judge_steps(log_steps: Sequence[TwoErrors]) -> list[str]:
 
 
 def step_rule(shapes: Sequence[Sequence[int]], truths: Mapping[str, tuple[float, float, float]], seeds: int) -> Rule:
-    """Return the rule for simulation on two data sets, the verdict on the first of which counts.
+    """Return the rule for simulation on two data sets; the verdict on the first one counts.
 
     Args:
         shapes: hidden widths of the networks.

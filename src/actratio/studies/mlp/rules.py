@@ -19,7 +19,7 @@ SHARED_SPREAD = round((_SPREAD**2 - _SEED_SPREAD**2) ** 0.5, 2)
 
 
 def study_rules() -> tuple[Rule, ...]:
-    """Return the rules, with truths of which some hold, some fail and some lie between."""
+    """Return the rules, with truths for which the claim holds, fails or lies at the edge."""
     roots = {}
     for shared, seed in ((SHARED_SPREAD, _SEED_SPREAD), (0.0, _SPREAD)):
         for alpha in (0.25, 0.35, 0.5, 0.65):

@@ -121,7 +121,7 @@ def curvature(log_width: Numbers, log_active: Numbers) -> TwoErrors:
     """Return the coefficient of (log N)² in log A.
 
     Args:
-        log_width: logarithm of the width of each network, of which there are at least three.
+        log_width: logarithm of the width of each network; at least three networks.
         log_active: log A, shape (seeds, networks).
     """
     centred = log_width - log_width.mean()
