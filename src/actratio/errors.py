@@ -9,7 +9,8 @@
     ├── FitError            no law can be fitted to the points
     ├── ModelError          the model cannot be loaded
     ├── RunError            the results folder is missing, damaged or has other settings
-    └── SiteError           the model's MLPs, or the ones that were asked for, cannot be found
+    ├── SiteError           the model's MLPs, or the ones that were asked for, cannot be found
+    └── TrackerError        a training cannot be tracked as asked for
 
 Each message is one sentence: what was given, what is wrong with it, and what to do. The command line prints it and exits
 with status 2.
@@ -46,6 +47,10 @@ class RunError(ActratioError):
 
 class SiteError(ActratioError):
     """The model's MLPs, or the ones that were asked for, cannot be found."""
+
+
+class TrackerError(ActratioError):
+    """A training cannot be tracked as asked for."""
 
 
 def plural(number: int, noun: str) -> str:

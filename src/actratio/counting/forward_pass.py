@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import FrameType
@@ -16,11 +15,7 @@ from actratio.counting.criteria import Criterion
 from actratio.counting.magnitudes import Magnitudes
 from actratio.errors import SiteError
 from actratio.sites import Group, Site
-from actratio.sites.tokens import Rows, Tokens, rows_of
-
-_NOT_TEXT = re.compile(r"(^|[._])(vision|visual|image|audio|speech)")
-"""In the path of a tower whose rows are not the tokens of the text."""
-
+from actratio.sites.tokens import Rows, Tokens, reads_text, rows_of
 
 class Pending(NamedTuple):
     """Counts of one call of a site, which are added to the probe's when the pass succeeds."""
@@ -43,26 +38,37 @@ class ForwardPass:
     """
 
     def __init__(
-        self, module: nn.Module, frame: FrameType, arguments: Mapping[str, Any], expected: Sequence[Sequence[Site]]
+        self,
+        module: nn.Module,
+        frame: FrameType,
+        arguments: Mapping[str, Any],
+        expected: Sequence[Sequence[Site]],
+        *,
+        has_decoder: bool = False,
+        ignored_label: int | None = None,
     ) -> None:
         """Read the pass's tokens.
 
         Args:
             arguments: the arguments of the call, by name.
             expected: the groups of sites that must run.
+            has_decoder: whether the model is an encoder-decoder, whose labels are the decoder's tokens.
+            ignored_label: tokens with this label are left out like padding.
         """
         self.module = module
         self.frame = frame
         self.expected = expected
         self.calls: Counter[Group] = Counter()
         self.pending: list[Pending] = []
-        self._text, self._decoder = Tokens.of(arguments), Tokens.of(arguments, "decoder_")
+        self._text = Tokens.of(arguments, ignored_label=ignored_label)
+        has_decoder = has_decoder or arguments.get("decoder_input_ids") is not None
+        self._decoder = Tokens.of(arguments, "decoder_", ignored_label=ignored_label) if has_decoder else None
         self._rows: dict[tuple[int, torch.Size, int, bool], Rows] = {}
         self._rows_seen: Counter[tuple[str, str]] = Counter()
 
     def tokens(self, site: Site) -> Tokens | None:
         """Return the tokens that a site sees: the decoder's, the text's, or ``None`` in a tower for images or sound."""
-        if _NOT_TEXT.search(site.owner):
+        if not reads_text(site.owner):
             return None
         return self._decoder if self._decoder is not None and "decoder" in site.owner else self._text
 

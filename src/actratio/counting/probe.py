@@ -72,6 +72,7 @@ class Probe:
         tensors: which of ``TENSORS`` to count: one or several.
         criteria: what counts as active: one criterion or several, as text or as ``Criterion``.
         counts_alone: leave out unions, overlaps, idle blocks and magnitudes.
+        ignored_label: tokens with this label (in ``labels``) are not counted, as padding isn't.
 
     Attributes:
         counted: counts by the site's name and the tensor.
@@ -91,6 +92,7 @@ class Probe:
         tensors: str | Iterable[str] = TENSORS,
         criteria: str | Criterion | Iterable[str | Criterion] = ("positive",),
         counts_alone: bool = False,
+        ignored_label: int | None = None,
     ) -> None:
         self.sites = list(sites)
         self.criteria = to_criteria(criteria)
@@ -100,6 +102,7 @@ class Probe:
         self._model = getattr(model, "_orig_mod", model)
         self._tensors = (tensors,) if isinstance(tensors, str) else tuple(tensors)
         self._counts_alone = counts_alone
+        self._ignored_label = ignored_label
         self._modules = dict(self._model.named_modules())
         self._encoder = _encoder_path(self._model)
         self._groups: dict[Group, list[Site]] = defaultdict(list)
@@ -199,7 +202,16 @@ class Probe:
             for sites in self._groups.values()
             if self._in_encoder(sites[0]) == encoder_only or not (encoder_only or encoded)
         ]
-        self._passes.append(ForwardPass(module, frame, arguments, expected))
+        self._passes.append(
+            ForwardPass(
+                module,
+                frame,
+                arguments,
+                expected,
+                has_decoder=self._encoder is not None,
+                ignored_label=self._ignored_label,
+            )
+        )
 
     def _drop_interrupted(self, frame: FrameType) -> None:
         """Drop passes that no longer run: after an exception such as KeyboardInterrupt, torch calls no hooks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from actratio.errors import SiteError
 
 _OTHERS = ("pixel_values", "pixel_values_videos", "input_features", "input_values")
 """Arguments of models that read images or sound beside text."""
+
+_NOT_TEXT = re.compile(r"(^|[._])(vision|visual|image|audio|speech)")
+"""In the path of a tower whose rows are not the tokens of the text."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,21 @@ class Tokens:
     others: bool = False
 
     @classmethod
-    def of(cls, arguments: Mapping[str, Any], prefix: str = "") -> Tokens | None:
+    def of(
+        cls, arguments: Mapping[str, Any], prefix: str = "", *, ignored_label: int | None = None
+    ) -> Tokens | None:
         """Return the tokens in a model's arguments, or ``None`` if no argument is a sequence of tokens.
 
         Args:
             prefix: ``"decoder_"`` for the decoder's tokens.
+            ignored_label: tokens with this label are left out like padding.
 
         Raises:
             SiteError: the attention mask doesn't say which tokens are padding.
         """
         given = arguments.get(f"{prefix}attention_mask")
         past = _cached(arguments.get("past_key_values"))
-        mask = _checked(given, f"{prefix}attention_mask", past) if isinstance(given, Tensor) else None
+        mask = checked_mask(given, f"{prefix}attention_mask", past) if isinstance(given, Tensor) else None
         names = (f"{prefix}input_ids", f"{prefix}inputs_embeds", *["labels"] * bool(prefix))
         read = (arguments.get(name) for name in names)
         ids = next((value for value in read if isinstance(value, Tensor) and value.ndim >= 2), None)
@@ -75,6 +82,11 @@ class Tokens:
         if mask is not None and len(mask) == batch and mask.shape[1] >= length:
             keep = mask[:, -length:].bool()  # with a cache, the mask covers what came before too
             keep = None if bool(keep.all()) else keep
+        labels = arguments.get("labels")
+        if ignored_label is not None and isinstance(labels, Tensor) and labels.shape == (batch, length):
+            labelled = labels != ignored_label
+            if not bool(labelled.all()):
+                keep = labelled if keep is None else keep & labelled
         others = ids is not None and any(name in arguments for name in _OTHERS)
         return cls(batch, length, keep, past > 0, others=others)
 
@@ -99,6 +111,11 @@ class Tokens:
         return (self.keep & (self.keep.cumsum(1) == 1)).cpu()
 
 
+def reads_text(owner: str) -> bool:
+    """Return whether the rows of a site are tokens of the text, by the path of the module that computes it."""
+    return _NOT_TEXT.search(owner) is None
+
+
 def is_sequence_first(shape: torch.Size, tokens: Tokens | None) -> bool:
     """Return whether an activation is (tokens, sequences, width); ``False`` if there are as many tokens as sequences."""
     return (
@@ -106,7 +123,16 @@ def is_sequence_first(shape: torch.Size, tokens: Tokens | None) -> bool:
     )
 
 
-def _checked(mask: Tensor, name: str, past: int) -> Tensor | None:
+def checked_mask(mask: Tensor, name: str, past: int = 0) -> Tensor | None:
+    """Return a mask (batch, tokens) that says which tokens are padding, or ``None`` if a larger mask pads nothing.
+
+    Args:
+        name: the argument's name, for errors.
+        past: how many tokens a cache holds.
+
+    Raises:
+        SiteError: the mask doesn't say which tokens are padding.
+    """
     if mask.ndim > 2 and _pads_nothing(mask, past):
         return None
     if mask.ndim != 2 or (mask.is_floating_point() and bool(((mask != 0) & (mask != 1)).any())):

@@ -1,0 +1,167 @@
+"""Two ways to count at the sites of a model while it trains, behind one interface."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actratio.counting.criteria import Criterion
+from actratio.counting.probe import Probe
+from actratio.sites import Site, device_of
+from actratio.sites.tokens import reads_text
+from actratio.tracking import operator
+from actratio.tracking.passes import IGNORED_LABEL, TrainingPasses
+
+Counts = dict[str, tuple[Tensor, Tensor]]
+"""Tokens, int64 (), and for each neuron the tokens on which it was active, int64 (width,), by the site's name."""
+
+
+class Counter(ABC):
+    """Counts at sites between ``start`` and ``stop``, in passes that belong to the training."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start to count from zero."""
+
+    @abstractmethod
+    def stop(self) -> Counts:
+        """Stop, and return what was counted, on the device where it was counted."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Remove what was registered."""
+
+
+def make_counter(
+    model: nn.Module, sites: Sequence[Site], tensor: str, criterion: Criterion, passes: TrainingPasses
+) -> Counter:
+    """Return a counter for a model: one that works inside compiled code if the sites allow it."""
+    inside = tensor == "activation" and operator.is_supported(criterion) and all(map(_is_plain, sites))
+    if inside:
+        return OperatorCounter(model, sites, criterion, passes)
+    return ProbeCounter(model, sites, tensor, criterion, passes)
+
+
+def _is_plain(site: Site) -> bool:
+    """Return whether the outputs of one module, called once in a pass, are the activations of all tokens in order."""
+    return site.direct and site.calls == 1 and not site.sequence_first and site.role != "expert"
+
+
+class OperatorCounter(Counter):
+    """Counts with an operator in a hook of each activation module, in eager mode and inside compiled code alike.
+
+    In eager mode, the hooks return at once while nothing is counted. In compiled code, the operator does.
+    """
+
+    def __init__(
+        self, model: nn.Module, sites: Sequence[Site], criterion: Criterion, passes: TrainingPasses
+    ) -> None:
+        """Register the hooks."""
+        self._is_counting = False
+        self._passes = passes
+        self._stack = ExitStack()
+        self._counted: Counts = {}
+        modules = dict(model.named_modules())
+        device = device_of(model)
+        self._flags: dict[torch.device, Tensor] = {}
+        for site in sites:
+            assert site.module is not None  # a direct site has one
+            place = next((p.device for p in modules[site.owner].parameters()), device)
+            tokens = torch.zeros((), dtype=torch.int64, device=place)
+            active = torch.zeros(site.width, dtype=torch.int64, device=place)
+            self._counted[site.name] = tokens, active
+            if place not in self._flags:
+                self._flags[place] = torch.zeros((), dtype=torch.bool, device=place)
+            self._register(modules[site.module], site, criterion, self._flags[place], tokens, active)
+        for tensor in (*self._flags.values(), *(part for counts in self._counted.values() for part in counts)):
+            torch._dynamo.mark_static_address(tensor)  # so that CUDA graphs may change it in place
+
+    def _register(
+        self, activation: nn.Module, site: Site, criterion: Criterion, flag: Tensor, tokens: Tensor, active: Tensor
+    ) -> None:
+        passes, label, name = self._passes, str(criterion), site.name
+        has_tokens, is_decoder = reads_text(site.owner), "decoder" in site.owner
+
+        def count(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            # A copy of the model has a copy of the hook.
+            if not passes.is_open or module is not activation:
+                return
+            if not torch.compiler.is_compiling() and not self._is_counting:
+                return
+            rows = passes.rows if has_tokens else None
+            if is_decoder and passes.decoder_rows is not None:
+                rows = passes.decoder_rows
+            torch.ops.actratio.count_active(output.detach(), rows, flag, active, tokens, label, name)
+
+        self._stack.callback(activation.register_forward_hook(count).remove)
+
+    def start(self) -> None:
+        for tokens, active in self._counted.values():
+            tokens.zero_()
+            active.zero_()
+        self._set(True)
+
+    def stop(self) -> Counts:
+        self._set(False)
+        return self._counted
+
+    def _set(self, counting: bool) -> None:
+        self._is_counting = counting
+        for flag in self._flags.values():
+            flag.fill_(counting)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+class ProbeCounter(Counter):
+    """Counts with a ``Probe``, whose hooks are registered only while steps are counted.
+
+    Compiled models run uncompiled in these steps, and nothing is compiled again.
+    """
+
+    def __init__(
+        self, model: nn.Module, sites: Sequence[Site], tensor: str, criterion: Criterion, passes: TrainingPasses
+    ) -> None:
+        self._model, self._sites, self._tensor, self._criterion = model, sites, tensor, criterion
+        self._passes = passes
+        self._probe: Probe | None = None
+        self._stack = ExitStack()
+
+    def start(self) -> None:
+        self.close()
+        probe = Probe(
+            self._model,
+            self._sites,
+            tensors=self._tensor,
+            criteria=self._criterion,
+            counts_alone=True,
+            ignored_label=IGNORED_LABEL,
+        )
+
+        def enable(module: nn.Module, args: tuple[Any, ...]) -> None:
+            probe.enabled = self._passes.is_open
+
+        # Registered after the hooks of the passes and before the probe's, and called in this order.
+        self._stack.callback(self._model.register_forward_pre_hook(enable).remove)
+        self._probe = self._stack.enter_context(probe)
+
+    def stop(self) -> Counts:
+        probe, self._probe = self._probe, None
+        assert probe is not None  # it was started
+        self._stack.close()
+        counts: Counts = {}
+        for (name, _), counted in probe.counted.items():
+            found = counted.counts.get(self._criterion)
+            if found is not None:
+                counts[name] = torch.tensor(found.tokens, device=found.active.device), found.active
+        return counts
+
+    def close(self) -> None:
+        self._probe = None
+        self._stack.close()

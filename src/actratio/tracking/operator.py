@@ -1,0 +1,75 @@
+"""Counting inside a compiled model: an operator that ``torch.compile`` leaves whole, switched by a flag in memory.
+
+The graph is the same whether a step is counted or not, so nothing is compiled again at a reading.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from actratio.counting.criteria import CRITERIA, Criterion, parse_criterion
+from actratio.counting.kernels import count
+from actratio.errors import SiteError
+
+
+def is_supported(criterion: Criterion) -> bool:
+    """Return whether the operator counts by a criterion: one that can be written as text and needs no weights."""
+    return type(criterion) in CRITERIA.values() and not criterion.needs_norms
+
+
+@torch.library.custom_op("actratio::count_active", mutates_args=("active", "tokens"))
+def count_active(
+    x: Tensor, rows: Tensor | None, counting: Tensor, active: Tensor, tokens: Tensor, criterion: str, site: str
+) -> None:
+    """Add the counts of an activation to ``active`` and ``tokens``, if ``counting`` is set.
+
+    Args:
+        x: the activation, (…, width).
+        rows: bool, which tokens to count, with as many elements as ``x`` has rows; ``None`` for all of them.
+        counting: bool, (), on the device of ``x``.
+        active: int64, (width,): for each neuron, the tokens on which it was active.
+        tokens: int64, (): the tokens counted.
+        criterion: what counts as active, as text.
+        site: the site's name, for errors.
+
+    Raises:
+        SiteError: ``rows`` are not those of ``x``.
+    """
+    if x.device.type == "cpu" and not counting:
+        return
+    x = x.reshape(-1, x.shape[-1])
+    if rows is not None and rows.numel() != len(x):
+        raise SiteError(
+            f"{site} has {len(x)} rows for {rows.numel()} tokens, so the rows that are padding can't be found; "
+            "leave the site out, or train without padding"
+        )
+    if x.device.type == "cpu":
+        _add_on_cpu(x if rows is None else x[rows.flatten()], active, tokens, criterion)
+        return
+    # No number is read back from the device, so that it never waits; without ``counting``, zeros are added.
+    weights = counting.expand(len(x)) if rows is None else rows.flatten() & counting
+    active += (_parsed(criterion).active(x) & weights[:, None]).sum(0)
+    tokens += weights.sum()
+
+
+@count_active.register_fake
+def _(
+    x: Tensor, rows: Tensor | None, counting: Tensor, active: Tensor, tokens: Tensor, criterion: str, site: str
+) -> None:
+    return None
+
+
+def _add_on_cpu(x: Tensor, active: Tensor, tokens: Tensor, criterion: str) -> None:
+    if not len(x):
+        return
+    counts, _ = count(x, _parsed(criterion), [len(x)], co_activation=False)
+    active += counts.active
+    tokens += counts.tokens
+
+
+@cache
+def _parsed(criterion: str) -> Criterion:
+    return parse_criterion(criterion)

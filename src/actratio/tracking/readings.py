@@ -1,0 +1,200 @@
+"""What the tracker reads at one step, and the tables and logger values made of readings."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from actratio.counting.counts import SiteCounts
+from actratio.sites import Site
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEAD, LIVING, ALWAYS_ON = 0, 1, 2
+"""States of a neuron at a reading: active on none, on some, on at least 99 % of the tokens counted."""
+
+COLUMNS = (
+    "step", "model", "site", "role", "layer", "width", "activation", "tensor", "criterion", "tokens", "active_mean",
+    "activation_ratio", "dead", "always_on", "died", "revived", "drift", "living_trend",
+)  # fmt: skip
+"""Columns of ``Tracker.to_frame()``, in order."""
+
+_TREND_READINGS = 10
+_STEPS_OF_TREND = 1000
+
+
+@dataclass(frozen=True)
+class SiteReading:
+    """What was counted at one site in one step.
+
+    Attributes:
+        step: the step, from 1.
+        site: the site's name.
+        width: number of neurons.
+        tokens: tokens (or examples) counted.
+        active: Σ over the tokens of their active neurons.
+        dead, always_on: neurons active on none, and on at least 99 %, of the tokens.
+        died: neurons that are dead now and were not at the reading before; ``None`` at the first reading.
+        revived: neurons that were dead at the reading before and are not now.
+        changed: neurons whose state (dead, always-on or neither) is not that of the reading before.
+    """
+
+    step: int
+    site: str
+    width: int
+    tokens: int
+    active: int
+    dead: int
+    always_on: int
+    died: int | None
+    revived: int | None
+    changed: int | None
+
+    @property
+    def ratio(self) -> float:
+        """Active neurons / neurons over the tokens counted; NaN if none was counted."""
+        return self.active / (self.tokens * self.width) if self.tokens else float("nan")
+
+
+def read_site(
+    step: int, site: Site, tokens: int, active: Tensor, before: Tensor | None
+) -> tuple[SiteReading, Tensor | None]:
+    """Return the reading of one site, and its neurons' states.
+
+    Args:
+        tokens: tokens counted; an expert that none reached has neither a state nor a change.
+        active: int64, (width,), on the CPU: for each neuron, the tokens on which it was active.
+        before: the states at the reading before, int8, (width,).
+
+    Returns:
+        The reading, and the states, int8, (width,); those before if no token was counted.
+    """
+    counts = SiteCounts(tokens, active)
+    if not tokens:
+        return SiteReading(step, site.name, site.width, 0, 0, 0, 0, None, None, None), before
+    states = neuron_states(tokens, active)
+    died = revived = changed = None
+    if before is not None:
+        died = int(((states == DEAD) & (before != DEAD)).sum())
+        revived = int(((states != DEAD) & (before == DEAD)).sum())
+        changed = int((states != before).sum())
+    reading = SiteReading(
+        step,
+        site.name,
+        site.width,
+        tokens,
+        int(active.sum()),
+        int(counts.dead),
+        int(counts.always_on),
+        died,
+        revived,
+        changed,
+    )
+    return reading, states
+
+
+def neuron_states(tokens: int, active: Tensor) -> Tensor:
+    """Return the state of each neuron, int8, (width,)."""
+    from actratio.counting.counts import ALWAYS_ON_PERCENT
+
+    states = torch.full(active.shape, LIVING, dtype=torch.int8)
+    states[active == 0] = DEAD
+    states[active * 100 >= ALWAYS_ON_PERCENT * tokens] = ALWAYS_ON
+    return states
+
+
+def readings_frame(
+    readings: Sequence[SiteReading], sites: Mapping[str, Site], model: str, tensor: str, criterion: str
+) -> pd.DataFrame:
+    """Return the tidy table: one row for each step and site, with the columns of ``COLUMNS``."""
+    import pandas as pd
+
+    trends = _living_trends(readings)
+    rows = [
+        {
+            "step": item.step,
+            "model": model,
+            "site": item.site,
+            "role": sites[item.site].role,
+            "layer": sites[item.site].layer,
+            "width": item.width,
+            "activation": sites[item.site].function,
+            "tensor": tensor,
+            "criterion": criterion,
+            "tokens": item.tokens,
+            "active_mean": item.active / item.tokens if item.tokens else float("nan"),
+            "activation_ratio": item.ratio,
+            "dead": item.dead,
+            "always_on": item.always_on,
+            "died": item.died,
+            "revived": item.revived,
+            "drift": None if item.changed is None else item.changed / item.width,
+            "living_trend": trend,
+        }
+        for item, trend in zip(readings, trends, strict=True)
+    ]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    return frame.astype({"died": "Int64", "revived": "Int64", "drift": float, "living_trend": float})
+
+
+def _living_trends(readings: Sequence[SiteReading]) -> list[float]:
+    """Return, for each reading, the change of the share of living neurons per 1,000 steps.
+
+    It is the median of the slopes between all pairs of the site's last ten readings (Theil, 1950; Sen, 1968), which
+    one odd reading doesn't change much; NaN at a site's first reading.
+    """
+    from scipy.stats import theilslopes
+
+    points: dict[str, list[tuple[int, float]]] = {}
+    trends = []
+    for item in readings:
+        known = points.setdefault(item.site, [])
+        if item.tokens:
+            known.append((item.step, 1 - item.dead / item.width))
+        last = known[-_TREND_READINGS:]
+        if len(last) < 2:
+            trends.append(float("nan"))
+            continue
+        steps, living = zip(*last, strict=True)
+        trends.append(float(theilslopes(living, steps).slope) * _STEPS_OF_TREND)
+    return trends
+
+
+def scalars(readings: Sequence[SiteReading]) -> dict[str, float]:
+    """Return the values of one step for a logger, by key.
+
+    The keys are ``actratio/<site>/ratio``, ``…/dead`` and ``…/always_on`` for each site that saw tokens, and
+    ``actratio/ratio``, ``actratio/dead`` and ``actratio/always_on`` for all sites together. Ratios are weighted by
+    neurons and tokens; the others are numbers of neurons.
+    """
+    seen = [item for item in readings if item.tokens]
+    values: dict[str, float] = {}
+    for item in seen:
+        values[f"actratio/{item.site}/ratio"] = item.ratio
+        values[f"actratio/{item.site}/dead"] = item.dead
+        values[f"actratio/{item.site}/always_on"] = item.always_on
+    values["actratio/ratio"] = sum(item.active for item in seen) / sum(item.tokens * item.width for item in seen)
+    values["actratio/dead"] = sum(item.dead for item in seen)
+    values["actratio/always_on"] = sum(item.always_on for item in seen)
+    return values
+
+
+def to_json(readings: Sequence[SiteReading]) -> list[dict[str, Any]]:
+    """Return readings as objects that JSON can hold."""
+    return [asdict(item) for item in readings]
+
+
+def pack_states(states: Tensor) -> str:
+    """Return neurons' states as text, for a checkpoint."""
+    return base64.b64encode(states.numpy().tobytes()).decode("ascii")
+
+
+def unpack_states(text: str) -> Tensor:
+    """Return the states that ``pack_states`` was called on, int8, (width,)."""
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.int8)

@@ -1,0 +1,31 @@
+"""When an optimizer that holds a model's parameters has taken a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+
+def on_optimizer_step(model: nn.Module, action: Callable[[], None]) -> Any:
+    """Call ``action`` after every step of an optimizer that holds a parameter of the model.
+
+    Returns:
+        A handle; ``remove`` ends it.
+    """
+    holds: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
+
+    def stepped(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # Wrappers such as FSDP may replace the model's parameters before the optimizer is made, so they are read now.
+        # An optimizer that doesn't hold any yet is asked again, because parameters can be added to it.
+        if not holds.get(optimizer, False):
+            own = {id(parameter) for parameter in model.parameters()}
+            holds[optimizer] = any(id(item) in own for group in optimizer.param_groups for item in group["params"])
+        if holds[optimizer]:
+            action()
+
+    return register_optimizer_step_post_hook(stepped)

@@ -1,0 +1,350 @@
+"""Readings of a model's activation ratio while it trains."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from actratio.counting.criteria import Criterion, to_criteria
+from actratio.counting.probe import TENSORS
+from actratio.errors import SiteError, TrackerError
+from actratio.sites import Select, Site, choose, force_eager, trace
+from actratio.tracking.counters import Counter, Counts, make_counter
+from actratio.tracking.distributed import add_over_processes
+from actratio.tracking.passes import TrainingPasses
+from actratio.tracking.readings import (
+    SiteReading,
+    pack_states,
+    read_site,
+    readings_frame,
+    scalars,
+    to_json,
+    unpack_states,
+)
+from actratio.tracking.schedule import Every, to_schedule
+from actratio.tracking.steps import on_optimizer_step
+from actratio.tracking.unwrap import has_compiled_code, unwrapped
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FORMAT = 1
+
+
+class DeadNeuronsWarning(UserWarning):
+    """Many neurons of a layer were active on no token of a step."""
+
+
+class Tracker:
+    """Read how many neurons of a model's MLPs are active, every so many steps of its training.
+
+    A step is a step of an optimizer that holds the model's parameters. A reading at step n counts the tokens of all
+    forward passes between step n − 1 and step n that belong to the training: those with gradients, in training mode.
+    Padding (from ``attention_mask``) and tokens without a loss (−100 in ``labels``) are not counted. What
+    checkpointing computes a second time is not counted again.
+
+    Examples:
+        >>> from torch.nn import functional as F
+        >>> model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with Tracker(model, every=2) as tracker:
+        ...     for _ in range(6):
+        ...         F.mse_loss(model(torch.ones(8, 2)), torch.zeros(8, 1)).backward()
+        ...         optimizer.step()
+        >>> tracker.to_frame()["step"].tolist()
+        [2, 4, 6]
+
+    Args:
+        model: the model that is trained; also compiled, or wrapped for data-parallel training.
+        every: when to take a reading: a number of steps, ``"log"``, ``"epoch"``, or a function of the step.
+        steps_per_epoch: optimizer steps in an epoch, for ``every="epoch"``.
+        inputs: what to call the model with in order to find its sites, as for ``find_sites``. By default, models from
+            transformers get made-up inputs, and other models the inputs of their first forward pass.
+        sites: globs over the sites' names, a function of a ``Site``, or by default all MLPs and experts.
+        tensor: ``activation``, or ``hidden`` for gated MLPs.
+        criterion: what counts as active.
+        dead_limit: the share of dead neurons in a layer above which a ``DeadNeuronsWarning`` is given, once for each
+            layer; ``None`` for never.
+        on_reading: called after each reading with the values for a logger and the step.
+        on_dead: called after the warning with the site's name and the step, for example to stop the training.
+        name: the model's name in the table; by default that of its class.
+
+    Attributes:
+        step: steps taken so far.
+        latest: the values of the latest reading for a logger, by key: ``actratio/<site>/ratio``, ``…/dead``,
+            ``…/always_on``, and ``actratio/ratio`` for the whole model. Empty before the first reading.
+
+    Raises:
+        TrackerError: ``every``, ``steps_per_epoch`` or ``dead_limit`` can't be understood.
+        CriterionError: the criterion is unknown.
+        SiteError: no site is selected, or a selected site does not run in a step that is read.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        every: Every = 100,
+        *,
+        steps_per_epoch: int | None = None,
+        inputs: Any = None,
+        sites: Select = None,
+        tensor: str = "activation",
+        criterion: str | Criterion = "positive",
+        dead_limit: float | None = 0.5,
+        on_reading: Callable[[Mapping[str, float], int], None] | None = None,
+        on_dead: Callable[[str, int], None] | None = None,
+        name: str | None = None,
+    ) -> None:
+        if tensor not in TENSORS:
+            raise TrackerError(f"there is no tensor {tensor!r}; write {' or '.join(TENSORS)}")
+        if dead_limit is not None and not 0 <= dead_limit <= 1:
+            raise TrackerError(f"dead_limit is {dead_limit}; give a share between 0 and 1, or None")
+        (self._criterion,) = to_criteria(criterion)
+        self._schedule = to_schedule(every, steps_per_epoch)
+        self._wrapped, self._model = model, unwrapped(model)
+        self._select, self._inputs, self._tensor = sites, inputs, tensor
+        self._dead_limit, self._on_reading, self._on_dead = dead_limit, on_reading, on_dead
+        self._name = name or getattr(self._model, "name_or_path", "") or type(self._model).__name__
+        self.step = 0
+        self.latest: dict[str, float] = {}
+        self._readings: list[SiteReading] = []
+        self._states: dict[str, Tensor] = {}
+        self._warned: set[str] = set()
+        self._sites: dict[str, Site] = {}
+        self._passes = TrainingPasses(self._model)
+        self._counter: Counter | None = None
+        self._is_counting = False
+        self._stack = ExitStack()
+        self._first_step = ExitStack()
+        self._is_attached = False
+
+    def start(self) -> Tracker:
+        """Attach the tracker to the model.
+
+        Raises:
+            TrackerError: it is attached.
+            SiteError: no site is selected.
+        """
+        if self._is_attached:
+            raise TrackerError("the tracker is attached already; call stop before you start it again")
+        with ExitStack() as stack:
+            for handle in self._passes.register():
+                stack.callback(handle.remove)
+            stack.callback(on_optimizer_step(self._model, self.take_step).remove)
+            self._stack = stack.pop_all()
+        self._is_attached = True
+        try:
+            self._find_sites_now_or_later()
+            self._count_next_step_if_due()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Detach the tracker; the model is left as it was, and the readings are kept."""
+        self._first_step.close()
+        self._stack.close()
+        if self._counter is not None:
+            self._counter.close()
+            self._counter = None
+        self._is_counting = self._is_attached = False
+
+    def __enter__(self) -> Tracker:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tracker:
+        return self  # a copied model has copies of the hooks, which do nothing
+
+    def take_step(self) -> None:
+        """Say that a training step was taken, in a loop without an optimizer of PyTorch.
+
+        A step without a forward pass since the one before is not counted: several optimizers that step together take
+        one step.
+
+        Raises:
+            SiteError: a reading was due, and a site did not run.
+        """
+        if not self._is_attached:
+            raise TrackerError("the tracker is not attached to the model; call start first")
+        if not self._passes.has_run:
+            if self._passes.evaluated_with_gradients:
+                raise SiteError(
+                    f"{type(self._model).__name__} was trained in evaluation mode, in which nothing is counted; "
+                    "call model.train() before the training"
+                )
+            return
+        self._passes.forget()
+        self._first_step.close()
+        self.step += 1
+        if self._is_counting:
+            self._read()
+        self._count_next_step_if_due()
+
+    def _count_next_step_if_due(self) -> None:
+        self._is_counting = self._schedule(self.step + 1)
+        if self._is_counting and self._counter is not None:
+            self._counter.start()
+
+    def _find_sites_now_or_later(self) -> None:
+        if self._sites:  # attached before
+            self._prepare(list(self._sites.values()))
+        elif self._inputs is not None or _says_what_it_reads(self._model):
+            self._prepare(choose(trace(self._model, self._inputs), self._select))
+        else:
+            # Compiled code runs as Python until the first step is over, because what was compiled can't be intercepted.
+            self._first_step.enter_context(_before_first_call(self._model, self._find_in_first_call))
+            self._first_step.enter_context(force_eager())
+
+    def _find_in_first_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        inputs = _called_with(self._model, args, kwargs)
+        self._prepare(choose(trace(self._model, inputs), self._select))
+        if self._is_counting and self._counter is not None:
+            self._counter.start()
+
+    def _prepare(self, sites: list[Site]) -> None:
+        self._sites = {site.name: site for site in sites}
+        if has_compiled_code(self._wrapped):
+            torch._dynamo.reset()  # compiled code doesn't see hooks that come later, so it is compiled again
+        self._counter = make_counter(self._model, sites, self._tensor, self._criterion, self._passes)
+
+    def _read(self) -> None:
+        self._is_counting = False
+        assert self._counter is not None  # a pass has run, so the sites are known
+        counts = add_over_processes(self._counter.stop(), list(self._sites.values()))
+        self._check_all_ran(counts)
+        readings = []
+        for name, site in self._sites.items():
+            tokens, active = counts[name]
+            reading, states = read_site(self.step, site, int(tokens), active, self._states.get(name))
+            if states is not None:
+                self._states[name] = states
+            readings.append(reading)
+        self._readings += readings
+        self.latest = scalars(readings)
+        if self._on_reading is not None:
+            self._on_reading(self.latest, self.step)
+        self._warn(readings)
+
+    def _check_all_ran(self, counts: Counts) -> None:
+        for name, site in self._sites.items():
+            if not int(counts[name][0]) and site.role != "expert":
+                raise SiteError(
+                    f"{name} did not run in step {self.step}, or its hook was not called, so it can't be read; "
+                    "attach the tracker before the model is compiled, or leave the site out"
+                )
+
+    def _warn(self, readings: list[SiteReading]) -> None:
+        if self._dead_limit is None:
+            return
+        for item in readings:
+            if item.site in self._warned or not item.tokens or item.dead <= self._dead_limit * item.width:
+                continue
+            self._warned.add(item.site)
+            warnings.warn(
+                f"{item.dead:,} of {item.width:,} neurons of {item.site} ({item.dead / item.width:.0%}) were active on none "
+                f"of the {item.tokens:,} tokens of step {item.step}; a lower learning rate or another initialization may "
+                "keep them alive",
+                DeadNeuronsWarning,
+                stacklevel=2,
+            )
+            if self._on_dead is not None:
+                self._on_dead(item.site, item.step)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return all readings as a tidy table: one row for each step and site."""
+        return readings_frame(self._readings, self._sites, self._name, self._tensor, str(self._criterion))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs, for a checkpoint: objects that JSON can hold.
+
+        With it, the table of a resumed run equals that of an undisturbed one.
+        """
+        return {
+            "format": _FORMAT,
+            "step": self.step,
+            "readings": to_json(self._readings),
+            "states": {name: pack_states(states) for name, states in self._states.items()},
+            "warned": sorted(self._warned),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned.
+
+        Raises:
+            TrackerError: it is not the state of a tracker.
+        """
+        try:
+            if state["format"] != _FORMAT:
+                raise ValueError(f"its format is {state['format']}, and this version reads {_FORMAT}")
+            readings = [SiteReading(**item) for item in state["readings"]]
+            states = {name: unpack_states(text) for name, text in state["states"].items()}
+            step, warned = int(state["step"]), set(state["warned"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrackerError(
+                f"this is not the state of a tracker ({error}); give what state_dict returned"
+            ) from None
+        self.step, self._readings, self._states, self._warned = step, readings, states, warned
+        last = readings[-1].step if readings else None
+        self.latest = scalars([item for item in readings if item.step == last]) if readings else {}
+        if self._is_attached:
+            self._count_next_step_if_due()
+
+    def __repr__(self) -> str:
+        place = "attached to" if self._is_attached else "not attached to"
+        return f"<Tracker {place} {self._name}: {self.step:,} steps, {len({r.step for r in self._readings})} readings>"
+
+
+def track(model: nn.Module, every: Every = 100, **options: Any) -> Tracker:
+    """Return a tracker that is attached to the model; the arguments are those of ``Tracker``.
+
+    Call its ``stop`` when you no longer need readings.
+    """
+    return Tracker(model, every, **options).start()
+
+
+def _says_what_it_reads(model: nn.Module) -> bool:
+    return getattr(model, "config", None) is not None and getattr(model, "main_input_name", None) is not None
+
+
+def _called_with(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return the arguments of a call as ``find_sites`` takes them."""
+    if not kwargs:
+        return args
+    import inspect
+
+    return dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
+
+
+def _before_first_call(
+    model: nn.Module, action: Callable[[tuple[Any, ...], Mapping[str, Any]], None]
+) -> AbstractContextManager[None]:
+    """Call ``action`` once, with the arguments, before the model's first call from now on.
+
+    ``nn.Module`` looks up the hooks of a call when the call begins, so a hook that registers others comes too late.
+    """
+    compiled = model._compiled_call_impl  # what model.compile() set
+
+    def restore() -> None:
+        object.__setattr__(model, "_compiled_call_impl", compiled)
+
+    def first_call(*args: Any, **kwargs: Any) -> Any:
+        restore()
+        action(args, kwargs)
+        return model(*args, **kwargs)
+
+    object.__setattr__(model, "_compiled_call_impl", first_call)
+    stack = ExitStack()
+    stack.callback(restore)
+    return stack
