@@ -20,9 +20,23 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 def test_the_sdist_holds_what_tests_and_docs_need(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {Path(*Path(name).parts[1:]).as_posix() for name in archive.getnames()}
-    for name in ("src/actratio/py.typed", "tests/conftest.py", "tests/golden/messages.txt", "docs/index.md", "mkdocs.yml"):
+    for name in (
+        "src/actratio/py.typed",
+        "tests/conftest.py",
+        "tests/golden/messages.txt",
+        "docs/index.md",
+        "mkdocs.yml",
+    ):
         assert name in names
-    for name in ("Makefile", "constraints.txt", "CITATION.cff", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md"):
+    for name in (
+        "Makefile",
+        "constraints.txt",
+        "CITATION.cff",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "README.md",
+    ):
         assert name in names
     assert not [name for name in names if "__pycache__" in name or name.startswith((".venv", "runs/"))]
 
