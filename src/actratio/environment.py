@@ -34,7 +34,7 @@ class Package:
     fits: bool
 
     @property
-    def problem(self) -> str | None:
+    def problem_sentence(self) -> str | None:
         """What is wrong and what to do, or ``None``. An extra that isn't installed is no problem."""
         if self.fits or (self.version is None and self.extra is not None):
             return None
@@ -87,7 +87,10 @@ class Environment:
     @property
     def problems(self) -> list[str]:
         """What has to be mended, one sentence each."""
-        return [*(package.problem for package in self.packages if package.problem is not None), *self.broken]
+        return [
+            *(package.problem_sentence for package in self.packages if package.problem_sentence is not None),
+            *self.broken,
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""

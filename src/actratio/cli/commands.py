@@ -49,16 +49,20 @@ class LazyGroup(TyperGroup):
 
 
 COMMANDS = {
-    "measure": LazyCommand("models", "measure_model", "Count how many neurons of a model's MLPs fire."),
-    "sites": LazyCommand("models", "list_sites", "List where a model computes MLP activations."),
-    "speed": LazyCommand("speed", "predict_model_speed", "Predict whether skipping inactive neurons is faster."),
-    "sparsify": LazyCommand("thresholds", "sparsify_model", "Choose and check thresholds for a model."),
-    "prune": LazyCommand("pruning", "prune_model", "Remove the neurons that never fire."),
-    "study": LazyCommand("study", "study_app", "Run a study: compute, fit, report."),
-    "rules": LazyCommand("rules", "show_rules", "Simulate how often a study's verdict rules are right."),
-    "fit": LazyCommand("tables", "fit_table", "Fit scaling laws to a table."),
-    "report": LazyCommand("tables", "report_run", "Write a report again."),
-    "datasets": LazyCommand("tables", "list_datasets", "List the named datasets."),
-    "doctor": LazyCommand("doctor", "show_environment", "Show what is installed, what is missing, and the kernels."),
+    "measure": LazyCommand("models", "measure_model", short_help="Count how many neurons of a model's MLPs fire."),
+    "sites": LazyCommand("models", "list_sites", short_help="List where a model computes MLP activations."),
+    "speed": LazyCommand(
+        "speed", "predict_model_speed", short_help="Predict whether skipping inactive neurons is faster."
+    ),
+    "sparsify": LazyCommand("thresholds", "sparsify_model", short_help="Choose and check thresholds for a model."),
+    "prune": LazyCommand("pruning", "prune_model", short_help="Remove the neurons that never fire."),
+    "study": LazyCommand("study", "study_app", short_help="Run a study: compute, fit, report."),
+    "rules": LazyCommand("rules", "show_rules", short_help="Simulate how often a study's verdict rules are right."),
+    "fit": LazyCommand("tables", "fit_table", short_help="Fit scaling laws to a table."),
+    "report": LazyCommand("tables", "report_run", short_help="Write a report again."),
+    "datasets": LazyCommand("tables", "list_datasets", short_help="List the named datasets."),
+    "doctor": LazyCommand(
+        "doctor", "show_environment", short_help="Show what is installed, what is missing, and the kernels."
+    ),
 }
 """Every command by its name, in the order of ``actratio --help``."""
