@@ -119,3 +119,13 @@ def test_a_file_that_is_not_there_is_refused(refused: Refused) -> None:
 def test_a_file_cannot_execute_code(tmp_path: Path, refused: Refused) -> None:
     options = write(tmp_path, "label: !!python/object/apply:os.mkdir [made]")
     assert "is not valid YAML at line 1" in refused("study", "mlp", "--config", str(options))
+
+
+def test_an_environment_variable_and_a_flag_override_the_file(
+    tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["study", "mlp", "--config", str(write(tmp_path, "datasets: mnist\ndata-dir: of-the-file\n"))]
+    assert "of-the-file does not exist" in refused(*arguments)
+    monkeypatch.setenv("ACTRATIO_DATA", "of-the-variable")
+    assert "of-the-variable does not exist" in refused(*arguments)
+    assert "of-the-flag does not exist" in refused(*arguments, "--data-dir", "of-the-flag")

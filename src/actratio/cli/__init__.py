@@ -35,21 +35,22 @@ def main() -> None:
     try:
         app(prog_name="actratio")
     except ActratioError as error:
-        _print_last_words("[bold red]error:[/]", str(error))
+        warn("[bold red]error:[/]", str(error))
         sys.exit(2)
     except (OSError, MemoryError, RuntimeError) as error:
         if not isinstance(error, OSError) and not is_out_of_memory(error):
             raise
-        _print_last_words("[bold red]failed:[/]", str(error).strip())
+        warn("[bold red]failed:[/]", str(error).strip())
         sys.exit(1)
     except SystemExit as ended:
         if ended.code != _INTERRUPTED:
             raise
-        _print_last_words("stopped;", "no file is half-written. Run the same command again")
+        warn("stopped;", "no file is half-written; run the same command again")
         sys.exit(1)
 
 
-def _print_last_words(label: str, message: str) -> None:
+def warn(label: str, message: str) -> None:
+    """Print the last line on stderr."""
     # The terminal is imported here because `actratio --version` does not need it.
     from rich.markup import escape
 
