@@ -203,7 +203,7 @@ def peak_memory(data_dir: Path, dataset: str) -> float:
         command = [
             sys.executable,
             "-m",
-            "actratio.cli",
+            "actratio",
             "study",
             "mlp",
             "--datasets",

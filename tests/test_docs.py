@@ -132,6 +132,27 @@ def test_benchmark_output_becomes_data_file_table_and_figure(tmp_path: Path) -> 
     ).read_bytes()
 
 
+def test_the_options_file_of_the_install_page_works(readers_folder: Path, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    (written,) = re.findall(r"^```yaml\n(.*?)^```\n", page, re.MULTILINE | re.DOTALL)
+    (command,) = re.findall(r"^\$ actratio (.* --config .*)$", page, re.MULTILINE)
+    for name in ("minilm", "corpus.txt"):
+        (tmp_path / name).symlink_to(readers_folder / name)
+    (tmp_path / "options.yaml").write_text(written, encoding="utf-8")
+    run = [sys.executable, "-m", "actratio", *shlex.split(command), "--json"]
+    ran = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    printed = json.loads(ran.stdout)
+    settings = {name: printed["settings"][name] for name in ("text", "packed", "length", "limit_tokens")}
+    assert settings == {"text": ["corpus.txt"], "packed": True, "length": 64, "limit_tokens": 1000}
+    assert {row["criterion"] for row in printed["rows"]} == {"positive", "above(0.1)"}
+    # The mistake that the page shows gives the error that it shows.
+    (tmp_path / "options.yaml").write_text(written.replace("limit-tokens", "limit_tokens"), encoding="utf-8")
+    ran = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    (shown,) = re.findall(r"^  `(options\.yaml: .*)`\.$", page, re.MULTILINE)
+    assert (ran.returncode, ran.stderr) == (2, f"error: {shown}\n")
+
+
 def commands(page: Path) -> list[list[str]]:
     """Return the words of each ``actratio`` command that a page shows in a console or in a table."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
@@ -143,6 +164,7 @@ def commands(page: Path) -> list[list[str]]:
     "page", [page for page in PAGES if commands(page)], ids=lambda page: str(page.relative_to(ROOT))
 )
 def test_commands_and_options_exist(page: Path) -> None:
+    from typer import Context
     from typer.main import get_command
 
     from actratio.cli import app
@@ -150,9 +172,8 @@ def test_commands_and_options_exist(page: Path) -> None:
     for words in commands(page):
         command: Any = get_command(app)
         while words and hasattr(command, "commands") and not words[0].startswith("-"):
-            name = words.pop(0)
-            assert name in command.commands, f"{page.name} shows a command {name!r} that does not exist"
-            command = command.commands[name]
+            assert words[0] in command.commands, f"{page.name} shows a command {words[0]!r} that does not exist"
+            _, command, words = command.resolve_command(Context(command), words)
         options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         unknown = {word for word in words if word.startswith("--")} - options
         assert not unknown, f"{page.name} shows the option {unknown} of {command.name}, which does not exist"

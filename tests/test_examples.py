@@ -27,7 +27,7 @@ def test_train_small_saves_a_model_that_can_be_measured(
     )
     assert result.returncode == 0, result.stderr
     assert "held-out loss" in result.stdout
-    measure = [sys.executable, "-m", "actratio.cli", "measure", str(model), "--text", str(corpus), "--packed", "--json"]
+    measure = [sys.executable, "-m", "actratio", "measure", str(model), "--text", str(corpus), "--packed", "--json"]
     measure += ["--length", "16", "--limit-tokens", "64", "--out", str(tmp_path / "m"), "--csv"]
     result = subprocess.run(measure, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr

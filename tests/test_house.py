@@ -66,9 +66,19 @@ def test_api_reference_shows_docstring_examples_as_code(name: str) -> None:
 def test_public_names_are_complete_and_sorted() -> None:
     assert actratio.__all__ == sorted(actratio.__all__)
     shown = {
-        name for name, value in vars(actratio).items() if not name.startswith("_") and not isinstance(value, ModuleType)
-    }
+        name
+        for name in dir(actratio)
+        if not name.startswith("_") and not isinstance(getattr(actratio, name), ModuleType)
+    } - {"Any", "TYPE_CHECKING", "import_module"}
     assert shown == {name for name in actratio.__all__ if not name.startswith("_")}
+    with pytest.raises(AttributeError, match="no attribute 'measures'"):
+        _ = actratio.measures  # type: ignore[attr-defined]
+
+
+def test_type_checkers_and_python_import_a_name_from_the_same_place() -> None:
+    source = (ROOT / "src" / "actratio" / "__init__.py").read_text(encoding="utf-8")
+    imports = re.findall(r"^    from ([\w.]+) import (.+)$", source, re.MULTILINE)
+    assert {name: module for module, names in imports for name in names.split(", ")} == actratio._MODULES
 
 
 def test_no_module_shares_a_name_with_a_function() -> None:
@@ -95,9 +105,25 @@ def test_importing_is_light() -> None:
         "rich",
         "jinja2",
     )
-    code = f"import sys, actratio; print([name for name in {heavy!r} if name in sys.modules])"
+    code = f"import sys; from actratio import *; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("start", ["import actratio", "main(['--version'])", "main(['--help'])", "main([])"])
+def test_version_and_help_do_not_wait_for_torch(start: str) -> None:
+    """So the command answers in a tenth of a second."""
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print([name for name in ('torch', 'numpy', 'pandas', 'rich') if name in sys.modules]))\n"
+        "def main(arguments):\n"
+        "    from actratio import cli\n"
+        "    sys.argv = ['actratio', *arguments]\n"
+        "    cli.main()\n"
+        f"{start}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", [each.name for each in pkgutil.walk_packages(actratio.__path__, "actratio.")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -190,3 +191,13 @@ def test_model_fingerprint_changes_with_one_byte(save_model: SaveModel) -> None:
         file.seek(-1, 2)
         file.write(bytes([last[0] ^ 1]))
     assert model_fingerprint(str(folder)) != before
+
+
+@pytest.mark.parametrize("package", ["transformers", "psutil"])
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(
+    package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf"loading a model by name needs the package '{package}'.*run pip install \"actratio\[hf\]\""
+    with pytest.raises(ActratioError, match=message):
+        load_model(str(tmp_path))

@@ -60,7 +60,7 @@ def test_hub_id_is_read_from_the_cache_without_network(minilm: Path, tmp_path: P
     (cached / "snapshots" / commit).symlink_to(minilm)
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(commit)
-    command = [sys.executable, "-m", "actratio.cli", "measure", "owner/name", "--prompt", "A king.", "--json"]
+    command = [sys.executable, "-m", "actratio", "measure", "owner/name", "--prompt", "A king.", "--json"]
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     environment.pop("HF_HUB_CACHE", None)
     result = subprocess.run(

@@ -64,6 +64,11 @@ def short(value: object, longest: int = 40) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
+def pip_install(extra: str) -> str:
+    """Return the shell command that installs an extra of this package, for an error message."""
+    return f'pip install "actratio[{extra}]"'
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error reports missing memory; torch raises a ``RuntimeError`` for a failed allocation."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))

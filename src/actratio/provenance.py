@@ -20,7 +20,7 @@ def current_provenance() -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -44,7 +44,8 @@ def _commit() -> str:
     return result.stdout.strip() if here.parent.name == "src" else "unknown"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor and its number of cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

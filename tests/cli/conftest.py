@@ -28,7 +28,7 @@ class Refused(Protocol):
 def actratio() -> Actratio:
     def run(*arguments: str, cwd: Path, check: int | None = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "actratio.cli", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
+            [sys.executable, "-m", "actratio", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
         )
         assert "Traceback" not in done.stderr
         if check is not None:

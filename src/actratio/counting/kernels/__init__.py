@@ -20,7 +20,7 @@ from actratio.counting.criteria import Criterion
 from actratio.counting.kernels import reference
 from actratio.counting.magnitudes import Magnitudes
 
-__all__ = ["count"]
+__all__ = ["count", "has_kernel"]
 
 
 def count(
@@ -55,6 +55,11 @@ def count(
             return counts, counted_magnitudes
     counts = reference.count(criterion.active(x, norms), lengths, first, co_activation=co_activation)
     return counts, Magnitudes.of(x) if magnitudes else None
+
+
+def has_kernel(x: Tensor, criterion: Criterion) -> bool:
+    """Return whether a compiled kernel counts such a tensor by such a criterion; otherwise the reference does."""
+    return any(kernel.supports(x, criterion) for kernel in _compiled())
 
 
 @cache

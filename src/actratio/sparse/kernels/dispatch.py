@@ -32,6 +32,12 @@ def _kernels() -> tuple[type[Product], ...]:
     )
 
 
+def missing_package(device_type: str) -> str | None:
+    """Return the package that is not installed and has a kernel for this type of device, or ``None``."""
+    needed = (package for package, module, _ in _KERNELS if module == device_type)
+    return next((package for package in needed if find_spec(package) is None), None)
+
+
 def has_kernel(rows: Tensor) -> bool:
     """Return whether a kernel supports such a weight (width, features)."""
     return any(kernel.supports(Weights(rows)) for kernel in _kernels())

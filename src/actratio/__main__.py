@@ -1,4 +1,4 @@
-"""``python -m actratio.cli``."""
+"""``python -m actratio``."""
 
 from actratio.cli import main
 
