@@ -152,7 +152,7 @@ def list_sites(
     weights = note_weights(model)
     with err.status(f"loading {escape(short(model))}"):
         loaded = load_model(model, device="cpu", trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
-    found = find_sites(loaded, select=None if sites is None else split_names([sites]))
+    found = find_sites(loaded, sites=None if sites is None else split_names([sites]))
     if as_json:
         print_json(
             {

@@ -22,7 +22,7 @@ from actratio.counting.kernels import count
 from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.routing import neurons_last, rows_by_expert
 from actratio.counting.scopes import ScopeFollower, outermost
-from actratio.errors import SiteError
+from actratio.errors import SiteError, plural
 from actratio.sites import Group, Site, force_eager
 from actratio.sites.tokens import arguments_of, routed_rows
 from actratio.sites.values import Use
@@ -166,6 +166,10 @@ class Probe:
         self._entered = False
         self._passes.clear()
         self._stack.close()
+
+    def __repr__(self) -> str:
+        criteria = ", ".join(map(str, self.criteria))
+        return f"<Probe of {type(self._model).__name__}: {plural(len(self.sites), 'site')}, {criteria}, {plural(self.tokens, 'token')}>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Probe:
         return self  # a copied model has copies of the hooks, and this tells them that they aren't the probe's
