@@ -1,7 +1,8 @@
 """actratio: how much of a network's MLP compute is wasted, why, and how to get it back."""
 
 from actratio.counting.counts import SiteCounts
-from actratio.counting.measurement import Measurement, load
+from actratio.counting.folder import load
+from actratio.counting.measurement import Measurement
 from actratio.counting.measuring import measure
 from actratio.counting.probe import Probe
 from actratio.errors import ActratioError

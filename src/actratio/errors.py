@@ -15,6 +15,8 @@ Each message is one sentence: what was given, what is wrong with it, and what to
 with status 2.
 """
 
+import re
+
 
 class ActratioError(Exception):
     """Base class of all errors of this package. Catch it to catch all of them."""
@@ -57,6 +59,16 @@ def short(value: object, longest: int = 40) -> str:
     """Return ``value`` as text on one line, cut to ``longest`` characters, for an error message."""
     line = " ".join(str(value).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def first_sentence(error: BaseException) -> str:
+    """Return the first sentence of another library's message, uncut and without its full stop.
+
+    >>> first_sentence(OSError("No such file. Please check your connection."))
+    'No such file'
+    """
+    line = " ".join(str(error).split())
+    return re.split(r"[.!?]+ (?=[A-Z])", line)[0].rstrip(". ") or "no reason given"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from actratio import __version__
+from actratio.cli.compare import compare_runs, merge_runs
 from actratio.cli.models import list_sites, measure_model
 from actratio.cli.pruning import prune_model
 from actratio.cli.rules import show_rules
@@ -32,6 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("measure", short_help="Count how many neurons of a model's MLPs fire.")(measure_model)
+app.command("compare", short_help="Show what changed between two measurements.")(compare_runs)
+app.command("merge", short_help="Merge measurements of one model.")(merge_runs)
 app.command("sites", short_help="List where a model computes MLP activations.")(list_sites)
 app.command("speed", short_help="Predict whether skipping inactive neurons is faster.")(predict_model_speed)
 app.command("sparsify", short_help="Choose and check thresholds for a model.")(sparsify_model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -128,6 +129,20 @@ class Probe:
         """Most tokens (or examples) counted at any site."""
         tokens = (counts.tokens for counted in self.counted.values() for counts in counted.counts.values())
         return max(tokens, default=0)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model; of a compiled one, its original."""
+        return self._model
+
+    def snapshot(self) -> Probe:
+        """Return a probe with the counts so far, which later forward passes don't change."""
+        copied = copy.copy(self)
+        # Counts never change, they are replaced by new ones.
+        copied.counted = {
+            key: Counted(dict(each.counts), each.magnitudes, each.passed) for key, each in self.counted.items()
+        }
+        return copied
 
     def __enter__(self) -> Probe:
         """Register the hooks.

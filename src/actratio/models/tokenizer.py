@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from actratio.errors import ModelError, short
+from actratio.errors import ModelError, first_sentence
+from actratio.models.hub import check_hub, is_cached
 from actratio.models.source import ModelSource, find_source
 from actratio.models.transformers_library import import_transformers
 from actratio.models.weights import stored_weights
 
-_MAX_REASON_SHOWN = 200  # characters of another library's message that an error message shows
+_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
+"""Files of which a folder with a tokenizer has at least one."""
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
@@ -21,6 +23,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     """
     transformers = import_transformers()
     source = find_source(name)
+    check_hub(source)
     if source.vocabulary is not None:
         return _tokenizer_of_letters(source.vocabulary)
     if source.gguf_path is not None:
@@ -35,8 +38,12 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
                 f"{name} reads images or sound, but this command reads only text; "
                 "use actratio.measure in Python with batches of its inputs"
             ) from None
+        if source.gguf_file is None and not _has_tokenizer(source):
+            raise ModelError(
+                f"{name} has no tokenizer; name the model or folder that has it with --tokenizer"
+            ) from None
         raise ModelError(
-            f"the tokenizer of {name} could not be loaded ({type(error).__name__}: {short(error, _MAX_REASON_SHOWN)}); "
+            f"the tokenizer of {name} could not be loaded ({type(error).__name__}: {first_sentence(error)}); "
             "name another with --tokenizer"
         ) from None
 
@@ -57,6 +64,14 @@ def _tokenizer_of_letters(vocabulary: Path) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", eos_token="[CLS]", sep_token="[SEP]"
     )
+
+
+def _has_tokenizer(source: ModelSource) -> bool:
+    """Return whether a folder, or the part of a hub model that was downloaded, has a file of a tokenizer."""
+    folder = Path(source.place)
+    if folder.is_dir():
+        return any((folder / name).is_file() for name in _FILES)
+    return any(is_cached(source.place, name) for name in _FILES)
 
 
 def _reads_no_text(transformers: Any, source: ModelSource) -> bool:
