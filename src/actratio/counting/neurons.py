@@ -36,7 +36,7 @@ def neuron_frame(measurement: Measurement) -> pd.DataFrame:
             **{_SITE[name]: value for name, value in asdict(row.site).items()},
             "tensor": row.tensor,
             "criterion": row.criterion,
-            **{name: value for name, value in row.counts.values().items() if _is_number(value)},
+            **{name: int(value) for name, value in row.counts.values().items() if _is_number(value)},
         }
         for row in rows
     ]
@@ -55,16 +55,11 @@ def neuron_frame(measurement: Measurement) -> pd.DataFrame:
             ]
             frame[name] = [number for part in parts for number in part]
             counted.append(name)
-    whole = frame.assign(**{name: frame[name].map(_plain) for name in counted})
-    return whole.astype(dict.fromkeys(("expert", *counted), "Int64")).infer_objects()
+    return frame.astype(dict.fromkeys(("expert", *counted), "Int64")).infer_objects()
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int) or (isinstance(value, Tensor) and value.ndim == 0)
-
-
-def _plain(value: Any) -> Any:
-    return int(value) if isinstance(value, Tensor) else value
 
 
 def read_neuron_frame(frame: pd.DataFrame) -> Measurement:

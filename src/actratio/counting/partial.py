@@ -128,6 +128,8 @@ class PartialCounts:
 
     def joined(self, probe: Probe, settings: dict[str, Any]) -> Measurement:
         """Return what was counted before together with what a probe counted."""
+        if self.before is not None and not probe.passes:
+            return replace(self.before, settings=settings)
         counted = Measurement.of(probe, self._model, settings, fingerprint=self._fingerprint)
         return counted if self.before is None else replace(self.before.merge(counted), settings=settings)
 

@@ -11,7 +11,10 @@ from actratio.models.source import ModelSource, find_source
 from actratio.models.transformers_library import import_transformers
 from actratio.models.weights import stored_weights
 
-_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
+_FILES = (
+    "tokenizer_config.json", "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt",
+    "tekken.json",
+)  # fmt: skip
 """Files of which a folder with a tokenizer has at least one."""
 
 
@@ -28,8 +31,9 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
         return _tokenizer_of_letters(source.vocabulary)
     if source.gguf_path is not None:
         stored_weights(source.gguf_path)  # a clear error if the file is damaged
+    no_tokenizer = ModelError(f"{name} has no tokenizer; name the model or folder that has it with --tokenizer")
     try:
-        return transformers.AutoTokenizer.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
             source.place, trust_remote_code=trust_remote_code, **source.options
         )
     except Exception as error:  # transformers and the hub's client raise many types of exceptions
@@ -39,13 +43,14 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
                 "use actratio.measure in Python with batches of its inputs"
             ) from None
         if source.gguf_file is None and not _has_tokenizer(source):
-            raise ModelError(
-                f"{name} has no tokenizer; name the model or folder that has it with --tokenizer"
-            ) from None
+            raise no_tokenizer from None
         raise ModelError(
             f"the tokenizer of {name} could not be loaded ({type(error).__name__}: {first_sentence(error)}); "
             "name another with --tokenizer"
         ) from None
+    if source.gguf_file is None and not _has_tokenizer(source):  # transformers made an empty one
+        raise no_tokenizer
+    return tokenizer
 
 
 def _tokenizer_of_letters(vocabulary: Path) -> Any:

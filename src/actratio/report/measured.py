@@ -101,10 +101,11 @@ def _dead_sentences(rows: Sequence[Row]) -> list[str]:
     fewest = min(counted, key=lambda counts: counts.tokens)
     always_on = sum(int(counts.always_on) for counts in counted)
     few = []
+    where = " at the site with the fewest" if any(counts.tokens > fewest.tokens for counts in counted) else ""
     if fewest.tokens < FEWEST_TOKENS:
         few.append(
-            f"{plural(fewest.tokens, 'token')} are too few to call a neuron dead or always on: {fewest.rule_of_three:.1%} of other tokens "
-            f"could still show otherwise; count at least {FEWEST_TOKENS} tokens of a longer text."
+            f"{plural(fewest.tokens, 'token')}{where} are too few to call a neuron dead or always on: it may still do otherwise on "
+            f"{fewest.rule_of_three:.1%} of other tokens. Count at least {FEWEST_TOKENS} tokens, of a longer text."
         )
     return [
         f"{dead:,} of {neurons:,} neurons were never active; with 95% confidence, each of them is active on less than "
