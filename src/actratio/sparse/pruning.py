@@ -213,28 +213,34 @@ def _why_none(
         reasons = dict.fromkeys(filter(None, (_kept_reason(mlp, measurement) for mlp in handles)))
         return "; ".join(reasons) or "no MLP was measured"
     if any(bool(neurons.any()) for neurons in removable):
-        return _why_widths_stay(model, pruned, removable, mlps)
+        return _why_widths_stay(pruned, removable, _sites(model, mlps), handles, measurement)
     if any(mlp.dead for mlp in pruned):
         return "some neurons did not fire, but could fire on other inputs; give inputs to check"
     return "every neuron fired"
 
 
 def _why_widths_stay(
-    model: nn.Module, pruned: Sequence[PrunedMLP], removable: Sequence[Tensor], mlps: Sequence[MLP] | None
+    pruned: Sequence[PrunedMLP],
+    removable: Sequence[Tensor],
+    sites: Sequence[Site],
+    handles: Sequence[MLP],
+    measurement: Measurement,
 ) -> str:
     """Return which MLP needs all its neurons, so that the others of the same width keep theirs."""
     numbers = [int(neurons.sum()) for neurons in removable]
     most = max(range(len(pruned)), key=lambda index: numbers[index])
     example, width = pruned[most].site, pruned[most].before
     full = [mlp.site for mlp, number in zip(pruned, numbers, strict=True) if mlp.before == width and not number]
-    measured = {mlp.site.name for mlp in pruned}
-    others = [site for site in _sites(model, mlps) if site.width == width and site.name not in measured]
     if full:
         needs = f"layer {full[0].layer} ({full[0].name}) has no neuron that can be removed"
-    elif others:
-        needs = f"the neurons of {others[0].name} can't be removed"
     else:
-        needs = "one MLP needs all its neurons"
+        names = {mlp.site.name for mlp in pruned}
+        other = next((site.name for site in sites if site.width == width and site.name not in names), None)
+        if other is None:
+            return "every MLP keeps at least one neuron"
+        handle = next((mlp for mlp in handles if mlp.site.name == other), None)
+        reason = "was not measured" if handle is None else f"keeps its neurons: {_kept_reason(handle, measurement)}"
+        needs = f"{other} {reason}"
     return (
         f"the configuration has one width, {width:,}, for all these MLPs, and {needs}, so {example.name} keeps its "
         f"{numbers[most]:,} dead {'neuron' if numbers[most] == 1 else 'neurons'} too"
