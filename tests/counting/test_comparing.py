@@ -74,7 +74,8 @@ def test_checkpoints_of_one_model_and_two_texts() -> None:
     comparison = a.compare(b)
     assert len(comparison.rows) == len(a.rows)
     assert not comparison.only_a
-    assert comparison.names == ("LlamaForCausalLM (A)", "LlamaForCausalLM (B)")
+    assert comparison.names == ("A", "B")
+    assert comparison.title == "LlamaForCausalLM: A and B compared"
     assert comparison.same_weights
     assert "Both have the same weights" in comparison.summary()
     same = a.compare(a).to_frame()
@@ -119,7 +120,7 @@ def test_what_cannot_be_compared_is_refused(before: Measurement) -> None:
 def test_comparison_shows_itself(before: Measurement, after: Measurement, tmp_path: Path) -> None:
     comparison = replace(before, model=HOSTILE).compare(after)
     shown = repr(comparison)
-    assert shown.startswith(f"<Comparison of {HOSTILE} and after>")
+    assert shown.startswith(f"<Comparison: 2 rows>\n{HOSTILE} (A) and after (B) compared, activation, positive\n")
     assert "37.50%" in shown
     assert "-6.25" in shown
     page = comparison._repr_html_()

@@ -103,10 +103,15 @@ class Comparison:
 
     @property
     def names(self) -> tuple[str, str]:
-        """Names of the two measurements: the models', told apart if they are the same."""
+        """Names of the two measurements: the models', or A and B if both are of one model."""
+        return ("A", "B") if self.a.model == self.b.model else (self.a.model, self.b.model)
+
+    @property
+    def title(self) -> str:
+        """What is compared."""
         if self.a.model == self.b.model:
-            return f"{self.a.model} (A)", f"{self.b.model} (B)"
-        return self.a.model, self.b.model
+            return f"{self.a.model}: A and B compared"
+        return f"{self.a.model} (A) and {self.b.model} (B) compared"
 
     @property
     def different_settings(self) -> list[str]:
@@ -159,7 +164,7 @@ class Comparison:
         from actratio.report.compared import comparison_table
         from actratio.report.notebook import table_text
 
-        return f"<Comparison of {self.names[0]} and {self.names[1]}>\n{table_text(comparison_table(self), 12)}"
+        return f"<Comparison: {len(self.rows):,} rows>\n{table_text(comparison_table(self), 12)}"
 
     def _repr_html_(self) -> str:
         from actratio.report.compared import comparison_sentences, comparison_table

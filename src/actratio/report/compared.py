@@ -20,11 +20,10 @@ _LARGEST = 3  # layers with the largest changes that a sentence names
 
 def comparison_findings(comparison: Comparison) -> Findings:
     """Return the sentences, the table and the charts of a comparison."""
-    a, b = comparison.names
     return Findings(
-        f"{a} and {b} compared",
-        f"Share of the neurons of each MLP that are active, in A ({a}, {plural(tokens_of(comparison.a), 'token')}) and in B ({b}, "
-        f"{plural(tokens_of(comparison.b), 'token')}).",
+        comparison.title,
+        f"Share of the neurons of each MLP that are active, counted over {plural(tokens_of(comparison.a), 'token')} in A and "
+        f"{plural(tokens_of(comparison.b), 'token')} in B.",
         comparison_sentences(comparison),
         [comparison_table(comparison)],
         comparison_charts(comparison),
@@ -96,8 +95,7 @@ def _careful_sentences(comparison: Comparison) -> list[str]:
 def comparison_table(comparison: Comparison) -> Table:
     """Return a table with one row per site, tensor and criterion; what all rows share is in the title."""
     kinds = list(_by_kind(comparison))
-    a, b = comparison.names
-    title = f"A: {a}, B: {b}" + (f"; {kinds[0][0]}, {kinds[0][1]}" if len(kinds) == 1 else "")
+    title = comparison.title + (f", {kinds[0][0]}, {kinds[0][1]}" if len(kinds) == 1 else "")
     header = [
         "site",
         "ratio A",

@@ -213,6 +213,8 @@ def _why_none(
         reasons = dict.fromkeys(filter(None, (_kept_reason(mlp, measurement) for mlp in handles)))
         return "; ".join(reasons) or "no MLP was measured"
     if any(bool(neurons.any()) for neurons in removable):
+        if getattr(model, "config", None) is None:
+            return "every MLP keeps at least one neuron"
         return _why_widths_stay(pruned, removable, _sites(model, mlps), handles, measurement)
     if any(mlp.dead for mlp in pruned):
         return "some neurons did not fire, but could fire on other inputs; give inputs to check"
