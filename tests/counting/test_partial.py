@@ -114,6 +114,13 @@ measure(tiny("gpt2"), batches(), partial={str(tmp_path / PARTIAL)!r}, **OPTIONS)
     assert_same(load(tmp_path), whole)
 
 
+def test_a_file_that_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    (tmp_path / f".1.{PARTIAL}").write_bytes(b"half")
+    measure(tiny("gpt2"), BATCHES, partial=tmp_path / PARTIAL).save(tmp_path)
+    assert not (tmp_path / f".1.{PARTIAL}").exists()
+    load(tmp_path)
+
+
 def test_counts_are_saved_from_time_to_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(partial_module.time, "monotonic", lambda: now[0])

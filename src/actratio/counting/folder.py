@@ -15,7 +15,7 @@ from actratio.counting.counts import SiteCounts
 from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.measurement import Measurement, Row
 from actratio.errors import RunError
-from actratio.files import replacing, write_json, write_table
+from actratio.files import is_temporary, remove_leftovers, replacing, write_json, write_table
 from actratio.sites import Site
 
 PARTIAL = "partial.safetensors"
@@ -33,6 +33,7 @@ def save_measurement(measurement: Measurement, path: str | Path, *, force: bool 
 
     folder = Path(path)
     check_place(folder, measurement.model, force=force)
+    remove_leftovers(folder)
     for old in folder.glob("*.csv"):  # of the measurement that was here
         old.unlink()
     arrays, described = encode(measurement)
@@ -135,7 +136,7 @@ def check_place(folder: Path, model: str, *, force: bool = False) -> None:
     Raises:
         RunError: the folder contains something else, or a measurement of another model.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(is_temporary(path.name) for path in folder.iterdir())):
         return
     if not is_measurement(folder) and not (folder / PARTIAL).is_file():
         raise RunError(f"{folder} holds something else; choose another place for the measurement")

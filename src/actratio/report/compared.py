@@ -27,8 +27,18 @@ def comparison_findings(comparison: Comparison) -> Findings:
         comparison_sentences(comparison),
         [comparison_table(comparison)],
         comparison_charts(comparison),
+        _details(comparison),
         exports={"comparison.csv": comparison.to_frame()},
     )
+
+
+def _details(comparison: Comparison) -> dict[str, str]:
+    """Return what each was measured on, and with which versions."""
+    details: dict[str, str] = {}
+    for letter, measured in (("A", comparison.a), ("B", comparison.b)):
+        values = {"model": measured.model, "weights": measured.fingerprint, **measured.settings, **measured.provenance}
+        details |= {f"{letter}: {name}": str(value) for name, value in values.items() if value not in (None, [])}
+    return details
 
 
 def comparison_sentences(comparison: Comparison) -> list[str]:

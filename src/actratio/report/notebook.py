@@ -119,12 +119,16 @@ def table_text(table: Table, max_rows: int) -> str:
 
 def findings_html(table: Table, sentences: Sequence[str], max_rows: int) -> str:
     """Return sentences and a table with at most ``max_rows`` rows as HTML, all text escaped."""
-    side = "left" if table.text else "right"
-    head = "".join(f'<th style="text-align:{side}">{html.escape(name)}</th>' for name in table.header)
-    rows = []
-    for row in _shortened(table.rows, max_rows):
-        cells = "".join(f'<td style="text-align:{side}">{html.escape(cell)}</td>' for cell in row)
-        rows.append(f"<tr>{cells}</tr>")
+
+    def cell(number: int, text: str, tag: str) -> str:
+        side = "left" if table.text or number == 0 else "right"
+        return f'<{tag} style="text-align:{side};padding:0.1em 0.6em">{html.escape(text)}</{tag}>'
+
+    head = "".join(cell(number, name, "th") for number, name in enumerate(table.header))
+    rows = [
+        f"<tr>{''.join(cell(number, text, 'td') for number, text in enumerate(row))}</tr>"
+        for row in _shortened(table.rows, max_rows)
+    ]
     items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
     return (
         f"<div><strong>{html.escape(table.title)}</strong><ul>{items}</ul>"
