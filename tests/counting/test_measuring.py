@@ -499,7 +499,7 @@ def test_measure_refuses_bad_input(arguments: dict[str, Any], words: str) -> Non
 
 def test_measurement_repr() -> None:
     found: Measurement = measure(MLP(), [X], name="<b>mine</b>")
-    assert "1 sites, 3 tokens" in repr(found)
+    assert "1 site, 3 tokens" in repr(found)
     assert "<b>mine" not in found._repr_html_()
     assert math.isclose(found.to_frame()["activation_ratio"].item(), 5 / 9)
 
