@@ -61,10 +61,10 @@ def short(value: object, longest: int = 40) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def first_sentence(error: BaseException) -> str:
+def short_message(error: BaseException) -> str:
     """Return the first sentence of another library's message, uncut and without its full stop.
 
-    >>> first_sentence(OSError("No such file. Please check your connection."))
+    >>> short_message(OSError("No such file. Please check your connection."))
     'No such file'
     """
     line = " ".join(str(error).split())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from actratio.errors import ModelError, first_sentence
+from actratio.errors import ModelError, short_message
 from actratio.models.source import ModelSource
 
 _SECONDS = 10.0
@@ -44,7 +44,7 @@ def check_hub(source: ModelSource) -> None:
         Exception
     ) as error:  # the hub's client raises those of its HTTP library too, which differ from version to version
         raise ModelError(
-            f"{tried}, and the Hugging Face hub can't be reached ({type(error).__name__}: {first_sentence(error)}); "
+            f"{tried}, and the Hugging Face hub can't be reached ({type(error).__name__}: {short_message(error)}); "
             "check the path or the name, and the network"
         ) from None
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from actratio.devices import device_named
-from actratio.errors import ModelError, first_sentence
+from actratio.errors import ModelError, short_message
 from actratio.models.hub import check_hub
 from actratio.models.source import ModelSource, find_source
 from actratio.models.transformers_library import import_transformers
@@ -212,7 +212,7 @@ def _explain(source: ModelSource, error: Exception, allow_pickle: bool, trust_re
     name = source.name
     if source.gguf_file is not None:
         return (
-            f"{name} could not be loaded ({type(error).__name__}: {first_sentence(error)}); "
+            f"{name} could not be loaded ({type(error).__name__}: {short_message(error)}); "
             "pass a GGUF file with an architecture that transformers reads"
         )
     if not trust_remote_code and "trust_remote_code" in str(error):
@@ -221,6 +221,6 @@ def _explain(source: ModelSource, error: Exception, allow_pickle: bool, trust_re
         return f"{name} has no weights in safetensors, which cannot execute code; pass --allow-pickle to load other formats"
     kind = "folder" if Path(name).is_dir() else "hub model"
     return (
-        f"the {kind} {name} could not be loaded ({type(error).__name__}: {first_sentence(error)}); "
+        f"the {kind} {name} could not be loaded ({type(error).__name__}: {short_message(error)}); "
         "pass a model that transformers loads"
     )

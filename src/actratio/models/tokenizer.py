@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from actratio.errors import ModelError, first_sentence
+from actratio.errors import ModelError, short_message
 from actratio.models.hub import check_hub, is_cached
 from actratio.models.source import ModelSource, find_source
 from actratio.models.transformers_library import import_transformers
@@ -45,7 +45,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
         if source.gguf_file is None and not _has_tokenizer(source):
             raise no_tokenizer from None
         raise ModelError(
-            f"the tokenizer of {name} could not be loaded ({type(error).__name__}: {first_sentence(error)}); "
+            f"the tokenizer of {name} could not be loaded ({type(error).__name__}: {short_message(error)}); "
             "name another with --tokenizer"
         ) from None
     if source.gguf_file is None and not _has_tokenizer(source):  # transformers made an empty one
