@@ -45,6 +45,20 @@ def test_replacing_reports_a_folder_that_cannot_be_created(tmp_path: Path) -> No
         pass
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
+def test_files_have_the_permissions_that_the_umask_gives(umask: int, mode: int, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    before = os.umask(umask)
+    try:
+        with replacing(tmp_path / "a.safetensors") as temporary:
+            save_file({"x": torch.zeros(1)}, temporary)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == mode
+
+
 def test_remove_leftovers_removes_only_temporary_files(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     keep = [tmp_path / "table.csv", tmp_path / ".lock", tmp_path / "below" / ".hidden"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from actratio import ActratioError, find_sites, measure
-from actratio.models import load_model, load_tokenizer, model_fingerprint, with_decoder_inputs
+from actratio.models import load_model, load_tokenizer, model_fingerprint, weights_fingerprint, with_decoder_inputs
 
 from .conftest import make_tiny_causal_lm as tiny  # noqa: F401, other test modules import it from here
 
@@ -103,7 +103,7 @@ def test_pickle_weights_need_allow_pickle(save_model: SaveModel) -> None:
         (
             "owner/name",
             {},
-            "there is no folder owner/name, and a hub model of that name could not be loaded .*; check the folder or the hub id",
+            "there is no folder owner/name, no model of this name in the local cache, and the Hugging Face hub .*; check the path or the name",
         ),
         (".", {"dtype": "fp8"}, "no dtype 'fp8'"),
     ],
@@ -174,11 +174,77 @@ def test_other_batches_get_no_decoder_inputs(tiny_causal_lm: TinyCausalLM) -> No
     assert list(with_decoder_inputs(tiny_causal_lm("gpt2"), [BATCH])) == [BATCH]
 
 
-def test_load_tokenizer_reports_a_missing_tokenizer() -> None:
+def test_a_missing_tokenizer_is_told_from_a_missing_model(save_model: SaveModel) -> None:
+    with pytest.raises(ActratioError, match=r"has no tokenizer; name the model or folder that has it with --tokenizer"):
+        load_tokenizer(str(save_model("gpt2")))
     with pytest.raises(
-        ActratioError, match=r"tokenizer of owner/name could not be loaded .*; name another with --tokenizer"
+        ActratioError, match=r"^there is no folder owner/name, no model of this name in the local cache"
     ):
         load_tokenizer("owner/name")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("RepositoryNotFoundError", "and none on the Hugging Face hub; check the path or the name"),
+        ("GatedRepoError", "is a gated model of the Hugging Face hub; ask for access"),
+        ("ConnectError", r"and the Hugging Face hub can't be reached \(ConnectionError: no route\); check"),
+    ],
+)
+def test_a_hub_id_is_asked_once_and_what_was_tried_is_said(
+    error: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    asked = []
+
+    def model_info(self: Any, name: str, *, timeout: float) -> None:
+        asked.append((name, timeout))
+        kind = getattr(errors, error, None)
+        if kind is None:
+            raise ConnectionError("no route. Please check your network")
+        raise kind.__new__(kind)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for load in (load_model, load_tokenizer):
+        with pytest.raises(ActratioError, match=words):
+            load("owner/nosuch")
+    assert asked == [("owner/nosuch", 10.0)] * 2
+
+
+def test_offline_mode_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ActratioError, match="was not asked because HF_HUB_OFFLINE is set"):
+        load_model("owner/nosuch")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("bfloat16", torch.bfloat16), ("bf16", torch.bfloat16), ("float16", torch.float16)]
+)
+def test_dtypes_have_the_names_of_torch_and_short_ones(name: str, dtype: torch.dtype, save_model: SaveModel) -> None:
+    assert (
+        load_model(str(save_model("llama")), device="cpu", dtype=name).get_parameter("model.norm.weight").dtype == dtype
+    )
+
+
+def test_weights_fingerprint_changes_with_one_bit_and_with_an_order(tiny_causal_lm: TinyCausalLM) -> None:
+    model = tiny_causal_lm("gpt2")
+    before = weights_fingerprint(model)
+    assert weights_fingerprint(tiny_causal_lm("gpt2")) == before
+    weight = model.get_parameter("transformer.h.1.mlp.c_fc.bias").data
+    weight.view(torch.int32)[3] ^= 1
+    assert weights_fingerprint(model) != before
+    weight.view(torch.int32)[3] ^= 1
+    assert weights_fingerprint(model) == before
+    rows = model.get_parameter("transformer.h.1.mlp.c_proj.weight").data
+    rows.copy_(rows.flip(0))
+    assert weights_fingerprint(model) != before
+    assert weights_fingerprint(model.half()) is not None
+    assert weights_fingerprint(model.to("meta")) is None
 
 
 def test_model_fingerprint_changes_with_one_byte(save_model: SaveModel) -> None:

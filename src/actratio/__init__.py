@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actratio.counting.counts import SiteCounts
-    from actratio.counting.measurement import Measurement, load
+    from actratio.counting.folder import load
+    from actratio.counting.measurement import Measurement
     from actratio.counting.measuring import measure
     from actratio.counting.probe import Probe
     from actratio.errors import ActratioError
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from actratio.laws.results import Laws
     from actratio.sites import Site, find_sites
     from actratio.sparse import calibrate, densify, predict_speed, prune, sparsify
+    from actratio.tracking import Tracker, track
 
 __version__ = "0.1.0"
 
@@ -23,6 +25,7 @@ __all__ = [
     "Probe",
     "Site",
     "SiteCounts",
+    "Tracker",
     "__version__",
     "calibrate",
     "densify",
@@ -33,6 +36,7 @@ __all__ = [
     "predict_speed",
     "prune",
     "sparsify",
+    "track",
 ]
 
 # A name is imported when it is first used (PEP 562), so that `actratio --help` does not wait for torch.
@@ -43,15 +47,17 @@ _MODULES = {
     "Probe": "actratio.counting.probe",
     "Site": "actratio.sites",
     "SiteCounts": "actratio.counting.counts",
+    "Tracker": "actratio.tracking",
     "calibrate": "actratio.sparse",
     "densify": "actratio.sparse",
     "find_sites": "actratio.sites",
     "fit": "actratio.laws.fitting",
-    "load": "actratio.counting.measurement",
+    "load": "actratio.counting.folder",
     "measure": "actratio.counting.measuring",
     "predict_speed": "actratio.sparse",
     "prune": "actratio.sparse",
     "sparsify": "actratio.sparse",
+    "track": "actratio.tracking",
 }
 
 if not TYPE_CHECKING:  # a type checker would accept every name

@@ -13,7 +13,7 @@ def device_named(name: str) -> torch.device:
     ``auto`` is the GPU if there is one, and the CPU otherwise.
 
     Raises:
-        ActratioError: the name is unknown, or names a GPU that this machine does not have.
+        ActratioError: the name is unknown, or PyTorch can't compute on such a device on this machine.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -25,4 +25,10 @@ def device_named(name: str) -> torch.device:
         ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ActratioError(f"the device {name} was requested, but PyTorch finds no GPU on this machine; use cpu")
+    try:
+        torch.zeros(1, device=device).item()
+    except (AssertionError, ImportError, NotImplementedError, RuntimeError):  # each backend has its own way to refuse
+        raise ActratioError(
+            f"the device {name} was requested, but PyTorch can't compute on it on this machine; use auto or cpu"
+        ) from None
     return device

@@ -16,6 +16,8 @@ Each message is one sentence: what was given, what is wrong with it, and what to
 with status 2.
 """
 
+import re
+
 
 class ActratioError(Exception):
     """Base class of all errors of this package. Catch it to catch all of them."""
@@ -67,6 +69,16 @@ def short(value: object, longest: int = 40) -> str:
 def pip_install(extra: str) -> str:
     """Return the shell command that installs an extra of this package, for an error message."""
     return f'pip install "actratio[{extra}]"'
+
+
+def short_message(error: BaseException) -> str:
+    """Return the first sentence of another library's message, uncut and without its full stop.
+
+    >>> short_message(OSError("No such file. Please check your connection."))
+    'No such file'
+    """
+    line = " ".join(str(error).split())
+    return re.split(r"[.!?]+ (?=[A-Z])", line)[0].rstrip(". ") or "no reason given"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,11 +36,23 @@ def replacing(path: Path) -> Iterator[Path]:
     make_folder(path.parent)
     # Keep the extension, because some writers choose the format by it.
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    mode = new_file_mode(temporary)
     try:
         yield temporary
+        temporary.chmod(mode)  # some writers make files that only their owner can read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def new_file_mode(path: Path) -> int:
+    """Return the permissions that the process's umask gives to a new file, by making an empty one at ``path``.
+
+    The umask itself can't be read without changing it for all threads.
+    """
+    path.unlink(missing_ok=True)
+    path.touch()
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def make_folder(path: Path) -> None:
@@ -52,6 +65,23 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"the folder {path} cannot be created ({error.strerror}); choose another with --out") from None
+
+
+def check_result_folder(folder: Path, marker: str, *, force: bool = False) -> None:
+    """Refuse a folder for a result that holds anything, or with ``force`` anything but an earlier result.
+
+    Args:
+        marker: name of a file that every earlier result has.
+
+    Raises:
+        RunError: the folder holds something else, or an earlier result.
+    """
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / marker).is_file())):
+        raise RunError(f"{folder} holds something else; choose another folder with --out")
+    if (folder / marker).is_file() and not force:
+        raise RunError(
+            f"{folder} holds an earlier result; choose another folder with --out, or replace it with --force"
+        )
 
 
 def is_temporary(name: str) -> bool:

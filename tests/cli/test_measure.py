@@ -112,6 +112,8 @@ def test_a_folder_with_another_model_s_measurement_is_left_alone(
     assert run(monkeypatch, "measure", first, *options) == 0  # again: its old CSV is gone
     assert not (out / "sites.csv").exists()
     assert load(out).model == str(first)
+    assert run(monkeypatch, "measure", second, *options, "--force") == 0
+    assert load(out).model == str(second)
 
 
 def test_files_of_two_measurements_are_told_apart(tmp_path: Path) -> None:
@@ -176,3 +178,181 @@ def test_a_folder_that_is_not_there_is_said_to_be_none(
 ) -> None:
     assert run(monkeypatch, "measure", "./nofolder") == 2
     assert "./nofolder is not a folder" in " ".join(capsys.readouterr().err.split())
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_another_measurement_is_replaced_only_if_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out, text = saved("gpt2", tmp_path / "gpt2"), tmp_path / "m", tmp_path / "text.txt"
+    text.write_text("A king had a fox.")
+    options = "measure", model, "--tokenizer", words(), "--text", text, "--out", out
+    assert run(monkeypatch, *options) == 0
+    capsys.readouterr()
+    before = load(out)
+    for change, name in (
+        (["--criteria", "nonzero"], "criteria"),
+        (["--length", "3"], "length"),
+        (["--prompt", "A fox."], "prompts"),
+    ):
+        assert run(monkeypatch, *options, *change) == 2
+        assert f"{out} holds a measurement with other settings ({name}: " in one_line(capsys)
+    text.write_text("A queen had a fox.")  # another text in the same file
+    assert run(monkeypatch, *options) == 2
+    said = one_line(capsys)
+    assert "with other settings (text_fingerprint: " in said
+    assert "choose another folder with --out, or replace it with --force" in said
+    assert load(out).provenance == before.provenance
+    assert run(monkeypatch, *options, "--force") == 0
+    assert load(out).settings["text_fingerprint"] != before.settings["text_fingerprint"]
+
+
+def test_the_same_command_shows_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = saved("gpt2", tmp_path / "gpt2"), tmp_path / "m"
+    options = "measure", model, "--tokenizer", words(), "--out", out, "--json"
+    assert run(monkeypatch, *options) == 0
+    first = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr("actratio.counting.measuring.measure", None)  # it is not called
+    assert run(monkeypatch, *options) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["rows"] == first["rows"]
+    assert "has this measurement already; --force measures again" in " ".join(said.err.split())
+    torch.manual_seed(1)
+    changed = made("gpt2")
+    changed.transformer.h[0].mlp.c_fc.weight.data += 1
+    changed.save_pretrained(model)
+    assert run(monkeypatch, *options) == 2
+    assert "holds a measurement of other weights of" in one_line(capsys)
+
+
+def test_an_interrupted_command_goes_on_and_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from contextlib import contextmanager
+
+    model, text = saved("gpt2", tmp_path / "gpt2"), tmp_path / "text.txt"
+    text.write_text("A king had a fox. " * 40)
+    options = "measure", model, "--tokenizer", words(), "--text", text, "--length", 16, "--batch-size", 2, "--json"
+    assert run(monkeypatch, *options, "--out", tmp_path / "whole") == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+
+    @contextmanager
+    def stopping(limit: int | None) -> Any:
+        batches = []
+
+        def progress(tokens: int) -> None:
+            batches.append(tokens)
+            if len(batches) == 3:
+                raise KeyboardInterrupt
+
+        yield progress, lambda stage: None
+
+    out = tmp_path / "stopped"
+    with monkeypatch.context() as patched:
+        patched.setattr("actratio.cli.models.measuring_bar", stopping)
+        assert run(monkeypatch, *options, "--out", out) == 1
+    assert "Run the same command again" in one_line(capsys)
+    assert [path.name for path in out.iterdir()] == ["partial.safetensors"]
+    assert run(monkeypatch, *options, "--out", out, "--criteria", "nonzero") == 2
+    assert "holds an unfinished measurement with other settings (criteria: " in one_line(capsys)
+    assert run(monkeypatch, *options, "--out", out) == 0
+    said = capsys.readouterr()
+    assert "going on with the unfinished measurement" in " ".join(said.err.split())
+    assert json.loads(said.out)["rows"] == rows
+    assert not (out / "partial.safetensors").exists()
+    whole, resumed = load(tmp_path / "whole"), load(out)
+    assert whole.settings == resumed.settings
+    for mine, theirs in zip(whole, resumed, strict=True):
+        assert torch.equal(mine.counts.active, theirs.counts.active)
+        assert torch.equal(mine.counts.union, theirs.counts.union)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--text", "nowhere.txt"], "nowhere.txt is not a file"),
+        (["--text", "table.csv"], "has no column 'text'; its columns are id, body; name another with --column"),
+        (
+            ["--text", "plain.txt", "--column", "body"],
+            "--column body names a column, but plain.txt is read as one text",
+        ),
+        (["--dtype", "fp8"], "no dtype 'fp8'"),
+        (["--device", "abacus"], "no device 'abacus'"),
+        (["--device", "vulkan"], "PyTorch can't compute on it on this machine"),
+    ],
+)
+def test_input_is_checked_before_the_model_is_loaded(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "table.csv").write_text("id,body\n1,A king.\n")
+    (tmp_path / "plain.txt").write_text("A king.")
+    monkeypatch.chdir(tmp_path)
+    for name in ("load_model", "load_tokenizer"):
+        monkeypatch.setattr(f"actratio.models.{name}", None)
+    for command in ("measure", "sparsify", "prune"):
+        text = [] if command == "measure" or "--text" in arguments else ["--text", "plain.txt"]
+        assert run(monkeypatch, command, "owner/nosuch", *arguments, *text) == 2
+        assert words in one_line(capsys)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_column_of_a_csv_file_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = saved("gpt2", tmp_path / "gpt2")
+    (tmp_path / "table.csv").write_text('id,body\n1,A king.\n2,"A fox, too."\n')
+    options = ["measure", model, "--tokenizer", words(), "--json", "--out"]
+    assert run(monkeypatch, *options, tmp_path / "m", "--text", tmp_path / "table.csv", "--column", "body") == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert run(monkeypatch, *options, tmp_path / "n", "--prompt", "A king.", "--prompt", "A fox, too.") == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == rows
+
+
+def test_measuring_a_folder_with_thresholds_says_that_they_are_not_applied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = saved("gpt2", tmp_path / "gpt2")
+    (model / "thresholds.json").write_text("{}")
+    assert run(monkeypatch, "measure", model, "--tokenizer", words(), "--out", tmp_path / "m", "--json") == 0
+    said = capsys.readouterr()
+    assert "has thresholds (thresholds.json), which are not applied: this measures the dense model" in said.err
+    assert json.loads(said.out)["settings"]["thresholds"] == "not applied"
+
+
+def test_default_prompts_are_said_to_be_too_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = saved("gpt2", tmp_path / "gpt2")
+    assert run(monkeypatch, "measure", model, "--tokenizer", words(), "--out", tmp_path / "m") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "tokens are too few to call a neuron dead or always on" in said
+    assert "Count at least 299 tokens" in said
+
+
+def test_progress_names_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    from rich.console import Console
+
+    from actratio.cli import progress as shown
+
+    screen = io.StringIO()
+    monkeypatch.setattr(shown, "err", Console(file=screen, force_terminal=True, width=100))
+    with shown.measuring_bar(None) as (progress, stage):
+        for name in ("finding the MLPs", "counting the first batch"):
+            stage(name)
+        assert "0 tokens" not in screen.getvalue()
+        progress(1024)
+        stage("counting")
+        progress(2048)
+    for text in ("counting", "2,048 tokens"):
+        assert text in screen.getvalue()

@@ -42,13 +42,15 @@ def test_prune_writes_a_smaller_model(
     assert printed["settings"]["tokens"] % (4 * 16) == 0
     with torch.no_grad():
         torch.testing.assert_close(smaller(**IDS).logits, model(**IDS).logits, rtol=1e-4, atol=1e-5)
-    assert run_command(*command) == 0  # again, over the earlier result
+    assert run_command(*command) == 2  # again
+    assert "holds an earlier result; choose another folder with --out" in " ".join(capsys.readouterr().err.split())
+    assert run_command(*command, "--force") == 0
     assert "parameters became" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     assert run_command(*command[:-1], tmp_path / "other") == 2
     assert "holds something else" in capsys.readouterr().err
-    assert run_command(*command, "--length", 500) == 2
+    assert run_command(*command, "--force", "--length", 500) == 2
     assert "and 4 are needed" in " ".join(capsys.readouterr().err.split())
 
 

@@ -23,6 +23,11 @@ Run = Callable[..., int]
 TinyGPT2 = Callable[..., Any]
 
 
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what was printed on stderr, on one line."""
+    return " ".join(capsys.readouterr().err.split())
+
+
 def test_sparsify_writes_a_model_that_transformers_and_load_sparse_read(
     tmp_path: Path, text: Path, tiny_gpt2: TinyGPT2, minilm: Path, run_command: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,8 +54,13 @@ def test_sparsify_writes_a_model_that_transformers_and_load_sparse_read(
     saved = json.loads((out / "thresholds.json").read_text())
     assert set(saved) == {"format", "by", "tau", "cett", "dropped", "settings"}
     assert set(saved["tau"]) == {"transformer.h.0.mlp", "transformer.h.1.mlp"}
-    assert run_command(*command) == 0  # again, over the earlier result
+    assert run_command(*command) == 2  # again
+    assert f"{out} holds an earlier result; choose another folder with --out, or replace it with --force" in said(
+        capsys
+    )
+    assert run_command(*command, "--force") == 0
     assert "CETT" in capsys.readouterr().out
+    assert (out / "model.safetensors").stat().st_mode & 0o777 == (out / "thresholds.json").stat().st_mode & 0o777
     assert run_command("speed", out, "--tokenizer", minilm, "--json") == 0  # with its thresholds
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert 0.2 < row["needed"] < 0.6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from fractions import Fraction
 from functools import reduce
@@ -14,6 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from actratio.counting.counts import SiteCounts
+from actratio.counting.criteria import Thresholds
+from actratio.counting.magnitudes import Magnitudes
+from actratio.counting.tidy import READINGS
 
 NAN, INF = math.nan, math.inf
 
@@ -69,11 +73,36 @@ def test_readings_by_hand() -> None:
     assert int(counts.always_on) == 1
 
 
-def test_readings_are_float64() -> None:
+def test_readings_of_one_site_are_numbers_that_json_accepts() -> None:
     counts = golden()
-    assert counts.ratio_std is not None
-    assert {r.dtype for r in (counts.active_mean, counts.activation_ratio, counts.ratio_std)} == {torch.float64}
-    assert {r.dtype for r in (counts.dead, counts.always_on)} == {torch.int64}
+    readings = {name: getattr(counts, name) for name in READINGS}
+    assert json.loads(json.dumps(readings)) == readings
+    assert {type(counts.dead), type(counts.always_on)} == {int}
+    assert {type(counts.active_mean), type(counts.activation_ratio), type(counts.ratio_std)} == {float}
+
+
+def test_readings_of_a_stack_are_tensors() -> None:
+    stacked = SiteCounts.of(torch.randn(2, 3, 20, 5, generator=torch.Generator().manual_seed(0)))
+    for name, dtype in (("activation_ratio", torch.float64), ("ratio_std", torch.float64), ("dead", torch.int64)):
+        value = getattr(stacked, name)
+        assert (value.shape, value.dtype) == ((2, 3), dtype)
+
+
+def test_reprs_show_no_tensor_and_no_lambda() -> None:
+    limits = Thresholds({"a": torch.zeros(3)})
+    shown = [
+        golden(),
+        Magnitudes.of(torch.ones(3)),
+        limits,
+        limits.for_site("a"),
+        SiteCounts.declared(),
+        SiteCounts.dead,
+    ]
+    assert repr(golden()) == "<SiteCounts: 4 tokens, 4 neurons, ratio 0.5, 1 dead, 1 always-on>"
+    assert "a stack of 2×3" in repr(SiteCounts.of(torch.ones(2, 3, 20, 5)))
+    for value in shown:
+        assert "tensor(" not in repr(value)
+        assert "lambda" not in repr(value)
 
 
 def test_ratio_std_of_equal_tokens_is_zero() -> None:
@@ -114,7 +143,7 @@ def test_stacked_counts_equal_counts_apart() -> None:
             alone = SiteCounts.of(activation[i, j])
             assert torch.equal(stacked.active[i, j], alone.active)
             for reading in ("squares", "active_mean", "activation_ratio", "ratio_std", "dead", "always_on"):
-                assert torch.equal(getattr(stacked, reading)[i, j], getattr(alone, reading)), reading
+                assert float(getattr(stacked, reading)[i, j]) == float(getattr(alone, reading)), reading
 
 
 def test_counts_do_not_depend_on_the_layout() -> None:
@@ -128,17 +157,16 @@ def test_counts_do_not_depend_on_the_layout() -> None:
 def test_ratio_std_is_numpys_population_deviation() -> None:
     activation = torch.randn(500, 33, generator=torch.Generator().manual_seed(1))
     found = SiteCounts.of(activation).ratio_std
-    expected = (activation > 0).double().mean(1).std(correction=0)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    expected = float((activation > 0).double().mean(1).std(correction=0))
+    assert found == pytest.approx(expected, rel=1e-12, abs=0)
 
 
 def test_counts_of_no_tokens_have_no_ratio_and_change_nothing() -> None:
     nothing = SiteCounts.of(torch.empty(0, 4))
     assert nothing.tokens == 0
-    assert nothing.active_mean.isnan()
-    assert nothing.activation_ratio.isnan()
-    assert nothing.ratio_std is not None
-    assert nothing.ratio_std.isnan()
+    for ratio in (nothing.active_mean, nothing.activation_ratio, nothing.ratio_std):
+        assert isinstance(ratio, float)
+        assert math.isnan(ratio)
     assert same(nothing.merge(golden()), golden())
     assert same(golden().merge(nothing), golden())
 

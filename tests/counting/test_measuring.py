@@ -153,7 +153,7 @@ def test_tokens_not_routed_to_an_expert_are_not_counted() -> None:
     tokens = [found.counts(f"model.layers.0.feed_forward.experts.{expert}").tokens for expert in range(4)]
     assert sum(tokens) == int(LEFT.sum())  # one expert a token
     ratios = [
-        row.counts.activation_ratio.item() for row in found if row.site.role == "expert" and row.counts.tokens > 3
+        float(row.counts.activation_ratio) for row in found if row.site.role == "expert" and row.counts.tokens > 3
     ]
     assert min(ratios) > 0.3
 
@@ -499,7 +499,7 @@ def test_measure_refuses_bad_input(arguments: dict[str, Any], words: str) -> Non
 
 def test_measurement_repr() -> None:
     found: Measurement = measure(MLP(), [X], name="<b>mine</b>")
-    assert "1 sites, 3 tokens" in repr(found)
+    assert "1 site, 3 tokens" in repr(found)
     assert "<b>mine" not in found._repr_html_()
     assert math.isclose(found.to_frame()["activation_ratio"].item(), 5 / 9)
 

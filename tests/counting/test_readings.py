@@ -37,12 +37,12 @@ def test_each_count_by_hand(counts: SiteCounts) -> None:
 
 
 def test_each_reading_by_hand(counts: SiteCounts) -> None:
-    assert counts.activation_ratio.item() == pytest.approx(5 / 12)
+    assert counts.activation_ratio == pytest.approx(5 / 12)
     assert counts.first_ratio == pytest.approx(3 / 6)
     assert counts.rest_ratio == pytest.approx(2 / 6)
     assert counts.ratio_std is not None
-    assert counts.ratio_std.item() == pytest.approx(math.sqrt((1 + 4 + 0 + 4) / 4 - (5 / 4) ** 2) / 3)
-    assert counts.dead.item() == 0
+    assert counts.ratio_std == pytest.approx(math.sqrt((1 + 4 + 0 + 4) / 4 - (5 / 4) ** 2) / 3)
+    assert counts.dead == 0
     assert counts.rule_of_three == pytest.approx(1 - 0.05**0.25)
 
 

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from actratio import ActratioError
-from actratio.data.text import read_texts, token_batches
+from actratio.data.text import open_texts, read_texts, text_fingerprint, token_batches
 
 
 class LetterTokenizer:
@@ -69,6 +70,14 @@ def test_read_texts_yields_a_file_whole_and_json_lines_one_by_one(tmp_path: Path
         ("a.jsonl", b"[]", "no text in the field"),
         ("a.txt", b"\xff\xfe\xff", "is not UTF-8 text .*; convert it to UTF-8"),
         ("missing", None, "is not a file"),
+        (
+            "a.csv",
+            b"title,body\na,b\n",
+            r"has no column 'text'; its columns are title, body; name another with --column",
+        ),
+        ("a.csv", b"text\n\xff\xfe\n", "is not UTF-8 text"),
+        ("a.csv", b"text\na\nb,c,d\n", "cannot be read as a table"),
+        ("a.parquet", b"no", "cannot be read as a Parquet table"),
     ],
 )
 def test_read_texts_rejects_invalid_files(name: str, content: bytes | None, words: str, tmp_path: Path) -> None:
@@ -96,3 +105,49 @@ def test_read_texts_reports_a_missing_network() -> None:
 def test_json_lines_are_read_as_utf_8(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "naïve – 数"}, ensure_ascii=False), encoding="utf-8")
     assert list(read_texts(str(tmp_path / "a.jsonl"))) == ["naïve – 数"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_tables_are_read_by_column(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    frame = pd.DataFrame(
+        {"text": ["one, two", "", 'a "quoted"\nline'], "body": ["eins", "NA", "zwei"], "id": [1, 2, 3]}
+    )
+    if suffix == ".parquet":
+        frame.to_parquet(path)
+        with pytest.raises(ActratioError, match=r"the column 'id' of .* does not hold texts"):
+            list(read_texts(str(path), column="id"))
+    else:
+        frame.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    assert list(read_texts(str(path))) == ["one, two", 'a "quoted"\nline']
+    assert list(read_texts(str(path), column="body")) == ["eins", "NA", "zwei"]
+    with pytest.raises(ActratioError, match="has no column 'nosuch'"):
+        list(read_texts(str(path), column="nosuch"))
+
+
+def test_a_file_that_is_missing_is_no_hub_id() -> None:
+    with pytest.raises(ActratioError, match=r"data/corpus\.txt is not a file"):
+        list(read_texts("data/corpus.txt"))
+
+
+def test_open_texts_checks_every_source_before_it_returns(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    (tmp_path / "c.txt").write_text("three")
+    sources = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl", "c.txt")]
+    assert list(open_texts(sources)) == ["one", "two", "one", "two", "three"]
+    with pytest.raises(ActratioError, match="is not a file"):
+        open_texts([*sources, str(tmp_path / "d.txt")])
+    with pytest.raises(ActratioError, match="no text in the field 'body'"):
+        open_texts(sources, column="body")
+    with pytest.raises(ActratioError, match=r"--column body names a column, but .* is read as one text; omit --column"):
+        open_texts(sources[-1:], column="body")
+
+
+def test_text_fingerprint_changes_with_the_content(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one")
+    before = text_fingerprint([str(path)])
+    assert text_fingerprint([str(path)]) == before
+    path.write_text("two")
+    assert text_fingerprint([str(path)]) != before

@@ -73,7 +73,7 @@ def find_chart(measurement: Measurement, key: str) -> Any:
 
 
 def test_measurement_sentences_by_hand(measurement: Measurement) -> None:
-    ratio, silent, blocks, experts = measurement_sentences(measurement)
+    ratio, silent, few, blocks, experts = measurement_sentences(measurement)
     # 4 + 3 active of 12 + 4 counted.
     assert ratio.startswith(
         "43.8% of the neurons are active (activation > 0), from 33.3% in layer 0 to 75.0% in layer 1"
@@ -81,6 +81,8 @@ def test_measurement_sentences_by_hand(measurement: Measurement) -> None:
     assert silent.startswith("2 of 6 neurons were never active")
     assert "(2 tokens were counted)" in silent
     assert "2 neurons were active on at least 99% of the tokens" in silent  # neuron 0 of both
+    assert few.startswith("2 tokens at the site with the fewest are too few to call a neuron dead or always on")
+    assert "on 77.6% of other tokens. Count at least 299 tokens" in few  # 1 − 0.05^(1/2)
     assert blocks.startswith("0.0% of the blocks of 16")
     # 3 active of 2 experts × 2 neurons × 3 tokens.
     assert "25.00% of the neurons of all experts of a layer are active for a token" in experts
@@ -137,7 +139,7 @@ def test_measurement_charts_without_co_activation() -> None:
     row = Row(make_site("one", 0, 4), "activation", "positive", reference.count(mask, [3], co_activation=False))
     measurement = Measurement("m", [row], {}, {}, {})
     assert [chart.key for chart in measurement_charts(measurement)] == ["profile", "ranks", "silent"]
-    assert len(measurement_sentences(measurement)) == 2
+    assert len(measurement_sentences(measurement)) == 3
 
 
 @pytest.mark.parametrize("width", [1200, 390])
@@ -175,5 +177,5 @@ def test_report_command_redraws_a_measurement(
     printed = json.loads(capsys.readouterr().out)
     assert printed["settings"] == {"length": 8}
     assert [row["site"] for row in printed["rows"]] == ["dense", "moe.0", "moe.1"]
-    assert len(printed["verdicts"]) == 4
+    assert len(printed["verdicts"]) == 5
     assert (tmp_path / "m" / "report.html").is_file()

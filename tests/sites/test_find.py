@@ -180,7 +180,7 @@ def test_layer_numbers_count_blocks_without_the_head() -> None:
     head = nn.Sequential(nn.Linear(D, 4), nn.GELU(), nn.Linear(4, 3))
     model = Blocks(Plain(F.relu), Plain(F.relu), head=head)
     assert [(site.name, site.layer) for site in find_sites(model, X)] == [("layers.0", 0), ("layers.1", 1)]
-    assert [site.name for site in find_sites(model, X, select=lambda site: site.role == "head")] == ["head"]
+    assert [site.name for site in find_sites(model, X, sites=lambda site: site.role == "head")] == ["head"]
 
 
 class Experts(nn.Module):
@@ -237,7 +237,7 @@ def test_experts_without_tokens_are_sites() -> None:
 
 
 def test_a_router_is_listed_and_not_measured() -> None:
-    sites = find_sites(Blocks(Experts()), X, select="*")
+    sites = find_sites(Blocks(Experts()), X, sites="*")
     assert [site.function for site in sites if site.role in ("router", "other")] == ["sigmoid"]
 
 
@@ -256,7 +256,7 @@ class Scan(nn.Module):
 def test_the_gate_of_a_state_space_block_is_not_an_mlp() -> None:
     model = Blocks(Scan(), Plain(F.gelu))
     assert [site.name for site in find_sites(model, X)] == ["layers.1"]
-    assert [site.role for site in find_sites(model, X, select="layers.0")] == ["state-space"]
+    assert [site.role for site in find_sites(model, X, sites="layers.0")] == ["state-space"]
 
 
 class Heads(nn.Module):
@@ -278,7 +278,7 @@ class Heads(nn.Module):
 def test_the_heads_of_a_state_space_block_are_not_experts() -> None:
     model = Blocks(Heads(), Plain(F.gelu))
     assert [site.name for site in find_sites(model, X)] == ["layers.1"]
-    assert {site.role for site in find_sites(model, X, select="layers.0*")} <= {"state-space", "other"}
+    assert {site.role for site in find_sites(model, X, sites="layers.0*")} <= {"state-space", "other"}
 
 
 class Mixing(nn.Module):
@@ -327,7 +327,7 @@ def test_a_model_without_an_mlp_is_refused() -> None:
 
 def test_a_glob_without_a_match_suggests_the_nearest_site() -> None:
     with pytest.raises(ActratioError, match=r"no site matches 'layer.0'; nearest: layers\.0"):
-        find_sites(Blocks(Plain(F.relu), Plain(F.relu)), X, select="layer.0")
+        find_sites(Blocks(Plain(F.relu), Plain(F.relu)), X, sites="layer.0")
 
 
 def test_a_failing_forward_pass_is_a_site_error() -> None:
@@ -450,7 +450,7 @@ class Summed(nn.Module):
 def test_a_sum_of_linear_maps_is_linear_but_not_a_residual_stream_of_images() -> None:
     assert only(Summed(lambda: nn.Linear(D, D))).function == "tanh"
     with pytest.raises(ActratioError, match="has no sites"):
-        find_sites(Summed(lambda: nn.Conv2d(3, 3, 1)), torch.rand(1, 3, 4, 4), select="*")
+        find_sites(Summed(lambda: nn.Conv2d(3, 3, 1)), torch.rand(1, 3, 4, 4), sites="*")
 
 
 class Tied(nn.Module):
@@ -474,4 +474,4 @@ def test_a_tied_down_projection_is_counted_once_for_each_mlp() -> None:
 def test_an_mlp_inside_attention_is_an_mlp() -> None:
     model = nn.ModuleDict({"cross_attention": nn.ModuleDict({"mlp": Plain(torch.relu)})})
     model.forward = lambda x: model["cross_attention"]["mlp"](x)  # type: ignore[method-assign]
-    assert find_sites(model, X, select="*")[0].role == "mlp"
+    assert find_sites(model, X, sites="*")[0].role == "mlp"

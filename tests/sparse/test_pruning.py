@@ -159,6 +159,7 @@ def test_mlps_that_were_not_measured_keep_the_shared_width() -> None:
     measurement = measure(model, [IDS], sites="model.decoder.layers.0*")
     pruning = prune(model, measurement, [IDS])
     assert [mlp.width for mlp in pruning.mlps] == [64]
+    assert "for all these MLPs, and model.decoder.layers.1 was not measured, so" in pruning.verdict
     assert not pruning.smaller
     assert model.config.ffn_dim == 64
 
@@ -194,6 +195,29 @@ def test_model_without_zeros_is_not_pruned() -> None:
     pruning = prune(model, measure(model, [torch.rand(3, 2)]), [torch.rand(3, 2)])
     assert pruning.rows() == []
     assert pruning.verdict == "no neuron can be removed: gelu has no true zeros"
+
+
+def test_verdict_says_which_layer_keeps_the_width_that_others_share() -> None:
+    model = tiny("opt")
+    projections = first_projections(model)
+    projections[1].weight.data[:6] = 0
+    projections[1].bias.data[:6] = -1
+    projections[0].bias.data += 100  # every neuron of layer 0 fires
+    pruning = prune(model, measure(model, [IDS]), [IDS])
+    assert not pruning.smaller
+    dead = pruning.mlps[1].dead
+    assert dead >= 6
+    assert pruning.verdict == (
+        "no neuron can be removed: the configuration has one width, 64, for all these MLPs, and layer 0 (model.decoder.layers.0) has no "
+        f"neuron that can be removed, so model.decoder.layers.1 keeps its {dead} dead neurons too"
+    )
+
+
+def test_verdict_says_if_one_dead_neuron_is_all_there_is() -> None:
+    model = nn.Sequential(nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 1))
+    model[0].bias.data.fill_(-10)
+    pruning = prune(model, measure(model, [torch.rand(3, 2)]), [torch.rand(3, 2)])
+    assert pruning.verdict == "no neuron can be removed: every MLP keeps at least one neuron"
 
 
 def test_verdict_says_if_every_neuron_fired() -> None:

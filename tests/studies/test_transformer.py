@@ -108,8 +108,8 @@ def test_the_rule_says_yes_and_no_when_the_truth_is_clear() -> None:
 
 @pytest.mark.parametrize("study", [TransformerStudy, ArchitecturesStudy])
 def test_a_bad_dtype_is_refused_before_a_folder_is_made(study: Any) -> None:
-    with pytest.raises(ActratioError, match="there is no dtype 'float32'; use one of auto, fp32"):
-        study(models=("minilm",), dtype="float32")
+    with pytest.raises(ActratioError, match="there is no dtype 'fp8'; use one of auto, float32"):
+        study(models=("minilm",), dtype="fp8")
 
 
 def test_depth_profile_of_one_layer_has_no_drift() -> None:

@@ -50,6 +50,8 @@ class LazyGroup(TyperGroup):
 
 COMMANDS = {
     "measure": LazyCommand("models", "measure_model", short_help="Count how many neurons of a model's MLPs fire."),
+    "compare": LazyCommand("compare", "compare_runs", short_help="Show what changed between two measurements."),
+    "merge": LazyCommand("compare", "merge_runs", short_help="Merge measurements of one model."),
     "sites": LazyCommand("models", "list_sites", short_help="List where a model computes MLP activations."),
     "speed": LazyCommand(
         "speed", "predict_model_speed", short_help="Predict whether skipping inactive neurons is faster."

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from actratio.cli.options import AllowPickle, Device, DType, EveryRow, Json, TokenizerName, TrustRemoteCode, split_names
+from actratio.cli.options import (
+    AllowPickle,
+    Column,
+    Device,
+    DType,
+    EveryRow,
+    Force,
+    Json,
+    TokenizerName,
+    TrustRemoteCode,
+    split_names,
+)
+from actratio.cli.progress import measuring_bar
 from actratio.cli.terminal import (
     err,
     note_weights,
@@ -17,10 +29,9 @@ from actratio.cli.terminal import (
     print_path,
     print_table,
     records,
-    tokens_bar,
 )
 from actratio.counting.criteria import criterion_forms, to_criteria
-from actratio.errors import short
+from actratio.errors import RunError, short
 
 if TYPE_CHECKING:
     from actratio.counting.measurement import Measurement
@@ -31,14 +42,14 @@ def measure_model(
     text: Annotated[
         list[str] | None,
         typer.Option(
-            help="Text file, .jsonl file, or Hugging Face dataset (owner/name); repeat the option for several.",
+            help="Text, .jsonl, .csv or .parquet file, or Hugging Face dataset (owner/name); repeat the option for several.",
             show_default="the article's four prompts",
         ),
     ] = None,
     prompt: Annotated[
         list[str] | None, typer.Option(help="The text itself; repeat the option for several.", show_default=False)
     ] = None,
-    column: Annotated[str, typer.Option(help="Field or column with the text.")] = "text",
+    column: Column = None,
     length: Annotated[int, typer.Option(min=1, help="Most tokens per sequence.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences per forward pass.")] = 4,
     packed: Annotated[
@@ -64,6 +75,7 @@ def measure_model(
     out_dir: Annotated[
         Path | None, typer.Option("--out", metavar="RUN", help="Results folder.", show_default="runs/measure-MODEL")
     ] = None,
+    force: Force = False,
     csv: Annotated[
         bool, typer.Option("--csv", help="Write the table as sites.csv too, and gpt.csv with the article's columns.")
     ] = False,
@@ -72,22 +84,50 @@ def measure_model(
     every_row: EveryRow = False,
     as_json: Json = False,
 ) -> None:
-    """Measure how many neurons of a model's MLPs fire on a text, exactly, in one pass."""
-    from dataclasses import replace
+    """Measure how many neurons of a model's MLPs fire on a text, exactly, in one pass.
+
+    If it is stopped, the same command goes on where it stopped.
+    """
     from itertools import chain
 
-    from actratio.counting.measurement import check_place, is_measurement
-    from actratio.counting.measuring import measure
-    from actratio.data.text import ARTICLE_PROMPTS, read_texts, token_batches
+    from actratio.counting.folder import PARTIAL, check_place, finished, load
+    from actratio.counting.measuring import measure, measure_settings
+    from actratio.data.text import ARTICLE_PROMPTS, open_texts, text_fingerprint, token_batches
+    from actratio.devices import device_named
     from actratio.files import write_csv
-    from actratio.models import load_model, load_tokenizer, with_decoder_inputs
+    from actratio.models import check_dtype, load_model, load_tokenizer, weights_fingerprint, with_decoder_inputs
     from actratio.studies.transformer.profiles import article_table
 
+    # Everything that can be wrong is checked before the model is loaded, which takes longest.
     parsed = to_criteria(split_names([criteria]))
+    check_dtype(dtype)
     folder = out_dir or Path("runs") / f"measure-{Path(model).name or Path(model).resolve().name}"
-    check_place(folder, model)
-    weights = note_weights(model)
+    check_place(folder, model, force=force)
+    chosen_sites = None if sites is None else split_names([sites])
+    chosen_tensors = split_names([tensors])
     prompts = prompt if prompt or text else list(ARTICLE_PROMPTS)
+    texts = chain(prompts or (), open_texts(text or (), column=column))
+    settings = {
+        "model": model,
+        "text": text or [],
+        "text_fingerprint": text_fingerprint(text or ()),
+        "prompts": prompts or [],
+        "column": column,
+        "length": length,
+        "batch_size": batch_size,
+        "packed": packed,
+        "limit_tokens": limit_tokens,
+        "tokenizer": tokenizer,
+        "dtype": dtype,
+        "device": device_map or str(device_named(device)),
+        **note_weights(model),
+        **_note_thresholds(model),
+    }
+    is_same = not force and finished(
+        folder, {**settings, **measure_settings(chosen_sites, chosen_tensors, parsed, counts_alone=False)}
+    )
+    if force:
+        (folder / PARTIAL).unlink(missing_ok=True)
     loaded_tokenizer = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
     with err.status(f"loading {escape(short(model))}"):
         loaded = load_model(
@@ -98,38 +138,52 @@ def measure_model(
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
         )
-    texts = chain(prompts or (), *(read_texts(source, column=column) for source in text or ()))
-    batches = token_batches(
-        loaded_tokenizer, texts, length=length, batch_size=batch_size, packed=packed, limit=limit_tokens
-    )
-    with tokens_bar(limit_tokens) as progress:
-        measurement = measure(
-            loaded,
-            with_decoder_inputs(loaded, batches),
-            sites=None if sites is None else split_names([sites]),
-            tensors=split_names([tensors]),
-            criteria=parsed,
-            name=model,
-            progress=progress,
+    if is_same:
+        measurement = load(folder)
+        if measurement.fingerprint != weights_fingerprint(loaded):
+            raise RunError(
+                f"{folder} holds a measurement of other weights of {model}; choose another folder with --out, or replace it with --force"
+            )
+        _say(f"{folder} has this measurement already; --force measures again")
+    else:
+        if (folder / PARTIAL).is_file():
+            _say(f"going on with the unfinished measurement in {folder}")
+        batches = token_batches(
+            loaded_tokenizer, texts, length=length, batch_size=batch_size, packed=packed, limit=limit_tokens
         )
-    settings = {
-        "model": model,
-        "text": text or [],
-        "prompts": prompts or [],
-        "length": length,
-        "packed": packed,
-        "limit_tokens": limit_tokens,
-        **weights,
-    }
-    measurement = replace(measurement, settings={**settings, **measurement.settings})
-    if is_measurement(folder):
-        err.print(f"replacing the measurement in {escape(str(folder))}", highlight=False, soft_wrap=True)
-    measurement.save(folder)
+        with measuring_bar(limit_tokens) as (progress, stage):
+            measurement = measure(
+                loaded,
+                with_decoder_inputs(loaded, batches),
+                sites=chosen_sites,
+                tensors=chosen_tensors,
+                criteria=parsed,
+                name=model,
+                settings=settings,
+                partial=folder / PARTIAL,
+                progress=progress,
+                stage=stage,
+            )
+    measurement.save(folder, force=force)
     if csv:
         frame = measurement.to_frame()
         write_csv(folder / "sites.csv", frame)
         write_csv(folder / "gpt.csv", article_table(frame.assign(input=0)))
     show_measurement(measurement, folder, every_row=every_row, as_json=as_json)
+
+
+def _say(message: str) -> None:
+    err.print(escape(message), highlight=False, soft_wrap=True)
+
+
+def _note_thresholds(model: str) -> dict[str, str]:
+    """Print that a model's thresholds are not applied, if it has some; return it as a setting."""
+    from actratio.sparse.saved import NAME
+
+    if not (Path(model) / NAME).is_file():
+        return {}
+    _say(f"{model} has thresholds ({NAME}), which are not applied: this measures the dense model")
+    return {"thresholds": "not applied"}
 
 
 def list_sites(
@@ -152,7 +206,7 @@ def list_sites(
     weights = note_weights(model)
     with err.status(f"loading {escape(short(model))}"):
         loaded = load_model(model, device="cpu", trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
-    found = find_sites(loaded, select=None if sites is None else split_names([sites]))
+    found = find_sites(loaded, sites=None if sites is None else split_names([sites]))
     if as_json:
         print_json(
             {

@@ -13,11 +13,16 @@ TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
 ]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")]
-DType = Annotated[str, typer.Option(help="auto (as saved), fp32, bf16 or fp16.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+DType = Annotated[str, typer.Option(help="auto (as saved), float32, bfloat16, float16, or the short fp32, bf16, fp16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps or another device of PyTorch.")]
 TokenizerName = Annotated[
     str | None, typer.Option(help="Folder, GGUF file, hub id or short name.", show_default="the model's")
 ]
+Column = Annotated[
+    str | None,
+    typer.Option(help="Column of a .csv, .tsv, .parquet or .jsonl text, or of a data set.", show_default="text"),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result in the folder.")]
 EveryRow = Annotated[bool, typer.Option("--all", help="Print every row of a long table.")]
 Published = Annotated[
     Path | None,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
+from actratio.cli.options import AllowPickle, Column, Device, DType, Force, Json, TokenizerName, TrustRemoteCode
 from actratio.cli.terminal import err, note_weights, print_json, print_path, print_sentences, print_table
 from actratio.errors import short
 
@@ -21,6 +20,7 @@ def prune_model(
         str, typer.Argument(metavar="MODEL", help="Folder, GGUF file, hub id or short name of a causal language model.")
     ],
     text: Annotated[list[str], typer.Option(help="Text to measure and check on; repeat it for several texts.")],
+    column: Column = None,
     length: Annotated[int, typer.Option(min=2, help="Tokens per sequence.")] = 128,
     limit_tokens: Annotated[int, typer.Option(min=8, help="Read at most this many tokens.")] = 65536,
     dtype: DType = "auto",
@@ -30,35 +30,39 @@ def prune_model(
         Path | None,
         typer.Option("--out", metavar="FOLDER", help="Folder of the new model.", show_default="runs/pruned-MODEL"),
     ] = None,
+    force: Force = False,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
     as_json: Json = False,
 ) -> None:
     """Remove the neurons that never fire on a text, compare the outputs on text that was not measured, and save the smaller model."""
-    from actratio.data.text import read_texts, token_batches
-    from actratio.models import load_model, load_tokenizer
+    from actratio.data.text import open_texts, token_batches
+    from actratio.devices import device_named
+    from actratio.models import check_dtype, load_model, load_tokenizer
     from actratio.sparse import measure_and_prune
     from actratio.sparse.saved import check_folder, save_with
 
     folder = out_dir or Path("runs") / ("pruned-" + Path(model).resolve().name)
-    check_folder(folder, _NAME)
+    check_folder(folder, _NAME, force=force)
+    check_dtype(dtype)
+    device_named(device)
     weights = note_weights(model)
+    texts = open_texts(text, column=column)
     tokens = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
     with err.status(f"loading {escape(short(model))}"):
         loaded = load_model(
             model, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
         )
-    texts = chain.from_iterable(read_texts(source) for source in text)
     batches = token_batches(tokens, texts, length=length, batch_size=4, packed=True, limit=limit_tokens)
     with err.status("measuring") as status:
         pruning = measure_and_prune(loaded, batches, progress=status.update)
     settings = {
-        "model": model, "text": text, "length": length, "limit_tokens": limit_tokens, "dtype": dtype, "tokens": pruning.tokens,
+        "model": model, "text": text, "column": column, "length": length, "limit_tokens": limit_tokens, "dtype": dtype, "tokens": pruning.tokens,
         "parameters_before": pruning.parameters_before, "parameters": pruning.parameters, **weights,
     }  # fmt: skip
     path = folder if pruning.smaller else None
     if path is not None:
-        save_with(path, loaded, tokens, _NAME, {"settings": settings, "rows": pruning.rows()})
+        save_with(path, loaded, tokens, _NAME, {"settings": settings, "rows": pruning.rows()}, force=force)
     if as_json:
         place = None if path is None else str(path)
         print_json({"settings": settings, "rows": pruning.rows(), "path": place, "verdicts": [pruning.verdict]})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,8 +40,8 @@ def predict_model_speed(
     as_json: Json = False,
 ) -> None:
     """Predict how much faster a model decodes on this machine if its inactive neurons are skipped."""
-    from actratio.counting.measurement import is_measurement, load
-    from actratio.data.text import ARTICLE_PROMPTS, read_texts, token_batches
+    from actratio.counting.folder import is_measurement, load
+    from actratio.data.text import ARTICLE_PROMPTS, open_texts, token_batches
     from actratio.models import load_model, load_tokenizer
     from actratio.sparse import measure_and_predict_speed, predict_speed
     from actratio.sparse.saved import NAME
@@ -57,6 +56,7 @@ def predict_model_speed(
     if measurement is not None and (Path(name) / NAME).is_file():
         raise DataError(f"{name} has thresholds, which the measurement {model} does not count; give {name} itself")
     weights = note_weights(name)
+    texts = open_texts(text) if text else iter(ARTICLE_PROMPTS)
     tokens = None if measurement is not None else load_tokenizer(tokenizer or name, trust_remote_code=trust_remote_code)
     with err.status(f"loading {escape(short(name))}"):
         loaded = load_model(
@@ -66,7 +66,6 @@ def predict_model_speed(
         if measurement is not None:
             prediction = predict_speed(loaded, measurement, batches)
         else:
-            texts = chain.from_iterable(read_texts(source) for source in text) if text else iter(ARTICLE_PROMPTS)
             sequences = token_batches(tokens, texts, length=256, batch_size=4, packed=bool(text), limit=4096)
             prediction = measure_and_predict_speed(loaded, sequences, batches, folder=name, progress=status.update)
     if as_json:

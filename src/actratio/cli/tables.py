@@ -62,7 +62,7 @@ def report_run(
     as_json: Json = False,
 ) -> None:
     """Write the figures and the page of a study or a measurement again."""
-    from actratio.counting.measurement import is_measurement, load
+    from actratio.counting.folder import is_measurement, load
     from actratio.studies.runner import study_in
 
     if is_measurement(run):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,24 +31,6 @@ _LABEL = 13  # width of the labels before paths
 _PIPE_WIDTH = 120  # rich assumes 80 for a pipe, which would fold the tables
 out = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 err = Console(stderr=True)
-
-
-@contextmanager
-def tokens_bar(limit: int | None) -> Iterator[Callable[[int], None]]:
-    """Show the progress over tokens, and their rate."""
-    columns = (
-        TextColumn("measuring"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} tokens, {task.fields[rate]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        task, start = bar.add_task("", total=limit, rate=""), time.monotonic()
-
-        def progress(tokens: int) -> None:
-            bar.update(task, completed=tokens, rate=f"{tokens / (time.monotonic() - start + 1e-9):,.0f}/s")
-
-        yield progress
 
 
 @contextmanager

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
+from actratio.cli.options import AllowPickle, Column, Device, DType, Force, Json, TokenizerName, TrustRemoteCode
 from actratio.cli.speed import batch_sizes
 from actratio.cli.terminal import err, note_weights, print_json, print_path, print_sentences, print_table
 from actratio.errors import short
@@ -31,6 +30,7 @@ def sparsify_model(
     by: Annotated[
         str, typer.Option(help="What is compared with the threshold: contribution or magnitude.")
     ] = "contribution",
+    column: Column = None,
     length: Annotated[int, typer.Option(min=2, help="Tokens per sequence.")] = 128,
     limit_tokens: Annotated[int, typer.Option(min=8, help="Read at most this many tokens.")] = 16384,
     batch: Annotated[
@@ -44,13 +44,15 @@ def sparsify_model(
         Path | None,
         typer.Option("--out", metavar="FOLDER", help="Folder of the new model.", show_default="runs/sparse-MODEL"),
     ] = None,
+    force: Force = False,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
     as_json: Json = False,
 ) -> None:
     """Choose thresholds for a model without true zeros, check them on text that was not used, and save the sparse model."""
-    from actratio.data.text import read_texts, token_batches
-    from actratio.models import load_model, load_tokenizer
+    from actratio.data.text import open_texts, token_batches
+    from actratio.devices import device_named
+    from actratio.models import check_dtype, load_model, load_tokenizer
     from actratio.sites.mlps import resolve
     from actratio.sparse import calibrate, check_speed
     from actratio.sparse.saved import NAME, check_folder, save_sparse
@@ -58,15 +60,17 @@ def sparsify_model(
 
     aim: dict[str, Any] = Target.parse(target).as_option()
     folder = out_dir or Path("runs") / ("sparse-" + Path(model).resolve().name)
-    check_folder(folder, NAME)
+    check_folder(folder, NAME, force=force)
     batches = batch_sizes(batch)
+    check_dtype(dtype)
+    device_named(device)
     weights = note_weights(model)
+    texts = open_texts(text, column=column)
     tokens = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
     with err.status(f"loading {escape(short(model))}"):
         loaded = load_model(
             model, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
         )
-    texts = chain.from_iterable(read_texts(source) for source in text)
     sequences = list(token_batches(tokens, texts, length=length, batch_size=4, packed=True, limit=limit_tokens))
     with err.status("finding the MLPs") as status:
         mlps = resolve(loaded)
@@ -78,7 +82,7 @@ def sparsify_model(
         "model": model, "text": text, "target": target, "by": by, "length": length, "limit_tokens": limit_tokens, "dtype": dtype,
         "loss_dense": calibration.loss_dense, "loss_sparse": calibration.loss_sparse, "verdicts": verdicts, **weights,
     }  # fmt: skip
-    save_sparse(folder, loaded, tokens, calibration, settings)
+    save_sparse(folder, loaded, tokens, calibration, settings, force=force)
     rows = calibration.rows()
     if as_json:
         described = [vars(speed) for speed in speeds]

@@ -16,14 +16,19 @@ from torch import Tensor
 from actratio.counting import co_activation
 from actratio.counting.co_activation import BLOCKS, WINDOWS
 from actratio.counting.declarations import Counts, counted, reading
+from actratio.errors import plural
 
 ALWAYS_ON_PERCENT = 99
 """A neuron is *always-on* when it is active on at least this percentage of the tokens counted."""
 
+FEWEST_TOKENS = math.ceil(math.log(0.05) / math.log(ALWAYS_ON_PERCENT / 100))
+"""With fewer tokens, 299, a neuron that was never (or always) active may, with 95 % confidence, be active on over 1 % of tokens (or
+on under 99 %), so counts of dead and always-on neurons say little."""
+
 _EXACT_IN_FLOAT32 = 1 << 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SiteCounts(Counts):
     """Counts of active neurons at one site, over ``tokens`` tokens (or examples).
 
@@ -52,8 +57,10 @@ class SiteCounts(Counts):
 
     Examples:
         >>> counts = SiteCounts.of(torch.tensor([[1.0, 0.0], [2.0, 3.0]]))
-        >>> counts.tokens, counts.active.tolist(), float(counts.activation_ratio)
+        >>> counts.tokens, counts.active.tolist(), counts.activation_ratio
         (2, [2, 1], 0.75)
+        >>> counts
+        <SiteCounts: 2 tokens, 2 neurons, ratio 0.75, 0 dead, 1 always-on>
     """
 
     tokens: int = field(metadata=counted(int, from_mask=lambda active, lengths, first: len(active)))
@@ -61,6 +68,7 @@ class SiteCounts(Counts):
         metadata=counted(
             Tensor,
             from_mask=lambda active, lengths, first: active.sum(0),
+            per_neuron=True,
             formula="for each neuron, the tokens on which it was active",
             note="shows which neurons are active always, rarely or never",
         )
@@ -78,10 +86,11 @@ class SiteCounts(Counts):
         metadata=counted(
             Tensor,
             from_mask=lambda active, lengths, first: None if first is None else active[first.to(active.device)].sum(0),
+            per_neuron=True,
         ),
     )
     decode_tokens: int | None = field(default=None, metadata=counted(int))
-    decode_active: Tensor | None = field(default=None, metadata=counted(Tensor))
+    decode_active: Tensor | None = field(default=None, metadata=counted(Tensor, per_neuron=True))
     per_token: Tensor | None = field(
         default=None,
         metadata=counted(
@@ -117,6 +126,15 @@ class SiteCounts(Counts):
                 f"active has the shape {tuple(self.active.shape)} and squares has {shape}; "
                 "they must be (*stack, width) and (*stack,)"
             )
+
+    def __repr__(self) -> str:
+        size = f"{plural(self.tokens, 'token')}, {plural(self.width, 'neuron')}"
+        stack = self.active.shape[:-1]
+        if stack:
+            return f"<SiteCounts: a stack of {'×'.join(map(str, stack))}, {size}>"
+        return (
+            f"<SiteCounts: {size}, ratio {self.activation_ratio:.3g}, {self.dead:,} dead, {self.always_on:,} always-on>"
+        )
 
     @classmethod
     def of(cls, activation: Tensor) -> SiteCounts:
@@ -170,8 +188,8 @@ class SiteCounts(Counts):
         return all_reduce_counts(self, group)
 
     @reading("Σk / T", note="the mean number of active neurons of a token", column=float)
-    def active_mean(self) -> Tensor:
-        """Mean number of active neurons per token, float64, shape ``(*stack,)``."""
+    def active_mean(self) -> float | Tensor:
+        """Mean number of active neurons per token; for stacked counts float64, shape ``(*stack,)``."""
         return self.active.sum(-1).double() / self.tokens
 
     @reading(
@@ -180,8 +198,8 @@ class SiteCounts(Counts):
         "projection can't skip. By `positive` on GELU or SiLU it doesn't show waste: outputs below zero are small, not zero",
         column=float,
     )
-    def activation_ratio(self) -> Tensor:
-        """Active neurons / neurons over the tokens counted, float64, shape ``(*stack,)``."""
+    def activation_ratio(self) -> float | Tensor:
+        """Active neurons / neurons over the tokens counted; for stacked counts float64, shape ``(*stack,)``."""
         return self.active.sum(-1).double() / (self.tokens * self.width)
 
     @reading(
@@ -189,7 +207,7 @@ class SiteCounts(Counts):
         note="how much tokens differ; it describes tokens, and is not the error of the estimate",
         column=float,
     )
-    def ratio_std(self) -> Tensor | None:
+    def ratio_std(self) -> float | Tensor | None:
         """Standard deviation over tokens (population, not sample) of a token's own ratio.
 
         √(Σk²/T − (Σk/T)²) / N with k the active neurons of a token; the difference is taken in
@@ -210,13 +228,13 @@ class SiteCounts(Counts):
         note="with few tokens, many neurons look dead; see `rule_of_three`",
         column=int,
     )
-    def dead(self) -> Tensor:
-        """Number of neurons active on none of the tokens, int64, shape ``(*stack,)``."""
+    def dead(self) -> int | Tensor:
+        """Number of neurons active on none of the tokens; for stacked counts int64, shape ``(*stack,)``."""
         return (self.active == 0).sum(-1)
 
     @reading("number of neurons active on at least 99 % of T tokens", note="0 if no token was counted", column=int)
-    def always_on(self) -> Tensor:
-        """Number of neurons active on at least 99 % of the tokens, int64, shape ``(*stack,)``."""
+    def always_on(self) -> int | Tensor:
+        """Number of neurons active on at least 99 % of the tokens; for stacked counts int64, shape ``(*stack,)``."""
         always = (self.active * 100 >= ALWAYS_ON_PERCENT * self.tokens).sum(-1)
         return always if self.tokens else torch.zeros_like(always)
 

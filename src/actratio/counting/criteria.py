@@ -49,6 +49,9 @@ class Criterion(ABC):
         """Return the criterion to use at one site; by default the same at all sites."""
         return self
 
+    def __repr__(self) -> str:
+        return f"<Criterion {self}>"
+
     def __str__(self) -> str:
         values = [_exact_text(getattr(self, item.name)) for item in fields(self)]  # type: ignore[arg-type]
         return f"{self.name}({', '.join(values)})" if values else self.name
@@ -113,7 +116,7 @@ class Contribution(Criterion):
         return x.float().abs() * norms >= nearest(self.threshold, torch.float32)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Thresholds(Criterion):
     """Active: not \\|h\\| ≤ τᵢ, with a threshold for each neuron of each site. NaN is active, as in sparse layers.
 
@@ -144,7 +147,7 @@ class Thresholds(Criterion):
         return _SiteThresholds(self.by_site[site_name])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _SiteThresholds(Criterion):
     name: ClassVar[str] = Thresholds.name
     thresholds: Tensor

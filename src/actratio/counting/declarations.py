@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Generic, Self, TypeVar, overload
 
@@ -59,14 +59,16 @@ class Counted:
         from_mask: how a kernel counts it, or ``None`` if kernels don't: the probe fills it in.
         co_activation: whether it says which neurons are active together, which ``counts_alone`` leaves out.
         of_layer: whether it is counted even when the site itself saw no tokens.
+        per_neuron: whether it has one value for each neuron.
         formula, note: for the table of readings in the documentation; without a formula it isn't listed.
     """
 
     kind: type
     merge: Merge = Merge.SUM
-    from_mask: FromMask | None = None
+    from_mask: FromMask | None = field(default=None, repr=False)
     co_activation: bool = False
     of_layer: bool = False
+    per_neuron: bool = False
     formula: str = ""
     note: str = ""
 
@@ -80,7 +82,7 @@ def counted(kind: type, **declaration: Any) -> dict[str, Counted]:
 
 
 class Reading(Generic[T]):
-    """A property that is read from counts, with its formula.
+    """A property that is read from counts, with its formula. A tensor without dimensions becomes a Python number.
 
     Attributes:
         name: the property's name, which is also the name of its column.
@@ -99,7 +101,14 @@ class Reading(Generic[T]):
     def __get__(self, counts: object, owner: type) -> T: ...
 
     def __get__(self, counts: object | None, owner: type) -> Any:
-        return self if counts is None else self.function(counts)
+        if counts is None:
+            return self
+        value = self.function(counts)
+        # A number of one site is a Python number, which JSON and formats accept.
+        return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
+
+    def __repr__(self) -> str:
+        return f"<Reading {self.name}: {self.formula}>"
 
 
 def reading(formula: str, *, note: str = "", column: type | None = None) -> Callable[[Callable[[Any], T]], Reading[T]]:
@@ -123,7 +132,7 @@ def readings_table(kind: type) -> str:
     return "\n".join(["| reading | formula | use, and what to watch for |", "| --- | --- | --- |", *rows])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Counts:
     """Base class of counts whose fields are declared with ``counted``."""
 

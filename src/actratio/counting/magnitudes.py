@@ -23,7 +23,7 @@ def edges() -> Tensor:
     return bits.to(torch.int32).view(torch.float32).double()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Magnitudes:
     """Counts of |a| by bin, int64, (BINS,), which merge exactly.
 
@@ -35,6 +35,9 @@ class Magnitudes:
     """
 
     counts: Tensor
+
+    def __repr__(self) -> str:
+        return f"<Magnitudes of {self.total:,} elements, median {self.quantile(0.5):.3g}>"
 
     @classmethod
     def of(cls, x: Tensor) -> Magnitudes:

@@ -1,34 +1,29 @@
-"""The result of a measurement: counts of every site, which can be saved, loaded, merged and read as a table."""
+"""The result of a measurement: counts of every site, which can be saved, merged, compared, drawn and read as a table."""
 
 from __future__ import annotations
 
-import json
-import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from actratio.counting.counts import SiteCounts
 from actratio.counting.kernels import reference
 from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.tidy import READINGS, TidyRows, tidy_frame
-from actratio.errors import RunError
-from actratio.files import replacing, write_json, write_table
+from actratio.errors import RunError, plural
+from actratio.models.fingerprint import weights_fingerprint
 from actratio.sites import Site
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from actratio.counting.comparing import Comparison
     from actratio.counting.probe import Probe
-
-_DESCRIPTION = "measurement.json"
-_NEURONS = "neurons.safetensors"
-_TABLE = "sites.parquet"
-_FORMAT = 3
+    from actratio.report.notebook import Figures
 
 COLUMNS = (
     "model", "site", "role", "layer", "position", "width", "activation", "tensor", "criterion", "tokens", *READINGS
@@ -36,7 +31,7 @@ COLUMNS = (
 """Columns of ``Measurement.to_frame()``, in order."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Row:
     """What was counted at one site, for one tensor and one criterion."""
 
@@ -45,8 +40,11 @@ class Row:
     criterion: str
     counts: SiteCounts
 
+    def __repr__(self) -> str:
+        return f"<Row {self.site.name}, {self.tensor}, {self.criterion}: {self.counts}>"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Measurement:
     """Counts of a model's sites.
 
@@ -56,6 +54,11 @@ class Measurement:
         magnitudes: histograms of |a|, by the site's name and the tensor.
         settings: how the model was measured.
         provenance: versions, machine and date.
+        fingerprint: of the model's weights; ``None`` if they can't be read.
+
+    Examples:
+        >>> m = actratio.load("runs/measure-gpt2")                       # doctest: +SKIP
+        >>> m["transformer.h.0.mlp"].dead                                # doctest: +SKIP
     """
 
     model: str
@@ -63,10 +66,22 @@ class Measurement:
     magnitudes: dict[tuple[str, str], Magnitudes]
     settings: dict[str, Any]
     provenance: dict[str, Any]
+    fingerprint: str | None = None
 
     @classmethod
-    def of(cls, probe: Probe, model: str, settings: dict[str, Any] | None = None) -> Measurement:
-        """Return what a probe counted."""
+    def of(
+        cls,
+        probe: Probe,
+        model: str,
+        settings: dict[str, Any] | None = None,
+        *,
+        fingerprint: str | None = None,
+    ) -> Measurement:
+        """Return what a probe counted.
+
+        Args:
+            fingerprint: of the model's weights, if you have it; otherwise it is made here.
+        """
         from actratio.provenance import current_provenance
 
         by_name = {site.name: site for site in probe.sites}
@@ -83,7 +98,8 @@ class Measurement:
             for key, counted in probe.counted.items()
             if counted.magnitudes is not None
         }
-        return cls(model, rows, magnitudes, settings or {}, dict(current_provenance()))
+        fingerprint = fingerprint or weights_fingerprint(probe.model)
+        return cls(model, rows, magnitudes, settings or {}, dict(current_provenance()), fingerprint)
 
     def counts(self, site: str, tensor: str = "activation", criterion: str | None = None) -> SiteCounts:
         """Return the counts of one site, by its name; by default of the activation and the first criterion.
@@ -94,7 +110,15 @@ class Measurement:
         for row in self.rows:
             if row.site.name == site and row.tensor == tensor and criterion in (None, row.criterion):
                 return row.counts
-        raise RunError(f"there is no measurement of {site}, {tensor}, {criterion or 'any criterion'}")
+        names = list(dict.fromkeys(row.site.name for row in self.rows))
+        if site in names:
+            raise RunError(f"there is no measurement of {site}, {tensor}, {criterion or 'any criterion'}")
+        near = get_close_matches(site, names, n=3, cutoff=0.3) or names[:3]
+        raise RunError(f"no site {site!r} was measured; nearest: {', '.join(near)}")
+
+    def __getitem__(self, site: str) -> SiteCounts:
+        """Return ``counts(site)``."""
+        return self.counts(site)
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -103,13 +127,21 @@ class Measurement:
         return self.merge(other)
 
     def merge(self, other: Measurement) -> Measurement:
-        """Return both together, as if measured at once, with the settings and provenance of the first.
+        """Return both together, as if measured at once, with the provenance of the first.
+
+        Settings that differ, such as the text, are listed for each part under ``merged``.
 
         Raises:
-            RunError: the models, sites, tensors or criteria differ.
+            RunError: the models, their weights, sites, tensors or criteria differ.
         """
         if self.model != other.model:
             raise RunError(f"measurements of {self.model} and of {other.model} do not merge; they must be of one model")
+        fingerprints = {self.fingerprint, other.fingerprint} - {None}
+        if len(fingerprints) > 1:
+            raise RunError(
+                f"measurements of {self.model} with different weights do not merge (fingerprints {self.fingerprint} and "
+                f"{other.fingerprint}); measure one checkpoint, or compare the two"
+            )
         mine = [(row.site, row.tensor, row.criterion) for row in self.rows]
         theirs = [(row.site, row.tensor, row.criterion) for row in other.rows]
         if mine != theirs:
@@ -127,12 +159,37 @@ class Measurement:
         for key, histogram in (*self.magnitudes.items(), *other.magnitudes.items()):
             if key not in magnitudes and key[0] in asleep:  # an expert that one part did not reach
                 magnitudes[key] = histogram
-        return Measurement(self.model, rows, magnitudes, self.settings, self.provenance)
+        settings = _merged_settings(self.settings, other.settings)
+        return Measurement(
+            self.model, rows, magnitudes, settings, self.provenance, self.fingerprint or other.fingerprint
+        )
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return the tidy table: one row for each site, tensor and criterion, with the columns of ``COLUMNS``."""
+    def to_frame(self, *, neurons: bool = False) -> pd.DataFrame:
+        """Return the tidy table: one row for each site, tensor and criterion, with the columns of ``COLUMNS``.
+
+        Args:
+            neurons: return one row for each neuron instead, with its counts; ``from_frame`` reads this table.
+        """
+        if neurons:
+            from actratio.counting.neurons import neuron_frame
+
+            return neuron_frame(self)
         last = max((row.site.layer for row in self.rows), default=0)
         return tidy_frame((self._tidy_rows(row, last) for row in self.rows), COLUMNS)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> Measurement:
+        """Return the measurement that a table of neurons, ``to_frame(neurons=True)``, was made from.
+
+        The counts of neurons and sites come back exactly, and with them every reading of the tidy table. Unions, idle blocks,
+        distributions over tokens, magnitudes, settings and provenance aren't in the table; ``save`` and ``load`` keep them.
+
+        Raises:
+            RunError: it isn't such a table, as the tidy table of readings, or rows are missing.
+        """
+        from actratio.counting.neurons import read_neuron_frame
+
+        return read_neuron_frame(frame)
 
     def _tidy_rows(self, row: Row, last: int) -> TidyRows:
         site = row.site
@@ -149,115 +206,92 @@ class Measurement:
         }
         return TidyRows(before, row.counts, {})
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write a folder with a description, all integers, and the tidy table.
 
         ``measurement.json`` is the description, ``neurons.safetensors`` has the integers, and ``sites.parquet`` is the
         table, for other programs. A measurement of the same model in the folder is replaced.
 
+        Args:
+            force: also replace a measurement of another model.
+
         Raises:
             RunError: the folder contains something else, or a measurement of another model.
         """
-        from safetensors.torch import save_file
+        from actratio.counting.folder import save_measurement
 
-        folder = Path(path)
-        check_place(folder, self.model)
-        for old in folder.glob("*.csv"):  # of the measurement that was here
-            old.unlink()
-        arrays: dict[str, Tensor] = {}
-        described = []
-        for number, row in enumerate(self.rows):
-            described.append({"site": asdict(row.site), "tensor": row.tensor, "criterion": row.criterion})
-            arrays |= {f"{number}.{name}": value for name, value in row.counts.to_arrays().items()}
-        kept = []
-        for number, (key, magnitudes) in enumerate(self.magnitudes.items()):
-            kept.append(list(key))
-            arrays[f"magnitudes.{number}"] = magnitudes.counts
-        belongs = secrets.token_hex(8)  # shows after a kill whether both files belong together
-        with replacing(folder / _NEURONS) as temporary:
-            save_file(arrays, temporary, {"belongs": belongs})
-        write_json(
-            folder / _DESCRIPTION,
-            {
-                "format": _FORMAT,
-                "belongs": belongs,
-                "model": self.model,
-                "rows": described,
-                "magnitudes": kept,
-                "settings": self.settings,
-                "provenance": self.provenance,
-            },
-        )
-        write_table(folder / _TABLE, self.to_frame(), {"settings": self.settings, "provenance": self.provenance})
+        save_measurement(self, path, force=force)
+
+    def compare(self, other: Measurement) -> Comparison:
+        """Compare with another measurement: of another checkpoint, model or text. This one is the first, "before".
+
+        Sites are matched by name; those that are left, by layer, role and expert.
+
+        Raises:
+            RunError: the two have no tensor and criterion, or no site, in common.
+        """
+        from actratio.counting.comparing import compare_measurements
+
+        return compare_measurements(self, other)
+
+    def plot(self, *names: str) -> Figures:
+        """Return the report's figures for a notebook, or to save them: all, or those with these names.
+
+        The names are ``profile``, ``ranks``, ``thresholds``, ``unions``, ``silent``, and for a mixture of experts ``experts``
+        and ``routing``.
+
+        Raises:
+            RunError: there is no figure of this name.
+        """
+        from actratio.report.measured_charts import measurement_charts
+        from actratio.report.notebook import Figures
+
+        return Figures.of(measurement_charts(self), names)
+
+    def summary(self) -> str:
+        """Return what was found, one sentence a line."""
+        from actratio.report.measured import measurement_sentences
+
+        return "\n".join(measurement_sentences(self))
+
+    def report(self, folder: str | Path) -> Path:
+        """Write the report, ``report.html`` and ``figures/``, into a folder, and return the path of the page."""
+        from actratio.report.measured import measurement_findings
+        from actratio.report.page import write_report
+
+        return write_report(measurement_findings(self), Path(folder))
 
     def __repr__(self) -> str:
+        from actratio.report.measured import measurement_table
+        from actratio.report.notebook import table_text
+
         sites = len({row.site.name for row in self.rows})
-        tokens = max((row.counts.tokens for row in self.rows), default=0)
-        return (
-            f"<Measurement of {self.model}: {sites} sites, {tokens:,} tokens>\n{self.to_frame().to_string(max_rows=12)}"
-        )
+        size = f"{plural(sites, 'site')}, {plural(tokens_of(self), 'token')}"
+        return f"<Measurement of {self.model}: {size}>\n{table_text(measurement_table(self), 12)}"
 
     def _repr_html_(self) -> str:
-        html: str = self.to_frame().to_html(max_rows=40, escape=True)
-        return html
+        from actratio.report.measured import measurement_sentences, measurement_table
+        from actratio.report.notebook import findings_html
+
+        return findings_html(measurement_table(self), measurement_sentences(self), 40)
 
 
-def check_place(folder: Path, model: str) -> None:
-    """Check that a measurement of the model can be saved in a folder.
-
-    Raises:
-        RunError: the folder contains something else, or a measurement of another model.
-    """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not is_measurement(folder):
-        raise RunError(f"{folder} holds something else; choose another place for the measurement")
-    try:
-        there = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError):  # damaged, so it can be replaced
-        return
-    if there != model:
-        raise RunError(f"{folder} holds a measurement of {there}; choose another place for that of {model}")
+def tokens_of(measurement: Measurement) -> int:
+    """Return the most tokens (or examples) that were counted at any site."""
+    return max((row.counts.tokens for row in measurement), default=0)
 
 
-def is_measurement(path: Path) -> bool:
-    """Return whether a folder contains a saved measurement."""
-    return (path / _DESCRIPTION).is_file()
+def _merged_settings(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that all parts share, and under ``merged`` those of each part that differ."""
+    parts = [*_parts(mine), *_parts(theirs)]
+    shared = {name: value for name, value in parts[0].items() if all(part.get(name) == value for part in parts)}
+    own = [{name: value for name, value in part.items() if name not in shared} for part in parts]
+    return {**shared, "merged": own} if any(own) else shared
 
 
-def load(path: str | Path) -> Measurement:
-    """Read a measurement that ``Measurement.save`` wrote.
-
-    Raises:
-        RunError: the folder contains no measurement, or a damaged one.
-    """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
-
-    folder = Path(path)
-    if not is_measurement(folder):
-        raise RunError(f"{folder} holds no measurement: it has no {_DESCRIPTION}")
-    try:
-        described = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
-        arrays = load_file(folder / _NEURONS)
-        with safe_open(folder / _NEURONS, "pt") as opened:
-            belongs = (opened.metadata() or {}).get("belongs")
-        if described["format"] != _FORMAT:
-            raise ValueError(f"its format is {described['format']}, and this version reads {_FORMAT}")
-        if described["belongs"] != belongs:
-            raise ValueError("its files come from two measurements, and one of them is incomplete")
-        rows = []
-        for number, row in enumerate(described["rows"]):
-            prefix = f"{number}."
-            own = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
-            rows.append(Row(Site(**row["site"]), row["tensor"], row["criterion"], SiteCounts.from_arrays(own)))
-        magnitudes = {
-            (name, tensor): Magnitudes(arrays[f"magnitudes.{number}"])
-            for number, (name, tensor) in enumerate(described["magnitudes"])
-        }
-        return Measurement(described["model"], rows, magnitudes, described["settings"], described["provenance"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise RunError(f"{folder} is damaged ({error}); measure again") from None
+def _parts(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    shared = {name: value for name, value in settings.items() if name != "merged"}
+    return [{**shared, **part} for part in settings.get("merged", [{}])]
 
 
 def _nothing(width: int) -> SiteCounts:

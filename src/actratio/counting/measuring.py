@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from actratio.counting.criteria import Criterion, to_criteria
-from actratio.counting.measurement import Measurement
+from actratio.counting.measurement import Measurement, tokens_of
+from actratio.counting.partial import PartialCounts
 from actratio.counting.probe import TENSORS, Probe
-from actratio.errors import SiteError
+from actratio.errors import ActratioError, SiteError
+from actratio.models.fingerprint import weights_fingerprint
 from actratio.sites import Select, checked_call, choose, device_of, evaluating, trace
 from actratio.sites.inputs import without_cache
 
@@ -30,7 +33,10 @@ def measure(
     criteria: str | Criterion | Sequence[str | Criterion] = ("positive",),
     counts_alone: bool = False,
     name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    partial: str | Path | None = None,
     progress: Progress = lambda tokens: None,
+    stage: Callable[[str], object] = lambda name: None,
 ) -> Measurement:
     """Measure how many neurons of a model's MLPs are active.
 
@@ -46,10 +52,16 @@ def measure(
             one pass only.
         counts_alone: leave out unions, overlaps, idle blocks and magnitudes.
         name: the model's name in the table; by default the name it was loaded by, or that of its class.
+        settings: what else to record with the measurement, such as the text, as values for JSON.
+        partial: a file for the counts of an unfinished measurement, saved every 30 seconds and after an interrupt. If
+            it exists, the measurement goes on after the batches that it has, and ends with the same integers as one that
+            was never interrupted. ``Measurement.save`` removes it from its folder.
         progress: called after every batch with the number of tokens counted so far.
+        stage: called with the name of each stage when it starts.
 
     Raises:
         CriterionError: a criterion is unknown or given twice.
+        RunError: ``partial`` has counts of other settings, weights or batches.
         SiteError: there are no batches or no such sites, a tensor is unknown, the model fails on a batch or returns
             nothing, or a batch does not reach a site.
 
@@ -66,35 +78,98 @@ def measure(
     if unknown or not tensors:
         raise SiteError(f"there is no tensor {unknown[0] if unknown else ''!r}; write {' or '.join(TENSORS)}")
     parsed = to_criteria(criteria)
-    device = device_of(model)
+    model_name = name or getattr(model, "name_or_path", "") or type(model).__name__
+    recorded = {**(settings or {}), **measure_settings(sites, tensors, parsed, counts_alone)}
+    kept = None if partial is None else PartialCounts(Path(partial), model_name, recorded, weights_fingerprint(model))
+    remaining = iter(batches)
     with evaluating(model), torch.no_grad(), ExitStack() as block:
-        inputs = (without_cache(model, _inputs(batch, device)) for batch in batches)
-        first = next(inputs, None)
-        if first is None:
-            raise SiteError("there are no batches to measure; give at least one")
-        for few_tokens in (True, False):
-            try:
-                found = trace(model, first, few_tokens=few_tokens)
-                probe = Probe(model, choose(found, sites), tensors=tensors, criteria=parsed, counts_alone=counts_alone)
-                block.enter_context(probe)
-                _run(model, first, probe)
-                break
-            except SiteError:  # perhaps a site runs only in longer sequences, or more often in them
-                block.close()
-                if not few_tokens:
-                    raise
-        progress(probe.tokens)
-        while (batch_inputs := _next_uncounted(inputs, probe)) is not None:
-            _run(model, batch_inputs, probe)
-            progress(probe.tokens)
-    settings: dict[str, Any] = {
-        "tensors": list(tensors),
-        "criteria": [str(criterion) for criterion in parsed],
+        if kept is not None and kept.before is not None:
+            stage("skipping the batches that are counted")
+            kept.skip(remaining)
+            found = list(dict.fromkeys(row.site for row in kept.before))
+            probe = Probe(model, found, tensors=tensors, criteria=parsed, counts_alone=counts_alone)
+            block.enter_context(probe)
+            before, left_out = tokens_of(kept.before), kept.left_out
+        else:
+            probe, left_out = _first_batch(model, remaining, block, sites, tensors, parsed, counts_alone, kept, stage)
+            before = 0
+        progress(before + probe.tokens)
+        stage("counting")
+        try:
+            while (batch := _next_uncounted(remaining, probe)) is not None:
+                _count(model, batch, probe, kept)
+                progress(before + probe.tokens)
+        except BaseException as error:
+            if kept is not None and not isinstance(error, ActratioError):  # which would happen again
+                kept.save()
+            raise
+    if sites is None:
+        recorded["left_out"] = left_out
+    return Measurement.of(probe, model_name, recorded) if kept is None else kept.joined(probe, recorded)
+
+
+def measure_settings(
+    sites: Select, tensors: Sequence[str], criteria: Sequence[Criterion], counts_alone: bool
+) -> dict[str, Any]:
+    """Return the arguments of ``measure`` that decide what is counted, as values for JSON."""
+    names = [sites] if isinstance(sites, str) else sites
+    return {
+        "sites": getattr(names, "__qualname__", repr(names))
+        if callable(names)
+        else None
+        if names is None
+        else [*names],
+        "tensors": [*tensors],
+        "criteria": [str(criterion) for criterion in criteria],
         "counts_alone": counts_alone,
     }
-    if sites is None:
-        settings["left_out"] = dict(Counter(site.role for site in found if site.down and site not in probe.sites))
-    return Measurement.of(probe, name or getattr(model, "name_or_path", "") or type(model).__name__, settings)
+
+
+def _first_batch(
+    model: nn.Module,
+    batches: Iterator[Any],
+    block: ExitStack,
+    sites: Select,
+    tensors: Sequence[str],
+    criteria: Sequence[Criterion],
+    counts_alone: bool,
+    kept: PartialCounts | None,
+    stage: Callable[[str], object],
+) -> tuple[Probe, dict[str, int]]:
+    """Find the sites by following the first batch, and count it.
+
+    Returns:
+        The probe, entered in ``block``, and how many sites of each role are left out.
+    """
+    stage("reading the first batch")
+    batch = next(batches, None)
+    if batch is None:
+        raise SiteError("there are no batches to measure; give at least one")
+    first = _inputs(model, batch)
+    for few_tokens in (True, False):
+        try:
+            stage("finding the MLPs")
+            found = trace(model, first, few_tokens=few_tokens)
+            probe = Probe(model, choose(found, sites), tensors=tensors, criteria=criteria, counts_alone=counts_alone)
+            block.enter_context(probe)
+            left_out = dict(Counter(str(site.role) for site in found if site.down and site not in probe.sites))
+            if kept is not None:
+                kept.left_out = left_out
+            stage("counting the first batch")
+            _count(model, batch, probe, kept)
+            return probe, left_out
+        except SiteError:  # perhaps a site runs only in longer sequences, or more often in them
+            block.close()
+            if not few_tokens:
+                raise
+    raise AssertionError
+
+
+def _count(model: nn.Module, batch: Any, probe: Probe, kept: PartialCounts | None) -> None:
+    """Count a batch, and note it in the file for the counts of an unfinished measurement."""
+    _run(model, _inputs(model, batch), probe)
+    if kept is not None:
+        kept.note(probe, batch)
 
 
 def _run(model: nn.Module, inputs: Any, probe: Probe) -> None:
@@ -124,14 +199,16 @@ def _next_uncounted(inputs: Iterator[Any], probe: Probe) -> Any:
         probe.enabled = True
 
 
-def _inputs(batch: Any, device: torch.device) -> Any:
-    """Return what the model reads of a batch, on the model's device."""
+def _inputs(model: nn.Module, batch: Any) -> Any:
+    """Return what the model reads of a batch, on the model's device and without a KV cache."""
+    device = device_of(model)
     if isinstance(batch, tuple | list):
         batch = batch[0]
     if isinstance(batch, Mapping):
-        return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        return without_cache(model, moved)
     if not isinstance(batch, Tensor):
         raise SiteError(
             f"a batch is a {type(batch).__name__}; it must be a tensor, a mapping of tensors, or a pair (x, y)"
         )
-    return batch.to(device)
+    return without_cache(model, batch.to(device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -22,7 +23,7 @@ from actratio.counting.kernels import count
 from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.routing import neurons_last, rows_by_expert
 from actratio.counting.scopes import ScopeFollower, outermost
-from actratio.errors import SiteError
+from actratio.errors import SiteError, plural
 from actratio.sites import Group, Site, force_eager
 from actratio.sites.tokens import arguments_of, routed_rows
 from actratio.sites.values import Use
@@ -132,6 +133,20 @@ class Probe:
         tokens = (counts.tokens for counted in self.counted.values() for counts in counted.counts.values())
         return max(tokens, default=0)
 
+    @property
+    def model(self) -> nn.Module:
+        """The model; of a compiled one, its original."""
+        return self._model
+
+    def snapshot(self) -> Probe:
+        """Return a probe with the counts so far, which later forward passes don't change."""
+        copied = copy.copy(self)
+        # Counts never change, they are replaced by new ones.
+        copied.counted = {
+            key: Counted(dict(each.counts), each.magnitudes, each.passed) for key, each in self.counted.items()
+        }
+        return copied
+
     def __enter__(self) -> Probe:
         """Register the hooks.
 
@@ -169,6 +184,10 @@ class Probe:
         self._entered = False
         self._passes.clear()
         self._stack.close()
+
+    def __repr__(self) -> str:
+        criteria = ", ".join(map(str, self.criteria))
+        return f"<Probe of {type(self._model).__name__}: {plural(len(self.sites), 'site')}, {criteria}, {plural(self.tokens, 'token')}>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Probe:
         return self  # a copied model has copies of the hooks, and this tells them that they aren't the probe's

@@ -1,17 +1,18 @@
-"""Read texts (prompts, text files, JSON lines, columns of Hugging Face data sets) and batch their tokens."""
+"""Read texts (prompts, text files, JSON lines, columns of tables and of Hugging Face data sets) and batch their tokens."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from actratio.errors import DataError
+from actratio.errors import DataError, short
 
 ARTICLE_PROMPTS = (
     "The quick brown fox jumps over the lazy dog.",
@@ -22,29 +23,75 @@ ARTICLE_PROMPTS = (
 """The four prompts on which the article measured transformers."""
 
 
+def open_texts(sources: Iterable[str], *, column: str | None = None) -> Iterator[str]:
+    """Return the texts of several sources, one source after the other.
+
+    Every source is opened and its first text is read before this returns, so that a wrong path, column or hub id is reported
+    before a model is loaded.
+
+    Args:
+        sources, column: as for ``read_texts``.
+
+    Raises:
+        DataError: as for ``read_texts``; or a column is named, and no source has columns.
+    """
+    named = list(sources)
+    if column is not None and named and all(_is_plain_file(source) for source in named):
+        raise DataError(
+            f"--column {column} names a column, but {named[0]} is read as one text; omit --column, or give a .csv, .tsv, .parquet or "
+            ".jsonl file"
+        )
+    opened = []
+    for source in named:
+        texts = read_texts(source, column=column or "text")
+        opened.append(itertools.chain(list(itertools.islice(texts, 1)), texts))
+    return itertools.chain.from_iterable(opened)
+
+
+def text_fingerprint(sources: Iterable[str]) -> str:
+    """Return 16 hexadecimal digits that change if the content of a file among the sources changes.
+
+    Of a hub data set, they cover the name only.
+    """
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(f"{source}\0".encode())
+        if Path(source).is_file():
+            with Path(source).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
 def read_texts(source: str, *, column: str = "text") -> Iterator[str]:
     """Yield the texts of a file or a Hugging Face data set.
 
     Args:
-        source: the path of a ``.jsonl`` or ``.ndjson`` file (each line is an object with one text), the path of any
-            other file (the whole file is one text), or a Hugging Face id, ``owner/name`` (its split ``train``).
-        column: the field or the column that holds the texts.
+        source: the path of a ``.jsonl`` or ``.ndjson`` file (each line is an object with one text), of a ``.csv``, ``.tsv`` or
+            ``.parquet`` table (each row has one text), of any other file (the whole file is one text), or a Hugging Face id,
+            ``owner/name`` (its split ``train``).
+        column: the field or the column that holds the texts. Empty cells are left out.
 
     Raises:
-        DataError: the file does not exist, is not UTF-8 or has lines that are not JSON, there is no such column, or
-            the hub can't be reached.
+        DataError: the file does not exist, can't be read, is not UTF-8 or has lines that are not JSON, there is no such
+            column, or the hub can't be reached.
     """
     path = Path(source)
     if path.is_file():
-        yield from _json_texts(path, column) if path.suffix in (".jsonl", ".ndjson") else [_read(path)]
-    elif source.count("/") == 1 and not source.startswith((".", "/")):
+        reader = _READERS.get(path.suffix.lower())
+        yield from [_read(path)] if reader is None else reader(path, column)
+    elif source.count("/") == 1 and not source.startswith((".", "/", "~")) and path.suffix.lower() not in _SUFFIXES:
         from actratio.data.hub import stream_column
 
         yield from stream_column(source, column)
     else:
         raise DataError(
-            f"{source} is not a file; pass a text file, a .jsonl file, or a Hugging Face id such as owner/name"
+            f"{source} is not a file; pass a text file, a .jsonl, .csv, .tsv or .parquet file, or a Hugging Face id such as owner/name"
         )
+
+
+def _is_plain_file(source: str) -> bool:
+    path = Path(source)
+    return path.is_file() and path.suffix.lower() not in _READERS
 
 
 def _read(path: Path) -> str:
@@ -69,6 +116,57 @@ def _json_texts(path: Path, column: str) -> Iterator[str]:
         if not isinstance(record, dict) or not isinstance(record.get(column), str):
             raise DataError(f"line {number} of {path} has no text in the field {column!r}; name another with --column")
         yield record[column]
+
+
+def _table_texts(path: Path, column: str) -> Iterator[str]:
+    """Yield the texts of a .csv or .tsv file, a part of it at a time."""
+    import pandas as pd
+
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    options: dict[str, Any] = {"sep": separator, "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+    try:
+        with pd.read_csv(path, chunksize=_ROWS_AT_ONCE, **options) as parts:
+            for part in parts:
+                _check_column(path, column, list(part.columns))
+                yield from (text for text in part[column] if text)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it to UTF-8"
+        ) from None
+    except (OSError, ValueError) as error:  # pandas' parser errors are value errors
+        raise DataError(f"{path} cannot be read as a table ({short(error, 160)}); check the file") from None
+
+
+def _parquet_texts(path: Path, column: str) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_column(path, column, file.schema_arrow.names)
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[column]):
+                texts = batch.column(0).to_pylist()
+                if not all(text is None or isinstance(text, str) for text in texts):
+                    raise DataError(f"the column {column!r} of {path} does not hold texts; name another with --column")
+                yield from (text for text in texts if text)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read as a Parquet table ({short(error, 160)}); check the file") from None
+
+
+def _check_column(path: Path, column: str, columns: Sequence[str]) -> None:
+    if column not in columns:
+        raise DataError(
+            f"{path} has no column {column!r}; its columns are {', '.join(map(str, columns))}; name another with --column"
+        )
+
+
+_READERS: dict[str, Callable[[Path, str], Iterator[str]]] = {
+    ".jsonl": _json_texts, ".ndjson": _json_texts, ".csv": _table_texts, ".tsv": _table_texts, ".parquet": _parquet_texts,
+}  # fmt: skip
+"""Readers of files that hold many texts, by suffix; any other file is one text."""
+_SUFFIXES = {*_READERS, ".txt", ".text", ".md", ".json"}
+"""Suffixes that a path has and the name of a data set of the hub doesn't, as in data/corpus.txt."""
+_ROWS_AT_ONCE = 10_000
 
 
 def token_batches(

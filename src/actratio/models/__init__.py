@@ -1,6 +1,6 @@
 """Models of transformers by hub id, folder, GGUF file or short name, without executing code that comes with them."""
 
-from actratio.models.fingerprint import model_fingerprint
+from actratio.models.fingerprint import model_fingerprint, weights_fingerprint
 from actratio.models.loading import DTYPES, check_dtype, load_model, with_decoder_inputs
 from actratio.models.source import SHORT_NAMES, ModelSource, find_source
 from actratio.models.tokenizer import load_tokenizer
@@ -15,6 +15,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "model_fingerprint",
+    "weights_fingerprint",
     "weights_note",
     "with_decoder_inputs",
 ]

@@ -13,16 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from actratio.devices import device_named
-from actratio.errors import ModelError, short
+from actratio.errors import ModelError, short_message
+from actratio.models.hub import check_hub
 from actratio.models.source import ModelSource, find_source
 from actratio.models.transformers_library import import_transformers
 from actratio.models.weights import stored_weights
 from actratio.sites import device_of
 
-DTYPES = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Dtypes by name; ``auto`` is the dtype in which the weights were saved."""
-
-_MAX_REASON_SHOWN = 200  # characters of another library's message that an error message shows
+DTYPES = {
+    "auto": "auto",
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""Dtypes by torch's names and by short ones; ``auto`` is the dtype in which the weights were saved."""
 
 
 def check_dtype(name: str) -> None:
@@ -65,6 +72,7 @@ def load_model(
     target = device_named(device)
     transformers = import_transformers()
     source = find_source(name)
+    check_hub(source)
     if source.gguf_path is not None:
         stored_weights(source.gguf_path)  # a clear error if the file is damaged
     allow_pickle = allow_pickle or source.has_pickle
@@ -204,15 +212,15 @@ def _explain(source: ModelSource, error: Exception, allow_pickle: bool, trust_re
     name = source.name
     if source.gguf_file is not None:
         return (
-            f"{name} could not be loaded ({type(error).__name__}: {short(error, _MAX_REASON_SHOWN)}); "
+            f"{name} could not be loaded ({type(error).__name__}: {short_message(error)}); "
             "pass a GGUF file with an architecture that transformers reads"
         )
     if not trust_remote_code and "trust_remote_code" in str(error):
         return f"{name} needs Python code that comes with it; if you trust it, pass --trust-remote-code to run it"
     if not allow_pickle and "safetensors" in str(error):
         return f"{name} has no weights in safetensors, which cannot execute code; pass --allow-pickle to load other formats"
-    what = name if Path(name).is_dir() else f"there is no folder {name}, and a hub model of that name"
+    kind = "folder" if Path(name).is_dir() else "hub model"
     return (
-        f"{what} could not be loaded ({type(error).__name__}: {short(error, _MAX_REASON_SHOWN)}); "
-        "check the folder or the hub id, and the network"
+        f"the {kind} {name} could not be loaded ({type(error).__name__}: {short_message(error)}); "
+        "pass a model that transformers loads"
     )

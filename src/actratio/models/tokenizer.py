@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from actratio.errors import ModelError, short
+from actratio.errors import ModelError, short_message
+from actratio.models.hub import check_hub, is_cached
 from actratio.models.source import ModelSource, find_source
 from actratio.models.transformers_library import import_transformers
 from actratio.models.weights import stored_weights
 
-_MAX_REASON_SHOWN = 200  # characters of another library's message that an error message shows
+_FILES = (
+    "tokenizer_config.json", "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt",
+    "tekken.json",
+)  # fmt: skip
+"""Files of which a folder with a tokenizer has at least one."""
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
@@ -21,12 +26,14 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     """
     transformers = import_transformers()
     source = find_source(name)
+    check_hub(source)
     if source.vocabulary is not None:
         return _tokenizer_of_letters(source.vocabulary)
     if source.gguf_path is not None:
         stored_weights(source.gguf_path)  # a clear error if the file is damaged
+    no_tokenizer = ModelError(f"{name} has no tokenizer; name the model or folder that has it with --tokenizer")
     try:
-        return transformers.AutoTokenizer.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
             source.place, trust_remote_code=trust_remote_code, **source.options
         )
     except Exception as error:  # transformers and the hub's client raise many types of exceptions
@@ -35,10 +42,15 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
                 f"{name} reads images or sound, but this command reads only text; "
                 "use actratio.measure in Python with batches of its inputs"
             ) from None
+        if source.gguf_file is None and not _has_tokenizer(source):
+            raise no_tokenizer from None
         raise ModelError(
-            f"the tokenizer of {name} could not be loaded ({type(error).__name__}: {short(error, _MAX_REASON_SHOWN)}); "
+            f"the tokenizer of {name} could not be loaded ({type(error).__name__}: {short_message(error)}); "
             "name another with --tokenizer"
         ) from None
+    if source.gguf_file is None and not _has_tokenizer(source):  # transformers made an empty one
+        raise no_tokenizer
+    return tokenizer
 
 
 def _tokenizer_of_letters(vocabulary: Path) -> Any:
@@ -57,6 +69,14 @@ def _tokenizer_of_letters(vocabulary: Path) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", eos_token="[CLS]", sep_token="[SEP]"
     )
+
+
+def _has_tokenizer(source: ModelSource) -> bool:
+    """Return whether a folder, or the part of a hub model that was downloaded, has a file of a tokenizer."""
+    folder = Path(source.place)
+    if folder.is_dir():
+        return any((folder / name).is_file() for name in _FILES)
+    return any(is_cached(source.place, name) for name in _FILES)
 
 
 def _reads_no_text(transformers: Any, source: ModelSource) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from actratio.counting.co_activation import BLOCKS, WINDOWS
+from actratio.counting.counts import FEWEST_TOKENS
 from actratio.counting.criteria import comparison
 from actratio.counting.measurement import Measurement, Row
 from actratio.errors import plural
@@ -99,10 +100,18 @@ def _dead_sentences(rows: Sequence[Row]) -> list[str]:
     dead, neurons = sum(int(counts.dead) for counts in counted), sum(counts.width for counts in counted)
     fewest = min(counted, key=lambda counts: counts.tokens)
     always_on = sum(int(counts.always_on) for counts in counted)
+    few = []
+    where = " at the site with the fewest" if any(counts.tokens > fewest.tokens for counts in counted) else ""
+    if fewest.tokens < FEWEST_TOKENS:
+        few.append(
+            f"{plural(fewest.tokens, 'token')}{where} are too few to call a neuron dead or always on: it may still do otherwise on "
+            f"{fewest.rule_of_three:.1%} of other tokens. Count at least {FEWEST_TOKENS} tokens, of a longer text."
+        )
     return [
         f"{dead:,} of {neurons:,} neurons were never active; with 95% confidence, each of them is active on less than "
         f"{fewest.rule_of_three:.2%} of similar tokens ({fewest.tokens:,} tokens were counted). "
-        f"{plural(always_on, 'neuron')} {'was' if always_on == 1 else 'were'} active on at least 99% of the tokens."
+        f"{plural(always_on, 'neuron')} {'was' if always_on == 1 else 'were'} active on at least 99% of the tokens.",
+        *few,
     ]
 
 

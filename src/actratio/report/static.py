@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,34 +21,54 @@ _FORMATS = ("svg", "png")
 
 def save_charts(charts: Sequence[Chart | ForestChart | HeatMap], folder: Path) -> list[Path]:
     """Write each chart as SVG and PNG into ``folder``, and return the paths."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure  # unlike pyplot, has no global state and opens no window
-
     paths = []
     for chart in charts:
-        height = 1.6 + 0.3 * len(chart.rows) if isinstance(chart, ForestChart) else 4.6
-        figure = Figure(figsize=(7.2, height), layout="constrained")
-        axes = figure.subplots()
-        axes.set_xlabel(chart.x_label)
-        # A dataset's name may contain '$', which matplotlib would read as mathematics.
-        if isinstance(chart, ForestChart):  # the names of the rows would push a title of the axes out of the figure
-            figure.suptitle(chart.title, x=0.01, ha="left", fontsize=11, parse_math=False)
-            _draw_forest(figure, axes, chart)
-        else:
-            axes.set_title(chart.title, loc="left", fontsize=11, parse_math=False)
-            axes.set_ylabel(chart.y_label)
-            if isinstance(chart, HeatMap):
-                _draw_heat_map(figure, axes, chart)
-            else:
-                _draw_chart(axes, chart)
+        figure = draw_chart(chart)
         for extension in _FORMATS:
             path = folder / f"{chart.key}.{extension}"
-            # Without a date and random names, the same data gives the same bytes.
-            with replacing(path) as temporary, rc_context({"svg.hashsalt": "actratio"}), catch_warnings():
-                filterwarnings("ignore", "Glyph .* missing")  # for names in a script that the font lacks
-                figure.savefig(temporary, dpi=150, metadata={"Date": None} if extension == "svg" else None)
+            with replacing(path) as temporary:
+                _save(figure, temporary, extension)
             paths.append(path)
     return paths
+
+
+def svg_bytes(chart: Chart | ForestChart | HeatMap) -> bytes:
+    """Return a chart as SVG."""
+    buffer = io.BytesIO()
+    _save(draw_chart(chart), buffer, "svg")
+    return buffer.getvalue()
+
+
+def draw_chart(chart: Chart | ForestChart | HeatMap) -> Figure:
+    """Return a chart as a figure of matplotlib."""
+    from matplotlib.figure import Figure  # unlike pyplot, has no global state and opens no window
+
+    height = 1.6 + 0.3 * len(chart.rows) if isinstance(chart, ForestChart) else 4.6
+    figure = Figure(figsize=(7.2, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(chart.x_label)
+    # A dataset's name may contain '$', which matplotlib would read as mathematics.
+    if isinstance(chart, ForestChart):  # the names of the rows would push a title of the axes out of the figure
+        figure.suptitle(chart.title, x=0.01, ha="left", fontsize=11, parse_math=False)
+        _draw_forest(figure, axes, chart)
+        return figure
+    axes.set_title(chart.title, loc="left", fontsize=11, parse_math=False)
+    axes.set_ylabel(chart.y_label)
+    if isinstance(chart, HeatMap):
+        _draw_heat_map(figure, axes, chart)
+    else:
+        _draw_chart(axes, chart)
+    return figure
+
+
+def _save(figure: Figure, place: Path | io.BytesIO, extension: str) -> None:
+    from matplotlib import rc_context
+
+    # Without a date and random names, the same data gives the same bytes.
+    with rc_context({"svg.hashsalt": "actratio"}), catch_warnings():
+        filterwarnings("ignore", "Glyph .* missing")  # for names in a script that the font lacks
+        metadata = {"Date": None} if extension == "svg" else None
+        figure.savefig(place, format=extension, dpi=150, metadata=metadata)
 
 
 def _draw_forest(figure: Figure, axes: Axes, chart: ForestChart) -> None:

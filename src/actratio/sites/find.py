@@ -32,7 +32,7 @@ class _Group:
     one_by_one: set[int] = field(default_factory=set)
 
 
-def find_sites(model: nn.Module, inputs: Any = None, *, select: Select = None) -> list[Site]:
+def find_sites(model: nn.Module, inputs: Any = None, *, sites: Select = None) -> list[Site]:
     """Find where a model computes activations, by following one forward pass.
 
     The pass runs in evaluation mode without gradients, and leaves the model unchanged.
@@ -40,7 +40,7 @@ def find_sites(model: nn.Module, inputs: Any = None, *, select: Select = None) -
     Args:
         inputs: what to call the model with: a tensor, a tuple of positional arguments, or a mapping of keyword
             arguments. If you leave it out, models from transformers get a few made-up tokens, an image or sound.
-        select: globs over the sites' names, a function of a ``Site``, or by default the roles in ``MEASURED``.
+        sites: globs over the sites' names, a function of a ``Site``, or by default the roles in ``MEASURED``.
             ``"*"`` selects all sites.
 
     Returns:
@@ -49,7 +49,7 @@ def find_sites(model: nn.Module, inputs: Any = None, *, select: Select = None) -
     Raises:
         SiteError: nothing is selected, or the forward pass fails.
     """
-    return choose(trace(model, inputs), select)
+    return choose(trace(model, inputs), sites)
 
 
 def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False) -> list[Site]:

@@ -195,23 +195,63 @@ def _prune(
             f"{type(model).__name__} fails without the neurons ({' '.join(str(error).split())[:120]}), because something else reads or "
             "scales them; nothing was changed"
         ) from error
-    return pruned, _why_none(pruned, removable, handles, measurement)
+    return pruned, _why_none(model, pruned, removable, handles, measurement, mlps)
 
 
 def _why_none(
-    pruned: Sequence[PrunedMLP], removable: Sequence[Tensor], mlps: Sequence[MLP], measurement: Measurement
+    model: nn.Module,
+    pruned: Sequence[PrunedMLP],
+    removable: Sequence[Tensor],
+    handles: Sequence[MLP],
+    measurement: Measurement,
+    mlps: Sequence[MLP] | None,
 ) -> str:
     """Return why no neuron was removed; nothing if some were."""
     if any(mlp.width < mlp.before for mlp in pruned):
         return ""
     if not pruned:
-        reasons = dict.fromkeys(filter(None, (_kept_reason(mlp, measurement) for mlp in mlps)))
+        reasons = dict.fromkeys(filter(None, (_kept_reason(mlp, measurement) for mlp in handles)))
         return "; ".join(reasons) or "no MLP was measured"
     if any(bool(neurons.any()) for neurons in removable):
-        return "MLPs of one width keep the same number of neurons, and one of them needs all its neurons"
+        if getattr(model, "config", None) is None:
+            return "every MLP keeps at least one neuron"
+        return _why_widths_stay(pruned, removable, _sites(model, mlps), handles, measurement)
     if any(mlp.dead for mlp in pruned):
         return "some neurons did not fire, but could fire on other inputs; give inputs to check"
     return "every neuron fired"
+
+
+def _why_widths_stay(
+    pruned: Sequence[PrunedMLP],
+    removable: Sequence[Tensor],
+    sites: Sequence[Site],
+    handles: Sequence[MLP],
+    measurement: Measurement,
+) -> str:
+    """Return which MLP needs all its neurons, so that the others of the same width keep theirs."""
+    numbers = [int(neurons.sum()) for neurons in removable]
+    most = max(range(len(pruned)), key=lambda index: numbers[index])
+    example, width = pruned[most].site, pruned[most].before
+    full = [mlp.site for mlp, number in zip(pruned, numbers, strict=True) if mlp.before == width and not number]
+    if full:
+        needs = f"layer {full[0].layer} ({full[0].name}) has no neuron that can be removed"
+    else:
+        names = {mlp.site.name for mlp in pruned}
+        other = next((site.name for site in sites if site.width == width and site.name not in names), None)
+        if other is None:
+            return "every MLP keeps at least one neuron"
+        handle = next((mlp for mlp in handles if mlp.site.name == other), None)
+        reason = "was not measured" if handle is None else f"keeps its neurons: {_kept_reason(handle, measurement)}"
+        needs = f"{other} {reason}"
+    return (
+        f"the configuration has one width, {width:,}, for all these MLPs, and {needs}, so {example.name} keeps its "
+        f"{numbers[most]:,} dead {'neuron' if numbers[most] == 1 else 'neurons'} too"
+    )
+
+
+def _sites(model: nn.Module, mlps: Sequence[MLP] | None) -> list[Site]:
+    """Return the sites of all MLPs of a model."""
+    return [site for site in (trace(model) if mlps is None else [mlp.site for mlp in mlps]) if site.role in MEASURED]
 
 
 def _parameters(model: nn.Module) -> int:
@@ -254,8 +294,7 @@ def _new_widths(
     if getattr(model, "config", None) is None:
         return left
     names = {name for item in measured for name in item.names}
-    sites = trace(model) if mlps is None else [mlp.site for mlp in mlps]
-    others = {site.width for site in sites if site.role in MEASURED and site.name not in names}
+    others = {site.width for site in _sites(model, mlps) if site.name not in names}
     largest: dict[int, int] = {width: width for width in others}
     for item, width in zip(measured, left, strict=True):
         largest[item.mlp.site.width] = max(width, largest.get(item.mlp.site.width, 0))

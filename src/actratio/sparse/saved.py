@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from actratio.errors import ModelError, RunError
-from actratio.files import write_json
+from actratio.files import check_result_folder, new_file_mode, write_json
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.conversion import sparsify
 from actratio.sparse.converted import densify
@@ -23,28 +23,42 @@ NAME = "thresholds.json"
 _FORMAT = 1
 
 
-def save_sparse(folder: Path, model: Any, tokenizer: Any, chosen: LayerThresholds, settings: dict[str, Any]) -> None:
+def save_sparse(
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    chosen: LayerThresholds,
+    settings: dict[str, Any],
+    *,
+    force: bool = False,
+) -> None:
     """Write the dense model as ``save_pretrained`` does, and ``thresholds.json`` beside it.
 
+    Args:
+        force: replace an earlier result.
+
     Raises:
-        RunError: the folder holds something else.
+        RunError: the folder holds something else, or an earlier result.
     """
     densify(model)
     described = {"by": chosen.by, "tau": chosen.thresholds, "cett": chosen.cett, "dropped": chosen.dropped}
-    save_with(folder, model, tokenizer, NAME, {"format": _FORMAT, **described, "settings": settings})
+    save_with(folder, model, tokenizer, NAME, {"format": _FORMAT, **described, "settings": settings}, force=force)
 
 
-def save_with(folder: Path, model: Any, tokenizer: Any, name: str, content: dict[str, Any]) -> None:
+def save_with(
+    folder: Path, model: Any, tokenizer: Any, name: str, content: dict[str, Any], *, force: bool = False
+) -> None:
     """Write a model as ``save_pretrained`` does and a JSON file beside it. The folder appears when it is complete.
 
     Args:
         name: of the JSON file.
         content: of the JSON file.
+        force: replace an earlier result.
 
     Raises:
-        RunError: the folder holds something else.
+        RunError: the folder holds something else, or an earlier result.
     """
-    check_folder(folder, name)
+    check_folder(folder, name, force=force)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
     try:
@@ -52,6 +66,11 @@ def save_with(folder: Path, model: Any, tokenizer: Any, name: str, content: dict
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
         write_json(partial / name, content)
+        mode = new_file_mode(partial / ".mode")
+        (partial / ".mode").unlink()
+        for path in partial.rglob("*"):
+            if path.is_file():
+                path.chmod(mode)  # safetensors makes files that only their owner can read
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
@@ -59,14 +78,13 @@ def save_with(folder: Path, model: Any, tokenizer: Any, name: str, content: dict
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_folder(folder: Path, name: str) -> None:
-    """Refuse a folder that holds anything but an earlier result with the JSON file ``name``.
+def check_folder(folder: Path, name: str, *, force: bool = False) -> None:
+    """Refuse a folder that holds anything, or with ``force`` anything but an earlier result with the JSON file ``name``.
 
     Raises:
-        RunError: it holds something else, or can't be replaced.
+        RunError: it holds something else, or an earlier result, or can't be replaced.
     """
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / name).is_file())):
-        raise RunError(f"{folder} holds something else; choose another folder for the model")
+    check_result_folder(folder, name, force=force)
     if folder.is_symlink() or folder.resolve() == Path.cwd():  # a new folder is moved to its place
         raise RunError(
             f"{folder} is a link or the current folder and cannot be replaced; choose another folder for the model"

@@ -1,0 +1,231 @@
+"""The findings of a comparison of two measurements: its sentences, its table and its charts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from actratio.counting.comparing import ComparedSite, Comparison
+from actratio.counting.counts import FEWEST_TOKENS
+from actratio.counting.criteria import comparison as compared_with
+from actratio.counting.measurement import tokens_of
+from actratio.errors import plural
+from actratio.report.chart import Chart, Series
+from actratio.report.findings import Findings, Table
+from actratio.report.rows import pooled_ratio, rows_by_layer, select_rows
+from actratio.statistics.estimate import Estimate
+
+_LARGEST = 3  # layers with the largest changes that a sentence names
+
+
+def comparison_findings(comparison: Comparison) -> Findings:
+    """Return the sentences, the table and the charts of a comparison."""
+    return Findings(
+        comparison.title,
+        f"Share of the neurons of each MLP that are active, counted over {plural(tokens_of(comparison.a), 'token')} in A and "
+        f"{plural(tokens_of(comparison.b), 'token')} in B.",
+        comparison_sentences(comparison),
+        [comparison_table(comparison)],
+        comparison_charts(comparison),
+        _details(comparison),
+        exports={"comparison.csv": comparison.to_frame()},
+    )
+
+
+def _details(comparison: Comparison) -> dict[str, str]:
+    """Return what each was measured on, and with which versions."""
+    details: dict[str, str] = {}
+    for letter, measured in (("A", comparison.a), ("B", comparison.b)):
+        values = {"model": measured.model, "weights": measured.fingerprint, **measured.settings, **measured.provenance}
+        details |= {f"{letter}: {name}": str(value) for name, value in values.items() if value not in (None, [])}
+    return details
+
+
+def comparison_sentences(comparison: Comparison) -> list[str]:
+    """Return what changed, one sentence per reading, and what to be careful about."""
+    a, b = comparison.names
+    sentences = []
+    for (tensor, criterion), rows in _by_kind(comparison).items():
+        ratio_a, ratio_b = pooled_ratio(row.a for row in rows), pooled_ratio(row.b for row in rows)
+        if math.isnan(ratio_a + ratio_b):
+            continue
+        sentences.append(
+            f"{ratio_b:.1%} of the neurons are active in {b}, {ratio_a:.1%} in {a} ({tensor} {compared_with(criterion)}): "
+            f"{_points(ratio_b - ratio_a)}."
+        )
+        changes = {
+            layer: pooled_ratio(row.b for row in layer_rows) - pooled_ratio(row.a for row in layer_rows)
+            for layer, layer_rows in _by_layer(rows).items()
+        }
+        known = [layer for layer, change in changes.items() if not math.isnan(change)]
+        largest = sorted(known, key=lambda layer: -abs(changes[layer]))[:_LARGEST]
+        if len(known) > 1 and changes[largest[0]]:
+            listed = ", ".join(f"layer {layer} ({_points(changes[layer])})" for layer in largest)
+            sentences.append(f"The largest changes of {tensor} {compared_with(criterion)}: {listed}.")
+    return [*sentences, *_dead_sentences(comparison), *_careful_sentences(comparison)]
+
+
+def _points(change: float) -> str:
+    return f"{change * 100:+.1f} percentage points"
+
+
+def _dead_sentences(comparison: Comparison) -> list[str]:
+    rows = next(iter(_by_kind(comparison).values()))
+    counted = [row for row in rows if row.a.tokens and row.b.tokens]
+    if not counted:
+        return []
+    records = [row.record() for row in counted]
+    totals = {name: sum(record[name] for record in records) for name in ("dead_a", "dead_b", "width_a", "width_b")}
+    a, b = comparison.names
+    sentence = f"{totals['dead_b']:,} of {totals['width_b']:,} neurons were never active in {b}, {totals['dead_a']:,} of {totals['width_a']:,} in {a}"
+    if all(row.same_neurons for row in counted):
+        died, revived = sum(record["died"] for record in records), sum(record["revived"] for record in records)
+        sentence += f"; {died:,} were active in A only, and {revived:,} in B only"
+    return [f"{sentence}."]
+
+
+def _careful_sentences(comparison: Comparison) -> list[str]:
+    sentences = []
+    if comparison.different_settings:
+        sentences.append(
+            f"The two were measured with different settings ({', '.join(comparison.different_settings)}), which may explain part of the change."
+        )
+    if comparison.same_weights:
+        sentences.append("Both have the same weights, so all changes come from the text or the settings.")
+    fewest = min(tokens_of(comparison.a), tokens_of(comparison.b))
+    if fewest < FEWEST_TOKENS:
+        sentences.append(f"{plural(fewest, 'token')} are too few to compare dead and always-on neurons.")
+    for name, only in zip(comparison.names, (comparison.only_a, comparison.only_b), strict=True):
+        if only:
+            more = f" and {len(only) - _LARGEST} more" if len(only) > _LARGEST else ""
+            sentences.append(f"Only in {name}: {', '.join(only[:_LARGEST])}{more}.")
+    return sentences
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Return a table with one row per site, tensor and criterion; what all rows share is in the title."""
+    kinds = list(_by_kind(comparison))
+    title = comparison.title + (f", {kinds[0][0]}, {kinds[0][1]}" if len(kinds) == 1 else "")
+    header = [
+        "site",
+        "ratio A",
+        "ratio B",
+        "change",
+        "dead A",
+        "dead B",
+        "died",
+        "revived",
+        "always on A",
+        "always on B",
+    ]
+    if len(kinds) > 1:
+        header[1:1] = ["tensor", "criterion"]
+    rows = []
+    for row in comparison.rows:
+        record = row.record()
+        names = dict.fromkeys((record["site"], record["site_b"]))
+        cells = [
+            " / ".join(names), _share(record["ratio_a"]), _share(record["ratio_b"]), _signed(record["change"]),
+            *(_whole(record[name]) for name in ("dead_a", "dead_b", "died", "revived", "always_on_a", "always_on_b")),
+        ]  # fmt: skip
+        if len(kinds) > 1:
+            cells[1:1] = [row.tensor, row.criterion]
+        rows.append(cells)
+    reading = (
+        "Ratio: active neurons over all neurons. Change: B − A, in percentage points. Dead, always on: neurons active on none, and on at "
+        "least 99%, of the tokens. Died: active in A and dead in B; revived: the other way round; both only for sites with the same name and width."
+    )
+    return Table(title, header, rows, reading)
+
+
+def _share(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2%}"
+
+
+def _signed(value: float) -> str:
+    return "" if math.isnan(value) else f"{value * 100:+.2f}"
+
+
+def _whole(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def comparison_charts(comparison: Comparison) -> list[Chart]:
+    """Return the charts: the ratio over depth in both, the change of each layer, and dead neurons in both."""
+    kinds = _by_kind(comparison)
+    profile, changes = [], []
+    for number, (tensor, criterion) in enumerate(kinds):
+        for colour, (name, measured) in enumerate(zip(comparison.names, (comparison.a, comparison.b), strict=True)):
+            layers = rows_by_layer(select_rows(measured, tensor, criterion))
+            last = max(max(layers), 1)
+            points = [(layer / last, pooled_ratio(row.counts for row in rows)) for layer, rows in layers.items()]
+            label = name if len(kinds) == 1 else f"{name}, {tensor} {criterion}"
+            profile.append(_series(label, points, colour, "line" if number == 0 else "dashed"))
+        points = [
+            (layer, pooled_ratio(row.b for row in rows) - pooled_ratio(row.a for row in rows))
+            for layer, rows in _by_layer(kinds[tensor, criterion]).items()
+        ]
+        changes.append(_series(f"{tensor} {criterion}", points, number))
+    layers_of_first = _by_layer(next(iter(kinds.values())))
+    dead = [
+        _series(
+            name,
+            [
+                (layer, sum(int(counts.dead) for counts in each) / sum(counts.width for counts in each))
+                for layer, rows in layers_of_first.items()
+                for each in [[(row.a, row.b)[colour] for row in rows]]
+            ],
+            colour,
+        )
+        for colour, name in enumerate(comparison.names)
+    ]
+    charts = [
+        Chart(
+            "profile",
+            "Activation ratio by layer",
+            "Each point is one layer: active neurons over all neurons, with experts weighted by their tokens.",
+            "relative depth (0: first layer, 1: last layer)",
+            "activation ratio",
+            profile,
+            percent=True,
+        ),
+        Chart(
+            "change",
+            "Change of the activation ratio by layer",
+            "Ratio in B minus ratio in A. Above zero, B has more active neurons.",
+            "layer",
+            "ratio in B − ratio in A",
+            changes,
+            percent=True,
+        ),
+        Chart(
+            "dead",
+            "Dead neurons by layer",
+            "Neurons that were active on none of the tokens counted; with more text, some of them may become active.",
+            "layer",
+            "share of the layer's neurons",
+            dead,
+            percent=True,
+        ),
+    ]
+    return [chart for chart in charts if any(series.x for series in chart.series)]
+
+
+def _series(name: str, points: Sequence[tuple[float, float]], colour: int, style: str = "line") -> Series:
+    known = [(float(x), y) for x, y in points if not math.isnan(y)]
+    return Series(name, [x for x, _ in known], [Estimate(y) for _, y in known], colour, style)
+
+
+def _by_kind(comparison: Comparison) -> dict[tuple[str, str], list[ComparedSite]]:
+    """Return the rows of each tensor and criterion."""
+    kinds: dict[tuple[str, str], list[ComparedSite]] = {}
+    for row in comparison.rows:
+        kinds.setdefault((row.tensor, row.criterion), []).append(row)
+    return kinds
+
+
+def _by_layer(rows: Sequence[ComparedSite]) -> dict[int, list[ComparedSite]]:
+    layers: dict[int, list[ComparedSite]] = {}
+    for row in rows:
+        layers.setdefault(row.site_a.layer, []).append(row)
+    return dict(sorted(layers.items()))
