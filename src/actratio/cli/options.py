@@ -18,7 +18,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 TokenizerName = Annotated[
     str | None, typer.Option(help="Folder, GGUF file, hub id or short name.", show_default="the model's")
 ]
-EveryRow = Annotated[bool, typer.Option("--all", help="Print every row of a long table.")]
+EveryRow = Annotated[bool, typer.Option("--full", help="Print every row of a long table, and every expert.")]
 Published = Annotated[
     Path | None,
     typer.Option(
