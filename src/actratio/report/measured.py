@@ -9,7 +9,7 @@ from actratio.counting.co_activation import BLOCKS, WINDOWS
 from actratio.counting.criteria import comparison
 from actratio.counting.measurement import Measurement, Row
 from actratio.errors import plural
-from actratio.report.findings import Findings
+from actratio.report.findings import Findings, settings_shown
 from actratio.report.measured_charts import measurement_charts
 from actratio.report.measured_tables import measurement_tables
 from actratio.report.rows import pooled_ratio, rows_by_layer, select_rows, tensor_criteria
@@ -27,14 +27,10 @@ def measurement_findings(measurement: Measurement) -> Findings:
         measurement_sentences(measurement),
         measurement_tables(measurement),
         measurement_charts(measurement),
-        {name: str(value) for name, value in (*_stored(measurement).items(), *measurement.provenance.items())},
+        settings={"tokens": f"{tokens:,}", **settings_shown(measurement.settings)},
+        details={name: str(value) for name, value in measurement.provenance.items()},
+        frame=measurement.to_frame(),
     )
-
-
-def _stored(measurement: Measurement) -> dict[str, str]:
-    """Return how the weights were stored, if the settings say so."""
-    weights = measurement.settings.get("weights")
-    return {} if weights is None else {"weights": str(weights)}
 
 
 def measurement_sentences(measurement: Measurement) -> list[str]:
