@@ -40,7 +40,7 @@ def fit(header: list[str], rows: list[list[str]], width: int, *, wraps: bool, ev
 
     Names are never broken: what all sites' names share is left out, and a name that is still too long is shortened in its
     middle. Successive sites with the same cells share a row. Of a long table, evenly spaced rows are shown. Columns without
-    any value are left out, and columns that don't fit, from the right, but never the first, nor the ratio.
+    any value are left out, and columns that don't fit, from the right, but never the first, nor the first ratio.
     """
     filled = [at for at in range(len(header)) if at == 0 or any(row[at] for row in rows)]
     grid = Grid([header[at] for at in filled], [[row[at] for at in filled] for row in rows], wraps)
@@ -140,16 +140,14 @@ def _at_width(grid: Grid, width: int) -> Grid:
     """Leave out columns until the rest fits, and share out the width."""
     needed, wanted = _widths(grid)
     kept = list(range(len(grid.header)))
-    kept_longest = [at for at in kept if at == 0 or "ratio" in grid.header[at].split()]
-    if len(kept_longest) == 1:
-        kept_longest = kept[:2]
-    while len(kept) > min(2, len(kept_longest)) and _total(needed, kept) > width:
-        kept.remove(next((at for at in reversed(kept) if at not in kept_longest), kept[-1]))
+    ratio = next((at for at, name in enumerate(grid.header) if at and "ratio" in name.split()), 1)
+    while len(kept) > 2 and _total(needed, kept) > width:
+        kept.remove(next(at for at in reversed(kept) if at not in (0, ratio)))
     left_out = [name for at, name in enumerate(grid.header) if at not in kept]
     notes = (*grid.notes, *([f"not shown at this width: {', '.join(left_out)}"] if left_out else []))
     excess = _total(needed, kept) - width
     rows = [[row[at] for at in kept] for row in grid.rows]
-    if excess > 0:  # only the first two columns are left
+    if excess > 0:  # at most two columns are left
         needed[0] = max(_SHORTEST_NAME, needed[0] - excess)
         rows = [[_shortened(row[0], needed[0]), *row[1:]] for row in rows]
     widths = _shared_out([needed[at] for at in kept], [wanted[at] for at in kept], width - _total(needed, kept))
