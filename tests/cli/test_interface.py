@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,20 @@ def test_every_command_has_help(
         cli.main()
     assert ended.value.code == 0
     assert "Usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [["measure"], ["sites"], ["speed"], ["sparsify"], ["prune"], ["report"], ["study", "mlp"]], ids=" ".join
+)
+def test_commands_with_long_tables_have_full(words: list[str]) -> None:
+    from typer.main import get_command
+
+    command: Any = get_command(cli.app)
+    for word in words:
+        command = command.commands[word]
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert "--full" in options
+    assert "--all" not in options
 
 
 def test_version(tmp_path: Path, actratio: Actratio) -> None:

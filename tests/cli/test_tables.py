@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -21,7 +22,7 @@ from rich.console import Console
 from torch import nn
 
 from actratio import Measurement, Site, find_sites
-from actratio.cli import models, terminal
+from actratio.cli import models, speed, terminal
 from actratio.counting.kernels import reference
 from actratio.counting.measurement import Row
 from actratio.report import page
@@ -155,6 +156,26 @@ def test_thirty_alike_sites_share_a_row(
     assert header.split("\t") == ["site", "role", "layer", "width", "function", "gated", "calls"]
     assert rows[29].split("\t") == ["model.layers.29.mlp", "mlp", "29", "24", "silu", "yes", "1"]
     assert len(rows) == 30
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_layers_of_a_speed_fit_and_keep_what_is_needed(width: int) -> None:
+    layers = [
+        SimpleNamespace(
+            plan=SimpleNamespace(site=SimpleNamespace(name=f"model.layers.{layer}.mlp"), kind="down"),
+            needed=layer / 30, dense_bytes=1e6, sparse_bytes=layer * 1e4, dense_flops=1e6, sparse_flops=layer * 1e4,
+            dense_seconds=1e-4, sparse_seconds=layer * 1e-6,
+        )
+        for layer in range(30)
+    ]  # fmt: skip
+    for every_row, rows in ((False, 12), (True, 30)):
+        with printing(width) as text:
+            speed._show_layers(SimpleNamespace(batch=1, layers=layers), every_row=every_row)  # type: ignore[arg-type]
+        lines = text.getvalue().splitlines()
+        assert all(len(line) <= width for line in lines)
+        assert sum(line.startswith("│ layer") for line in lines) == rows
+        assert "needed" in text.getvalue()
+        assert "96.7%" in text.getvalue()
 
 
 if __name__ == "__main__":
