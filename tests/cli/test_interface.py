@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,18 @@ def test_datasets_lists_the_names(tmp_path: Path, actratio: Actratio) -> None:
     names = [row["name"] for row in json.loads(actratio("datasets", "--json", cwd=tmp_path).stdout)["rows"]]
     assert names == ["digits", "mnist", "fashion_mnist", "kmnist", "emnist", "letter", "banking77", *KEEL_TABLES]
     assert all(name in done.stdout for name in names)
+
+
+@pytest.mark.parametrize(
+    "words", [["measure"], ["sites"], ["speed"], ["sparsify"], ["prune"], ["report"], ["study", "mlp"]], ids=" ".join
+)
+def test_commands_with_long_tables_have_full(words: list[str]) -> None:
+    command: Any = COMMANDS[words[0]].load()
+    for word in words[1:]:
+        command = command.commands[word]
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert "--full" in options
+    assert "--all" not in options
 
 
 def test_version(tmp_path: Path, actratio: Actratio) -> None:

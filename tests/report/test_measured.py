@@ -19,7 +19,8 @@ from actratio.counting.kernels import reference
 from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.measurement import Row
 from actratio.report.chart import HeatMap
-from actratio.report.measured import measurement_charts, measurement_findings, measurement_sentences, measurement_table
+from actratio.report.measured import measurement_charts, measurement_findings, measurement_sentences
+from actratio.report.measured_tables import measurement_tables
 from actratio.report.page import write_report
 from actratio.report.static import save_charts
 from actratio.sites import Site
@@ -126,12 +127,45 @@ def test_routed_share_after_merge_and_save(measurement: Measurement, tmp_path: P
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "m" / "sites.parquet"), loaded.to_frame())
 
 
-def test_measurement_table_moves_shared_columns_to_the_title(measurement: Measurement) -> None:
-    table = measurement_table(measurement)
+def test_measurement_table_by_hand(measurement: Measurement) -> None:
+    (table,) = measurement_tables(measurement)
+    assert table.title == f"Activation ratios of {HOSTILE}, activation, positive, 3 tokens"
+    assert table.header == ["site", "ratio", "dead", "always on", "first token", "rest", "± over tokens", "overlap"]
+    # ± over tokens: the ratios of the tokens are 1/2, 1/4 and 1/4. Overlap: 1/2 and 1/1 of the active neurons.
+    assert table.rows[0] == ["dense", "33.33%", "2", "1", "50.00%", "25.00%", "11.79%", "0.67"]
+    # Both experts: 3 active of 2 tokens × 2 neurons; the neurons of the expert without tokens are not called dead.
+    assert table.rows[1] == ["moe", "75.00%", "0", "1", "", "", "", ""]
+
+
+def test_full_measurement_table_has_each_expert_and_every_reading(measurement: Measurement) -> None:
+    (table,) = measurement_tables(measurement, full=True)
     assert table.title == f"Activation ratios of {HOSTILE}, activation, positive"
-    assert table.header[:3] == ["site", "tokens", "ratio"]
-    assert table.rows[0][:3] == ["dense", "3", "33.33%"]
-    assert table.rows[2][:3] == ["moe.1", "0", ""]
+    assert table.header[:3] == ["site", "ratio", "tokens"]
+    assert [row[:3] for row in table.rows] == [["dense", "33.33%", "3"], ["moe.0", "75.00%", "2"], ["moe.1", "", "0"]]
+
+
+def test_measurement_tables_put_tensors_side_by_side_and_criteria_below_each_other() -> None:
+    site = make_site("one", 0, 4)
+    rows = [
+        replace(make_row(site, [mask]), tensor=tensor, criterion=criterion)
+        for tensor, mask in (("activation", [1, 1, 0, 0]), ("hidden", [1, 0, 0, 0]))
+        for criterion in ("positive", "nonzero")
+    ]
+    tables = measurement_tables(Measurement("m", rows, {}, {}, {}))
+    assert [table.title for table in tables] == [
+        f"Activation ratios of m, {criterion}, 1 token" for criterion in ("positive", "nonzero")
+    ]
+    assert tables[0].header[:5] == ["site", "activation ratio", "hidden ratio", "activation dead", "hidden dead"]
+    assert tables[0].rows[0][:5] == ["one", "50.00%", "25.00%", "2", "3"]
+
+
+def test_pooled_ratios_of_experts_leave_out_first_tokens() -> None:
+    first = torch.tensor([True, False])
+    rows = [make_row(make_site(f"moe.{n}", 0, 2, n), [[1, 1], [n, 0]], passed=2, first=first) for n in range(2)]
+    (table,) = measurement_tables(Measurement("m", rows, {}, {}, {}))
+    cells = dict(zip(table.header, table.rows[0], strict=True))
+    assert cells["first token"] == "100.00%"
+    assert cells["rest"] == "25.00%"
 
 
 def test_measurement_charts_without_co_activation() -> None:

@@ -143,6 +143,12 @@ def test_profile_chart_shows_published_points() -> None:
     assert len(depth_profiles(read_gpt(path))) == 7
 
 
+def test_points_of_the_profile_chart_are_named_by_their_layer() -> None:
+    (series,) = profile_chart(profile_rows([0.1, 0.2, 0.3], "some/gpt2"), None).series
+    assert series.x == [0, 0.5, 1]
+    assert series.labels == ["layer 0", "layer 1", "layer 2"]
+
+
 @pytest.mark.parametrize(("content", "words"), [(None, "is not a file"), ("a,b\n1,2\n", "must have the columns")])
 def test_read_gpt_refuses_other_tables(content: str | None, words: str, tmp_path: Path) -> None:
     if content:

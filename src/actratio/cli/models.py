@@ -23,11 +23,13 @@ from actratio.cli.options import (
 from actratio.cli.progress import measuring_bar
 from actratio.cli.terminal import (
     err,
+    is_piped,
     note_weights,
-    print_findings,
     print_json,
     print_path,
+    print_sentences,
     print_table,
+    print_tables,
     records,
 )
 from actratio.counting.criteria import criterion_forms, to_criteria
@@ -229,12 +231,13 @@ def list_sites(
         ]
         for site in found
     ]
-    print_table(f"Sites of {model}", header, rows, justify="left", every_row=every_row)
+    print_table(f"Sites of {model}", header, rows, "left", every_row=every_row)
 
 
 def show_measurement(measurement: Measurement, folder: Path, *, every_row: bool, as_json: bool) -> None:
     """Write the report of a measurement into its folder, and print what was found."""
     from actratio.report.measured import measurement_findings
+    from actratio.report.measured_tables import measurement_tables
     from actratio.report.page import write_report
 
     with err.status("drawing the figures and the report"):
@@ -246,6 +249,7 @@ def show_measurement(measurement: Measurement, folder: Path, *, every_row: bool,
             {"settings": measurement.settings, "rows": rows, "path": str(folder), "verdicts": findings.sentences}
         )
         return
-    print_findings(findings, every_row=every_row)
+    print_tables(measurement_tables(measurement, full=every_row or is_piped()), every_row=every_row)
+    print_sentences(findings.sentences)
     print_path("measurement", folder)
     print_path("report", page)

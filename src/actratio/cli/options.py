@@ -23,7 +23,7 @@ Column = Annotated[
     typer.Option(help="Column of a .csv, .tsv, .parquet or .jsonl text, or of a data set.", show_default="text"),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result in the folder.")]
-EveryRow = Annotated[bool, typer.Option("--all", help="Print every row of a long table.")]
+EveryRow = Annotated[bool, typer.Option("--full", help="Print every row of a long table, and every expert.")]
 Published = Annotated[
     Path | None,
     typer.Option(

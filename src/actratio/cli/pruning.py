@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from actratio.cli.options import AllowPickle, Column, Device, DType, Force, Json, TokenizerName, TrustRemoteCode
+from actratio.cli.options import (
+    AllowPickle,
+    Column,
+    Device,
+    DType,
+    EveryRow,
+    Force,
+    Json,
+    TokenizerName,
+    TrustRemoteCode,
+)
 from actratio.cli.terminal import err, note_weights, print_json, print_path, print_sentences, print_table
 from actratio.errors import short
 
@@ -33,6 +43,7 @@ def prune_model(
     force: Force = False,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
+    every_row: EveryRow = False,
     as_json: Json = False,
 ) -> None:
     """Remove the neurons that never fire on a text, compare the outputs on text that was not measured, and save the smaller model."""
@@ -72,6 +83,7 @@ def prune_model(
             f"Neurons of {model}, on {pruning.tokens:,} tokens",
             ["site", "neurons", "left", "dead", "cannot fire"],
             [[str(value) for value in row.values()] for row in pruning.rows()],
+            every_row=every_row,
         )
     print_sentences([pruning.verdict])
     if path is not None:

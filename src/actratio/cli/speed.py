@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from actratio.cli.options import AllowPickle, Device, DType, Json, TokenizerName, TrustRemoteCode
-from actratio.cli.terminal import err, note_weights, out, print_json, print_sentences, print_table
+from actratio.cli.options import AllowPickle, Device, DType, EveryRow, Json, TokenizerName, TrustRemoteCode
+from actratio.cli.terminal import err, note_weights, print_json, print_sentences, print_table, print_text
 from actratio.errors import DataError, short
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def predict_model_speed(
     tokenizer: TokenizerName = None,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
+    every_row: EveryRow = False,
     as_json: Json = False,
 ) -> None:
     """Predict how much faster a model decodes on this machine if its inactive neurons are skipped."""
@@ -73,7 +74,7 @@ def predict_model_speed(
         content = {"settings": settings, "rows": prediction.rows(), "path": None, "verdicts": prediction.verdicts}
         print_json(content)
         return
-    _show_layers(prediction.speeds[0])
+    _show_layers(prediction.speeds[0], every_row=every_row)
     print_table(
         f"Speed of {name}",
         ["batch", "needed", "ms per step, dense", "ideal, MLPs", "ideal", "expected"],
@@ -86,7 +87,7 @@ def predict_model_speed(
         ],
 
     )  # fmt: skip
-    out.print(str(prediction.machine), highlight=False)
+    print_text(str(prediction.machine))
     print_sentences(prediction.verdicts)
 
 
@@ -101,15 +102,17 @@ def batch_sizes(text: str) -> list[int]:
     return [int(size) for size in text.split(",")]
 
 
-def _show_layers(speed: Speed) -> None:
+def _show_layers(speed: Speed, *, every_row: bool) -> None:
     rows = [
         [
-            layer.plan.site.name, layer.plan.kind, f"{layer.needed:.1%}", f"{layer.dense_bytes / 1e6:.3g}",
+            layer.plan.site.name, f"{layer.needed:.1%}", layer.plan.kind, f"{layer.dense_bytes / 1e6:.3g}",
             f"{layer.sparse_bytes / 1e6:.3g}", f"{layer.dense_flops / 1e6:.3g}", f"{layer.sparse_flops / 1e6:.3g}",
             f"{layer.dense_seconds * 1e6:.0f}" if layer.dense_seconds else "",
             f"{layer.sparse_seconds * 1e6:.0f}" if layer.dense_seconds else "",
         ]
         for layer in speed.layers
     ]  # fmt: skip
-    header = ["site", "skipped in", "needed", "MB", "MB, sparse", "MFLOP", "MFLOP, sparse", "µs", "µs, sparse"]
-    print_table(f"MLPs, batch {speed.batch}; µs of the products that sparsity changes", header, rows)
+    header = ["site", "needed", "skipped in", "MB", "MB, sparse", "MFLOP", "MFLOP, sparse", "µs", "µs, sparse"]
+    print_table(
+        f"MLPs, batch {speed.batch}; µs of the products that sparsity changes", header, rows, every_row=every_row
+    )

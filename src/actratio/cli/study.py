@@ -43,7 +43,7 @@ def list_studies(
     if as_json:
         print_json({"settings": {}, "rows": rows, "path": None})
         return
-    print_table("Studies", ["name", "description"], [list(row.values()) for row in rows], justify="left")
+    print_table("Studies", ["name", "description"], [list(row.values()) for row in rows], "left", wraps=True)
 
 
 def run_study(

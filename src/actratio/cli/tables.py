@@ -10,7 +10,7 @@ import typer
 from actratio.cli.models import show_measurement
 from actratio.cli.options import EveryRow, Json, Published
 from actratio.cli.study import show_run
-from actratio.cli.terminal import err, out, print_json, print_sentences, print_table, records
+from actratio.cli.terminal import err, print_json, print_sentences, print_table, print_tables, print_text, records
 
 
 def fit_table(
@@ -50,8 +50,7 @@ def fit_table(
             }
         )
         return
-    for shown in (verdicts_table([fitted.verdict for fitted in laws]), laws_table(laws)):
-        print_table(shown.title, shown.header, shown.rows, "left" if shown.text else "right")
+    print_tables([verdicts_table([fitted.verdict for fitted in laws]), laws_table(laws)])
     print_sentences(sentences)
 
 
@@ -86,8 +85,9 @@ def list_datasets(as_json: Json = False) -> None:
         "Datasets",
         ["name", "description", "read from"],
         [[row["name"], row["description"], row["where"]] for row in rows],
-        justify="left",
+        "left",
+        wraps=True,
     )
-    out.print(
+    print_text(
         "Folders are searched in --data-dir or $ACTRATIO_DATA. You can also give a CSV file with a label column, or a Hugging Face id (owner/name)."
     )

@@ -7,29 +7,29 @@ from __future__ import annotations
 
 import json
 import math
-import sys
+import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 
+from actratio.cli.layout import fit
+
 if TYPE_CHECKING:
     import pandas as pd
 
-    from actratio.report.findings import Findings
+    from actratio.report.findings import Findings, Table
 
 Justify = Literal["left", "right"]
-_BORDERS = 3  # characters of padding and border per column
-_MOST_ROWS, _ROWS_OF_LONG_TABLES = 40, 20
 _LABEL = 13  # width of the labels before paths
-_PIPE_WIDTH = 120  # rich assumes 80 for a pipe, which would fold the tables
-out = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+_THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+")
+out = Console()
 err = Console(stderr=True)
 
 
@@ -62,90 +62,80 @@ def units_bar(total: float) -> Iterator[Callable[[str, float], None]]:
 
 def print_findings(findings: Findings, *, every_row: bool) -> None:
     """Print the tables, then the sentences."""
-    for table in findings.tables:
-        justify: Justify = "left" if table.text else "right"
-        print_table(table.title, table.header, table.rows, justify, every_row=every_row)
+    print_tables(findings.tables, every_row=every_row)
     print_sentences(findings.sentences)
+
+
+def print_tables(tables: Iterable[Table], *, every_row: bool = True) -> None:
+    """Print the tables of findings."""
+    for table in tables:
+        print_table(
+            table.title,
+            table.header,
+            table.rows,
+            "left" if table.text else "right",
+            wraps=table.text,
+            every_row=every_row,
+        )
 
 
 def print_sentences(sentences: Iterable[str]) -> None:
     """Print one bullet per sentence."""
     for sentence in sentences:
-        out.print(f"• {escape(sentence)}", highlight=False)
+        print_text(f"• {sentence}")
+
+
+def print_text(text: str, style: str | None = None) -> None:
+    """Print one paragraph, wrapped between words in a terminal and on one line in a pipe."""
+    if not is_piped():
+        text = textwrap.fill(text, out.width, break_long_words=False, break_on_hyphens=False)
+    out.print(text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def print_table(
-    title: str, header: list[str], rows: list[list[str]], justify: Justify = "right", *, every_row: bool = True
+    title: str,
+    header: list[str],
+    rows: list[list[str]],
+    justify: Justify = "right",
+    *,
+    wraps: bool = False,
+    every_row: bool = True,
 ) -> None:
-    """Print one table that fits the terminal.
+    """Print one table, so that it fits the terminal.
 
-    Names are never broken in the middle: a prefix that all sites share is moved to the title, columns of numbers that
-    don't fit are left out, from the right, and columns of text are wrapped.
+    A pipe gets all rows and columns with full names: the title after ``#``, then lines with a tab between the cells.
 
     Args:
-        justify: of all columns but the first, which is on the left; ``left`` is for columns of text.
+        justify: of all columns but the first, which is on the left.
+        wraps: the columns after the first hold text, which is wrapped between words.
         every_row: show all rows of a long table; otherwise those of evenly spaced names.
     """
-    notes = []
-    prefix, rows = _without_common_prefix(rows) if header[0] == "site" else ("", rows)
-    shown = rows if every_row or len(rows) <= _MOST_ROWS else _evenly_spaced(rows, _ROWS_OF_LONG_TABLES)
-    if len(shown) < len(rows):
-        notes.append(f"{len(shown)} of {len(rows)} rows; --all shows every row")
-    columns = len(header) if justify == "left" else _fitting_columns(header, shown, out.width)
-    if columns < len(header):
-        notes.append(f"not shown at this width: {', '.join(header[columns:])}")
+    if is_piped():
+        # Not with rich, which turns tabs into spaces.
+        print(f"# {title}", *("\t".join(map(_plain, cells)) for cells in (header, *rows)), sep="\n", file=out.file)
+        return
+    grid = fit(header, rows, out.width, wraps=wraps, every_row=every_row)
     # Not as the table's own title and caption, which are wrapped to the width of the table.
-    out.print(f"[bold]{escape(f'{title}, in {prefix}' if prefix else title)}[/]", highlight=False)
+    print_text(title, "bold")
     table = RichTable()
-    for number, name in enumerate(header[:columns]):
-        # Of numbers, only the last resort, one column that is wider than the terminal, is folded.
-        wraps = columns == 1 or (justify == "left" and number > 0)
-        table.add_column(
-            escape(name),
-            justify="left" if number == 0 else justify,
-            no_wrap=not wraps,
-            overflow="fold" if wraps else "ellipsis",
-        )
-    for row in shown:
-        table.add_row(*(escape(cell) for cell in row[:columns]))
+    for number, (name, width) in enumerate(zip(grid.header, grid.widths, strict=True)):
+        table.add_column(escape(name), justify="left" if number == 0 else justify, width=width, vertical="top")
+    for row in grid.rows:
+        table.add_row(*map(escape, row))
     out.print(table)
-    for note in notes:
-        out.print(f"[dim]{escape(note)}[/]", highlight=False)
+    for note in grid.notes:
+        print_text(note, "dim")
 
 
-def _without_common_prefix(rows: list[list[str]]) -> tuple[str, list[list[str]]]:
-    """Return the dotted prefix that all names of the first column share, and the rows without it."""
-    names = [row[0].split(".") for row in rows]
-    if len(names) < 2 or not all("." in row[0] for row in rows):
-        return "", rows
-    shared = 0
-    for parts in zip(*(name[:-1] for name in names), strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared += 1
-    if not shared:
-        return "", rows
-    return ".".join(names[0][:shared]), [
-        [".".join(name[shared:]), *row[1:]] for name, row in zip(names, rows, strict=True)
-    ]
+def is_piped() -> bool:
+    """Return whether stdout is a pipe or a file, which programs read."""
+    return not out.is_terminal
 
 
-def _evenly_spaced(rows: list[list[str]], number: int) -> list[list[str]]:
-    """Return about ``number`` rows: all rows of evenly spaced names, with the first and the last among them."""
-    names = list(dict.fromkeys(row[0] for row in rows))
-    kept = max(2, number * len(names) // len(rows))
-    chosen = {names[round(place * (len(names) - 1) / (kept - 1))] for place in range(kept)}
-    return [row for row in rows if row[0] in chosen]
-
-
-def _fitting_columns(header: list[str], rows: list[list[str]], width: int) -> int:
-    """Return how many columns, from the left, fit the width with their borders; at least one."""
-    used = 1
-    for number, name in enumerate(header):
-        used += max(cell_len(cell) for cell in (name, *(row[number] for row in rows))) + _BORDERS
-        if used > width:
-            return max(1, number)
-    return len(header)
+def _plain(cell: str) -> str:
+    """Return a cell for programs: on one line, and numbers without separators."""
+    cell = " ".join(cell.split())
+    return cell.replace(",", "") if _THOUSANDS.fullmatch(cell) else cell
 
 
 def note_weights(model: str) -> dict[str, str]:

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from actratio.cli.options import AllowPickle, Column, Device, DType, Force, Json, TokenizerName, TrustRemoteCode
+from actratio.cli.options import (
+    AllowPickle,
+    Column,
+    Device,
+    DType,
+    EveryRow,
+    Force,
+    Json,
+    TokenizerName,
+    TrustRemoteCode,
+)
 from actratio.cli.speed import batch_sizes
 from actratio.cli.terminal import err, note_weights, print_json, print_path, print_sentences, print_table
 from actratio.errors import short
@@ -47,6 +57,7 @@ def sparsify_model(
     force: Force = False,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
+    every_row: EveryRow = False,
     as_json: Json = False,
 ) -> None:
     """Choose thresholds for a model without true zeros, check them on text that was not used, and save the sparse model."""
@@ -89,7 +100,7 @@ def sparsify_model(
         print_json({"settings": settings, "rows": rows, "path": str(folder), "speeds": described, "verdicts": verdicts})
         return
     cells = [[row["site"], f"{row['threshold']:.4g}", f"{row['dropped']:.0%}", f"{row['cett']:.3f}"] for row in rows]
-    print_table(f"Thresholds of {model}, by {by}", ["site", "threshold", "dropped", "CETT"], cells)
+    print_table(f"Thresholds of {model}, by {by}", ["site", "threshold", "dropped", "CETT"], cells, every_row=every_row)
     print_sentences(verdicts)
     print_path("model", folder)
     print_path("thresholds", folder / NAME)

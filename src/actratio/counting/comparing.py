@@ -170,7 +170,7 @@ class Comparison:
         from actratio.report.compared import comparison_sentences, comparison_table
         from actratio.report.notebook import findings_html
 
-        return findings_html(comparison_table(self), comparison_sentences(self), 40)
+        return findings_html([comparison_table(self)], comparison_sentences(self), 40)
 
 
 def compare_measurements(a: Measurement, b: Measurement) -> Comparison:

@@ -17,6 +17,7 @@ from actratio.errors import SiteError
 from actratio.sites import Group, Site
 from actratio.sites.tokens import Rows, Tokens, reads_text, rows_of
 
+
 class Pending(NamedTuple):
     """Counts of one call of a site, which are added to the probe's when the pass succeeds."""
 

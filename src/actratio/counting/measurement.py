@@ -262,18 +262,20 @@ class Measurement:
         return write_report(measurement_findings(self), Path(folder))
 
     def __repr__(self) -> str:
-        from actratio.report.measured import measurement_table
+        from actratio.report.measured_tables import measurement_tables
         from actratio.report.notebook import table_text
 
         sites = len({row.site.name for row in self.rows})
         size = f"{plural(sites, 'site')}, {plural(tokens_of(self), 'token')}"
-        return f"<Measurement of {self.model}: {size}>\n{table_text(measurement_table(self), 12)}"
+        tables = (table_text(table, 12) for table in measurement_tables(self))
+        return "\n".join([f"<Measurement of {self.model}: {size}>", *tables])
 
     def _repr_html_(self) -> str:
-        from actratio.report.measured import measurement_sentences, measurement_table
+        from actratio.report.measured import measurement_sentences
+        from actratio.report.measured_tables import measurement_tables
         from actratio.report.notebook import findings_html
 
-        return findings_html(measurement_table(self), measurement_sentences(self), 40)
+        return findings_html(measurement_tables(self), measurement_sentences(self), 40)
 
 
 def tokens_of(measurement: Measurement) -> int:

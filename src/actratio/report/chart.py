@@ -22,6 +22,7 @@ class Series:
         colour: index into ``COLOURS``; related series share a colour.
         style: ``line`` (solid line, markers), ``dashed`` (dashed line, no markers), ``points`` (markers only), ``published``
             (dotted line, hollow markers) or ``hollow`` (hollow markers only).
+        labels: what each point is, such as ``layer 3``, if its x does not say so; for hover texts and tables.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Series:
     y: list[Estimate]
     colour: int = 0
     style: str = "line"
+    labels: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Chart:
         """Return the chart's numbers as a header and rows.
 
         There is one column per series and one row per x. If a series has several points at one x, there is one row per point
-        instead. Dashed curves are listed only at the x of other series, if there are any.
+        instead. Dashed curves are listed only at the x of other series, if there are any. A label stands for the x that it
+        belongs to, if no other point there has another label.
         """
         number = "{:.1%}" if self.percent else "{:.3g}"
         measured = {x for series in self.series if series.style != "dashed" for x in series.x}
@@ -74,11 +77,22 @@ class Chart:
                 if x in places
             ]
             return [self.x_label, "series", self.y_label], [
-                [f"{x:g}", *cells] for x, *cells in sorted(points, key=lambda point: point[0])
+                [self._place(x), *cells] for x, *cells in sorted(points, key=lambda point: point[0])
             ]
         columns = [dict(zip(series.x, series.y, strict=True)) for series in self.series]
-        rows = [[f"{x:g}", *(column[x].format(number) if x in column else "" for column in columns)] for x in places]
+        rows = [
+            [self._place(x), *(column[x].format(number) if x in column else "" for column in columns)] for x in places
+        ]
         return [self.x_label, *(series.name for series in self.series)], rows
+
+    def _place(self, x: float) -> str:
+        labels = {
+            label
+            for series in self.series
+            for place, label in zip(series.x, series.labels or [""] * len(series.x), strict=True)
+            if place == x and label
+        }
+        return labels.pop() if len(labels) == 1 else f"{x:g}"
 
 
 @dataclass(frozen=True)

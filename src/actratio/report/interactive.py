@@ -16,13 +16,23 @@ def plotly_figure(chart: Chart | ForestChart | HeatMap) -> dict[str, Any]:
     return _heat_map(chart) if isinstance(chart, HeatMap) else _figure(chart)
 
 
+def _short(value: float) -> float | None:
+    """Return the value with six digits, which a chart and its data need at most."""
+    return None if math.isnan(value) else float(f"{value:.6g}")
+
+
+def _quantity(label: str) -> str:
+    """Return the label of an axis without its explanation in parentheses."""
+    return _text(label.partition(" (")[0])
+
+
 def _text(text: str) -> str:
     """Return the text escaped for plotly, which reads a subset of HTML in its labels."""
     return html.escape(text, quote=False)  # plotly would show an escaped quote as an entity
 
 
 def _figure(chart: Chart) -> dict[str, Any]:
-    traces = [trace for series in chart.series for trace in _traces(series, chart.percent)]
+    traces = [trace for series in chart.series for trace in _traces(series, chart)]
     x_axis: dict[str, Any] = {"title": {"text": _text(chart.x_label)}, "type": "log" if chart.x_log else "linear"}
     if chart.x_ticks is not None:
         x_axis |= {"tickvals": list(chart.x_ticks), "ticktext": [f"{tick:g}" for tick in chart.x_ticks]}
@@ -46,16 +56,18 @@ def _decades(values: list[float]) -> dict[str, Any]:
     return {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
-def _traces(series: Series, percent: bool) -> list[dict[str, Any]]:
+def _traces(series: Series, chart: Chart) -> list[dict[str, Any]]:
     colour = COLOURS[series.colour % len(COLOURS)]
     name = _text(series.name)
-    number = ".1%" if percent else ".3g"
+    number = ".1%" if chart.percent else ".3g"
+    place = "%{text}" if series.labels is not None else f"{_quantity(chart.x_label)}: %{{x}}"
     trace: dict[str, Any] = {
         "type": "scatter",
+        "meta": "data",
         "name": name,
         "legendgroup": name,
-        "x": series.x,
-        "y": [y.value for y in series.y],
+        "x": [_short(x) for x in series.x],
+        "y": [_short(y.value) for y in series.y],
         "mode": {
             "line": "lines+markers",
             "dashed": "lines",
@@ -73,13 +85,15 @@ def _traces(series: Series, percent: bool) -> list[dict[str, Any]]:
             "size": 6,
             "symbol": "circle-open" if series.style in ("published", "hollow") else "circle",
         },
-        "hovertemplate": f"%{{x}}: %{{y:{number}}}",
+        "hovertemplate": f"{place}<br>{_quantity(chart.y_label)}: %{{y:{number}}}",
     }
+    if series.labels is not None:
+        trace["text"] = [_text(label) for label in series.labels]
     bounded = [(x, y) for x, y in zip(series.x, series.y, strict=True) if not math.isnan(y.low)]
     if not bounded:
         return [trace]
+    trace["customdata"] = [[_short(y.low), _short(y.high)] for y in series.y]
     if len(bounded) == len(series.y):
-        trace["customdata"] = [[y.low, y.high] for y in series.y]
         trace["hovertemplate"] += f" (%{{customdata[0]:{number}}} … %{{customdata[1]:{number}}})"
     if series.style == "points" or len(series.x) == 1:  # a band over one point has no width
         trace["error_y"] = {
@@ -96,8 +110,8 @@ def _traces(series: Series, percent: bool) -> list[dict[str, Any]]:
         "legendgroup": name,
         "showlegend": False,
         "hoverinfo": "skip",
-        "x": [x for x, _ in bounded] + [x for x, _ in reversed(bounded)],
-        "y": [y.low for _, y in bounded] + [y.high for _, y in reversed(bounded)],
+        "x": [_short(x) for x, _ in bounded] + [_short(x) for x, _ in reversed(bounded)],
+        "y": [_short(y.low) for _, y in bounded] + [_short(y.high) for _, y in reversed(bounded)],
         "fill": "toself",
         "fillcolor": colour + "2E",
         "line": {"width": 0},
@@ -123,12 +137,14 @@ def _forest(chart: ForestChart) -> dict[str, Any]:
         traces.append(
             {
                 "type": "scatter",
+                "meta": "data",
                 "mode": "markers",
                 "name": _text(series),
                 "x": [estimate.value for estimate in estimates],
                 "y": list(places.values()),
-                "text": [f"{_text(name)}: {chart.series[series][name].format('{:.3g}')}" for name in places],
-                "hovertemplate": "%{text}<extra></extra>",
+                "text": [_text(name) for name in places],
+                "customdata": [[_short(item.low), _short(item.high), item.format("{:.3g}")] for item in estimates],
+                "hovertemplate": "%{text}<br>%{customdata[2]}<extra></extra>",
                 "marker": {"color": COLOURS[colour % len(COLOURS)], "size": 8, "symbol": "square"},
                 "showlegend": len(chart.series) > 1,
                 "error_x": {
@@ -156,13 +172,14 @@ def _heat_map(chart: HeatMap) -> dict[str, Any]:
     number = ".1%" if chart.percent else ".3g"
     trace = {
         "type": "heatmap",
+        "meta": "data",
         "x": chart.x,
         "y": [_text(name) for name in chart.y],
-        "z": [[None if math.isnan(value) else value for value in row] for row in chart.z],
+        "z": [[_short(value) for value in row] for row in chart.z],
         "colorscale": "Viridis",
         "zmin": 0,
         "colorbar": {"thickness": 12, "tickformat": "~%" if chart.percent else ""},
-        "hovertemplate": f"%{{y}}, %{{x}}: %{{z:{number}}}<extra></extra>",
+        "hovertemplate": f"%{{y}}<br>{_quantity(chart.x_label)}: %{{x}}<br>%{{z:{number}}}<extra></extra>",
     }
     x_axis = {"title": {"text": _text(chart.x_label)}}
     # The names of the rows need the space of a title.

@@ -1,4 +1,4 @@
-"""The findings of a measurement: its sentences, its table and its charts."""
+"""The findings of a measurement: its sentences, its tables and its charts."""
 
 from __future__ import annotations
 
@@ -10,61 +10,28 @@ from actratio.counting.counts import FEWEST_TOKENS
 from actratio.counting.criteria import comparison
 from actratio.counting.measurement import Measurement, Row
 from actratio.errors import plural
-from actratio.report.findings import Findings, Table
+from actratio.report.findings import Findings, settings_shown
 from actratio.report.measured_charts import measurement_charts
+from actratio.report.measured_tables import measurement_tables
 from actratio.report.rows import pooled_ratio, rows_by_layer, select_rows, tensor_criteria
 
 _BLOCK = 0  # index into BLOCKS of the block size in the sentences
 _WINDOW = WINDOWS.index(16)  # index into WINDOWS of the window in the sentences
 
-_COLUMNS = {
-    "site": "site", "tensor": "tensor", "criterion": "criterion", "tokens": "tokens", "activation_ratio": "ratio",
-    "ratio_std": "± over tokens", "first_ratio": "first token", "rest_ratio": "rest", "dead": "dead",
-    "always_on": "always on", "overlap": "overlap",
-}  # fmt: skip
-
 
 def measurement_findings(measurement: Measurement) -> Findings:
-    """Return the sentences, the table and the charts of a measurement."""
+    """Return the sentences, the tables and the charts of a measurement."""
     tokens = max((row.counts.tokens for row in measurement), default=0)
     return Findings(
         f"Activation ratios of {measurement.model}",
         f"Share of the neurons of each MLP that are active, counted over {tokens:,} tokens (or examples). Padding is not counted.",
         measurement_sentences(measurement),
-        [measurement_table(measurement)],
+        measurement_tables(measurement),
         measurement_charts(measurement),
-        {name: str(value) for name, value in (*_stored(measurement).items(), *measurement.provenance.items())},
+        settings={"tokens": f"{tokens:,}", **settings_shown(measurement.settings)},
+        details={name: str(value) for name, value in measurement.provenance.items()},
+        frame=measurement.to_frame(),
     )
-
-
-def _stored(measurement: Measurement) -> dict[str, str]:
-    """Return how the weights were stored, if the settings say so."""
-    weights = measurement.settings.get("weights")
-    return {} if weights is None else {"weights": str(weights)}
-
-
-def measurement_table(measurement: Measurement) -> Table:
-    """Return a table with one row per site, tensor and criterion; a tensor or criterion that all rows share is in the title."""
-    frame, names, title = measurement.to_frame(), list(_COLUMNS), f"Activation ratios of {measurement.model}"
-    for name in ("tensor", "criterion"):
-        if frame[name].nunique() == 1:
-            names.remove(name)
-            title += f", {frame[name].iloc[0]}"
-    rows = [[_cell(name, value) for name, value in zip(names, row, strict=True)] for row in frame[names].to_numpy()]
-    reading = (
-        "Ratio: active neurons over all neurons. ± over tokens: standard deviation of the ratio of single tokens. First token, rest: ratio "
-        "over the first token of each sequence, and over all other tokens. Dead, always on: neurons active on none, and on at least 99%, "
-        "of the tokens. Overlap: Jaccard index of the active neurons of successive tokens."
-    )
-    return Table(title, [_COLUMNS[name] for name in names], rows, reading)
-
-
-def _cell(name: str, value: object) -> str:
-    if isinstance(value, float):
-        if math.isnan(value):
-            return ""
-        return f"{value:.2f}" if name == "overlap" else f"{value:.2%}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def measurement_sentences(measurement: Measurement) -> list[str]:

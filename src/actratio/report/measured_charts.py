@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from actratio.counting.co_activation import WINDOWS
 from actratio.counting.measurement import Measurement, Row
 from actratio.report.chart import Chart, HeatMap, Series
+from actratio.report.names import short_names
 from actratio.report.rows import pooled_first_ratio, pooled_ratio, rows_by_layer, select_rows, tensor_criteria
 from actratio.statistics.estimate import Estimate
 
@@ -23,11 +25,13 @@ _RANKS = 100
 def measurement_charts(measurement: Measurement) -> list[Chart | HeatMap]:
     """Return the charts for which the measurement has numbers."""
     rows = select_rows(measurement, *tensor_criteria(measurement)[0])
+    names = [row.site.name for row in rows]
+    labels = dict(zip(names, short_names(names)[0], strict=True))
     charts: list[Chart | HeatMap | None] = [
         _profile(measurement),
-        _ranks(rows),
-        _thresholds(measurement),
-        _unions(rows),
+        _ranks(rows, labels),
+        _thresholds(measurement, labels),
+        _unions(rows, labels),
         _silent(rows),
         *_experts(rows),
     ]
@@ -43,12 +47,15 @@ def _profile(measurement: Measurement) -> Chart:
         if colour == 0:
             lines[", first token"] = [pooled_first_ratio(row.counts for row in rows) for rows in layers.values()]
         for suffix, ratios in lines.items():
-            points = [
-                (layer / last, ratio) for layer, ratio in zip(layers, ratios, strict=True) if not math.isnan(ratio)
-            ]
-            if points:
-                style = "dashed" if suffix else "line"
-                series.append(_line(f"{tensor} {criterion}{suffix}", points, colour, style))
+            shown = [(layer, ratio) for layer, ratio in zip(layers, ratios, strict=True) if not math.isnan(ratio)]
+            if shown:
+                line = _line(
+                    f"{tensor} {criterion}{suffix}",
+                    [(layer / last, ratio) for layer, ratio in shown],
+                    colour,
+                    "dashed" if suffix else "line",
+                )
+                series.append(replace(line, labels=[f"layer {layer}" for layer, _ in shown]))
     return Chart(
         "profile",
         "Activation ratio by layer",
@@ -61,7 +68,7 @@ def _profile(measurement: Measurement) -> Chart:
     )
 
 
-def _ranks(rows: Sequence[Row]) -> HeatMap | None:
+def _ranks(rows: Sequence[Row], labels: Mapping[str, str]) -> HeatMap | None:
     counted = [row for row in rows if row.counts.tokens]
     shown = [row for row in counted if row.site.role != "expert"] or counted
     if not shown:
@@ -79,12 +86,12 @@ def _ranks(rows: Sequence[Row]) -> HeatMap | None:
         "rank of the neuron (share of the width)",
         "site",
         places,
-        [row.site.name for row in shown],
+        [labels[row.site.name] for row in shown],
         z,
     )
 
 
-def _thresholds(measurement: Measurement) -> Chart | None:
+def _thresholds(measurement: Measurement, labels: Mapping[str, str]) -> Chart | None:
     keys = [key for key, magnitudes in measurement.magnitudes.items() if key[1] == "activation" and magnitudes.total]
     if not keys:
         return None
@@ -97,7 +104,7 @@ def _thresholds(measurement: Measurement) -> Chart | None:
         "threshold τ",
         "share with |a| ≥ τ",
         [
-            _line(site, [(tau, measurement.magnitudes[site, tensor].share_above(tau)) for tau in taus], colour)
+            _line(labels[site], [(tau, measurement.magnitudes[site, tensor].share_above(tau)) for tau in taus], colour)
             for colour, (site, tensor) in enumerate(_spread(keys, _THRESHOLD_SITES))
         ],
         x_log=True,
@@ -105,7 +112,7 @@ def _thresholds(measurement: Measurement) -> Chart | None:
     )
 
 
-def _unions(rows: Sequence[Row]) -> Chart | None:
+def _unions(rows: Sequence[Row], labels: Mapping[str, str]) -> Chart | None:
     counted = [row for row in rows if row.counts.union is not None and row.counts.tokens]
     series = []
     for colour, row in enumerate(_spread(counted, _UNION_SITES)):
@@ -117,7 +124,7 @@ def _unions(rows: Sequence[Row]) -> Chart | None:
                 if windows
             ]
             if points:
-                series.append(_line(row.site.name + suffix, points, colour, "dashed" if suffix else "line"))
+                series.append(_line(labels[row.site.name] + suffix, points, colour, "dashed" if suffix else "line"))
     if not series:
         return None
     return Chart(
@@ -166,7 +173,7 @@ def _experts(rows: Sequence[Row]) -> list[HeatMap]:
         shares.append(
             [row.counts.tokens / row.counts.passed if row.counts.passed else math.nan for row in experts] + missing
         )
-    names = [str(layer) for layer in layers]
+    names = [f"layer {layer}" for layer in layers]
     return [
         HeatMap(
             "experts",

@@ -117,9 +117,13 @@ def table_text(table: Table, max_rows: int) -> str:
     return "\n".join([table.title, *lines])
 
 
-def findings_html(table: Table, sentences: Sequence[str], max_rows: int) -> str:
-    """Return sentences and a table with at most ``max_rows`` rows as HTML, all text escaped."""
+def findings_html(tables: Sequence[Table], sentences: Sequence[str], max_rows: int) -> str:
+    """Return sentences and tables with at most ``max_rows`` rows each as HTML, all text escaped."""
+    items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
+    return f"<div><ul>{items}</ul>{''.join(_table_html(table, max_rows) for table in tables)}</div>"
 
+
+def _table_html(table: Table, max_rows: int) -> str:
     def cell(number: int, text: str, tag: str) -> str:
         side = "left" if table.text or number == 0 else "right"
         return f'<{tag} style="text-align:{side};padding:0.1em 0.6em">{html.escape(text)}</{tag}>'
@@ -129,10 +133,9 @@ def findings_html(table: Table, sentences: Sequence[str], max_rows: int) -> str:
         f"<tr>{''.join(cell(number, text, 'td') for number, text in enumerate(row))}</tr>"
         for row in _shortened(table.rows, max_rows)
     ]
-    items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
     return (
-        f"<div><strong>{html.escape(table.title)}</strong><ul>{items}</ul>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<strong>{html.escape(table.title)}</strong>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
 
 

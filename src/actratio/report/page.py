@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from actratio.files import replacing, write_csv
 from actratio.report.findings import Findings
@@ -30,14 +31,24 @@ def write_page(findings: Findings, path: Path) -> Path:
 
     All text is escaped: by the template for HTML, by ``interactive`` for plotly's markup, and here for JSON inside a script.
     """
+    from importlib.resources import files
+
     from jinja2 import Environment, PackageLoader
-    from plotly.offline import get_plotlyjs
 
     environment = Environment(
         loader=PackageLoader("actratio.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    figures = json.dumps([plotly_figure(chart) for chart in findings.charts], allow_nan=False).replace("<", "\\u003c")
-    rendered = environment.get_template("page.html").render(page=findings, figures=figures, plotly=get_plotlyjs())
+    rendered = environment.get_template("page.html").render(
+        page=findings,
+        figures=_json([plotly_figure(chart) for chart in findings.charts]),
+        table=None if findings.frame is None else _json(findings.frame.to_csv(index=False, float_format="%.8g")),
+        plotly=files("actratio.report").joinpath("assets", "plotly-cartesian.min.js").read_text(encoding="utf-8"),
+    )
     with replacing(path) as temporary:
         temporary.write_text(rendered, encoding="utf-8")
     return path
+
+
+def _json(value: Any) -> str:
+    """Return JSON that can't end the script that it is in."""
+    return json.dumps(value, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")

@@ -44,3 +44,12 @@ def pooled_first_ratio(sites: Iterable[SiteCounts]) -> float:
         for counts in sites
         if counts.first_tokens and counts.first_active is not None
     )
+
+
+def pooled_rest_ratio(sites: Iterable[SiteCounts]) -> float:
+    """Return the activation ratio over all sites together, without the first token of each sequence."""
+    return pooled_ratio(
+        SiteCounts(counts.tokens - counts.first_tokens, counts.active - counts.first_active)
+        for counts in sites
+        if counts.first_tokens is not None and counts.first_active is not None
+    )

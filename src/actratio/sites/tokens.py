@@ -55,9 +55,7 @@ class Tokens:
     others: bool = False
 
     @classmethod
-    def of(
-        cls, arguments: Mapping[str, Any], prefix: str = "", *, ignored_label: int | None = None
-    ) -> Tokens | None:
+    def of(cls, arguments: Mapping[str, Any], prefix: str = "", *, ignored_label: int | None = None) -> Tokens | None:
         """Return the tokens in a model's arguments, or ``None`` if no argument is a sequence of tokens.
 
         Args:

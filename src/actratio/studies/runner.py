@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actratio.errors import RunError, plural
 from actratio.files import read_table, write_csv, write_table
-from actratio.report.findings import Findings, verdicts_table
+from actratio.report.findings import Findings, settings_shown, verdicts_table
 from actratio.report.page import write_report
 from actratio.studies.base import Arrays, Study, Unit
 from actratio.studies.folder import RunFolder, read_settings, table_path, unfinished_units
@@ -159,7 +159,7 @@ class FinishedRun:
             )
         findings = study.analyse(frame, settings, published)
         details = {**findings.details, **{name: str(value) for name, value in provenance.items()}}
-        findings = replace(findings, details=details)
+        findings = replace(findings, settings=settings_shown(settings), details=details)
         unfinished, units = unfinished_units(path)
         if unfinished:
             incomplete = f"Incomplete: {units - unfinished} of {plural(units, study.unit_noun)} finished."

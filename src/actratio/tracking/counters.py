@@ -58,9 +58,7 @@ class OperatorCounter(Counter):
     In eager mode, the hooks return at once while nothing is counted. In compiled code, the operator does.
     """
 
-    def __init__(
-        self, model: nn.Module, sites: Sequence[Site], criterion: Criterion, passes: TrainingPasses
-    ) -> None:
+    def __init__(self, model: nn.Module, sites: Sequence[Site], criterion: Criterion, passes: TrainingPasses) -> None:
         """Register the hooks."""
         self._is_counting = False
         self._passes = passes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -292,9 +292,7 @@ class Tracker:
             states = {name: unpack_states(text) for name, text in state["states"].items()}
             step, warned = int(state["step"]), set(state["warned"])
         except (KeyError, TypeError, ValueError) as error:
-            raise TrackerError(
-                f"this is not the state of a tracker ({error}); give what state_dict returned"
-            ) from None
+            raise TrackerError(f"this is not the state of a tracker ({error}); give what state_dict returned") from None
         self.step, self._readings, self._states, self._warned = step, readings, states, warned
         last = readings[-1].step if readings else None
         self.latest = scalars([item for item in readings if item.step == last]) if readings else {}
@@ -327,9 +325,7 @@ def _called_with(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
     return dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
 
 
-def _before_first_call(
-    model: nn.Module, action: Callable[[tuple[Any, ...], Mapping[str, Any]], None]
-) -> AbstractContextManager[None]:
+def _before_first_call(model: nn.Module, action: Callable[[tuple[Any, ...], Mapping[str, Any]], None]) -> ExitStack:
     """Call ``action`` once, with the arguments, before the model's first call from now on.
 
     ``nn.Module`` looks up the hooks of a call when the call begins, so a hook that registers others comes too late.

@@ -67,7 +67,7 @@ def activation_findings(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Fin
         sentences=[*_answer(costs, rows), *_sentences(judged), *_cost_sentences(costs)],
         tables=[table for table in tables if table.rows],
         charts=charts,
-        details={name: str(value) for name, value in settings.items()},
+        details={name: str(value) for name, value in settings.items() if isinstance(value, dict)},
         verdicts=judged,
     )
 

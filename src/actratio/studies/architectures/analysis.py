@@ -71,7 +71,7 @@ def architecture_findings(frame: pd.DataFrame, settings: Mapping[str, Any], publ
         verdicts=verdicts,
         tables=[table for table in (_profile_table(profiles), _readings_table(frame, models, costs)) if table.rows],
         charts=charts + ([_cost_chart(costs)] if costs else []),
-        details={name: str(value) for name, value in settings.items()},
+        details={name: str(value) for name, value in settings.items() if isinstance(value, dict)},
         exports={"layers.csv": _layers(frame)},
     )
 
@@ -217,7 +217,8 @@ def _profile_chart(
         if counts is not None and len(counts.active):
             estimates = layer_estimates(counts)
             last = max(len(estimates) - 1, 1)
-            series.append(Series(model, [layer / last for layer in range(len(estimates))], estimates, colour))
+            depths, labels = zip(*((layer / last, f"layer {layer}") for layer in range(len(estimates))), strict=True)
+            series.append(Series(model, list(depths), estimates, colour, labels=labels))
         if twin is not None and len(twin.active):
             twins.append(twin.ratios)
     places = np.linspace(0, 1, _PLACES)

@@ -43,7 +43,7 @@ def profile_findings(frame: pd.DataFrame, settings: Mapping[str, Any], published
         verdicts=verdicts,
         tables=[profile_table(profiles, table.groupby("model")["layer"].nunique().to_dict())],
         charts=[profile_chart(table, published)],
-        details={name: str(value) for name, value in settings.items()},
+        details={name: str(value) for name, value in settings.items() if isinstance(value, dict)},
         exports={"gpt.csv": table},
     )
 
@@ -78,10 +78,11 @@ def profile_chart(table: pd.DataFrame, published: pd.DataFrame | None) -> Chart:
 def _line(name: str, rows: pd.DataFrame, colour: int, style: str) -> Series:
     last = max(int(rows["layer"].max()), 1)
     points = [
-        (int(layer) / last, mean_interval(layer_rows["activation_ratio"].tolist()))
+        (int(layer), mean_interval(layer_rows["activation_ratio"].tolist()))
         for layer, layer_rows in rows.groupby("layer")
     ]
-    return Series(name, [depth for depth, _ in points], [ratio for _, ratio in points], colour, style)
+    depths, labels = [layer / last for layer, _ in points], [f"layer {layer}" for layer, _ in points]
+    return Series(name, depths, [ratio for _, ratio in points], colour, style, labels)
 
 
 def profile_table(profiles: list[Profile], layers: dict[str, int]) -> Table:
