@@ -11,7 +11,9 @@ from actratio.laws.results import error_text
 from actratio.report.chart import Chart, Series
 from actratio.report.findings import Table
 from actratio.statistics.estimate import Estimate
+from actratio.studies.mlp.afterwards import WithinNetworks
 from actratio.studies.mlp.depth import DepthFit
+from actratio.studies.mlp.naming import dataset_title
 from actratio.studies.mlp.over_training import alpha_at_losses, alpha_by_epoch
 
 if TYPE_CHECKING:
@@ -146,22 +148,36 @@ def crossed_table(fits: Sequence[tuple[str, str, DepthFit, DepthFit | None]]) ->
     )
 
 
-def step_chart(fits: Sequence[tuple[str, DepthFit]]) -> Chart:
-    """Return a chart of the factor from each layer to the next in the crossed block, one series per data set."""
-    series = [
-        Series(dataset, [float(layer) for layer in fit.steps], list(fit.steps.values()), colour, "points")
-        for colour, (dataset, fit) in enumerate(fits)
-    ]
-    steps = ", ".join(f"{fit.step.value:.2f} ({dataset})" for dataset, fit in fits)
+def step_chart(fits: Sequence[tuple[str, DepthFit]], within: Mapping[str, WithinNetworks]) -> Chart:
+    """Return a chart of the factor from each layer to the next in the crossed block.
+
+    Args:
+        fits: the planned fits by data set.
+        within: the steps inside networks of equal widths, by data set; exploratory.
+    """
+    series, steps = [], []
+    for colour, (dataset, fit) in enumerate(fits):
+        title = dataset_title(dataset)
+        x = [layer + 0.08 * colour for layer in fit.steps]
+        series.append(Series(f"{title}, planned fit", x, list(fit.steps.values()), colour, "points"))
+        steps.append(f"{title} {fit.step.value:.2f}")
+        if dataset in within:
+            inner = within[dataset]
+            x = [layer + 0.16 + 0.08 * colour for layer in inner.steps]
+            series.append(
+                Series(f"{title}, inside equal-width networks", x, list(inner.steps.values()), colour, "hollow")
+            )
+            steps[-1] += f" by the planned fit, {inner.step.value:.2f} inside networks"
     return Chart(
         key="step",
-        title=f"At equal width, each layer deeper multiplies A by {steps}",
-        reading="Each point is how many times as many neurons are active in a layer as in the one before, at a width and a fan-in of 128, in the "
-        "crossed block. The title has the mean step. Bars are 95% intervals. Below 1, deeper layers have fewer active neurons.",
+        title="Step per layer: " + "; ".join(steps),
+        reading="Each point is how many times as many neurons are active in a layer as in the one before, in the crossed block. Below 1, deeper layers have "
+        "fewer active neurons. Filled: the planned fit, at a width and a fan-in of 128, which takes the width of the next layer for a part of depth. Hollow: inside "
+        "the deepest networks of equal widths (exploratory). The title has the mean steps. Bars are 95% intervals.",
         x_label="layer (0: the first hidden layer)",
         y_label="factor from the layer before",
         series=series,
-        x_ticks=sorted({x for line in series for x in line.x}),
+        x_ticks=sorted({float(layer) for _, fit in fits for layer in fit.steps}),
     )
 
 
