@@ -83,54 +83,47 @@ def look_afterwards(article: pd.DataFrame, crossed: pd.DataFrame) -> Afterwards 
 
 
 def headline(found: Mapping[str, Afterwards]) -> str:
-    """Return α of both blocks in one sentence, and what follows for √N if they lie on both sides of ½."""
+    """Return the exponents of both blocks in one sentence, and what follows for √N if they lie on both sides of ½."""
     if not found:
         return ""
-    grown = {
-        networks: " and ".join(
-            f"N^{own.alphas[networks].format(_ALPHA)} on {dataset_title(name)}" for name, own in found.items()
-        )
-        for networks in (_NETWORKS, _CROSSED)
-    }
     alphas = [own.alphas for own in found.values()]
     apart = all(alpha[_NETWORKS].high < 0.5 < alpha[_CROSSED].low for alpha in alphas)
-    conclusion = "; ½ lies between them, so the exponent depends on the networks and on their training" if apart else ""
+    ours = " and ".join(f"N^{own.alphas[_NETWORKS].value:.2f} ({dataset_title(name)})" for name, own in found.items())
+    crossed = " and ".join(f"N^{own.alphas[_CROSSED].value:.2f}" for own in found.values())
+    steps = {networks: step for own in found.values() for networks, step, _ in reversed(own.fits)}
+    training = (
+        f" after {steps[_CROSSED]:,} instead of {steps[_NETWORKS]:,} training steps"
+        if 0 < steps[_CROSSED] < steps[_NETWORKS]
+        else ""
+    )
+    start = "A = F·√N isn't a general law: the" if apart else "The"
     return (
-        f"At equal depth, the number of active neurons grows as {grown[_NETWORKS]} in the article's networks, and as "
-        f"{grown[_CROSSED]} in a second set of networks, B0{conclusion}."
+        f"{start} number of active neurons grows as {ours} in the article's networks, and "
+        f"as {crossed} in a second set of networks (B0){training}."
     )
 
 
 def afterwards_sentences(found: Mapping[str, Afterwards]) -> list[str]:
-    """Return the sentences, which are exploratory."""
+    """Return one exploratory sentence or two for each data set."""
     sentences = []
     for name, own in found.items():
-        title = dataset_title(name)
         parts = [
-            f"{fit.adjusted.format(_ALPHA)} ({networks} networks, {steps:,} steps)"
+            f"{fit.adjusted.format(_ALPHA)} instead of {fit.alpha.format(_ALPHA)} ({networks} networks, {steps:,} steps)"
             for networks, steps, fit in own.fits
             if not math.isnan(fit.adjusted.value)
         ]
+        said = []
         if parts:
-            sentences.append(
-                f"{title}, looked at afterwards: with the width of the next layer in the fit, α is {', '.join(parts)}."
-            )
+            said.append(f"with the width of the next layer in the fit, α is {', '.join(parts)}")
         if own.within is not None:
-            sentences.append(
-                f"{title}, looked at afterwards: inside the deepest networks of equal widths, each layer deeper multiplies A by "
-                f"{own.within.step.format(_FACTOR)}, from the second layer on{_excluded(own.within.step)}."
+            excluded = ", which excludes 0.95 and less" if own.within.step.low > 0.95 else ""
+            said.append(
+                "inside B0's deepest networks of equal widths, each layer deeper multiplies A by "
+                f"{own.within.step.format(_FACTOR)} from the second layer on{excluded}"
             )
-        if own.last:
-            times = ", ".join(f"{estimate.value:.2f} (N = {width})" for width, estimate in own.last.items())
-            sentences.append(
-                f"{title}, looked at afterwards: where the second layer is the last one, it has {times} times as many active neurons as "
-                "in a deeper network of the same width. The planned step takes this for an effect of depth."
-            )
+        if said:
+            sentences.append(f"{dataset_title(name)}, looked at afterwards: {'; '.join(said)}.")
     return sentences
-
-
-def _excluded(step: Estimate) -> str:
-    return "; this excludes 0.95 and smaller factors" if step.low > 0.95 else ""
 
 
 def afterwards_tables(found: Mapping[str, Afterwards]) -> list[Table]:
