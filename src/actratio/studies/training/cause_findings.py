@@ -215,7 +215,8 @@ def _centring_sentences(arms: Mapping[str, pd.DataFrame], ratios: Mapping[str, p
             f"; centring removes {shown(removed, '{:.0%}')} of the control's fall of log active neurons (exploratory)."
         )
     else:  # without a fall there is nothing to remove
-        where = "above its start" if fall.low > 0 else "not clearly below its start"
+        where = "above its start" if fall.value > 0 else "not clearly below its start"
+        where += ", though not clearly" if fall.low < 0 < fall.value else ""
         first += (
             f". The control ends at {ends[CONTROL]}, {where}, so this arm can't tell what makes the ratio fall "
             f"with {FIXED_WIDTH} neurons."

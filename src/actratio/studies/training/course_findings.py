@@ -59,7 +59,7 @@ def _course_sentence(ratios: dict[int, pd.DataFrame], at_loss: dict[int, pd.Seri
         else "."
     )
     places = at_loss or {width: values.iloc[-1] for width, values in ratios.items()}
-    where = "At the end of training" if loss is None else f"Where the training loss falls to {loss:g}"
+    where = "At the end of training" if loss is None else f"At a training loss of {loss:g}"
     levels = in_words([f"{values.mean():.0%} with {width}" for width, values in places.items()])
     return f"{start}{middle} {where}, it's {levels} neurons{_below(ratios, places)}."
 
@@ -69,7 +69,11 @@ def _below(ratios: dict[int, pd.DataFrame], places: dict[int, pd.Series]) -> str
     below = [width for width, values in places.items() if over_seeds(values - ratios[width].iloc[0]).high < 0]
     if len(below) == len(places):
         return ", which is below the start"
-    return f"; only {in_words(below)} neurons end below the start" if below else ", which isn't clearly below the start"
+    return (
+        f"; only with {in_words(below)} neurons is this below the start"
+        if below
+        else ", which isn't clearly below the start"
+    )
 
 
 def _range(values: Sequence[float]) -> str:
@@ -81,14 +85,19 @@ def _endings_sentence(ratios: dict[int, pd.DataFrame], ends: dict[int, list[Endi
     levels = in_words([f"{ratio_shown(values.iloc[-1])} with {width}" for width, values in ratios.items()])
     sentence = f"After {plural(epochs, 'epoch')} the ratio is {levels} neurons."
     runs = [ending for of_width in ends.values() for ending in of_width]
-    jumps = sum(ending.jump is not None for ending in runs)
-    if not jumps:
+    drops = [ending.drop for ending in runs if ending.jump is not None]
+    if not drops:
         return sentence
     widest = [ending.end for ending in ends[max(ends)]]
+    falls = f", and the ratio drops by {_points(drops)} points with it" if min(drops) > 0 else ""
     return (
-        f"{sentence} Don't read these figures alone: the training loss of {jumps} of {len(runs)} runs jumps after it was nearly zero, and the ratio drops with it. With "
+        f"{sentence} Don't read these figures alone: the training loss of {len(drops)} of {len(runs)} runs jumps after it was nearly zero{falls}. With "
         f"{max(ends)} neurons, the seeds end anywhere from {min(widest):.0%} to {max(widest):.0%}."
     )
+
+
+def _points(shares: Sequence[float]) -> str:
+    return f"{100 * min(shares):.0f} to {100 * max(shares):.0f}"
 
 
 def _endings_table(

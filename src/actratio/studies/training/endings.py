@@ -34,6 +34,7 @@ class Ending:
         lowest_step: where it is.
         before: the ratio at the last checkpoint before the first jump; at the last one if there is no jump.
         jump: the step of the first checkpoint with a jump; ``None`` without one.
+        drop: by how much the ratio falls from ``before`` to the checkpoint with the jump; NaN without one.
         end: the ratio at the last checkpoint.
     """
 
@@ -42,6 +43,7 @@ class Ending:
     lowest_step: int
     before: float
     jump: int | None
+    drop: float
     end: float
 
 
@@ -57,13 +59,15 @@ def endings(rows: pd.DataFrame) -> list[Ending]:
         ratio, loss = ratios[seed], losses[seed].to_numpy(dtype=float)
         after = ratio.loc[peak_step(ratio) :]
         jump = first_jump(loss)
+        before = float(ratio.iloc[-1 if jump is None else jump - 1])
         found.append(
             Ending(
                 int(seed),
                 float(after.min()),
                 int(after.idxmin()),
-                float(ratio.iloc[-1 if jump is None else jump - 1]),
+                before,
                 None if jump is None else int(ratio.index[jump]),
+                math.nan if jump is None else before - float(ratio.iloc[jump]),
                 float(ratio.iloc[-1]),
             )
         )
