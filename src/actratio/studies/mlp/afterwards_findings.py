@@ -108,7 +108,7 @@ def afterwards_sentences(found: Mapping[str, Afterwards]) -> list[str]:
     sentences = []
     for name, own in found.items():
         parts = [
-            f"{fit.adjusted.format(_ALPHA)} instead of {fit.alpha.format(_ALPHA)} ({networks} networks, {steps:,} steps)"
+            f"{fit.adjusted.format(_ALPHA)} ({networks} networks, {steps:,} steps)"
             for networks, steps, fit in own.fits
             if not math.isnan(fit.adjusted.value)
         ]

@@ -192,7 +192,7 @@ def _charts(
     looked: Mapping[str, Afterwards],
 ) -> list[Chart | ForestChart]:
     charts: list[Chart | ForestChart | None] = [alpha_forest(looked)]
-    primary = [(name, by_split[_PRIMARY][0]) for name, by_split in crossed.items() if _PRIMARY in by_split]
+    primary = [(name, *by_split[_PRIMARY]) for name, by_split in crossed.items() if _PRIMARY in by_split]
     if primary:
         charts.append(step_chart(primary, {name: own.within for name, own in looked.items() if own.within is not None}))
     if not article.empty:

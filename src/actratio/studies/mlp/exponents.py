@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from actratio.laws.observations import DatasetLaws
 from actratio.laws.results import error_text
-from actratio.report.chart import Chart, Series
+from actratio.report.chart import Chart, ForestChart, Series
 from actratio.report.findings import Table
 from actratio.statistics.estimate import Estimate
 from actratio.studies.mlp.afterwards import WithinNetworks
@@ -148,36 +148,43 @@ def crossed_table(fits: Sequence[tuple[str, str, DepthFit, DepthFit | None]]) ->
     )
 
 
-def step_chart(fits: Sequence[tuple[str, DepthFit]], within: Mapping[str, WithinNetworks]) -> Chart:
-    """Return a chart of the factor from each layer to the next in the crossed block.
+def step_chart(
+    fits: Sequence[tuple[str, DepthFit, DepthFit | None]], within: Mapping[str, WithinNetworks]
+) -> ForestChart:
+    """Return a chart of the factor per layer deeper in the crossed block, by what it is read from.
 
     Args:
-        fits: the planned fits by data set.
+        fits: the data set, the planned fit, and the same with depth counted from the output.
         within: the steps inside networks of equal widths, by data set; exploratory.
     """
-    series, steps = [], []
-    for colour, (dataset, fit) in enumerate(fits):
-        title = dataset_title(dataset)
-        x = [layer + 0.08 * colour for layer in fit.steps]
-        series.append(Series(f"{title}, planned fit", x, list(fit.steps.values()), colour, "points"))
-        steps.append(f"{title} {fit.step.value:.2f}")
+    series: dict[str, dict[str, Estimate]] = {}
+    for dataset, fit, from_output in fits:
+        rows = series.setdefault(dataset_title(dataset), {})
+        rows["planned fit"] = fit.step
+        rows |= {f"planned fit, layer {after - 1} to {after}": step for after, step in fit.steps.items()}
+        if from_output is not None:
+            rows["planned fit, depth from the output"] = from_output.step
         if dataset in within:
-            inner = within[dataset]
-            x = [layer + 0.16 + 0.08 * colour for layer in inner.steps]
-            series.append(
-                Series(f"{title}, inside equal-width networks", x, list(inner.steps.values()), colour, "hollow")
-            )
-            steps[-1] += f" by the planned fit, {inner.step.value:.2f} inside networks"
-    return Chart(
+            rows["inside networks"] = within[dataset].step
+            rows |= {
+                f"inside networks, layer {after - 1} to {after}": step for after, step in within[dataset].steps.items()
+            }
+    named = [("by the planned fit", "planned fit"), ("inside networks", "inside networks")]
+    steps = [
+        f"{' / '.join(f'{rows[row].value:.2f}' for rows in series.values())} {words}"
+        for words, row in named
+        if all(row in rows for rows in series.values())
+    ]
+    return ForestChart(
         key="step",
-        title="Step per layer: " + "; ".join(steps),
-        reading="Each point is how many times as many neurons are active in a layer as in the one before, in the crossed block. Below 1, deeper layers have "
-        "fewer active neurons. Filled: the planned fit, at a width and a fan-in of 128, which takes the width of the next layer for a part of depth. Hollow: inside "
-        "the deepest networks of equal widths (exploratory). The title has the mean steps. Bars are 95% intervals.",
-        x_label="layer (0: the first hidden layer)",
-        y_label="factor from the layer before",
+        title=f"Step per layer: {', '.join(steps)}",
+        reading="How many times as many neurons are active in a layer as in the one before, in the crossed block, from the second layer on; layer 0 is the first hidden layer. Below 1, "
+        "deeper layers have fewer active neurons. The planned fit, at a width and a fan-in of 128, takes the width of the next layer for a part of depth. Inside networks: in the deepest "
+        "networks of equal widths (exploratory). The title has the data sets in the order of the legend. Bars are 95% intervals.",
+        x_label="factor per layer deeper",
         series=series,
-        x_ticks=sorted({float(layer) for _, fit in fits for layer in fit.steps}),
+        reference=1.0,
+        row_label="from",
     )
 
 

@@ -198,8 +198,8 @@ def _ratio_over_training(
     title = f"Activation ratio over training: {dataset}"
     if conclude:
         start, top, end = ratios.iloc[0], ratios.max(), ratios.iloc[-1]
-        rise = f" up to {top:.0%} (epoch {ratios.idxmax()}) and then" if top > max(start, end) else ""
-        title = f"Over training, the activation ratio goes from {start:.0%}{rise} to {end:.0%}: {dataset}"
+        rise = f"up to {top:.0%}, then " if top > max(start, end) else ""
+        title = f"The activation ratio goes from {start:.0%} {rise}to {end:.0%}: {dataset}"
     published = None if published is None else _hidden(published)
     return Chart(
         key=f"ratio-over-training-{key}",

@@ -12,7 +12,6 @@ from actratio.statistics.estimate import Estimate
 from actratio.statistics.seeds import over_seeds
 from actratio.studies.training.conditions import CENTRED, CONTRASTS, CONTROL
 from actratio.studies.training.forecasts import Form, fit_form
-from actratio.studies.training.part import in_words
 from actratio.studies.training.schedule import log_steps
 from actratio.studies.training.summaries import peak_step
 
@@ -42,13 +41,13 @@ def ratio_chart(courses: Mapping[int, pd.DataFrame], forms: Sequence[Form]) -> C
         if found is not None:
             y = [Estimate(float(value)) for value in form.curve(np.asarray(x, dtype=float), *found)]
             series.append(Series(f"{form.name}, fitted for {width}", [float(step) for step in x], y, colour, "dashed"))
-    tops = [values.mean(axis=1).max() for values in courses.values()]
-    rise = f"rises to {min(tops):.0%} or more, then " if peak > 0 else ""
-    ends = in_words([f"{values.iloc[-1].mean():.0%} ({width})" for width, values in courses.items()])
+    over_steps = {width: values.mean(axis=1) for width, values in courses.items()}
+    rise = f"rises to {min(values.max() for values in over_steps.values()):.0%} or more, then " if peak > 0 else ""
+    most = max(over_steps, key=lambda width: float(over_steps[width].max() - over_steps[width].iloc[-1]))
     until = f", to step {fitted[-1]:,}" if fitted else ""
     return Chart(
         key="ratio-over-training",
-        title=f"The ratio {rise}falls, and ends at {ends} neurons",
+        title=f"The ratio {rise}falls, most with {most} neurons",
         reading="Activation ratio on held-out examples, as the mean over two hidden layers. Dashed: curves that are fitted to the first half of the "
         f"log-spaced steps from the peak on{until}. {_BANDS}",
         x_label="training step",
