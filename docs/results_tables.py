@@ -72,8 +72,8 @@ def section(name: str, run: FinishedRun) -> str:
 def answer(run: FinishedRun) -> str:
     """Return the first sentence in bold, then what is said of √N, of the prediction and of what was seen afterwards, and the figures."""
     first, *others = run.findings.sentences
-    parts = ("√N", "planned fit", "looked at afterwards")
-    lines = [f"- {sentence}" for part in parts for sentence in others if part in sentence]
+    parts = {"√N": "In the article's networks, ", "planned fit": "", "looked at afterwards": ""}
+    lines = [f"- {words}{sentence}" for part, words in parts.items() for sentence in others if part in sentence]
     charts = {chart.key: chart for chart in run.findings.charts}
     shown = [charts[key] for key in _SHOWN if key in charts]
     return "\n".join([f"**{first}**", "", *lines, "", *(save_figure(chart, f"no-bias-{chart.key}") for chart in shown)])

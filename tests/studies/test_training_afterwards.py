@@ -15,7 +15,7 @@ from actratio.studies.training.cause_findings import causes_part, mechanism_part
 from actratio.studies.training.conditions import FACTORS, factorial_runs, levels_by_name
 from actratio.studies.training.course_findings import course_part
 from actratio.studies.training.decay_findings import decomposition_part, exponent_part, form_part
-from actratio.studies.training.endings import endings, first_jump, ratio_at_loss
+from actratio.studies.training.endings import first_jump, ratio_at_loss, run_endings
 from actratio.studies.training.interactions import pair_effects
 
 from .training_rows import SETTINGS, Curve, complete, decay_rows, factorial_rows, mechanism_rows, run_rows
@@ -42,12 +42,12 @@ def long_runs(losses: dict[int, list[float]], ratios: list[float] = RATIOS) -> p
 
 
 def test_a_jump_is_found_once_the_loss_was_nearly_zero() -> None:
-    (first, *_) = endings(long_runs({512: LOSSES}))
+    (first, *_) = run_endings(long_runs({512: LOSSES}))
     assert (first.lowest, first.lowest_step) == (0.25, 2000)
     assert (first.before, first.jump, first.end) == (0.35, 4000, 0.3)
     assert first.drop == pytest.approx(0.05)
     calm = [*LOSSES[:-1], 1e-7]
-    (first, *_) = endings(long_runs({512: calm}))
+    (first, *_) = run_endings(long_runs({512: calm}))
     assert (first.before, first.jump, first.end) == (0.3, None, 0.3)
     assert math.isnan(first.drop)
 

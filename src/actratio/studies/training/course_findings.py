@@ -9,7 +9,7 @@ from actratio.errors import plural
 from actratio.report.findings import Table
 from actratio.statistics.seeds import over_seeds
 from actratio.studies.training.decay_findings import LOSSES
-from actratio.studies.training.endings import NEARLY_ZERO, Ending, endings, ratio_at_loss
+from actratio.studies.training.endings import NEARLY_ZERO, Ending, ratio_at_loss, run_endings
 from actratio.studies.training.part import Part, in_words, ratio_shown, shown
 from actratio.studies.training.summaries import by_step, peak_step
 from actratio.studies.training.tidying import DECAY
@@ -34,7 +34,7 @@ def course_part(frame: pd.DataFrame, epochs: int) -> Part:
     if not runs:
         return Part()
     ratios = {width: by_step(of_width, "activation_ratio") for width, of_width in runs.items()}
-    ends = {width: endings(of_width) for width, of_width in runs.items()}
+    ends = {width: run_endings(of_width) for width, of_width in runs.items()}
     loss = next((loss for loss in reversed(LOSSES) if _all_reach(runs.values(), loss)), None)  # type: ignore[arg-type]
     first = _course_sentence(
         ratios, None if loss is None else {w: ratio_at_loss(r, loss) for w, r in runs.items()}, loss

@@ -47,7 +47,7 @@ class Ending:
     end: float
 
 
-def endings(rows: pd.DataFrame) -> list[Ending]:
+def run_endings(rows: pd.DataFrame) -> list[Ending]:
     """Return the end of each run of one width.
 
     Args:
