@@ -2,7 +2,7 @@
 
     python docs/results_studies.py RUN … [--published FILE]
 
-The blocks are ``answer``, ``figures``, ``verdicts``, ``tables``, ``rules`` and ``cost``. The text around them is written by hand.
+The blocks are ``answer``, ``figures``, ``verdicts``, ``tables``, ``afterwards``, ``rules`` and ``cost``. The text around them is written by hand.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from actratio.report.findings import verdicts_table
+from actratio.report.findings import Table, verdicts_table
 from actratio.studies.folder import read_settings, unit_seconds
 from actratio.studies.runner import FinishedRun, study_in
 from pages import (
+    AFTERWARDS,
     RESULTS,
     copy_raw_table,
     details_block,
@@ -49,11 +50,21 @@ def verdicts_block(run: FinishedRun, name: str) -> str:
 
 def tables_block(run: FinishedRun, name: str) -> str:
     """Return the tables, each with its data file, and a link to the raw table."""
-    tables = [table for table in run.findings.tables if table.title != "Verdicts"]
+    tables = [table for table in _planned_tables(run) if table.title != "Verdicts"]
     sections = [table_section(f"{name}-{number}", table) for number, table in enumerate(tables, 1)]
     rest = sections[_MAX_TABLES:]
     parts = [*sections[:_MAX_TABLES], *([details_block("More tables", rest)] if rest else [])]
     return "\n\n".join([*parts, f"The raw table: {copy_raw_table(run.path, name)}."])
+
+
+def afterwards_block(run: FinishedRun, name: str) -> str:
+    """Return the tables of what was looked at after the results were known."""
+    tables = [table for table in run.findings.tables if table.title.startswith(AFTERWARDS)]
+    return "\n\n".join(table_section(f"{name}-afterwards-{number}", table) for number, table in enumerate(tables, 1))
+
+
+def _planned_tables(run: FinishedRun) -> list[Table]:
+    return [table for table in run.findings.tables if not table.title.startswith(AFTERWARDS)]
 
 
 def cost_block(run: FinishedRun) -> str:
@@ -74,10 +85,12 @@ def fill_page(run: FinishedRun) -> None:
         ("figures", figures_block(run, name)),
         ("verdicts", verdicts_block(run, name)),
         ("tables", tables_block(run, name)),
+        ("afterwards", afterwards_block(run, name)),
         ("rules", rules_section(study_in(run.path).rules())),
         ("cost", cost_block(run)),
     ):
-        fill_block(page, block, content)
+        if content:  # a study that nothing was looked at afterwards has no such block
+            fill_block(page, block, content)
 
 
 def main() -> None:

@@ -65,3 +65,13 @@ def change_shown(logarithm: Estimate) -> str:
 def ratio_shown(ratios: Iterable[float], number: str = "{:.1%}") -> str:
     """Return the mean of activation ratios over seeds or networks as text, with its interval clipped to [0, 1]."""
     return shown(over_seeds(ratios).clip(0, 1), number)
+
+
+def in_words(items: Sequence[object]) -> str:
+    """Return the items as text.
+
+    >>> in_words([32, 128, 512])
+    '32, 128 and 512'
+    """
+    *others, last = (str(item) for item in items)
+    return f"{', '.join(others)} and {last}" if others else last
