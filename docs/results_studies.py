@@ -2,7 +2,8 @@
 
     python docs/results_studies.py RUN … [--published FILE]
 
-The blocks are ``answer``, ``figures``, ``verdicts``, ``tables``, ``rules`` and ``cost``. The text around them is written by hand.
+The blocks are ``answer``, ``figures``, ``verdicts``, ``tables``, ``rules`` and ``cost``, and ``afterwards`` if something was looked at
+afterwards. The text around them is written by hand.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ def verdicts_block(run: FinishedRun, name: str) -> str:
     return table_section(f"{name}-verdicts", verdicts_table(run.findings.verdicts), title=False)
 
 
+def afterwards_block(run: FinishedRun) -> str:
+    """Return what was looked at after the verdicts were known, as a list."""
+    return "\n".join(f"- {sentence}" for sentence in run.findings.afterwards)
+
+
 def tables_block(run: FinishedRun, name: str) -> str:
     """Return the tables, each with its data file, and a link to the raw table."""
     tables = [table for table in run.findings.tables if table.title != "Verdicts"]
@@ -73,6 +79,7 @@ def fill_page(run: FinishedRun) -> None:
         ("answer", answer_block(run)),
         ("figures", figures_block(run, name)),
         ("verdicts", verdicts_block(run, name)),
+        *([("afterwards", afterwards_block(run))] if run.findings.afterwards else []),
         ("tables", tables_block(run, name)),
         ("rules", rules_section(study_in(run.path).rules())),
         ("cost", cost_block(run)),

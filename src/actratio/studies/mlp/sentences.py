@@ -191,6 +191,7 @@ def printed_verdict(rows: pd.DataFrame) -> Verdict:
         PRINTED_RULE,
         confirmatory=False,
         figure="F of one new run",
+        bounds="95% prediction interval",
     )
 
 
