@@ -138,6 +138,15 @@ def judge_parametrisation(arms: Sequence[Arm]) -> Verdict:
     )
 
 
+def refutation_counts(arms: Sequence[Arm]) -> bool:
+    """Return whether a *no* of T3 is evidence: the upper ends of α under the standard parametrisation are below 0.6 in both arms.
+
+    If that α is high too, training hasn't lowered α yet, whatever the parametrisation. This was added before results were read; it
+    changes no verdict.
+    """
+    return len(arms) == 2 and all(family_interval(arm.standard).high < _BELOW for arm in arms)
+
+
 def judge_capacity(points: Sequence[float]) -> Verdict:
     """Judge T4.
 
