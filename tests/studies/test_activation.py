@@ -512,10 +512,14 @@ def test_planted_truths_are_recovered_and_every_verdict_can_be_reached() -> None
     assert sorted(became.values()) == [FAILED] * 6 + [MET] * 5 + [UNDECIDED] * 2
     first, counted = findings.sentences[:2]
     assert first.startswith(
-        "GELU's outputs at or below 0 are not inactive in general. With all of them set to zero, a linear probe that reads MiniLM's"
+        "GELU's outputs at or below 0 are not inactive in general. With all of them set to zero, a linear probe"
     )
-    assert "In IgLM, on sequences that it sampled itself, zeroing them costs 0.2% of the loss." in first
-    assert re.search(r"1\.00 times \(character model; 1\.0\d times at equal training loss\)", first)
+    assert (
+        "In the antibody model IgLM, on sequences that it sampled itself, zeroing them costs 0.2% of the loss." in first
+    )
+    assert re.search(
+        r"1\.00 times as many outputs above 0 in the character model \(1\.0\d times at equal training loss\)", first
+    )
     assert counted.startswith("Of 13 confirmatory claims, 5 hold, 6 don't hold, and 2 can't be decided")
     assert counted.endswith("Predictions: 5 met, 6 failed, 2 undecided.")
     said = " ".join(findings.sentences)

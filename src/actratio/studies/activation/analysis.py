@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from actratio.report.findings import Findings
 from actratio.studies.activation.afterwards import later_sentences, readings_table
-from actratio.studies.activation.answers import answer, sentences
+from actratio.studies.activation.answers import answer_sentences, judged_sentences
 from actratio.studies.activation.claims import (
     equal_loss_claims,
     impact_claims,
@@ -59,7 +59,7 @@ def activation_findings(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Fin
             "Outputs of pretrained models' MLPs are dropped by sign, by least contribution, at random, and by sign with their mean instead of "
             "zero; and models are trained with different activation functions."
         ),
-        sentences=[*answer(costs, rows, by_claim), *sentences(costs, rows, by_claim)],
+        sentences=[*answer_sentences(costs, rows, by_claim), *judged_sentences(costs, rows, by_claim)],
         tables=[table for table in tables if table.rows],
         charts=charts,
         details={name: str(value) for name, value in settings.items()},

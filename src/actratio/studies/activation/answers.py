@@ -38,7 +38,7 @@ _LOSSES = {
 }
 
 
-def answer(costs: Sequence[ModelCosts], rows: pd.DataFrame, judged: Mapping[str, Verdict]) -> list[str]:
+def answer_sentences(costs: Sequence[ModelCosts], rows: pd.DataFrame, judged: Mapping[str, Verdict]) -> list[str]:
     """Return what dropping by sign costs in the GELU models, and how GELU changes the ratio of trained networks, as one text.
 
     Args:
@@ -65,7 +65,7 @@ def _inactive_answer(costs: Sequence[ModelCosts], judged: Mapping[str, Verdict])
         name, cost = shown_name(model.model), over_seeds(_known(model.whole("sign"))).value
         if model.reads == "BANKING77":
             yield (
-                f"With all of them set to zero, a linear probe that reads {name}'s embeddings is right {_accuracy(model, 'sign')} of the "
+                f"With all of them set to zero, a linear probe that reads the embeddings of the sentence encoder {name} is right {_accuracy(model, 'sign')} of the "
                 f"time instead of {_accuracy(model, 'dense')}, and its loss rises from {model.loss:.2f} to {model.loss * (1 + cost):.2f} nats."
             )
         else:
@@ -75,7 +75,8 @@ def _inactive_answer(costs: Sequence[ModelCosts], judged: Mapping[str, Verdict])
                     f": more than is harmless ({HARMLESS:.0%}), and less than was predicted (more than {FALSE:.0%})"
                 )
             own = ", on sequences that it sampled itself" if model.reads == "own samples" else ""
-            yield f"In {name}{own}, zeroing them costs {cost:.1%} of the loss{between}."
+            kind = "the antibody model " if model.reads == "own samples" else ""
+            yield f"In {kind}{name}{own}, zeroing them costs {cost:.1%} of the loss{between}."
 
 
 def _is_between(model: ModelCosts, judged: Mapping[str, Verdict]) -> bool:
@@ -90,14 +91,15 @@ def _impact_answer(rows: pd.DataFrame) -> Iterator[str]:
     at_loss = {(part, dataset): values for part, dataset, values, _ in impacts_at_equal_loss(rows)}
     if not at_steps:
         return
-    found = []
+    found: list[str] = []
     for key, values in at_steps.items():
-        equal = f"; {np.exp(at_loss[key].mean()):.2f} times at equal training loss" if key in at_loss else ""
-        found.append(f"{np.exp(values.mean()):.2f} times ({where(*key)}{equal})")
-    yield f"Networks that were trained with GELU instead of ReLU have this multiple of the outputs above 0: {', '.join(found)}."
+        many = "" if found else " as many outputs above 0"
+        equal = f" ({np.exp(at_loss[key].mean()):.2f} times at equal training loss)" if key in at_loss else ""
+        found.append(f"{np.exp(values.mean()):.2f} times{many} in the {where(*key)}{equal}")
+    yield f"Networks that were trained with GELU instead of ReLU have {', '.join(found)}."
 
 
-def sentences(costs: Sequence[ModelCosts], rows: pd.DataFrame, judged: Mapping[str, Verdict]) -> list[str]:
+def judged_sentences(costs: Sequence[ModelCosts], rows: pd.DataFrame, judged: Mapping[str, Verdict]) -> list[str]:
     """Return one sentence for each thing that was judged, after one that counts the verdicts.
 
     Args:

@@ -11,7 +11,7 @@ from actratio.report.chart import Chart, Series
 from actratio.report.findings import Findings, Table
 from actratio.statistics.estimate import Estimate
 from actratio.statistics.verdict import YES, Verdict, interval_name
-from actratio.studies.architectures.answers import later_sentences, sentences
+from actratio.studies.architectures.answers import answer_sentences, later_sentences
 from actratio.studies.architectures.judging import (
     ProfileEstimate,
     family_level,
@@ -71,7 +71,7 @@ def architecture_findings(frame: pd.DataFrame, settings: Mapping[str, Any], publ
             "Share of the outputs of the activation function that are above zero, by layer, in pretrained models other than the article's. "
             f"Each variant of a model read about {settings['tokens']:,} tokens in {settings['blocks']} blocks; intervals are over blocks of text."
         ),
-        sentences=sentences(
+        sentences=answer_sentences(
             profiles, costs, len(models), published, widened=sizes is not None and bool(settings["weights"])
         ),
         afterwards=later_sentences(profiles, published),
@@ -232,7 +232,10 @@ def _cost_chart(costs: Mapping[str, Costs]) -> Chart:
             for share, cost in zip(found.kept, found.costs, strict=True)
             if cost.value <= _HIGHEST_COST
         ]
-        series.append(Series(shown_name(model), [share for share, _ in drawn], [cost for _, cost in drawn], colour))
+        kind = "loss" if found.relative else "1 − cosine"
+        series.append(
+            Series(f"{shown_name(model)}, {kind}", [share for share, _ in drawn], [cost for _, cost in drawn], colour)
+        )
     blocks = sorted({found.blocks for found in costs.values()})
     return Chart(
         key="smallest-share",

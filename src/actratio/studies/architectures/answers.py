@@ -20,7 +20,7 @@ _KINDS = {"smollm2": "a Llama", "minilm": "a BERT", "iglm": "a GPT-2 of antibodi
 _ARTICLES_FAMILY = "iglm"  # a GPT-2 like the article's models, of another domain
 
 
-def sentences(
+def answer_sentences(
     profiles: Sequence[ProfileEstimate],
     costs: Mapping[str, Costs],
     models: int,
