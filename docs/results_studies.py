@@ -1,9 +1,10 @@
 """Write the blocks of a study's results page, docs/results/NAME.md, from a finished run.
 
-    python docs/results_studies.py RUN … [--published FILE]
+    python docs/results_studies.py RUN … [--published FILE] [--more RUN]
 
 The blocks are ``answer``, ``figures``, ``verdicts``, ``tables``, ``rules`` and ``cost``, and ``afterwards`` if something was looked at
-afterwards. The text around them is written by hand.
+afterwards. ``--more`` adds the block ``more`` with a run of the same study with other options, such as another model. The text around
+the blocks is written by hand.
 """
 
 from __future__ import annotations
@@ -71,6 +72,18 @@ def cost_block(run: FinishedRun) -> str:
     return f"{table}\n\n{machine_line(read_settings(run.path)[1])}"
 
 
+def more_block(run: FinishedRun) -> str:
+    """Return the sentences, the first table and the cost of a run with other options, which is exploratory."""
+    name = run.path.name
+    table = next(table for table in run.findings.tables if table.title != "Verdicts")
+    sentences = "\n".join(f"- {sentence}" for sentence in run.findings.sentences)
+    raw = f"The raw table: {copy_raw_table(run.path, name)}."
+    minutes = f"It took {sum(unit_seconds(run.path).values()) / 60:.0f} minutes."
+    return "\n\n".join(
+        [sentences, table_section(name, table), f"{raw} {minutes}", machine_line(read_settings(run.path)[1])]
+    )
+
+
 def fill_page(run: FinishedRun) -> None:
     """Write all blocks of the study's page."""
     name = run.settings["study"]
@@ -90,11 +103,15 @@ def fill_page(run: FinishedRun) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--more", type=Path, metavar="RUN", help="a run of the same study with other options")
     parser.add_argument("--published", type=Path, help="the article's measurements, for studies that compare with them")
     arguments = parser.parse_args()
     for path in arguments.runs:
         published = None if arguments.published is None else study_in(path).read_published(arguments.published)
         fill_page(FinishedRun.read(path, published))
+    if arguments.more is not None:
+        more = FinishedRun.read(arguments.more)
+        fill_block(RESULTS / f"{more.settings['study']}.md", "more", more_block(more))
 
 
 if __name__ == "__main__":
