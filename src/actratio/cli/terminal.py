@@ -80,11 +80,14 @@ def units_bar(total: float) -> Iterator[Callable[[str, float], None]]:
 
 
 def print_findings(findings: Findings, *, every_row: bool) -> None:
-    """Print the tables, then the sentences."""
+    """Print the tables, then the sentences, then what was looked at afterwards."""
     for table in findings.tables:
         justify: Justify = "left" if table.text else "right"
         print_table(table.title, table.header, table.rows, justify, every_row=every_row)
     print_sentences(findings.sentences)
+    if findings.afterwards:
+        out.print("Looked at afterwards", highlight=False)
+        print_sentences(findings.afterwards)
 
 
 def print_sentences(sentences: Iterable[str]) -> None:

@@ -135,6 +135,7 @@ def _step_verdicts(fits: Mapping[str, DepthFit]) -> list[Verdict]:
             fit.step,
             STEP_RULE,
             figure="step in B0",
+            predicted=YES,
         )
         for (dataset, fit), outcome in zip(fits.items(), outcomes, strict=True)
     ]

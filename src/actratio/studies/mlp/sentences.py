@@ -169,6 +169,7 @@ def printed_verdict(rows: pd.DataFrame) -> Verdict:
         PRINTED_RULE,
         confirmatory=False,
         figure="F of one new run",
+        bounds="95% prediction interval",
     )
 
 

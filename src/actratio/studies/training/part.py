@@ -9,7 +9,7 @@ from actratio.report.chart import Chart, ForestChart
 from actratio.report.findings import Table
 from actratio.statistics.estimate import Estimate
 from actratio.statistics.seeds import over_seeds
-from actratio.statistics.verdict import Verdict
+from actratio.statistics.verdict import YES, Verdict
 from actratio.studies.training.judgement import Ruling, corrected
 
 
@@ -46,6 +46,7 @@ def settled(claims: Sequence[Claim]) -> list[Verdict]:
             claim.rule,
             claim.confirmatory,
             claim.figure,
+            predicted=YES if claim.confirmatory else "",
         )
         for claim in claims
     ]
