@@ -21,6 +21,9 @@ from actratio.studies.folder import table_path
 
 RESULTS = Path(__file__).parent / "results"
 
+AFTERWARDS = "Looked at afterwards"
+"""How the titles of tables begin that were planned only after the results were known."""
+
 _MAX_ROWS = 20  # of a table that a page shows
 _MAX_BYTES = 1_000_000  # of a raw table that is kept in the repository
 

@@ -2,14 +2,17 @@
 
     python docs/results_overview.py
 
-Each question gets the answer of its page (the bold sentence) and the page's first figure. Run it after the results pages.
+Each question gets the answer of its page (the bold sentence) and the page's first figure. The paragraph on why the exponents of two studies
+differ goes to the block ``exponents`` of this page and of both studies' pages. Run it after the results pages.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 
-from pages import RESULTS, fill_block
+from actratio.studies.mlp.naming import dataset_title
+from pages import RESULTS, fill_block, markdown_table
 
 QUESTIONS = (
     ("mlp", "Do active neurons grow as F·√N, as the article concluded?"),
@@ -20,6 +23,20 @@ QUESTIONS = (
     ("tasks", "Does A = F·√N hold for all classification tasks?"),
 )
 """The article's questions by the study that answers each, in the order of the page."""
+
+
+DATA = RESULTS / "data"
+
+_EXPONENTS = (
+    "**Why α is 0.39 in one study and 0.67 in another.** An exponent belongs to its networks and to the length of their training. These are all exponents of A = F·N^α, "
+    "at equal depth, on held-out examples (looked at afterwards, exploratory):"
+)
+_REASONS = (
+    "Two things move α. *Training:* it falls while training goes on, from above 0.7 after the first epoch. After about as many steps as B0, the article's networks have an α that is higher by 0.1. They have also seen three times as many "
+    "different examples; the two were not separated. With 20,000 examples and two equal layers, α hardly falls after 6,260 steps. *The next layer:* a layer before a wider one has fewer active neurons. In the article's networks wide layers come before "
+    "wide ones, so that leaving this out makes α look smaller. With the width of the next layer in the fit, and after as many steps, the intervals of the article's networks and of B0 overlap on both data sets, and those of the article's networks "
+    "contain ½. Neither 0.39 nor 0.67 is a constant of MLPs."
+)
 
 
 def page_answer(name: str) -> tuple[str, str]:
@@ -33,6 +50,44 @@ def page_answer(name: str) -> tuple[str, str]:
     return " ".join(answer[1].split()), figure[0]
 
 
+def exponents_section() -> str:
+    """Return why α differs between the studies, with their figures."""
+    rows = read_rows("mlp-fan-out")
+    course = {
+        row["at"]: row["α"]
+        for path in DATA.glob("training-*.csv")
+        for row in read_rows(path.stem)
+        if "at" in row and "α" in row
+    }
+    table = [
+        [dataset_title(row["dataset"]), f"{row['networks']} networks", row["steps"], row["α"], row["α, with fan-out"]]
+        for row in rows
+    ]
+    ends = (("end of epoch 20", "6,260"), ("end of epoch 100", "31,300"))
+    table += [
+        [dataset_title("mnist"), "two equal layers", steps, rounded(course[at]), ""]
+        for at, steps in ends
+        if at in course
+    ]
+    header = ["data", "networks", "training steps", "α", "α, with fan-out"]
+    return f"{_EXPONENTS}\n\n{markdown_table(header, table)}\n\n{_REASONS}"
+
+
+def read_rows(name: str) -> list[dict[str, str]]:
+    """Return the rows of a data file of the results pages."""
+    with (DATA / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def rounded(estimate: str) -> str:
+    """Return an estimate with its interval to two digits.
+
+    >>> rounded("0.639 (0.571 … 0.707)")
+    '0.64 (0.57 … 0.71)'
+    """
+    return re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.2f}", estimate)
+
+
 def main() -> None:
     sections = []
     for name, question in QUESTIONS:
@@ -40,6 +95,8 @@ def main() -> None:
         links = f"[Results]({name}.md) · [prediction and rules](../studies/{name}.md) · `actratio study {name}`"
         sections.append("\n\n".join(part for part in (f"## {question}", f"**{answer}**", figure, links) if part))
     fill_block(RESULTS / "questions.md", "questions", "\n\n".join(sections))
+    for page in ("questions", "mlp", "training"):
+        fill_block(RESULTS / f"{page}.md", "exponents", exponents_section())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python docs/results_tables.py RUN [RUN] --published FILE
 
-A run without biases fills the page's blocks ``answer``, ``cost`` and ``no-bias``, one with biases the block ``bias``, and two
+A run without biases fills the page's blocks ``answer``, ``afterwards``, ``cost`` and ``no-bias``, one with biases the block ``bias``, and two
 of them the block ``biases``. The text around the blocks is written by hand.
 """
 
@@ -14,12 +14,13 @@ from pathlib import Path
 
 from actratio.errors import plural
 from actratio.report.findings import Table, verdicts_table
-from actratio.statistics.verdict import NO, UNDECIDED, YES, Verdict
+from actratio.statistics.verdict import Verdict
 from actratio.studies import MlpStudy
 from actratio.studies.folder import read_settings, unit_seconds
 from actratio.studies.mlp.biases import bias_differences, bias_verdict
 from actratio.studies.runner import FinishedRun
 from pages import (
+    AFTERWARDS,
     RESULTS,
     copy_raw_table,
     details_block,
@@ -41,10 +42,12 @@ FILES = {
     "Active neurons by layer width": "widths",
     "The published run": "published",
     "Scaling laws": "laws",
+    f"{AFTERWARDS}: α": "fan-out",
+    f"{AFTERWARDS}: the same layer": "layers",
 }
 """Names of the data files of the tables, by how the title begins."""
 
-_ROOT = {YES: "√N holds", NO: "√N does not hold", UNDECIDED: "√N cannot be decided"}
+_SHOWN = ("alpha-by-networks", "step", "alpha-over-training")
 
 
 def section(name: str, run: FinishedRun) -> str:
@@ -55,7 +58,8 @@ def section(name: str, run: FinishedRun) -> str:
         run: the run.
     """
     figures = [save_figure(chart, f"{name}-{chart.key}") for chart in run.findings.charts]
-    parts = [table_section(f"mlp-{name}-{_file(table)}", table) for table in run.findings.tables]
+    planned = [table for table in run.findings.tables if not table.title.startswith(AFTERWARDS)]
+    parts = [table_section(f"mlp-{name}-{_file(table)}", table) for table in planned]
     parts.append(
         details_block("What the study concludes", ["\n".join(f"- {sentence}" for sentence in run.findings.sentences)])
     )
@@ -66,20 +70,19 @@ def section(name: str, run: FinishedRun) -> str:
 
 
 def answer(run: FinishedRun) -> str:
-    """Return the verdicts on √N in bold, then the prediction's outcome, with the figures of both."""
-    roots = [verdict for verdict in run.findings.verdicts if verdict.claim.endswith("A grows as √N")]
-    said = [
-        f"{_ROOT[verdict.verdict]} on {verdict.claim.split(':')[0]}: at equal depth, α is {verdict.estimate.format('{:.2f}')}"
-        for verdict in roots
-    ]
-    judged = [verdict for verdict in run.findings.verdicts if verdict.confirmatory]
-    lines = [f"- **{verdict.verdict}:** {verdict.claim}: {verdict.estimate.format('{:.2f}')}" for verdict in judged]
-    lines += [f"- {sentence}" for sentence in run.findings.sentences if "√N" in sentence]
+    """Return the first sentence in bold, then what is said of √N, of the prediction and of what was seen afterwards, and the figures."""
+    first, *others = run.findings.sentences
+    parts = {"√N": "In the article's networks, ", "planned fit": "", "looked at afterwards": ""}
+    lines = [f"- {words}{sentence}" for part, words in parts.items() for sentence in others if part in sentence]
     charts = {chart.key: chart for chart in run.findings.charts}
-    shown = [charts[key] for key in ("alpha-over-training", "step") if key in charts]
-    return "\n".join(
-        [f"**{'; '.join(said)}.**", "", *lines, "", *(save_figure(chart, f"no-bias-{chart.key}") for chart in shown)]
-    )
+    shown = [charts[key] for key in _SHOWN if key in charts]
+    return "\n".join([f"**{first}**", "", *lines, "", *(save_figure(chart, f"no-bias-{chart.key}") for chart in shown)])
+
+
+def afterwards(run: FinishedRun) -> str:
+    """Return the tables of what was looked at after the results were known."""
+    tables = [table for table in run.findings.tables if table.title.startswith(AFTERWARDS)]
+    return "\n\n".join(table_section(f"mlp-{_file(table)}", table) for table in tables)
 
 
 def biases(without: FinishedRun, with_biases: FinishedRun) -> str:
@@ -143,6 +146,7 @@ def main() -> None:
         fill_block(PAGE, name, section(name, run))
     if "no-bias" in runs:
         fill_block(PAGE, "answer", answer(runs["no-bias"]))
+        fill_block(PAGE, "afterwards", afterwards(runs["no-bias"]))
     if len(runs) == 2:
         fill_block(PAGE, "biases", biases(runs["no-bias"], runs["bias"]))
     fill_block(PAGE, "cost", cost(list(runs.values())))

@@ -36,7 +36,7 @@ def test_study_prints_the_table_and_the_paths_of_what_it_wrote(tmp_path: Path, a
 def test_json_is_one_object_alone_on_stdout(tmp_path: Path, actratio: Actratio) -> None:
     done = actratio("study", "mlp", *SMALL, "--json", "--out", "here", cwd=tmp_path)
     content = json.loads(done.stdout)
-    assert set(content) == {"settings", "rows", "path", "laws", "verdicts", "sentences"}
+    assert set(content) == {"settings", "rows", "path", "laws", "verdicts", "sentences", "afterwards"}
     assert content["path"] == "here"
     frame = pd.read_parquet(tmp_path / "here" / "results.parquet")
     assert len(content["rows"]) == len(frame)

@@ -10,7 +10,7 @@ from rich.console import Console
 from actratio.cli import terminal
 from actratio.report.findings import Findings, verdicts_table
 from actratio.statistics.estimate import Estimate
-from actratio.statistics.verdict import Verdict
+from actratio.statistics.verdict import NO, YES, Verdict
 
 
 @pytest.fixture
@@ -156,3 +156,29 @@ def test_a_table_of_verdicts_wraps_its_claims_and_leaves_nothing_out(printed: io
     assert text.count("words,") == 8
     assert "0.4 (0.3 … 0.45)" in " ".join(text.split())
     assert all(len(line) <= width for line in text.splitlines())
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_table_of_verdicts_shows_predictions_and_what_bounds_are(printed: io.StringIO, width: int) -> None:
+    resize(width)
+    estimate = Estimate(0.4, 0.3, 0.45)
+    verdicts = [
+        Verdict("first", NO, estimate, "the rule", figure="α", predicted=NO),
+        Verdict("second", NO, estimate, "the rule", figure="α", bounds="98.3% interval", predicted=YES),
+        Verdict("third", NO, estimate, "the rule", figure="α", confirmatory=False),
+    ]
+    table = verdicts_table(verdicts)
+    terminal.print_findings(Findings("t", "l", tables=[table], afterwards=["A later look."]), every_row=False)
+    text = " ".join(printed.getvalue().split())
+    assert "no (met)" in text
+    assert "yes (failed)" in text
+    assert "not shown" not in text
+    assert [row[-1] for row in table.rows] == [
+        "0.4 (0.3 … 0.45)",
+        "0.4 (98.3% interval: 0.3 … 0.45)",
+        "0.4 (0.3 … 0.45)",
+    ]
+    assert table.rows[2][1] == ""
+    assert "Predictions: 1 met, 1 failed, 0 undecided." in table.reading
+    assert "Looked at afterwards • A later look." in text
+    assert "predicted" not in verdicts_table(verdicts[2:]).header

@@ -176,3 +176,13 @@ def test_study_charts_show_published_points(tmp_path: Path, published: Path) -> 
 def test_save_charts_draws_names_in_any_script_without_warnings(tmp_path: Path) -> None:
     series = Series("数", [1, 2], [Estimate(0.5, 0, 1), Estimate(0.5, 0, 1)])
     save_charts([Chart("one", "手写数字", "r", "x", "y", [series])], tmp_path)
+
+
+def test_what_was_looked_at_afterwards_has_a_section_of_its_own(tmp_path: Path) -> None:
+    page = write_page(Findings("t", "l", ["The answer."], afterwards=["<later>"]), tmp_path / "p.html").read_text(
+        encoding="utf-8"
+    )
+    section = page[page.index("<h2>Looked at afterwards</h2>") :]
+    assert "&lt;later&gt;" in section
+    assert "The answer." not in section
+    assert "Looked at afterwards" not in write_page(Findings("t", "l"), tmp_path / "q.html").read_text(encoding="utf-8")

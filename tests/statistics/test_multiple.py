@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from actratio.statistics.estimate import mean_interval
-from actratio.statistics.multiple import bonferroni_interval, holm, p_value
+from actratio.statistics.multiple import bonferroni_interval, holm, holm_family, p_value
 
 
 def test_p_value_agrees_with_the_interval() -> None:
@@ -45,6 +45,13 @@ def test_holm_keeps_the_rate_of_any_false_rejection() -> None:
     rng = np.random.default_rng(2)
     rejected = [min(holm(rng.uniform(size=8).tolist())) < 0.05 for _ in range(2000)]
     assert np.mean(rejected) <= 0.065
+
+
+def test_missing_claims_of_a_family_count_as_one() -> None:
+    assert holm_family([0.01, 0.02]) == holm([0.01, 0.02])
+    assert holm_family([0.01, math.nan, 0.02], planned=5) == holm([0.01, 1.0, 0.02, 1.0, 1.0])[:3]
+    assert holm_family([0.02], planned=1) == [0.02]
+    assert holm_family([], planned=3) == holm_family([]) == []
 
 
 def test_bonferroni_interval_is_the_wider_level() -> None:

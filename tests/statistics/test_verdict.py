@@ -8,7 +8,18 @@ import pytest
 
 from actratio.statistics.estimate import Estimate, mean_interval
 from actratio.statistics.rules import Rule, operating_characteristics
-from actratio.statistics.verdict import NO, UNDECIDED, YES, Verdict, decide, excludes, is_inside
+from actratio.statistics.verdict import (
+    FAILED,
+    MET,
+    NO,
+    UNDECIDED,
+    YES,
+    Verdict,
+    decide,
+    excludes,
+    interval_name,
+    is_inside,
+)
 
 
 def test_an_interval_inside_a_band_and_one_that_excludes_a_value() -> None:
@@ -36,10 +47,28 @@ def test_a_verdict_is_data() -> None:
         "figure": "α",
         "estimate": 0.5,
         "interval": [0.45, 0.55],
+        "bounds": "95% interval",
         "rule": "inside (0.4, 0.6)",
         "confirmatory": True,
+        "predicted": None,
+        "prediction": None,
     }
     assert Verdict("c", NO, Estimate(math.nan), "r").to_dict()["interval"] == [None, None]
+
+
+def test_a_prediction_is_met_or_failed_or_undecided() -> None:
+    def became(verdict: str, predicted: str, excluded: bool = False) -> str:
+        return Verdict("c", verdict, Estimate(1.0), "r", predicted=predicted, excluded=excluded).prediction
+
+    assert became(NO, NO) == became(YES, YES) == became(UNDECIDED, UNDECIDED) == MET
+    assert became(YES, NO) == became(NO, YES) == became(YES, UNDECIDED) == FAILED
+    assert became(UNDECIDED, YES) == UNDECIDED
+    assert became(UNDECIDED, YES, excluded=True) == FAILED
+    assert became(YES, "") == ""
+    data = Verdict("c", NO, Estimate(1.0), "r", bounds=interval_name(1 - 0.05 / 9), predicted=YES).to_dict()
+    assert (data["predicted"], data["prediction"], data["bounds"]) == ("yes", "failed", "99.4% interval")
+    with pytest.raises(ValueError, match="the prediction is 'maybe'"):
+        Verdict("c", NO, Estimate(1.0), "r", predicted="maybe")
 
 
 def test_operating_characteristics_of_an_equivalence_rule() -> None:

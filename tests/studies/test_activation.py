@@ -24,7 +24,8 @@ from actratio.sites.mlps import resolve
 from actratio.sparse.text import next_token_logits, next_token_loss
 from actratio.statistics.estimate import mean_interval
 from actratio.statistics.rules import operating_characteristics
-from actratio.statistics.verdict import NO, UNDECIDED, YES
+from actratio.statistics.seeds import over_seeds
+from actratio.statistics.verdict import FAILED, MET, NO, UNDECIDED, YES
 from actratio.studies import ActivationStudy
 from actratio.studies.activation.analysis import activation_findings
 from actratio.studies.activation.character import (
@@ -36,6 +37,7 @@ from actratio.studies.activation.character import (
     count_active,
 )
 from actratio.studies.activation.claims import planned_family
+from actratio.studies.activation.contrasts import impacts, impacts_at_equal_loss, switches
 from actratio.studies.activation.intervening import ALL_LAYERS, intervene, plan_interventions
 from actratio.studies.activation.judging import (
     Judgement,
@@ -127,6 +129,15 @@ def test_linearised_costs_average_to_the_ratio_and_their_interval_covers_it() ->
         ("impact", "ratio 0.5", NO, 0.95),
         ("switch", "arms 0.5 apart, stays", NO, 0.95),
         ("switch", "arms equal", UNDECIDED, 0.95),
+        # Added with the results: what the rules can do with the losses of the probe, and with the spreads that were observed.
+        ("inactive, for a probe", "cost 0.2 %", UNDECIDED, 0.95),
+        ("inactive, for a probe", "cost 50 %", NO, 0.95),
+        ("least, for a probe", "costs 50 % and 50 %", UNDECIDED, 0.95),
+        ("mean, for a probe", "recovers half of 50 %", UNDECIDED, 0.95),
+        ("impact", "ratio 1, spread 0.12", UNDECIDED, 0.95),
+        ("impact", "ratio 1.3, spread 0.12", UNDECIDED, 0.75),
+        ("switch", "arms 0.97 apart, spread 0.025, stays", UNDECIDED, 0.95),
+        ("switch", "arms 0.9 apart, spread 0.025, moves all the way", UNDECIDED, 0.95),
     ],
 )
 def test_operating_characteristics(rule: str, truth: str, expected: str, least: float) -> None:
@@ -405,14 +416,14 @@ def pretrained_rows(model: str, costs: dict[str, float], documents: int = 60, la
     return unit_frame({"part": "pretrained", "model": model}, arrays, 8)
 
 
-def mlp_rows(dataset: str, ends: dict[str, float], seeds: int = 5) -> pd.DataFrame:
+def mlp_rows(dataset: str, ends: dict[str, float], seeds: int = 5, noise: float = 0.01) -> pd.DataFrame:
     """The rows of MLPs whose ratio goes from 0.5 to what is planted; switched arms have the ratio of the arm that they name."""
     steps = torch.tensor([0, 10, 20, 30])
-    noise = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     frames = []
     for arm, end in ends.items():
         path = torch.tensor([[0.5, (0.5 + end) / 2, end, end]] * seeds, dtype=torch.float64)
-        path = path * torch.from_numpy(noise.normal(1, 0.01, (seeds, 4)))
+        path = path * torch.from_numpy(rng.normal(1, noise, (seeds, 4)))
         loss = torch.tensor([[2.0, 1.0, 0.5, 0.2]] * seeds, dtype=torch.float64)
         arrays = {
             "step": steps,
@@ -468,44 +479,122 @@ def whole_table() -> pd.DataFrame:
 def test_planted_truths_are_recovered_and_every_verdict_can_be_reached() -> None:
     findings = activation_findings(whole_table(), settings())
     found = {verdict.claim: verdict for verdict in findings.verdicts}
-    assert len(found) == planned_family(settings()) == 13
-    assert all(verdict.confirmatory for verdict in findings.verdicts)
+    confirmatory = {claim: verdict for claim, verdict in found.items() if verdict.confirmatory}
+    assert len(confirmatory) == planned_family(settings()) == 13
     expected = {
-        "minilm: outputs at or below 0 are inactive": (NO, 0.5),
-        "minilm: dropping the least contributions costs less than dropping as many by sign": (YES, 0.45),
-        "minilm: the mean instead of zero recovers at least half of the cost": (YES, 0.15),
-        "iglm: outputs at or below 0 are inactive": (YES, 0.002),
-        "iglm: dropping the least contributions costs less than dropping as many by sign": (NO, -0.048),
-        "iglm: the mean instead of zero recovers at least half of the cost": (NO, -0.0005),
+        "MiniLM: outputs at or below 0 are inactive": (NO, 50),
+        "MiniLM: dropping the least contributions costs less than dropping as many by sign": (YES, 45),
+        "MiniLM: the mean instead of zero recovers at least half of the cost": (YES, 15),
+        "IgLM: outputs at or below 0 are inactive": (YES, 0.2),
+        "IgLM: dropping the least contributions costs less than dropping as many by sign": (NO, -4.8),
+        "IgLM: the mean instead of zero recovers at least half of the cost": (NO, -0.05),
         "character model: GELU has no impact on the activation ratio": (YES, 1.0),
-        "MLP on mnist: GELU has no impact on the activation ratio": (NO, 2.0),
-        "MLP on fashion_mnist: GELU has no impact on the activation ratio": (UNDECIDED, 1.075),
-        "mnist: switched from ReLU to GELU, the ratio moves to that of GELU": (YES, 1.0),
-        "mnist: switched from GELU to ReLU, the ratio moves to that of ReLU": (NO, 2.0),
-        "fashion_mnist: switched from ReLU to GELU, the ratio moves to that of GELU": (UNDECIDED, 0.93),
-        "fashion_mnist: switched from GELU to ReLU, the ratio moves to that of ReLU": (NO, 2.0),
+        "MLP on MNIST: GELU has no impact on the activation ratio": (NO, 2.0),
+        "MLP on Fashion-MNIST: GELU has no impact on the activation ratio": (UNDECIDED, 1.075),
+        "MLP on MNIST: switched from ReLU to GELU, the ratio moves to that of GELU": (YES, 1.0),
+        "MLP on MNIST: switched from GELU to ReLU, the ratio moves to that of ReLU": (NO, 2.0),
+        "MLP on Fashion-MNIST: switched from ReLU to GELU, the ratio moves to that of GELU": (UNDECIDED, 0.93),
+        "MLP on Fashion-MNIST: switched from GELU to ReLU, the ratio moves to that of ReLU": (NO, 2.0),
     }
-    assert set(found) == set(expected)
+    assert set(confirmatory) == set(expected)
     for claim, (verdict, value) in expected.items():
-        assert found[claim].estimate.value == pytest.approx(value, rel=0.08, abs=0.001), claim
+        assert found[claim].estimate.value == pytest.approx(value, rel=0.08, abs=0.1 if value < 1 else 0), claim
         assert found[claim].verdict == verdict, claim
-    assert re.match(
-        r"Zeroing the outputs at or below 0 of GELU models changes the loss by \+4\d\.\d% \(.*\) in minilm and \+0\.\d% \(.*\) in iglm; "
-        r"networks trained with GELU end .* 1\.00 .* times \(character model\), .* times \(MLP on mnist\), .*\.$",
-        findings.sentences[0],
+    equal = {claim: verdict.verdict for claim, verdict in found.items() if not verdict.confirmatory}
+    assert equal == {
+        "character model: GELU has no impact on the activation ratio at equal training loss": YES,
+        "MLP on MNIST: GELU has no impact on the activation ratio at equal training loss": NO,
+        "MLP on Fashion-MNIST: GELU has no impact on the activation ratio at equal training loss": YES,  # without Holm
+    }
+    # Predicted: not inactive, the least cost less, the mean recovers half, GELU has an impact, and a switch moves the ratio.
+    became = {claim: verdict.prediction for claim, verdict in found.items() if verdict.predicted}
+    assert set(became) == set(confirmatory)
+    assert sorted(became.values()) == [FAILED] * 6 + [MET] * 5 + [UNDECIDED] * 2
+    first, counted = findings.sentences[:2]
+    assert first.startswith(
+        "GELU's outputs at or below 0 are not inactive in general. With all of them set to zero, a linear probe"
     )
-    assert findings.sentences[1].startswith("Of 13 confirmatory claims, 5 hold, 6 don't hold, and 2 can't")
-    assert re.search(r"minilm: .* recovers (79|80|81)% of the cost", " ".join(findings.sentences))
+    assert (
+        "In the antibody model IgLM, on sequences that it sampled itself, zeroing them costs 0.2% of the loss." in first
+    )
+    assert re.search(
+        r"1\.00 times as many outputs above 0 in the character model \(1\.0\d times at equal training loss\)", first
+    )
+    assert counted.startswith("Of 13 confirmatory claims, 5 hold, 6 don't hold, and 2 can't be decided")
+    assert counted.endswith("Predictions: 5 met, 6 failed, 2 undecided.")
+    said = " ".join(findings.sentences)
+    assert re.search(r"MiniLM: .* recovers (79|80|81)% of the cost\. Verdict on 'it recovers at least half': yes", said)
+    assert "changes the accuracy by +0.0 (+0.0 … +0.0) percentage points" in said
+    assert "minilm" not in said
+    assert "fashion_mnist" not in said
     assert all(len(table.rows) <= 20 for table in findings.tables)
-    assert len(findings.tables) == 5
+    assert len(findings.tables) == 6
     charts = {chart.key: chart for chart in findings.charts}
-    assert charts["dropped-minilm"].title == "minilm: outputs ≤ 0 zeroed, loss +48.2%; least contributions, +4.9%"
+    assert charts["dropped-minilm"].title == "MiniLM: outputs ≤ 0 zeroed, loss +48.2%; least contributions, +4.9%"
     assert re.search(r"GELU's ratio ends at (1\.9|2\.0)\d times ReLU's", charts["training-mlp-mnist"].title)
     assert "switched from ReLU to GELU, the ratio is" in charts["training-mlp-mnist"].reading
     assert all(len(chart.title) <= 75 for chart in findings.charts)
     dose = next(series for series in charts["dropped-minilm"].series if series.name == "at or below 0, zeroed")
     assert dose.x == pytest.approx([0.0, 0.1875, 0.375, 0.5625, 0.75])
     assert dose.y[-1].value / dose.y[0].value == pytest.approx(1.5, rel=0.03)
+
+
+def test_a_cost_between_the_bounds_is_called_so_and_fails_the_prediction() -> None:
+    frame = pretrained_rows("iglm", {"sign": 0.06, "least": 0.05, "random": 0.9, "mean": 0.01})
+    findings = activation_findings(frame, settings())
+    (verdict,) = (verdict for verdict in findings.verdicts if "are inactive" in verdict.claim)
+    assert (verdict.verdict, verdict.prediction) == (UNDECIDED, FAILED)
+    assert "more than is harmless (1%), and less than was predicted (more than 10%)" in findings.sentences[0]
+    assert "neither harmless (less than 1%) nor more than 10%" in " ".join(findings.sentences[1:])
+
+
+def test_an_unstable_last_step_and_the_way_of_a_switch_are_looked_at_afterwards() -> None:
+    arms = {"relu": 0.4, "gelu": 0.436, "relu, gelu, relu": 0.418, "gelu, relu, gelu": 0.42}
+    frame = mlp_rows("mnist", arms, noise=0.003)
+    assert "last step" not in " ".join(activation_findings(frame, settings()).afterwards)
+    last = (frame["model"] == "relu") & (frame["step"] == 30)
+    frame.loc[last, "activation_ratio"] = [0.3, 0.4, 0.5, 0.45, 0.35]
+    findings = activation_findings(frame, settings())
+    first, unstable, *ways = findings.afterwards
+    assert first.startswith("Added on 27 November 2026")
+    assert "MLP on MNIST: the last step is an unlucky place" in unstable
+    assert "between 30% and 50%" in unstable
+    assert len(ways) == 2
+    assert re.search(
+        r"from ReLU to GELU: the ratio moves (4|5)\d% \(.*\) of the way .* It neither stays nor arrives\.$", ways[0]
+    )
+    table = next(table for table in findings.tables if table.title.startswith("GELU against ReLU"))
+    assert [row[1] for row in table.rows] == ["step 30", "step 20", "loss 0.2"]
+    assert "Without a switch the two differ by 9%" in " ".join(findings.sentences)
+    close = mlp_rows("mnist", {**arms, "gelu": 0.402}, noise=0.003)
+    assert "can't be said, because the two arms differ by" in activation_findings(close, settings()).afterwards[-1]
+
+
+def test_intervals_of_impacts_and_switches_cover_the_truth() -> None:
+    """Five seeds with a part in common to all arms, as their data and initial weights have."""
+    rng, draws = np.random.default_rng(0), 400
+    log_ratio = {"relu": math.log(0.4), "gelu": math.log(0.5)}
+    log_ratio |= {"relu, gelu, relu": math.log(0.45), "gelu, relu, gelu": math.log(0.45)}
+    hits = dict.fromkeys(("steps", "loss", "switch", "way"), 0)
+    steps, losses = np.array([0, 10, 20, 30]), np.array([2.0, 1.0, 0.5, 0.2])
+    names = ["part", "dataset", "model", "seed", "step", "activation_ratio", "train_loss"]
+    for _ in range(draws):
+        shared = rng.normal(0, 0.05, 5)
+        rows = pd.DataFrame(
+            [
+                ("mlp", "mnist", arm, seed, step, math.exp(value + shared[seed] + rng.normal(0, 0.03)), loss)
+                for arm, value in log_ratio.items()
+                for seed in range(5)
+                for step, loss in zip(steps, losses, strict=True)
+            ],
+            columns=names,
+        )
+        hits["steps"] += over_seeds(next(impacts(rows))[2]).exp().contains(1.25)
+        hits["loss"] += over_seeds(next(impacts_at_equal_loss(rows))[2]).exp().contains(1.25)
+        found = next(switches(rows))
+        hits["switch"] += over_seeds(found.to_other).exp().contains(0.9)
+        hits["way"] += found.way.contains(math.log(0.45 / 0.4) / math.log(1.25))
+    assert {name: count / draws for name, count in hits.items()} == pytest.approx(dict.fromkeys(hits, 0.95), abs=0.03)
 
 
 def test_other_models_and_data_sets_are_exploratory() -> None:
@@ -519,7 +608,8 @@ def test_other_models_and_data_sets_are_exploratory() -> None:
     own = settings(models=["./my-model"], datasets=["digits"], parts=["pretrained", "mlp"])
     findings = activation_findings(frame, own)
     assert planned_family(own) == 0
-    assert len(findings.verdicts) == 4
+    assert len(findings.verdicts) == 5
+    assert not any(verdict.predicted for verdict in findings.verdicts)
     assert not any(verdict.confirmatory for verdict in findings.verdicts)
     assert findings.verdicts[0].verdict == NO
 

@@ -278,7 +278,10 @@ def test_json_is_one_object_of_the_common_schema(
     assert said["sentences"]
     assert all(isinstance(sentence, str) for sentence in said["sentences"])
     for verdict in said["verdicts"]:
-        assert set(verdict) == {"claim", "verdict", "figure", "estimate", "interval", "rule", "confirmatory"}
+        assert set(verdict) == {
+            *("claim", "verdict", "figure", "estimate", "interval", "bounds", "rule", "confirmatory"),
+            *("predicted", "prediction"),
+        }
     assert run_command("report", tmp_path / "run", "--json") == 0
     assert json.loads(capsys.readouterr().out) == said
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -228,6 +229,46 @@ def test_the_answer_comes_first_and_charts_say_what_they_show(table: pd.DataFram
     assert all(len(found.rows) <= 20 for found in findings.tables)
 
 
+def test_a_no_of_t3_is_no_evidence_if_alpha_is_high_under_the_standard_parametrisation_too() -> None:
+    alone = make_table(Planted(standard=0.85, mup=0.86), answering)
+    assert verdicts(alone)["T3"].verdict == verdicts(alone)["A "].verdict == NO  # the rule is as planned
+    said = answer(alone)
+    assert said.startswith("Not decidable in substance, although the rule says no: T3 says no, but that isn't evidence")
+    assert re.search(r"α is 0\.8\d \(.*\) \(no weight decay\) and 0\.8\d", said)
+    both = answer(make_table(Planted(alpha=0.5, standard=0.75, mup=0.9), answering))
+    assert both.startswith("No: T1 refutes that wide layers run out of features to learn; T1: α is 0.5")
+    assert "T3 says no, but that isn't evidence" in both
+    assert "isn't evidence" not in answer(make_table(Planted(standard=0.5, mup=0.9), answering))
+
+
+@dataclass(frozen=True)
+class Saturating(Planted):
+    """A neuron for each feature at most: A = N/(1 + N/limit), where ``limit`` is half of the features unless it is given."""
+
+    limit: float | None = None
+
+    def active(self, planned: Planned) -> float:
+        if planned.test not in (PLANTED, TEACHERS):
+            return super().active(planned)
+        limit = self.limit or planned.columns["features"] / 2
+        return float(planned.width / (1 + planned.width / limit))
+
+
+def test_a_planted_saturation_at_the_number_of_features_is_found_by_t1() -> None:
+    found = verdicts(make_table(Saturating(), answering))["T1"]
+    assert found.verdict == YES
+    assert found.figure == "β"
+    assert found.estimate.value == pytest.approx(1, abs=0.05)
+    # Neurons that saturate at a number that has nothing to do with the features are no evidence for it.
+    other = verdicts(make_table(Saturating(limit=30), answering))["T1"]
+    assert other.verdict == NO
+    assert other.figure == "β"
+    assert other.estimate.value == pytest.approx(0, abs=0.05)
+    # With a limit far above the widths, A grows with N and T1 says no for that reason.
+    growing = verdicts(make_table(Saturating(limit=1e6), answering))["T1"]
+    assert (growing.verdict, growing.figure) == (NO, "α")
+
+
 def test_the_answer_names_the_tests_that_refute_or_conflict() -> None:
     refuted = answer(make_table(Planted(mup=1.0), answering))
     assert refuted.startswith("No: T3 refutes")
@@ -280,9 +321,13 @@ def rates(rule: str, truth: str, draws: int = 200) -> dict[str, float]:
         ("T2", "difference -0.1, spread 0.03", "no"),
         ("T3", "α = 0.5 and 0.5 under muP, spread 0.03", "yes"),
         ("T3", "α = 0.5 and 1 under muP, spread 0.05", "no"),
+        ("T3", "α = 0.85 and 0.85 under muP, spread 0.03", "no"),
+        ("T3", "α = 0.75 and 0.85 under muP, spread 0.03", "no"),
+        ("T3", "α = 0.75 and 0.75 under muP, spread 0.03", "undecidable"),
         ("T4", "difference of -2 points", "no"),
         ("the answer", "features run out, spread 0.03", "yes"),
         ("the answer", "the parametrisation causes it", "no"),
+        ("the answer", "features run out, but α = 0.75 under the standard parametrisation and 0.85 under muP", "no"),
         ("the answer", "features run out, but shuffled labels do not matter", "undecidable"),
         ("the answer", "features run out, but α = 0.95 with true labels and 1 with shuffled ones", "undecidable"),
     ],

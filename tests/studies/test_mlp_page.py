@@ -52,14 +52,18 @@ def test_two_runs_fill_the_page(script: Any, tmp_path: Path, monkeypatch: pytest
     script.main()
     page = (tmp_path / "docs" / "results" / "mlp.md").read_text(encoding="utf-8")
     assert "waits for its run" not in page
-    verdict = next(v for v in FinishedRun.read(paths[0]).findings.verdicts if v.confirmatory)
-    assert f"- **{verdict.verdict}:** {verdict.claim}" in page
+    headline, *sentences = FinishedRun.read(paths[0]).findings.sentences
+    assert f"**{headline}**" in page
+    assert f"- {next(sentence for sentence in sentences if 'planned fit' in sentence)}" in page
+    assert page.count("**Looked at afterwards: ") == 2
     assert "| with biases | cpu, " in page
     assert "Activation ratio with minus without biases" in page
     data = tmp_path / "docs" / "results" / "data"
     for name in (
         "no-bias-crossed.csv",
         "no-bias-laws.csv",
+        "fan-out.csv",
+        "layers.csv",
         "bias-verdicts.csv",
         "no-bias.parquet",
         "biases-verdicts.csv",

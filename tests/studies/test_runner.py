@@ -54,8 +54,8 @@ class Planned(Study):
 
     @staticmethod
     def analyse(frame: pd.DataFrame, settings: Any, published: Any) -> Findings:
-        verdict = Verdict("the claim", YES, Estimate(1.0, 0.5, 1.5), "a rule")
-        return Findings("A title", "A lead.", ["An answer."], verdicts=[verdict])
+        verdict = Verdict("the claim", YES, Estimate(1.0, 0.5, 1.5), "a rule", predicted=YES)
+        return Findings("A title", "A lead.", ["An answer."], verdicts=[verdict], afterwards=["A later look."])
 
 
 def verdicts(study: Planned, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Verdict]:
@@ -79,3 +79,5 @@ def test_a_verdict_is_confirmatory_only_in_a_finished_study_with_the_planned_set
     assert not other.confirmatory
     assert not unfinished.confirmatory
     assert other.verdict == unfinished.verdict == YES
+    assert planned.predicted == YES
+    assert not other.predicted  # what was predicted was predicted for the planned study

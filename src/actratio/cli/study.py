@@ -94,6 +94,7 @@ def show_run(path: Path, published: Any, *, csv: bool, every_row: bool, as_json:
                 **findings.data,
                 "verdicts": [verdict.to_dict() for verdict in findings.verdicts],
                 "sentences": findings.sentences,
+                "afterwards": list(findings.afterwards),
             }
         )
         return

@@ -61,9 +61,12 @@ def units_bar(total: float) -> Iterator[Callable[[str, float], None]]:
 
 
 def print_findings(findings: Findings, *, every_row: bool) -> None:
-    """Print the tables, then the sentences."""
+    """Print the tables, then the sentences, then what was looked at afterwards."""
     print_tables(findings.tables, every_row=every_row)
     print_sentences(findings.sentences)
+    if findings.afterwards:
+        out.print("Looked at afterwards", highlight=False)
+        print_sentences(findings.afterwards)
 
 
 def print_tables(tables: Iterable[Table], *, every_row: bool = True) -> None:

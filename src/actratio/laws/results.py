@@ -13,7 +13,7 @@ from actratio.laws.exponent import Exponent
 from actratio.laws.law import Array, Law
 from actratio.laws.root_rule import BAND, MAX_ERROR, MIN_ARCHITECTURES, RULE, judge_sqrt
 from actratio.statistics.estimate import Estimate, finite_or_none
-from actratio.statistics.verdict import NO, YES, Verdict
+from actratio.statistics.verdict import NO, YES, Verdict, interval_name
 
 AICC_MARGIN = 2
 """A difference in AICc up to this does not separate two laws."""
@@ -92,7 +92,7 @@ class Laws:
         exponent = self.exponent
         outcome = judge_sqrt(exponent, self.architectures)
         where = "α at equal depth" if exponent.equal_depth else "α"
-        return Verdict("A grows as √N", outcome, exponent.alpha, RULE, figure=where)
+        return Verdict("A grows as √N", outcome, exponent.alpha, RULE, figure=where, bounds=interval_name(self.level))
 
     @property
     def reason(self) -> str:

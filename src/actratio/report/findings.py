@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from actratio.report.chart import Chart, ForestChart, HeatMap
-from actratio.statistics.verdict import Verdict
+from actratio.statistics.verdict import FAILED, INTERVAL, MET, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +48,7 @@ class Findings:
         data: what ``--json`` adds to the settings, rows and sentences, such as fitted laws.
         exports: tables for other programs, by the name of the CSV file that they are written to.
         verdicts: what the results say about each claim.
+        afterwards: what was looked at after the verdicts were known. It is exploratory, and says when it was added.
     """
 
     title: str
@@ -61,6 +62,7 @@ class Findings:
     data: Mapping[str, Any] = field(default_factory=dict)
     exports: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     verdicts: Sequence[Verdict] = ()
+    afterwards: Sequence[str] = ()
 
 
 def settings_shown(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -83,20 +85,53 @@ def _setting(value: Any) -> str:
 
 
 def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
-    """Return the verdicts as a table, the confirmatory ones first."""
+    """Return the verdicts as a table, the confirmatory ones first, with what was predicted if anything was."""
     ordered = sorted(verdicts, key=lambda verdict: not verdict.confirmatory)
+    predicted = any(verdict.predicted for verdict in verdicts)
     return Table(
         "Verdicts",
-        ["verdict", "claim", "figure", "estimate"],
+        ["verdict", *(["predicted"] if predicted else []), "claim", "figure", "estimate"],
         [
             [
                 verdict.verdict,
+                *([_prediction(verdict)] if predicted else []),
                 verdict.claim + ("" if verdict.confirmatory else " (exploratory)"),
                 verdict.figure,
-                "" if math.isnan(verdict.estimate.value) else verdict.estimate.format("{:.3g}"),
+                estimate_text(verdict),
             ]
             for verdict in ordered
         ],
-        "Parentheses: 95% intervals. The rules were written down before the run, except for verdicts that are marked as exploratory.",
+        "Parentheses: 95% intervals, unless they say otherwise. The rules were written down before the run, except for verdicts that are marked "
+        "as exploratory." + (f" {predictions_sentence(verdicts)}" if predicted else ""),
         text=True,
     )
+
+
+def estimate_text(verdict: Verdict, number: str = "{:.3g}") -> str:
+    """Return the estimate of a verdict with its bounds, and what they are unless it is a 95 % interval; empty without an estimate."""
+    estimate = verdict.estimate
+    if math.isnan(estimate.value):
+        return ""
+    shown = estimate.format(number)
+    return (
+        shown
+        if verdict.bounds == INTERVAL or math.isnan(estimate.low)
+        else shown.replace("(", f"({verdict.bounds}: ", 1)
+    )
+
+
+def predictions_sentence(verdicts: Sequence[Verdict]) -> str:
+    """Return how many predictions were met; empty if there was none."""
+    became = [verdict.prediction for verdict in verdicts if verdict.predicted]
+    if not became:
+        return ""
+    met, failed = became.count(MET), became.count(FAILED)
+    return f"Predictions: {met} met, {failed} failed, {len(became) - met - failed} undecided."
+
+
+def _prediction(verdict: Verdict) -> str:
+    """Return what was predicted and what became of it, such as ``no (met)``."""
+    if not verdict.predicted:
+        return ""
+    became = verdict.prediction if verdict.prediction in (MET, FAILED) else "undecided"
+    return f"{verdict.predicted} ({became})"

@@ -148,9 +148,19 @@ class LinearModel:
         value = float(by_seed.mean())
         error = math.nan
         if self.degrees > 0:
-            residuals = self._residuals @ values.mean(0)
-            error = math.sqrt(float(residuals @ residuals) / self.degrees * float(sums @ sums))
+            error = self.spread(values.mean(0)) * math.sqrt(float(sums @ sums))
         return TwoErrors(Coefficient.of_seeds(value, by_seed), Coefficient(value, error, self.degrees))
+
+    def spread(self, values: Numbers) -> float:
+        """Return the standard deviation of the residuals; ``nan`` without spare cells.
+
+        Args:
+            values: shape (cells,).
+        """
+        if self.degrees < 1:
+            return math.nan
+        residuals = self._residuals @ values
+        return math.sqrt(float(residuals @ residuals) / self.degrees)
 
     def left_out_error(self, values: Numbers) -> float:
         """Return the root mean square error of each cell's prediction from the others; infinite if one can't be predicted.

@@ -43,6 +43,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
+def holm_family(p_values: Sequence[float], planned: int | None = None) -> list[float]:
+    """Return the adjusted p-values of a family of planned claims, some of which may be missing.
+
+    A claim whose p-value is NaN, and one that was planned but has no p-value, count as p = 1. Otherwise a run that is not finished
+    would be corrected for fewer claims than were planned.
+
+    Args:
+        p_values: of the claims that can be judged; NaN for a claim that no test decides.
+        planned: number of claims in the family; at least as many as there are p-values. By default, none is missing.
+
+    >>> holm_family([0.01, math.nan], planned=4)
+    [0.04, 1.0]
+    """
+    known = [1.0 if math.isnan(p) else p for p in p_values]
+    missing = max(0, (planned or 0) - len(known))
+    return holm([*known, *[1.0] * missing])[: len(known)]
+
+
 def bonferroni_interval(values: Sequence[float], comparisons: int, level: float = LEVEL) -> Estimate:
     """Return the mean with an interval that holds together with ``comparisons − 1`` others at the given level."""
     return mean_interval(values, 1 - (1 - level) / comparisons)

@@ -11,6 +11,12 @@ from actratio.statistics.estimate import Estimate, finite_or_none
 YES, NO, UNDECIDED = "yes", "no", "not decidable from this"
 """The outcomes of a rule. Failing to reject a claim is never ``YES``."""
 
+MET, FAILED = "met", "failed"
+"""What can become of a prediction, besides staying undecided."""
+
+INTERVAL = "95% interval"
+"""What the bounds of an estimate are, unless a verdict says otherwise."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -23,6 +29,9 @@ class Verdict:
         rule: the rule, in words.
         confirmatory: whether the claim and the rule were written down before the run; otherwise the verdict is exploratory.
         figure: name of the figure that ``estimate`` holds, with its unit, such as ``α`` or ``ratio, points``.
+        bounds: what the bounds of ``estimate`` are, such as ``98.3% interval``.
+        predicted: the outcome that was predicted before the run; empty without a prediction.
+        excluded: the estimate excludes the prediction, although the rule decides nothing.
     """
 
     claim: str
@@ -31,10 +40,23 @@ class Verdict:
     rule: str
     confirmatory: bool = True
     figure: str = ""
+    bounds: str = INTERVAL
+    predicted: str = ""
+    excluded: bool = False
 
     def __post_init__(self) -> None:
-        if self.verdict not in (YES, NO, UNDECIDED):
-            raise ValueError(f"the verdict is {self.verdict!r}; use {YES!r}, {NO!r} or {UNDECIDED!r}")
+        for name, value in (("verdict", self.verdict), ("prediction", self.predicted or YES)):
+            if value not in (YES, NO, UNDECIDED):
+                raise ValueError(f"the {name} is {value!r}; use {YES!r}, {NO!r} or {UNDECIDED!r}")
+
+    @property
+    def prediction(self) -> str:
+        """What became of the prediction: ``MET``, ``FAILED`` or ``UNDECIDED``; empty without one."""
+        if not self.predicted:
+            return ""
+        if self.verdict == self.predicted:
+            return MET
+        return FAILED if self.excluded or self.verdict != UNDECIDED else UNDECIDED
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict for JSON; numbers that are not finite become ``None``."""
@@ -44,9 +66,21 @@ class Verdict:
             "figure": self.figure,
             "estimate": finite_or_none(self.estimate.value),
             "interval": [finite_or_none(self.estimate.low), finite_or_none(self.estimate.high)],
+            "bounds": self.bounds,
             "rule": self.rule,
             "confirmatory": self.confirmatory,
+            "predicted": self.predicted or None,
+            "prediction": self.prediction or None,
         }
+
+
+def interval_name(level: float) -> str:
+    """Return what an interval of a level is called in ``Verdict.bounds``.
+
+    >>> interval_name(1 - 0.05 / 3)
+    '98.3% interval'
+    """
+    return f"{100 * level:.3g}% interval"
 
 
 def is_inside(estimate: Estimate, low: float, high: float) -> bool:

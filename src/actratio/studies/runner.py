@@ -165,10 +165,10 @@ class FinishedRun:
             incomplete = f"Incomplete: {units - unfinished} of {plural(units, study.unit_noun)} finished."
             findings = replace(findings, sentences=[incomplete, *findings.sentences])
         if unfinished or any(settings.get(name) != value for name, value in study.planned.items()):
-            exploratory = [replace(verdict, confirmatory=False) for verdict in findings.verdicts]
+            exploratory = [replace(verdict, confirmatory=False, predicted="") for verdict in findings.verdicts]
             findings = replace(findings, verdicts=exploratory)
         if settings.get("quick"):
-            findings = replace(findings, sentences=[_QUICK_RUN], verdicts=(), data={})  # no conclusion, in any form
+            findings = replace(findings, sentences=[_QUICK_RUN], afterwards=(), verdicts=(), data={})  # no conclusion
         if findings.verdicts:
             findings = replace(findings, tables=[verdicts_table(findings.verdicts), *findings.tables])
         return cls(path, settings, frame, findings)

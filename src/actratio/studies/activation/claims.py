@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actratio.statistics.estimate import Estimate
 from actratio.statistics.seeds import over_seeds
-from actratio.statistics.verdict import Verdict
-from actratio.studies.activation.extracts import ModelCosts, log_ratios, ratio_at
+from actratio.statistics.verdict import NO, YES, Verdict
+from actratio.studies.activation.contrasts import SWITCHES, impacts, impacts_at_equal_loss, switches, where
+from actratio.studies.activation.extracts import ModelCosts
 from actratio.studies.activation.judging import (
+    FALSE,
     Judgement,
-    Values,
     judge_impact,
     judge_inactive,
     judge_least,
@@ -21,15 +22,20 @@ from actratio.studies.activation.judging import (
     recovered_beyond_half,
     settle,
 )
-from actratio.studies.activation.rules import IMPACT, INACTIVE, LEAST, MEAN, SWITCH
-from actratio.studies.activation.trained import switch_steps
+from actratio.studies.activation.rules import EQUAL_LOSS, IMPACT, INACTIVE, LEAST, MEAN, SWITCH
+from actratio.studies.names import shown_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CONFIRMATORY_MODELS, CONFIRMATORY_DATASETS = ("minilm", "iglm"), ("mnist", "fashion_mnist")
-SWITCHES = {"relu, gelu, relu": ("relu", "gelu"), "gelu, relu, gelu": ("gelu", "relu")}
-"""Arms that are switched: the activation function before, and after the first switch."""
+
+
+INACTIVE_CLAIM = "outputs at or below 0 are inactive"
+LEAST_CLAIM = "dropping the least contributions costs less than dropping as many by sign"
+MEAN_CLAIM = "the mean instead of zero recovers at least half of the cost"
+IMPACT_CLAIM = "GELU has no impact on the activation ratio"
+EQUAL_LOSS_CLAIM = f"{IMPACT_CLAIM} at equal training loss"
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Claim:
     rule: str
     figure: str
     confirmatory: bool
+    predicted: str = ""
+    excluded: bool = False
 
 
 def planned_family(settings: Mapping[str, Any]) -> int:
@@ -55,7 +63,10 @@ def planned_family(settings: Mapping[str, Any]) -> int:
 
 
 def verdicts(claims: Sequence[Claim], settings: Mapping[str, Any]) -> list[Verdict]:
-    """Return the verdicts, with Holm's correction over the confirmatory claims; exploratory ones are judged by themselves."""
+    """Return the verdicts, with Holm's correction over the confirmatory claims; exploratory ones are judged by themselves.
+
+    Only confirmatory claims were predicted.
+    """
     confirmatory = [claim for claim in claims if claim.confirmatory]
     settled = dict(
         zip(
@@ -72,6 +83,8 @@ def verdicts(claims: Sequence[Claim], settings: Mapping[str, Any]) -> list[Verdi
             claim.rule,
             claim.confirmatory,
             claim.figure,
+            predicted=claim.predicted if claim.confirmatory else "",
+            excluded=claim.excluded,
         )
         for claim in claims
     ]
@@ -82,57 +95,50 @@ def pretrained_claims(costs: Sequence[ModelCosts]) -> list[Claim]:
     claims = []
     for model in costs:
         sign, least, mean = (model.whole(way) for way in ("sign", "least", "mean"))
-        known = model.model in CONFIRMATORY_MODELS
+        known, name = model.model in CONFIRMATORY_MODELS, shown_name(model.model)
         if sign is not None:
+            cost = over_seeds(sign)
             claims.append(
                 Claim(
-                    f"{model.model}: outputs at or below 0 are inactive",
+                    f"{name}: {INACTIVE_CLAIM}",
                     judge_inactive(sign),
-                    over_seeds(sign),
+                    _percent(cost),
                     INACTIVE,
-                    "cost of zeroing them, share of the loss",
+                    "cost of zeroing them, % of the loss",
                     known,
+                    predicted=NO,
+                    excluded=cost.high < FALSE,
                 )
             )
         if sign is not None and least is not None:
             claims.append(
                 Claim(
-                    f"{model.model}: dropping the least contributions costs less than dropping as many by sign",
+                    f"{name}: {LEAST_CLAIM}",
                     judge_least(sign, least),
-                    over_seeds(sign - least),
+                    _percent(over_seeds(sign - least)),
                     LEAST,
-                    "cost(sign) − cost(least), share of the loss",
+                    "cost by sign − cost of the least, % of the loss",
                     known,
+                    predicted=YES,
                 )
             )
         if sign is not None and mean is not None:
             claims.append(
                 Claim(
-                    f"{model.model}: the mean instead of zero recovers at least half of the cost",
+                    f"{name}: {MEAN_CLAIM}",
                     judge_mean(sign, mean),
-                    over_seeds(recovered_beyond_half(sign, mean)),
+                    _percent(over_seeds(recovered_beyond_half(sign, mean))),
                     MEAN,
-                    "cost(sign)/2 − cost(mean), share of the loss",
+                    "half of the cost by sign − cost with the mean, % of the loss",
                     known,
+                    predicted=YES,
                 )
             )
     return claims
 
 
-def impacts(rows: pd.DataFrame) -> Iterator[tuple[str, str, Values]]:
-    """Yield part, data set and log(ratio of GELU / ratio of ReLU) of each seed, at the last step that both arms have.
-
-    Args:
-        rows: what ``trained_rows`` returned.
-    """
-    for (part, dataset), group in rows.groupby(["part", "dataset"], sort=False):
-        arms = dict(iter(group.groupby("model", sort=False)))
-        if not {"relu", "gelu"} <= set(arms):
-            continue
-        step = int(group["step"].max())
-        values = log_ratios(ratio_at(arms["gelu"], step), ratio_at(arms["relu"], step))
-        if len(values):
-            yield str(part), str(dataset), values
+def _percent(share: Estimate) -> Estimate:
+    return Estimate(100 * share.value, 100 * share.low, 100 * share.high)
 
 
 def impact_claims(rows: pd.DataFrame) -> list[Claim]:
@@ -143,14 +149,34 @@ def impact_claims(rows: pd.DataFrame) -> list[Claim]:
     """
     return [
         Claim(
-            f"{where(part, dataset)}: GELU has no impact on the activation ratio",
+            f"{where(part, dataset)}: {IMPACT_CLAIM}",
             judge_impact(values),
             over_seeds(values).exp(),
             IMPACT,
             "ratio of GELU / ratio of ReLU",
             part == "character" or dataset in CONFIRMATORY_DATASETS,
+            predicted=NO,
         )
         for part, dataset, values in impacts(rows)
+    ]
+
+
+def equal_loss_claims(rows: pd.DataFrame) -> list[Claim]:
+    """Return the claims that GELU has no impact at equal training loss. They are exploratory, and judged by the same rule without Holm.
+
+    Args:
+        rows: what ``trained_rows`` returned.
+    """
+    return [
+        Claim(
+            f"{where(part, dataset)}: {EQUAL_LOSS_CLAIM}",
+            judge_impact(values),
+            over_seeds(values).exp(),
+            EQUAL_LOSS,
+            f"ratio of GELU / ratio of ReLU at a loss of {target:.2g}",
+            False,
+        )
+        for part, dataset, values, target in impacts_at_equal_loss(rows)
     ]
 
 
@@ -160,49 +186,15 @@ def switch_claims(rows: pd.DataFrame) -> list[Claim]:
     Args:
         rows: what ``trained_rows`` returned.
     """
-    claims = []
-    for dataset, group in rows[rows["part"] == "mlp"].groupby("dataset", sort=False):
-        arms = dict(iter(group.groupby("model", sort=False)))
-        _, step = switch_steps(int(group["step"].max()))
-        for arm, (before, after) in SWITCHES.items():
-            if not {arm, before, after} <= set(arms):
-                continue
-            switched, own, other = (ratio_at(arms[name], step) for name in (arm, before, after))
-            moved, apart = log_ratios(switched, other), log_ratios(own, other)
-            if len(moved) and len(apart):
-                claims.append(
-                    Claim(
-                        f"{dataset}: switched from {LABELS[before]} to {LABELS[after]}, the ratio moves to that of {LABELS[after]}",
-                        judge_switch(moved, apart),
-                        over_seeds(moved).exp(),
-                        SWITCH,
-                        "ratio of switched / ratio of other arm",
-                        dataset in CONFIRMATORY_DATASETS,
-                    )
-                )
-    return claims
-
-
-LABELS = {
-    "relu": "ReLU",
-    "leaky_relu": "leaky ReLU",
-    "gelu": "GELU",
-    "silu": "SiLU",
-    "relu2": "ReLU²",
-    "swiglu": "SwiGLU",
-}
-"""Activation functions as text; other names stay as they are."""
-
-
-def label(arm: str) -> str:
-    """Return the name of an arm as text.
-
-    >>> label("relu, gelu, relu")
-    'ReLU, GELU, ReLU'
-    """
-    return ", ".join(LABELS.get(name, name) for name in arm.split(", "))
-
-
-def where(part: str, dataset: str) -> str:
-    """Return what a part and its data set are called in claims."""
-    return "character model" if part == "character" else f"MLP on {dataset}"
+    return [
+        Claim(
+            switched.claim,
+            judge_switch(switched.to_other, switched.apart),
+            over_seeds(switched.to_other).exp(),
+            SWITCH,
+            "ratio of switched / ratio of other arm",
+            switched.dataset in CONFIRMATORY_DATASETS,
+            predicted=YES,
+        )
+        for switched in switches(rows)
+    ]

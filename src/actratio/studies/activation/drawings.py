@@ -10,11 +10,12 @@ import numpy as np
 from actratio.report.chart import Chart, Series
 from actratio.statistics.estimate import Estimate
 from actratio.statistics.seeds import over_seeds
-from actratio.studies.activation.claims import SWITCHES, label, where
+from actratio.studies.activation.contrasts import SWITCHES, label, where
 from actratio.studies.activation.extracts import ModelCosts, log_ratios, ratio_at
 from actratio.studies.activation.intervening import SHARES
 from actratio.studies.activation.trained import switch_steps
 from actratio.studies.interventions import WAYS
+from actratio.studies.names import shown_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,9 +37,9 @@ def dose_chart(costs: ModelCosts) -> Chart:
         losses = [_loss(costs.loss, over_seeds(values)) for _, values in found]
         series.append(Series(WAY_LABELS[way], [0.0, *places], [Estimate(costs.loss), *losses], colour))
     sign, least = costs.whole("sign"), costs.whole("least")
-    title = f"{costs.model}: loss by the share of outputs that are dropped"
+    title = f"{shown_name(costs.model)}: loss by the share of outputs that are dropped"
     if sign is not None and least is not None:
-        title = f"{costs.model}: outputs ≤ 0 zeroed, loss {sign.mean():+.1%}; least contributions, {least.mean():+.1%}"
+        title = f"{shown_name(costs.model)}: outputs ≤ 0 zeroed, loss {sign.mean():+.1%}; least contributions, {least.mean():+.1%}"
     return Chart(
         key=f"dropped-{_plain(costs.model)}",
         title=title,

@@ -27,19 +27,29 @@ class ModelCosts:
 
     Attributes:
         model: name of the model.
-        loss: mean loss without an intervention.
+        reads: what kind of documents it reads.
+        dense: loss of each document without an intervention.
         costs: relative costs by intervention, one value for each document.
         dropped: share of the outputs that was dropped, by intervention.
         scores: means of ``accuracy`` and ``distance`` by intervention; NaN if the model has none.
+        rises, right: by how much dropping in all layers together changes the loss in nats, and the accuracy, by way; one value for each document.
         published: relative cost on the published domains in all layers together by way; empty if there are none.
     """
 
     model: str
-    loss: float
+    reads: str
+    dense: Values
     costs: dict[Key, Values]
     dropped: dict[Key, float]
     scores: dict[Key, tuple[float, float]]
+    rises: dict[str, Values]
+    right: dict[str, Values]
     published: dict[str, float]
+
+    @property
+    def loss(self) -> float:
+        """Mean loss without an intervention."""
+        return float(self.dense.mean())
 
     def whole(self, way: str, share: float = 1.0) -> Values | None:
         """Return the costs of an intervention on all layers together, or ``None`` if it is missing."""
@@ -56,25 +66,29 @@ def model_costs(frame: pd.DataFrame) -> list[ModelCosts]:
     found = []
     for model, rows in frame[frame["part"] == "pretrained"].groupby("model", sort=False):
         own = rows[rows["dataset"] != PUBLISHED]
-        dense = _by_document(own[own["way"] == "dense"])
-        costs, dropped, scores = {}, {}, {}
+        dense_rows = own[own["way"] == "dense"]
+        dense = _by_document(dense_rows)
+        costs, dropped, scores, rises, right = {}, {}, {}, {}, {}
         for (layer, way, share), part in own[own["way"] != "dense"].groupby(["layer", "way", "share"], sort=False):
             key = (int(layer), str(way), float(share))
             costs[key] = linearised_costs(dense, _by_document(part))
             dropped[key] = float(part["dropped"].iloc[0])
             scores[key] = (float(part["accuracy"].mean()), float(part["distance"].mean()))
-        dense_rows = own[own["way"] == "dense"]
+            if key == (ALL_LAYERS, way, 1.0):
+                rises[str(way)] = _by_document(part) - dense
+                right[str(way)] = _by_document(part, "accuracy") - _by_document(dense_rows, "accuracy")
         scores[(ALL_LAYERS, "dense", 0.0)] = (
             float(dense_rows["accuracy"].mean()),
             float(dense_rows["distance"].mean()),
         )
         published = _published_costs(rows[rows["dataset"] == PUBLISHED])
-        found.append(ModelCosts(str(model), float(dense.mean()), costs, dropped, scores, published))
+        reads = str(dense_rows["dataset"].iloc[0])
+        found.append(ModelCosts(str(model), reads, dense, costs, dropped, scores, rises, right, published))
     return found
 
 
-def _by_document(rows: pd.DataFrame) -> Values:
-    values: Values = rows.sort_values("document")["loss"].to_numpy(np.float64)
+def _by_document(rows: pd.DataFrame, column: str = "loss") -> Values:
+    values: Values = rows.sort_values("document")[column].to_numpy(np.float64)
     return values
 
 

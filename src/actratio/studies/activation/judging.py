@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from actratio.statistics.estimate import LEVEL
-from actratio.statistics.multiple import holm, p_value
+from actratio.statistics.multiple import holm_family, p_value
 from actratio.statistics.verdict import NO, UNDECIDED, YES
 
 HARMLESS, FALSE = 0.01, 0.10
@@ -116,14 +116,9 @@ def settle(judgements: Sequence[Judgement], family: int | None = None) -> list[s
     Args:
         family: number of claims in the family, if more were planned than are judged; the others are taken to be undecided.
     """
-    missing = max(0, (family or 0) - len(judgements))
-    p_values = [1.0 if math.isnan(judgement.p) else judgement.p for judgement in judgements]
-    if not p_values:
-        return []
-    adjusted = holm([*p_values, *[1.0] * missing])
+    adjusted = holm_family([judgement.p for judgement in judgements], family)
     return [
-        judgement.direction if p <= 1 - LEVEL else UNDECIDED
-        for judgement, p in zip(judgements, adjusted[: len(judgements)], strict=True)
+        judgement.direction if p <= 1 - LEVEL else UNDECIDED for judgement, p in zip(judgements, adjusted, strict=True)
     ]
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from actratio.report.findings import Table
 from actratio.statistics.estimate import Estimate, mean_interval
+from actratio.statistics.ratios import ratio_of_means
 from actratio.statistics.seeds import over_seeds
-from actratio.studies.activation.claims import SWITCHES, label, where
+from actratio.studies.activation.contrasts import SWITCHES, label, where
 from actratio.studies.activation.drawings import WAY_LABELS
 from actratio.studies.activation.extracts import (
     ModelCosts,
@@ -23,6 +24,7 @@ from actratio.studies.activation.extracts import (
 from actratio.studies.activation.intervening import ALL_LAYERS
 from actratio.studies.activation.trained import switch_steps
 from actratio.studies.interventions import WAYS
+from actratio.studies.names import shown_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +46,7 @@ def pretrained_table(costs: Sequence[ModelCosts]) -> Table:
             cost = Estimate(0.0) if values is None else over_seeds(values)
             rows.append(
                 [
-                    model.model,
+                    shown_name(model.model),
                     WAY_LABELS.get(way, "nothing"),
                     "" if values is None else f"{model.dropped[key]:.1%}",
                     f"{model.loss * (1 + cost.value):.3f}",
@@ -67,7 +69,7 @@ def layers_table(costs: Sequence[ModelCosts]) -> Table:
     """Return what dropping costs in single layers."""
     rows = [
         [
-            model.model,
+            shown_name(model.model),
             str(layer),
             f"{1 - model.dropped[layer, 'sign', 1.0]:.1%}" if (layer, "sign", 1.0) in model.dropped else "",
             *(
@@ -153,23 +155,23 @@ def switches_table(rows: pd.DataFrame) -> Table:
                 if switched.empty:
                     continue
                 moved, gap = log_ratios(switched, own), log_ratios(other, own)
-                share = moved.mean() / gap.mean() if len(moved) and len(gap) and abs(gap.mean()) > 1e-9 else math.nan
+                share = ratio_of_means(moved, gap) if len(moved) == len(gap) > 0 else Estimate(math.nan)
                 cells.append(
                     [
-                        str(dataset),
+                        shown_name(str(dataset)),
                         label(arm),
                         name,
                         f"{switched.mean():.1%}",
                         _versus(switched, own),
                         _versus(switched, other),
-                        "" if math.isnan(share) else f"{share:.0%}",
+                        "" if math.isnan(share.value) else share.format("{:.0%}"),
                     ]
                 )
     return Table(
         "Networks whose activation function is switched",
         ["data set", "activation", "when", "ratio", "/ first function's arm", "/ other arm", "share of the way"],
         cells,
-        "Each network has the seeds and batches of the arms that it is compared with. Share of the way: how far log ratio has moved from the first function's arm to the other.",
+        "Each network has the seeds and batches of the arms that it is compared with. Share of the way: how far the log ratio has moved from the first function's arm to the other; its interval is Fieller's, and there is none if the two arms may be equal.",
     )
 
 

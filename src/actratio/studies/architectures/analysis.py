@@ -10,15 +10,19 @@ import numpy as np
 from actratio.report.chart import Chart, Series
 from actratio.report.findings import Findings, Table
 from actratio.statistics.estimate import Estimate
-from actratio.statistics.verdict import NO, YES, Verdict
+from actratio.statistics.verdict import YES, Verdict, interval_name
+from actratio.studies.architectures.answers import answer_sentences, later_sentences
 from actratio.studies.architectures.judging import (
     ProfileEstimate,
+    family_level,
     judge_generalises,
     judge_shift,
     judge_twin,
     judge_universal,
     layer_estimates,
+    layer_level,
     mean_estimate,
+    twin_level,
 )
 from actratio.studies.architectures.measured import (
     CONTROL,
@@ -32,11 +36,11 @@ from actratio.studies.architectures.measured import (
     twin_ratios,
 )
 from actratio.studies.architectures.rules import GENERALISES, SHIFT, TWINS, UNIVERSAL
+from actratio.studies.names import shown_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_FAMILIES = {"smollm2": "Llama (smollm2)", "minilm": "BERT (minilm)", "iglm": "GPT-2 of antibodies (iglm)"}
 _PLACES = 13  # relative depths at which the mean of several models is drawn
 _HIGHEST_COST = 0.2  # that is drawn
 
@@ -64,10 +68,13 @@ def architecture_findings(frame: pd.DataFrame, settings: Mapping[str, Any], publ
     return Findings(
         title="Does the profile of the GPT models carry over?",
         lead=(
-            "Share of the outputs of the activation function that are above zero, by layer, in pretrained models of other families. "
+            "Share of the outputs of the activation function that are above zero, by layer, in pretrained models other than the article's. "
             f"Each variant of a model read about {settings['tokens']:,} tokens in {settings['blocks']} blocks; intervals are over blocks of text."
         ),
-        sentences=_sentences(profiles, costs, len(models), widened=sizes is not None and bool(settings["weights"])),
+        sentences=answer_sentences(
+            profiles, costs, len(models), published, widened=sizes is not None and bool(settings["weights"])
+        ),
+        afterwards=later_sentences(profiles, published),
         verdicts=verdicts,
         tables=[table for table in (_profile_table(profiles), _readings_table(frame, models, costs)) if table.rows],
         charts=charts + ([_cost_chart(costs)] if costs else []),
@@ -83,14 +90,21 @@ def _profile_verdicts(profiles: Sequence[ProfileEstimate], models: int) -> list[
     universal, miss, where = judge_universal(profiles, models)
     return [
         Verdict(
-            "The article's profile generalises to the other families",
+            "The article's profile generalises to the other models",
             generalises,
             number,
             GENERALISES,
             figure=f"models of {models} that have it",
+            bounds="models that have it … that may have it",
+            predicted=YES,
         ),
         Verdict(
-            "The article's profile is universal", universal, miss, UNIVERSAL, figure=f"largest miss, points ({where})"
+            "The article's profile is universal",
+            universal,
+            miss,
+            UNIVERSAL,
+            figure=f"largest miss, points ({where})",
+            bounds=interval_name(family_level(models)),
         ),
     ]
 
@@ -101,8 +115,10 @@ def _twin_verdicts(frame: pd.DataFrame, models: Sequence[str]) -> list[Verdict]:
         ratios = twin_ratios(frame, model)
         if ratios:
             verdict, mean = judge_twin(ratios, len(models))
-            claim = f"{model} with newly initialised weights has 49 to 51%"
-            verdicts.append(Verdict(claim, verdict, mean, TWINS, figure="ratio"))
+            points = Estimate(100 * mean.value, 100 * mean.low, 100 * mean.high)
+            claim = f"{shown_name(model)} with newly initialised weights has 49 to 51%"
+            bounds = interval_name(twin_level(len(models)))
+            verdicts.append(Verdict(claim, verdict, points, TWINS, figure="ratio, %", bounds=bounds, predicted=YES))
     return verdicts
 
 
@@ -115,56 +131,17 @@ def _shift_verdicts(frame: pd.DataFrame, models: Sequence[str]) -> list[Verdict]
             continue
         verdict, shift, layer = judge_shift(original, rounded)
         points = Estimate(100 * shift.value, 100 * shift.low, 100 * shift.high)
-        claim = f"Rounding the weights of {model} to Q4_1 shifts no layer by 1 point"
-        verdicts.append(Verdict(claim, verdict, points, SHIFT, model == CONTROL, f"shift of layer {layer}, points"))
+        claim = f"Rounding the weights of {shown_name(model)} to Q4_1 shifts no layer by 1 point"
+        bounds, known = interval_name(layer_level(original.active.shape[1])), model == CONTROL
+        figure = f"shift of layer {layer}, points"
+        verdicts.append(Verdict(claim, verdict, points, SHIFT, known, figure, bounds, YES if known else ""))
     return verdicts
-
-
-def _sentences(
-    profiles: Sequence[ProfileEstimate], costs: Mapping[str, Costs], models: int, *, widened: bool
-) -> list[str]:
-    sentences = [_answer(profiles, models)] if profiles else []
-    for profile in profiles:
-        first, plateau, drift = (part.value for part in profile.parts)
-        sentences.append(
-            f"{profile.model}: {first:.1%} in the first layer, {plateau:.1%} after the first third, {drift:+.0%} from there to the last layer."
-        )
-    for model, found in costs.items():
-        cost = "its loss may rise by 1%" if found.relative else "the cosine of its embeddings may fall by 0.01"
-        limit = "at most " if found.smallest.value <= min(found.kept) else ""
-        sentences.append(
-            f"{model} needs {limit}{found.smallest.value:.0%} of its neurons, those with each token's largest contributions, if {cost}."
-        )
-    if widened:
-        sentences.append(
-            "The intervals of models with quantised weights are widened by the shift that rounding causes in MiniLM."
-        )
-    return sentences
-
-
-def _answer(profiles: Sequence[ProfileEstimate], models: int) -> str:
-    """Return whether the profile carries over, with the figures that decide."""
-    outcome, number = judge_generalises(profiles, models)
-    begin = {
-        YES: "Yes, the profile of the GPT models carries over to other architectures",
-        NO: "No, the profile of the GPT models does not carry over to other architectures",
-    }.get(
-        outcome, "Whether the profile of the GPT models carries over to other architectures cannot be decided from this"
-    )
-    figures = "; ".join(
-        f"{_FAMILIES.get(profile.model, profile.model)} {profile.parts[0].value:.0%}, {profile.parts[1].value:.0%} and {profile.parts[2].value:+.0%}"
-        for profile in profiles
-    )
-    return (
-        f"{begin}: {number.value:.0f} of {models} models have 3 to 5% in the first layer, 12 to 16% after the first third, and a change of at most 20% "
-        f"from there ({figures})."
-    )
 
 
 def _profile_table(profiles: Sequence[ProfileEstimate]) -> Table:
     rows = [
         [
-            profile.model,
+            shown_name(profile.model),
             *(part.format("{:.1%}") for part in profile.parts[:2]),
             profile.parts[2].format("{:+.0%}"),
             "yes" if profile.holds else "no",
@@ -183,25 +160,28 @@ def _profile_table(profiles: Sequence[ProfileEstimate]) -> Table:
 def _readings_table(frame: pd.DataFrame, models: Sequence[str], costs: Mapping[str, Costs]) -> Table:
     rows = []
     for model in models:
-        cells = [model]
+        cells = [shown_name(model)]
         for variant, tensor in (
             ("pretrained", "activation"),
             ("pretrained", "hidden"),
             ("shuffled", "activation"),
-            ("twin", "activation"),
             ("published", "activation"),
         ):
             counts = block_counts(frame, model, variant, tensor)
             cells.append("" if counts is None or not len(counts.active) else mean_estimate(counts).format("{:.1%}"))
+        twins = twin_ratios(frame, model)  # an initialisation is the unit, as in the verdict
+        cells.append(judge_twin(twins, len(models))[1].format("{:.1%}") if twins else "")
         cells.append(costs[model].smallest.format("{:.0%}") if model in costs else "")
         if any(cells[1:]):
             rows.append(cells)
     return Table(
         "Other readings",
-        ["model", "activation", "hidden", "shuffled text", "new weights", "published sequences", "smallest share"],
+        ["model", "activation", "hidden", "shuffled text", "published sequences", "new weights", "smallest share"],
         rows,
-        "Mean over layers of the share of outputs above zero, with 95% intervals over blocks of text. Hidden: gated MLPs only. The smallest share of neurons "
-        "that is needed, kept by contribution, costs 1% of the loss, or 0.01 of the cosine of embeddings for models that don't predict tokens.",
+        "Mean over layers of the share of outputs above zero, with 95% intervals over blocks of text. Hidden: gated MLPs only. New weights: "
+        f"{interval_name(twin_level(len(models)))}s over initialisations, as in the verdicts. The smallest share of neurons that is needed, kept by "
+        "contribution, costs 1% of the loss, or 0.01 of the cosine of embeddings for models that don't predict tokens; its interval is over one block "
+        "in four.",
     )
 
 
@@ -218,7 +198,7 @@ def _profile_chart(
             estimates = layer_estimates(counts)
             last = max(len(estimates) - 1, 1)
             depths, labels = zip(*((layer / last, f"layer {layer}") for layer in range(len(estimates))), strict=True)
-            series.append(Series(model, list(depths), estimates, colour, labels=labels))
+            series.append(Series(shown_name(model), list(depths), estimates, colour, labels=labels))
         if twin is not None and len(twin.active):
             twins.append(twin.ratios)
     places = np.linspace(0, 1, _PLACES)
@@ -251,20 +231,37 @@ def _cost_chart(costs: Mapping[str, Costs]) -> Chart:
             for share, cost in zip(found.kept, found.costs, strict=True)
             if cost.value <= _HIGHEST_COST
         ]
-        series.append(Series(model, [share for share, _ in drawn], [cost for _, cost in drawn], colour))
-    needed = sorted(found.smallest.value for found in costs.values())
-    share = f"{needed[0]:.0%}" if len(needed) == 1 else f"{needed[0]:.0%} to {needed[-1]:.0%}"
+        kind = "loss" if found.relative else "1 − cosine"
+        series.append(
+            Series(f"{shown_name(model)}, {kind}", [share for share, _ in drawn], [cost for _, cost in drawn], colour)
+        )
+    blocks = sorted({found.blocks for found in costs.values()})
     return Chart(
         key="smallest-share",
-        title=f"At a cost of 1%, {share} of the neurons are needed",
+        title=_needed_title(costs),
         reading="Cost of keeping, for each token, only the neurons with the largest contributions in every MLP. For language models it is the increase of the "
-        "loss, relative to the dense loss; for other models 1 − cosine of the embeddings. Bands are 95% intervals over blocks. "
+        "loss, relative to the dense loss; for other models 1 − cosine of the embeddings. The two differ in kind. Bands are 95% intervals over "
+        f"{' or '.join(map(str, blocks))} blocks of text. "
         "Costs above 20% aren't drawn.",
         x_label="neurons kept, %",
         y_label="cost",
         series=series,
         percent=True,
     )
+
+
+def _needed_title(costs: Mapping[str, Costs]) -> str:
+    """Return which share is needed, apart for the two kinds of cost."""
+
+    def share(relative: bool) -> str:
+        found = sorted(cost.smallest.value for cost in costs.values() if cost.relative == relative)
+        return f"{found[0]:.0%}" if len(found) == 1 else f"{found[0]:.0%} to {found[-1]:.0%}" if found else ""
+
+    parts = [
+        f"{share(True)} for 1% more loss" if share(True) else "",
+        f"{share(False)} for a cosine of 0.99" if share(False) else "",
+    ]
+    return f"Neurons needed: {', '.join(part for part in parts if part)}"
 
 
 def _layers(frame: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from actratio.statistics.estimate import LEVEL, Estimate, bootstrap_interval, mean_interval
 from actratio.statistics.verdict import decide, is_inside
+from actratio.studies.names import shown_name
 from actratio.studies.transformer.profiles import FIRST, MAX_DRIFT, PLATEAU, profile_parts
 
 DRAWS = 2000
@@ -145,7 +146,22 @@ def estimate_profile(
         found = [block_interval(float(value), resampled[:, part], blocks, level) for part, value in enumerate(values)]
         return tuple(Estimate(e.value, e.low - size, e.high + size) for e, size in zip(found, widen, strict=True))
 
-    return ProfileEstimate(model, intervals(LEVEL), intervals(1 - (1 - LEVEL) / (len(PARTS) * max(models, 1))))
+    return ProfileEstimate(model, intervals(LEVEL), intervals(family_level(models)))
+
+
+def family_level(models: int) -> float:
+    """Return the level of intervals that hold for all parts of all models together."""
+    return 1 - (1 - LEVEL) / (len(PARTS) * max(models, 1))
+
+
+def twin_level(models: int) -> float:
+    """Return the level of intervals that hold for the twins of all models together."""
+    return 1 - (1 - LEVEL) / max(models, 1)
+
+
+def layer_level(layers: int) -> float:
+    """Return the level of intervals that hold for all layers together."""
+    return 1 - (1 - LEVEL) / layers
 
 
 def needed(models: int) -> int:
@@ -164,7 +180,7 @@ def judge_generalises(profiles: Sequence[ProfileEstimate], models: int) -> tuple
 def judge_universal(profiles: Sequence[ProfileEstimate], models: int) -> tuple[str, Estimate, str]:
     """Return the verdict that every model has the profile, the largest miss of a band in points, and the part that misses."""
     misses = [
-        (miss, f"{profile.model}, {part}")
+        (miss, f"{shown_name(profile.model)}, {part}")
         for profile in profiles
         for part, miss in zip(PARTS, profile.misses, strict=True)
     ]
@@ -180,7 +196,7 @@ def judge_twin(by_initialisation: Sequence[float], models: int) -> tuple[str, Es
         by_initialisation: one mean ratio for each.
         models: number of models that are judged together.
     """
-    mean = mean_interval(by_initialisation, 1 - (1 - LEVEL) / max(models, 1))
+    mean = mean_interval(by_initialisation, twin_level(models))
     return decide(yes=is_inside(mean, *TWIN_BAND), no=_miss(mean, TWIN_BAND).low > 0), mean
 
 
@@ -188,7 +204,7 @@ def judge_shift(original: BlockCounts, rounded: BlockCounts, draws: int = DRAWS)
     """Return the verdict that rounding the weights shifts no layer by 1 point, the largest shift, and its layer."""
     values = rounded.ratios - original.ratios
     resampled = rounded.resampled(draws) - original.resampled(draws)
-    level = 1 - (1 - LEVEL) / len(values)
+    level = layer_level(len(values))
     shifts = [
         block_interval(float(value), resampled[:, layer], len(original.active), level)
         for layer, value in enumerate(values)

@@ -36,12 +36,14 @@ class Costs:
         costs: of each share.
         relative: whether the cost is a share of the loss; otherwise it is 1 − cosine of embeddings.
         smallest: the smallest share that costs at most 1 %.
+        blocks: number of blocks of text that were read.
     """
 
     kept: list[float]
     costs: list[Estimate]
     relative: bool
     smallest: Estimate
+    blocks: int
 
 
 def block_counts(frame: pd.DataFrame, model: str, variant: str, tensor: str = "activation") -> BlockCounts | None:
@@ -71,7 +73,7 @@ def costs_of(frame: pd.DataFrame, model: str) -> Costs | None:
     costs, resampled = cost_of_keeping(table.to_numpy(dtype=np.float64), weight, relative=relative)
     value = float(smallest_share(kept, np.array([cost.value for cost in costs])))
     smallest = block_interval(value, smallest_share(kept, resampled), len(weight)).clip(0, 1)
-    return Costs(kept, costs, relative, smallest)
+    return Costs(kept, costs, relative, smallest, len(weight))
 
 
 def shift_sizes(frame: pd.DataFrame) -> tuple[float, ...] | None:

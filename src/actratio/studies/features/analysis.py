@@ -20,6 +20,7 @@ from actratio.studies.features.results import (
     scheme_rows,
     study_results,
 )
+from actratio.studies.features.rules import family_interval, refutation_counts
 from actratio.studies.features.tables import shown, study_tables
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 _LEAD = (
     "ReLU networks, trained with Adam, without biases except for teachers. α is the exponent of A ∝ N^α, where A is the mean number of active neurons of a hidden "
-    "layer over held-out examples and N its width. Parentheses: 95% intervals over seeds. The rules of T1, T2 and T3 use 98.3%."
+    "layer over held-out examples and N its width. Parentheses: 95% intervals over seeds. The rules of T1, T2 and T3 use 98.3%. "
+    "What is predicted is what the hypothesis predicts."
 )
 _NOT_ENOUGH = "too few networks finished to say"
 
@@ -73,6 +75,8 @@ def answer_sentence(results: Results) -> list[str]:
         return [f"Yes: wide layers run out of features to learn. T1, T2 and T3 all support it; {figure}."]
     if results.answer.verdict == NO:
         against = [test for test in ("T1", "T3") if said[test] == NO]
+        if "T3" in against and not refutation_counts(results.arms or []):
+            return [_without_evidence(results, against)]
         refute = " and ".join(against) + (" refute" if len(against) > 1 else " refutes")
         others = ", ".join(f"{test}: {verdict}" for test, verdict in said.items() if test not in against)
         rest = f" (the other tests: {others})" if others else ""
@@ -83,6 +87,21 @@ def answer_sentence(results: Results) -> list[str]:
         if is_number(results.answer.estimate)
         else f"Whether wide layers run out of features to learn is not decidable from this: {verdicts}."
     ]
+
+
+def _without_evidence(results: Results, against: Sequence[str]) -> str:
+    """Return the answer if T3 says no although α is high under the standard parametrisation too."""
+    standard = " and ".join(
+        f"{family_interval(arm.standard).format('{:.2f}')} ({arm.name})" for arm in results.arms or []
+    )
+    doubt = (
+        f"T3 says no, but that isn't evidence: under the standard parametrisation α is {standard}, and not below 0.6 as the hypothesis expects "
+        "of trained networks"
+    )
+    if "T1" in against and results.planted is not None:
+        verdict = results.planted.verdict
+        return f"No: T1 refutes that wide layers run out of features to learn; T1: {verdict.figure} is {verdict.estimate.format('{:.2f}')}. {doubt}."
+    return f"Not decidable in substance, although the rule says no: {doubt}. The other tests don't refute that wide layers run out of features to learn."
 
 
 def _planted(kind: str, found: PlantedResult) -> str:

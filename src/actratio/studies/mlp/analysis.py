@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Any
 from actratio.errors import FitError
 from actratio.laws.observations import ARTICLE_BLOCK, DatasetLaws, at_epoch, fit_observations, prepare_observations
 from actratio.laws.observations import to_article as article_columns
-from actratio.report.chart import Chart
+from actratio.report.chart import Chart, ForestChart
 from actratio.report.findings import Findings, Table
 from actratio.report.laws import law_sentences, laws_table
 from actratio.statistics.verdict import NO, YES, Verdict
+from actratio.studies.mlp.afterwards_findings import (
+    Afterwards,
+    afterwards_sentences,
+    afterwards_tables,
+    alpha_forest,
+    headline,
+    look_afterwards,
+)
 from actratio.studies.mlp.crossed import CROSSED_BLOCK
-from actratio.studies.mlp.depth import STEP_RULE, DepthFit, fit_depth, judge_steps
+from actratio.studies.mlp.depth import LIMIT, STEP_RULE, DepthFit, fit_depth, judge_steps
 from actratio.studies.mlp.exponents import alpha_chart, crossed_table, exponent_table, loss_table, step_chart
 from actratio.studies.mlp.figures import mlp_charts
 from actratio.studies.mlp.published import printed_sentence, published_table
@@ -45,6 +53,7 @@ def study_findings(frame: pd.DataFrame, settings: Mapping[str, Any], published: 
     theirs = {} if published is None else _fit(published, "train")[0]
     theirs = {dataset: fitted for dataset, fitted in theirs.items() if dataset in trained}
     crossed = {} if quick else _crossed(frame[frame["block"] == CROSSED_BLOCK])
+    looked = {} if quick else _afterwards(frame)
     step_verdicts = _step_verdicts({dataset: fits[_PRIMARY][0] for dataset, fits in crossed.items()})
     verdicts = [
         *step_verdicts,
@@ -52,8 +61,10 @@ def study_findings(frame: pd.DataFrame, settings: Mapping[str, Any], published: 
         *([] if quick else sentence_verdicts(frame, trained, published)),
     ]
     sentences = [
+        headline(looked),
         *(_step_sentence(verdict) for verdict in step_verdicts),
         *(sentence for fitted in held_out.values() for sentence in law_sentences(fitted)),
+        *afterwards_sentences(looked),
         *unfitted,
         *([] if published is None else [printed_sentence(published)]),
     ]
@@ -66,8 +77,8 @@ def study_findings(frame: pd.DataFrame, settings: Mapping[str, Any], published: 
             "beside its measurements, by counts over the training batches of an epoch, as the article counted."
         ),
         sentences=[sentence for sentence in sentences if sentence],
-        tables=_tables(article, published, held_out, trained, theirs, crossed),
-        charts=_charts(article, published, trained, crossed),
+        tables=[*_tables(article, published, held_out, trained, theirs, crossed), *afterwards_tables(looked)],
+        charts=_charts(article, published, trained, crossed, looked),
         details={
             f"data: {name}": f"{entry['train']} + {entry['val']} examples, {entry['features']} features, "
             f"{entry['classes']} classes, SHA-256 {entry['fingerprint'][:16]}…"
@@ -105,6 +116,16 @@ def _crossed(rows: pd.DataFrame) -> dict[str, dict[str, tuple[DepthFit, DepthFit
     return fits
 
 
+def _afterwards(frame: pd.DataFrame) -> dict[str, Afterwards]:
+    """Return what was looked at afterwards, by data set."""
+    hidden = _hidden(frame[(frame["split"] == _PRIMARY) & (frame["epoch"] > 0)])
+    found = {
+        str(dataset): look_afterwards(*(rows[rows["block"] == block] for block in (ARTICLE_BLOCK, CROSSED_BLOCK)))
+        for dataset, rows in hidden.groupby("dataset", sort=False)
+    }
+    return {dataset: looked for dataset, looked in found.items() if looked is not None}
+
+
 def _step_verdicts(fits: Mapping[str, DepthFit]) -> list[Verdict]:
     outcomes = judge_steps([fit.log_step for fit in fits.values()])
     return [
@@ -114,6 +135,7 @@ def _step_verdicts(fits: Mapping[str, DepthFit]) -> list[Verdict]:
             fit.step,
             STEP_RULE,
             figure="step in B0",
+            predicted=YES,
         )
         for (dataset, fit), outcome in zip(fits.items(), outcomes, strict=True)
     ]
@@ -121,12 +143,12 @@ def _step_verdicts(fits: Mapping[str, DepthFit]) -> list[Verdict]:
 
 def _step_sentence(verdict: Verdict) -> str:
     dataset = verdict.claim.split(": ")[0]
-    outcome = {YES: "as predicted", NO: "the prediction is falsified"}.get(
-        verdict.verdict, "the prediction is not decided"
-    )
+    outcome = {YES: "holds", NO: "is falsified"}.get(verdict.verdict, "is not decided")
+    if verdict.verdict == NO and verdict.estimate.low < LIMIT:
+        outcome += ", but only in the sense that the interval includes 1; it includes smaller factors than 0.95 too"
     return (
-        f"{dataset}: at equal width, each layer deeper multiplies the number of active neurons by "
-        f"{verdict.estimate.format('{:.2f}')}, from the second layer on; {outcome} (less than 0.95)."
+        f"{dataset}: by the planned fit, each layer deeper multiplies the number of active neurons by "
+        f"{verdict.estimate.format('{:.2f}')}, from the second layer on. The prediction (less than 0.95) {outcome}."
     )
 
 
@@ -168,11 +190,12 @@ def _charts(
     published: pd.DataFrame | None,
     trained: Mapping[str, DatasetLaws],
     crossed: Mapping[str, Mapping[str, tuple[DepthFit, DepthFit | None]]],
-) -> list[Chart]:
-    charts: list[Chart | None] = []
-    primary = [(name, by_split[_PRIMARY][0]) for name, by_split in crossed.items() if _PRIMARY in by_split]
+    looked: Mapping[str, Afterwards],
+) -> list[Chart | ForestChart]:
+    charts: list[Chart | ForestChart | None] = [alpha_forest(looked)]
+    primary = [(name, *by_split[_PRIMARY]) for name, by_split in crossed.items() if _PRIMARY in by_split]
     if primary:
-        charts.append(step_chart(primary))
+        charts.append(step_chart(primary, {name: own.within for name, own in looked.items() if own.within is not None}))
     if not article.empty:
         series = []
         for dataset, rows in _hidden(article).groupby("dataset", sort=False):

@@ -14,8 +14,9 @@ from actratio.laws.law import Array
 from actratio.laws.results import REFERENCE_WIDTH
 from actratio.statistics.estimate import LEVEL, Estimate
 from actratio.statistics.linear_model import LinearModel, TwoErrors
+from actratio.statistics.multiple import holm_family
 from actratio.statistics.rules import Rule
-from actratio.statistics.verdict import UNDECIDED, decide
+from actratio.statistics.verdict import decide
 from actratio.studies.mlp.cells import CellTable
 
 if TYPE_CHECKING:
@@ -124,14 +125,11 @@ def fit_depth(rows: pd.DataFrame, *, from_output: bool = False) -> DepthFit | No
 def judge_steps(log_steps: Sequence[TwoErrors]) -> list[str]:
     """Return what the rule says of the step of each data set, with Holm's correction over the data sets."""
     null = math.log(LIMIT)
-    outcomes = [UNDECIDED] * len(log_steps)
-    clear = True  # until a claim is not confirmed, after which Holm confirms none
-    p_values = [1.0 if math.isnan(p) else p for p in (step.p_value(null) for step in log_steps)]
-    for rank, index in enumerate(sorted(range(len(log_steps)), key=p_values.__getitem__)):
-        corrected = log_steps[index].interval(1 - (1 - LEVEL) / (len(log_steps) - rank))
-        clear = clear and corrected.high < null
-        outcomes[index] = decide(yes=clear, no=log_steps[index].interval().high >= 0)
-    return outcomes
+    adjusted = holm_family([step.p_value(null) for step in log_steps])
+    return [
+        decide(yes=step.value < null and p < 1 - LEVEL, no=step.interval().high >= 0)
+        for step, p in zip(log_steps, adjusted, strict=True)
+    ]
 
 
 def step_rule(shapes: Sequence[Sequence[int]], truths: Mapping[str, tuple[float, float, float]], seeds: int) -> Rule:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from actratio.laws.observations import DatasetLaws
 from actratio.laws.results import error_text
-from actratio.report.chart import Chart, Series
+from actratio.report.chart import Chart, ForestChart, Series
 from actratio.report.findings import Table
 from actratio.statistics.estimate import Estimate
+from actratio.studies.mlp.afterwards import WithinNetworks
 from actratio.studies.mlp.depth import DepthFit
+from actratio.studies.mlp.naming import dataset_title
 from actratio.studies.mlp.over_training import alpha_at_losses, alpha_by_epoch
 
 if TYPE_CHECKING:
@@ -146,22 +148,43 @@ def crossed_table(fits: Sequence[tuple[str, str, DepthFit, DepthFit | None]]) ->
     )
 
 
-def step_chart(fits: Sequence[tuple[str, DepthFit]]) -> Chart:
-    """Return a chart of the factor from each layer to the next in the crossed block, one series per data set."""
-    series = [
-        Series(dataset, [float(layer) for layer in fit.steps], list(fit.steps.values()), colour, "points")
-        for colour, (dataset, fit) in enumerate(fits)
+def step_chart(
+    fits: Sequence[tuple[str, DepthFit, DepthFit | None]], within: Mapping[str, WithinNetworks]
+) -> ForestChart:
+    """Return a chart of the factor per layer deeper in the crossed block, by what it is read from.
+
+    Args:
+        fits: the data set, the planned fit, and the same with depth counted from the output.
+        within: the steps inside networks of equal widths, by data set; exploratory.
+    """
+    series: dict[str, dict[str, Estimate]] = {}
+    for dataset, fit, from_output in fits:
+        rows = series.setdefault(dataset_title(dataset), {})
+        rows["planned fit"] = fit.step
+        rows |= {f"planned fit, layer {after - 1} to {after}": step for after, step in fit.steps.items()}
+        if from_output is not None:
+            rows["planned fit, depth from the output"] = from_output.step
+        if dataset in within:
+            rows["inside networks"] = within[dataset].step
+            rows |= {
+                f"inside networks, layer {after - 1} to {after}": step for after, step in within[dataset].steps.items()
+            }
+    named = [("by the planned fit", "planned fit"), ("inside networks", "inside networks")]
+    steps = [
+        f"{' / '.join(f'{rows[row].value:.2f}' for rows in series.values())} {words}"
+        for words, row in named
+        if all(row in rows for rows in series.values())
     ]
-    steps = ", ".join(f"{fit.step.value:.2f} ({dataset})" for dataset, fit in fits)
-    return Chart(
+    return ForestChart(
         key="step",
-        title=f"At equal width, each layer deeper multiplies A by {steps}",
-        reading="Each point is how many times as many neurons are active in a layer as in the one before, at a width and a fan-in of 128, in the "
-        "crossed block. The title has the mean step. Bars are 95% intervals. Below 1, deeper layers have fewer active neurons.",
-        x_label="layer (0: the first hidden layer)",
-        y_label="factor from the layer before",
+        title=f"Step per layer: {', '.join(steps)}",
+        reading="How many times as many neurons are active in a layer as in the one before, in the crossed block, from the second layer on; layer 0 is the first hidden layer. Below 1, "
+        "deeper layers have fewer active neurons. The planned fit, at a width and a fan-in of 128, takes the width of the next layer for a part of depth. Inside networks: in the deepest "
+        "networks of equal widths (exploratory). The title has the data sets in the order of the legend. Bars are 95% intervals.",
+        x_label="factor per layer deeper",
         series=series,
-        x_ticks=sorted({x for line in series for x in line.x}),
+        reference=1.0,
+        row_label="from",
     )
 
 

@@ -197,9 +197,9 @@ def _ratio_over_training(
     ratios = rows.groupby("epoch")["activation_ratio"].mean()
     title = f"Activation ratio over training: {dataset}"
     if conclude:
-        title = (
-            f"Over training, the activation ratio goes from {ratios.iloc[0]:.0%} to {ratios.iloc[-1]:.0%}: {dataset}"
-        )
+        start, top, end = ratios.iloc[0], ratios.max(), ratios.iloc[-1]
+        rise = f"up to {top:.0%}, then " if top > max(start, end) else ""
+        title = f"The activation ratio goes from {start:.0%} {rise}to {end:.0%}: {dataset}"
     published = None if published is None else _hidden(published)
     return Chart(
         key=f"ratio-over-training-{key}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actratio.laws.observations import ARTICLE_BLOCK, DatasetLaws
-from actratio.statistics.estimate import Estimate, mean_interval
+from actratio.statistics.estimate import Estimate
 from actratio.statistics.rules import Rule
 from actratio.statistics.seeds import per_seed, prediction_interval, two_stage
 from actratio.statistics.verdict import Verdict, decide, is_inside
@@ -35,8 +35,6 @@ class Sentence:
         claim: the sentence, made precise.
         figure: what the estimate is.
         low, high: the claim holds if the interval lies between them, and fails if it lies outside.
-        spread: standard deviation of the figure over seeds, for the simulation of the rule; rounded from the first run.
-        truths: true values that are simulated.
     """
 
     name: str
@@ -44,8 +42,6 @@ class Sentence:
     figure: str
     low: float
     high: float
-    spread: float
-    truths: tuple[float, ...]
 
     @property
     def rule(self) -> str:
@@ -65,14 +61,6 @@ class Sentence:
         outcome = self.judge(estimate)
         return Verdict(f"{dataset}: {self.claim}", outcome, estimate, self.rule, confirmatory=False, figure=self.figure)
 
-    def simulated(self, seeds: int) -> Rule:
-        """Return the rule for simulation, with a figure of each seed."""
-
-        def outcome(truth: float, rng: np.random.Generator) -> str:
-            return self.judge(mean_interval(rng.normal(truth, self.spread, seeds).tolist()))
-
-        return Rule(self.name, self.rule, {f"{truth:g}": truth for truth in self.truths}, outcome)
-
 
 DOUBLING = Sentence(
     "doubling",
@@ -80,20 +68,14 @@ DOUBLING = Sentence(
     "factor per doubling",
     -math.inf,
     math.sqrt(2),
-    0.03,
-    (1.25, 1.35, 1.414, 1.5),
 )
-LOGITS = Sentence(
-    "logits", "about 10% of the logits are active", "ratio", 0.08, 0.12, 0.007, (0.06, 0.08, 0.1, 0.12, 0.17)
-)
+LOGITS = Sentence("logits", "about 10% of the logits are active", "ratio", 0.08, 0.12)
 PLATEAU = Sentence(
     "plateau",
     "the held-out accuracy is on a plateau in the second half of training",
     "change of the accuracy",
     -0.005,
     0.005,
-    0.002,
-    (-0.01, 0.0, 0.005, 0.01),
 )
 STEADY = Sentence(
     "exponent over training",
@@ -101,8 +83,6 @@ STEADY = Sentence(
     "change of α",
     -0.1,
     0.1,
-    0.03,
-    (-0.4, -0.1, 0.0),
 )
 BIASES = Sentence(
     "biases",
@@ -110,8 +90,6 @@ BIASES = Sentence(
     "relative difference of the ratio",
     -0.05,
     0.05,
-    0.02,
-    (-0.1, -0.05, 0.0, 0.1),
 )
 SENTENCES = (DOUBLING, LOGITS, PLATEAU, STEADY, BIASES)
 """The sentences that a band decides. ``printed_verdict`` judges the printed table, and ``BIASES`` needs two studies."""
@@ -191,6 +169,7 @@ def printed_verdict(rows: pd.DataFrame) -> Verdict:
         PRINTED_RULE,
         confirmatory=False,
         figure="F of one new run",
+        bounds="95% prediction interval",
     )
 
 

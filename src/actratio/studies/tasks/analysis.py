@@ -98,7 +98,15 @@ def _verdicts(
 ) -> list[Verdict]:
     def universal(claim: str, group: OverTasks, confirmatory: bool = False) -> Verdict:
         verdict = judge_universal(group.exponents, planned)
-        return Verdict(claim, verdict, _farthest(group), UNIVERSAL_RULE, confirmatory, "α farthest from ½")
+        return Verdict(
+            claim,
+            verdict,
+            _farthest(group),
+            UNIVERSAL_RULE,
+            confirmatory,
+            "α farthest from ½",
+            predicted=NO if confirmatory else "",
+        )
 
     verdicts = [
         universal("A = F·√N holds for all tasks", all_widths, confirmatory=True),
@@ -127,6 +135,7 @@ def _verdicts(
             NEW_TASK_RULE,
             False,
             "α, prediction for a new task",
+            bounds="95% prediction interval",
         ),
     ]
 

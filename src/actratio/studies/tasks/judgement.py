@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import numpy as np
 from actratio.errors import FitError
 from actratio.statistics.linear_model import LinearModel, Numbers, TwoErrors
 from actratio.statistics.meta_analysis import RandomEffects, random_effects
-from actratio.statistics.multiple import holm
+from actratio.statistics.multiple import holm_family
 from actratio.statistics.verdict import decide, is_inside
 
 SQUARE_ROOT = 0.5
@@ -88,17 +87,12 @@ def adjusted_p_values(exponents: Sequence[TaskExponent], planned: int) -> list[f
         exponents: the exponents of the tasks that have one.
         planned: number of tasks; those without an exponent count as not rejected.
     """
-    return _adjusted([item.alpha.p_value(SQUARE_ROOT) for item in exponents], planned)
+    return holm_family([item.alpha.p_value(SQUARE_ROOT) for item in exponents], planned)
 
 
 def rejected_tasks(exponents: Sequence[TaskExponent], planned: int) -> int:
     """Return for how many tasks α = ½ is rejected; the arguments are those of ``adjusted_p_values``."""
     return sum(p < SIGNIFICANCE for p in adjusted_p_values(exponents, planned))
-
-
-def _adjusted(p_values: Sequence[float], planned: int) -> list[float]:
-    known = [1.0 if math.isnan(p) else p for p in p_values]
-    return holm(known + [1.0] * (planned - len(known)))[: len(known)] if known else []
 
 
 def judge_universal(exponents: Sequence[TaskExponent], planned: int) -> str:
@@ -136,7 +130,7 @@ def judge_power_law(curvatures: Sequence[TwoErrors], planned: int) -> str:
         curvatures: coefficients of (log N)² of the tasks that have one.
         planned: number of tasks; fewer curvatures exclude a yes.
     """
-    adjusted = _adjusted([item.p_value(0.0) for item in curvatures], planned)
+    adjusted = holm_family([item.p_value(0.0) for item in curvatures], planned)
     curved = sum(p < SIGNIFICANCE for p in adjusted) >= REFUTING_TASKS
     straight = 0 < planned == len(curvatures) and all(
         is_inside(item.interval(), *CURVATURE_BAND) for item in curvatures

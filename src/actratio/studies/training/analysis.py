@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actratio.errors import plural
 from actratio.report.findings import Findings
 from actratio.statistics.verdict import NO, YES, Verdict
 from actratio.studies.training.cause_findings import CENTRED_CLAIM, causes_part, mechanism_part
+from actratio.studies.training.course_findings import course_part
 from actratio.studies.training.decay_findings import decomposition_part, exponent_part, form_part, start_part
-from actratio.studies.training.part import ratio_shown, settled, shown
-from actratio.studies.training.summaries import by_step, decay_widths, peak_step
-from actratio.studies.training.tidying import DECAY
+from actratio.studies.training.part import Part, settled, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +23,7 @@ def training_findings(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Findi
         frame: the tidy table of the study.
         settings: the settings of the study.
     """
+    course = course_part(frame, settings["epochs"])
     start, form = start_part(frame, settings), form_part(frame, settings)
     rest = [causes_part(frame), mechanism_part(frame), decomposition_part(frame)]
     others = [claim for part in (form, start, *rest) for claim in part.claims]
@@ -38,11 +37,11 @@ def training_findings(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Findi
             "were written down before the run."
         ),
         sentences=[
-            *_answer(frame, settings["epochs"], verdicts),
+            *_answer(course, verdicts),
             *(sentence for part in parts for sentence in part.sentences),
         ],
         verdicts=verdicts,
-        tables=[table for part in parts for table in part.tables],
+        tables=[table for part in (*parts, course) for table in part.tables],
         charts=[chart for part in parts for chart in part.charts],
         details={
             "data": f"{settings['examples']} training examples, {settings['features']} features, {settings['classes']} classes, "
@@ -51,27 +50,18 @@ def training_findings(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Findi
     )
 
 
-def _answer(frame: pd.DataFrame, epochs: int, verdicts: Sequence[Verdict]) -> list[str]:
-    """Return how the ratio of the widest networks changes, and what makes it fall if that is decided."""
-    widths = decay_widths(frame)
-    if not widths:
+def _answer(course: Part, verdicts: Sequence[Verdict]) -> list[str]:
+    """Return how the ratio changes, and what makes it fall if that is decided."""
+    if not course.sentences:
         return []
-    rows = frame[(frame["part"] == DECAY) & (frame["width"] == max(widths))]
-    ratios = by_step(rows, "activation_ratio")
-    peak = peak_step(ratios.mean(axis=1))
-    start, top = ratios.iloc[0].mean(), ratios.loc[peak].mean()
-    rise = f", rises to {top:.1%} at step {peak:,}" if top > start else ""
-    end = ratio_shown(ratios.iloc[-1])
-    cause = next((_cause(verdict) for verdict in verdicts if verdict.claim == CENTRED_CLAIM), "")
-    return [
-        f"With {max(widths)} neurons the ratio starts at {start:.1%}{rise}, and is {end} after {plural(epochs, 'epoch')}{cause}."
-    ]
+    causes = [_cause(verdict) for verdict in verdicts if verdict.claim == CENTRED_CLAIM]
+    return [course.sentences[0], *(cause for cause in causes if cause), *course.sentences[1:]]
 
 
 def _cause(verdict: Verdict) -> str:
     ratio = shown(verdict.estimate, "{:.1%}")
     said = {
-        YES: f"; drift towards negative pre-activations makes it fall, for with centred pre-activations it ends at {ratio}",
-        NO: f"; drift towards negative pre-activations is not the only cause, for with centred pre-activations it still falls to {ratio}",
+        YES: f"Drift towards negative pre-activations makes the ratio fall: with centred pre-activations it ends at {ratio}.",
+        NO: f"Drift towards negative pre-activations isn't the only cause: with centred pre-activations the ratio still falls to {ratio}.",
     }
     return said.get(verdict.verdict, "")

@@ -22,7 +22,9 @@ from actratio.studies.training.conditions import (
     levels_by_name,
 )
 from actratio.studies.training.figures import effects_chart, mechanism_chart
+from actratio.studies.training.interactions import interactions_part
 from actratio.studies.training.part import Claim, Part, change_shown, ratio_shown, shown
+from actratio.studies.training.schedule import FIXED_WIDTH
 from actratio.studies.training.summaries import by_step, log_active, log_active_at_loss, main_effects, peak_step
 from actratio.studies.training.tidying import FACTORIAL, MECHANISM
 
@@ -35,6 +37,7 @@ TARGET_LOSS, EARLY_LOSS = 0.1, 0.3
 CENTRED_CLAIM = "The ratio stays near 50% if pre-activations are centred: drift makes it fall."
 
 _SIGNIFICANT = 0.05
+_RISE = 0.02  # smaller rises are not spoken of
 
 
 def causes_part(frame: pd.DataFrame) -> Part:
@@ -95,10 +98,14 @@ def causes_part(frame: pd.DataFrame) -> Part:
     }
     for factor, ruling in rulings.items():
         part.claims.append(Claim(claims[factor], ruling, judgement.FACTOR_RULE, "effect on log active neurons"))
+    place = f"a training loss of {TARGET_LOSS:g}"
+    together = interactions_part(responses[f"loss {TARGET_LOSS:g}"], levels, main, place)
+    part.tables.extend(together.tables)
     part.sentences.append(
         f"At a training loss of {TARGET_LOSS:g}, a ten times higher rate changes the active neurons by {change_shown(rulings[RATE].estimate)}, "
         f"and a batch of 32 instead of 256 by {change_shown(rulings[BATCH].estimate)}."
     )
+    part.sentences.extend(together.sentences)
     return part
 
 
@@ -155,7 +162,7 @@ def mechanism_part(frame: pd.DataFrame) -> Part:
         )
     if {CENTRED, CONTROL} <= set(ratios):
         part.claims.extend(_centring_claims(ratios[CENTRED], ratios[CONTROL].iloc[-1].tolist()))
-        part.sentences.append(_centring_sentence(arms, ratio_shown(ratios[CENTRED].iloc[-1])))
+        part.sentences.extend(_centring_sentences(arms, ratios))
     if FROZEN_OUTPUT in arms:
         logs = log_active(arms[FROZEN_OUTPUT])
         change = (logs.iloc[-1] - logs.iloc[0]).dropna().tolist()
@@ -195,11 +202,37 @@ def _clipped(ruling: judgement.Ruling) -> judgement.Ruling:
     return ruling._replace(estimate=ruling.estimate.clip(0, 1))
 
 
-def _centring_sentence(arms: Mapping[str, pd.DataFrame], ratio: str) -> str:
+def _centring_sentences(arms: Mapping[str, pd.DataFrame], ratios: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return what centring does to the fall, and to the rise before it, if there are any."""
     logs = {name: log_active(arms[name]) for name in (CENTRED, CONTROL)}
     change = {name: values.iloc[-1] - values.iloc[0] for name, values in logs.items()}
-    ends = f"With centred pre-activations the ratio ends at {ratio}"
-    if not over_seeds(change[CONTROL].tolist()).high < 0:  # without a fall there is nothing to remove
-        return f"{ends}; the control's does not end significantly below its start."
-    removed = over_seeds((1 - change[CENTRED] / change[CONTROL]).tolist())
-    return f"{ends}; centring removes {shown(removed, '{:.0%}')} of the control's fall of log active neurons (exploratory)."
+    ends = {name: ratio_shown(ratios[name].iloc[-1]) for name in (CENTRED, CONTROL)}
+    fall = over_seeds(change[CONTROL].tolist())
+    first = f"With centred pre-activations the ratio ends at {ends[CENTRED]}"
+    if fall.high < 0:
+        removed = over_seeds((1 - change[CENTRED] / change[CONTROL]).tolist())
+        first += (
+            f"; centring removes {shown(removed, '{:.0%}')} of the control's fall of log active neurons (exploratory)."
+        )
+    else:  # without a fall there is nothing to remove
+        where = "above its start" if fall.value > 0 else "not clearly below its start"
+        where += ", though not clearly" if fall.low < 0 < fall.value else ""
+        first += (
+            f". The control ends at {ends[CONTROL]}, {where}, so this arm can't tell what makes the ratio fall "
+            f"with {FIXED_WIDTH} neurons."
+        )
+    return [first, *_rise_sentence(arms[CONTROL], ratios)]
+
+
+def _rise_sentence(control: pd.DataFrame, ratios: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return what centring does to an early rise of the control, for which the pre-activations have shifted up; exploratory."""
+    means = {name: ratios[name].mean(axis=1) for name in (CENTRED, CONTROL)}
+    peak = peak_step(means[CONTROL])
+    shift = over_seeds(by_step(control, "shift").loc[peak].tolist())
+    start, top, highest = means[CONTROL].iloc[0], means[CONTROL].loc[peak], means[CENTRED].max()
+    if not (shift.low > 0 and top > start + _RISE > highest):
+        return []
+    return [
+        f"Looked at afterwards: drift explains the early rise. The control's ratio is {top:.0%} at step {peak:,}, where its pre-activations have shifted up by "
+        f"{shown(shift, '{:.2f}')} standard deviations; with centred pre-activations the ratio never exceeds {highest:.0%}."
+    ]

@@ -36,6 +36,15 @@ CONTRASTS = {
 }
 """What the high level of a factor changes."""
 
+LEVELS = {
+    RATE: ("the low rate", "the high rate"),
+    BATCH: ("batch 32", "batch 256"),
+    OPTIMIZER: ("Adam", "SGD"),
+    WEIGHT_DECAY: ("no decay", "decay"),
+    SCALE: ("scale ×½", "scale ×2"),
+}
+"""The low and the high level of a factor."""
+
 # The rates of SGD come from a pilot that looked at losses only, and its decay shrinks weights as much per step as Adam's:
 # see docs/studies/training.md.
 _RATES = {"adam": (3e-4, 3e-3), "sgd": (6e-3, 6e-2)}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from actratio.report.findings import Table
+from actratio.statistics.estimate import Estimate
 from actratio.statistics.seeds import over_seeds
 from actratio.statistics.verdict import YES
 from actratio.studies.training import judgement
 from actratio.studies.training.figures import exponent_chart, ratio_chart
 from actratio.studies.training.forecasts import EXPONENTIAL, FORMS, POWER
-from actratio.studies.training.part import Claim, Part, ratio_shown, settled, shown
+from actratio.studies.training.part import Claim, Part, in_words, ratio_shown, settled, shown
 from actratio.studies.training.schedule import EPOCHS, steps_per_epoch
 from actratio.studies.training.summaries import (
     by_step,
@@ -34,6 +36,7 @@ LOSSES = (0.3, 0.1, 0.03, 0.01)
 """Training losses at which α is taken."""
 
 _RATIO = "{:.2%}"
+_TIE = 0.01  # of log(error of one form / error of the other)
 _FALL, _SETTLED = (1, 20), (50, 100)  # epochs that are compared
 
 
@@ -90,6 +93,7 @@ def form_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
     )
     part = Part([], [], [table], [ratio_chart(courses, FORMS[:2])])
     planned, later = forecast_errors(frame, FORMS), forecast_errors(frame, FORMS, after_peak=True)
+    part.sentences.extend(_forecast_remark(planned))
     part.tables.append(_forecast_table({"from step 0": planned, "from the peak": later}))
     if set(courses) != set(settings["widths"]):
         return part
@@ -122,19 +126,50 @@ def form_part(frame: pd.DataFrame, settings: Mapping[str, Any]) -> Part:
 
 
 def _forecast_table(errors: Mapping[str, pd.DataFrame]) -> Table:
-    cells = [
-        [where, str(width), *(shown(over_seeds(own[form.name].tolist()), "{:.0%}") for form in FORMS)]
-        for where, table in errors.items()
-        for width, own in table.groupby("width")
-    ]
+    cells = []
+    for where, table in errors.items():
+        for width, own in table.groupby("width"):
+            factors = [over_seeds(own[form.name].tolist()).exp() for form in FORMS]
+            cells.append(
+                [where, str(width), *(shown(factor) for factor in factors), shown(_ratio_of_errors(own), "{:.2f}")]
+            )
     return Table(
         "How well a curve that is fitted to the first half of the checkpoints forecasts the second",
-        ["checkpoints", "width", *(form.name for form in FORMS)],
+        ["checkpoints", "width", *(f"{form.name}, off by ×" for form in FORMS), "log(error ratio)"],
         cells,
-        "Root mean square of log(forecast / measured). "
+        "Off by: the factor between forecast and measured ratio, exp of the root mean square of log(forecast / measured); 1 is perfect. Error ratio: of the "
+        "exponential to the power law, as in the verdict; 0 is a tie. "
         + "; ".join(f"{form.name}: {form.formula}" for form in FORMS)
         + f". The {FORMS[2].name}, which has a parameter more, and the rows from the peak are exploratory.",
     )
+
+
+def _ratio_of_errors(errors: pd.DataFrame) -> Estimate:
+    """Return log(error of the exponential / error of the power law) over the seeds of one width."""
+    logs = np.log(errors[EXPONENTIAL.name]) - np.log(errors[POWER.name])
+    return over_seeds([round(float(value), 4) + 0.0 for value in logs])  # a tie is 0, not −0.00
+
+
+def _forecast_remark(errors: pd.DataFrame) -> list[str]:
+    """Return which widths the planned comparison rests on, if both forms are the same constant at some."""
+    by_width = {int(width): own for width, own in errors.groupby("width")}
+    ratios = {width: _ratio_of_errors(own) for width, own in by_width.items()}
+    tied = [width for width, ratio in ratios.items() if max(abs(ratio.low), abs(ratio.high)) < _TIE]
+    rest = [width for width in ratios if width not in tied]
+    if not tied or not rest:
+        return []
+    factors = {
+        width: {form: over_seeds(by_width[width][form.name].tolist()).exp().value for form in (EXPONENTIAL, POWER)}
+        for width in rest
+    }
+    missed = "; ".join(
+        f"with {width} neurons the forecasts are off by factors of {found[EXPONENTIAL]:.3g} (exponential) and {found[POWER]:.2g} (power law)"
+        for width, found in factors.items()
+    )
+    sentence = f"The planned comparison of the two forms rests on {in_words(rest)} neurons, because with {in_words(tied)} both become the same constant; {missed}."
+    if all(math.log(found[POWER]) > judgement.GOOD_FORECAST for found in factors.values()):
+        sentence += " So the comparison doesn't show that the ratio follows a power law."
+    return [sentence]
 
 
 def _contrast(errors: pd.DataFrame) -> list[float]:
@@ -160,9 +195,13 @@ def exponent_part(frame: pd.DataFrame, settings: Mapping[str, Any], others: Sequ
     alphas = {epoch: exponents_at_step(frame, step) for epoch, step in epoch_steps.items() if step in recorded}
     estimates = {epoch: over_seeds(alpha.tolist()) for epoch, alpha in alphas.items()}
     cells = [[f"end of epoch {epoch}", shown(estimate), "0"] for epoch, estimate in estimates.items()]
+    reached = ""
     for loss in LOSSES:
         at_equal_loss, censored = exponents_at_loss(frame, loss)
-        cells.append([f"training loss {loss:g}", shown(over_seeds(at_equal_loss.tolist())), str(censored)])
+        estimate = over_seeds(at_equal_loss.tolist())
+        cells.append([f"training loss {loss:g}", shown(estimate), str(censored)])
+        if not censored:
+            reached = f" At a training loss of {loss:g} it's {shown(estimate)}."
     table = Table(
         "Exponent α of the width law over training",
         ["at", "α", "censored runs"],
@@ -200,7 +239,7 @@ def exponent_part(frame: pd.DataFrame, settings: Mapping[str, Any], others: Sequ
     conclusion = "it falls and then settles" if has_settled else "no asymptotic exponent shown"
     part.sentences.append(
         f"The exponent α of the width law is {shown(estimates[first])} after epoch {first} and {shown(estimates[last])} after epoch {last}: "
-        f"{conclusion}."
+        f"{conclusion}.{reached}"
     )
     part.charts.append(exponent_chart(estimates, conclusion))
     return part
@@ -211,24 +250,37 @@ def decomposition_part(frame: pd.DataFrame) -> Part:
     rows = frame[frame["part"] == DECAY]
     if rows.empty:
         return Part()
-    cells, sentences = [], []
+    cells, left, living = [], [], Estimate(math.nan)
     for width, of_width in rows.groupby("width"):
         peak = peak_step(by_step(of_width, "activation_ratio").mean(axis=1))
         for where, since in (("start", 0), (f"peak (step {peak:,})", peak)):
             parts = decomposition(of_width, since)
             total, living, among = (over_seeds(parts[name].tolist()) for name in ("total", "living", "among"))
             cells.append([str(width), where, *(shown(value, "{:.2f}") for value in (total, living, among))])
-        sentences = [
-            f"With {width} neurons log active neurons changes by {total.value:.2f} from the peak to the end: {living.value:.2f} because neurons died, "
-            f"and {among.value:.2f} among the living."
-        ]
+        left.append(f"{shown(total.exp(), '{:.0%}')} with {width}")
+    sentence = (
+        f"From the peak to the end, the number of active neurons falls to {in_words(left)} neurons; {_dying(living)}."
+    )
     table = Table(
         "What the change is made of: change of log active neurons to the end of training",
         ["width", "from", "total", "share of living neurons", "ratio among the living"],
         cells,
         "The two parts add up to the total. A living neuron is active on at least one held-out example.",
     )
-    return Part(sentences, [], [table])
+    return Part([sentence], [], [table])
+
+
+def _dying(living: Estimate) -> str:
+    """Return what dying neurons contribute to the change of the widest networks.
+
+    Args:
+        living: change of log(share of living neurons).
+    """
+    if living.high < 0:
+        return f"with the widest, dying neurons account for a factor of {shown(living.exp(), '{:.2f}')}"
+    if living.low > 0:
+        return "with the widest, more neurons are alive at the end than at the peak"
+    return "with the widest, dying neurons don't contribute"
 
 
 def _complete_mean(values: pd.Series) -> float:

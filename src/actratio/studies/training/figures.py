@@ -41,11 +41,13 @@ def ratio_chart(courses: Mapping[int, pd.DataFrame], forms: Sequence[Form]) -> C
         if found is not None:
             y = [Estimate(float(value)) for value in form.curve(np.asarray(x, dtype=float), *found)]
             series.append(Series(f"{form.name}, fitted for {width}", [float(step) for step in x], y, colour, "dashed"))
-    rise = f"rises to {means.max():.0%} and then " if peak > 0 else ""
+    over_steps = {width: values.mean(axis=1) for width, values in courses.items()}
+    rise = f"rises to {min(values.max() for values in over_steps.values()):.0%} or more, then " if peak > 0 else ""
+    most = max(over_steps, key=lambda width: float(over_steps[width].max() - over_steps[width].iloc[-1]))
     until = f", to step {fitted[-1]:,}" if fitted else ""
     return Chart(
         key="ratio-over-training",
-        title=f"With {width} neurons the ratio {rise}ends at {means.iloc[-1]:.0%}",
+        title=f"The ratio {rise}falls, most with {most} neurons",
         reading="Activation ratio on held-out examples, as the mean over two hidden layers. Dashed: curves that are fitted to the first half of the "
         f"log-spaced steps from the peak on{until}. {_BANDS}",
         x_label="training step",
@@ -101,11 +103,12 @@ def effects_chart(effects: Mapping[str, Estimate], significant: Sequence[str], l
 
 def mechanism_chart(arms: Mapping[str, pd.DataFrame]) -> Chart:
     """Return the ratio over steps for each arm, given its ratios by step and seed."""
-    ends = [f"{name} {arms[name].iloc[-1].mean():.0%}" for name in (CONTROL, CENTRED) if name in arms]
+    means = {name: arms[name].mean(axis=1) for name in (CONTROL, CENTRED) if name in arms}
+    ends = [f"{name} {values.max():.0%} and {values.iloc[-1]:.0%}" for name, values in means.items()]
     return Chart(
         key="mechanism",
-        title="Ratio at the end: " + (", ".join(ends) or "see the lines"),
-        reading=f"Each line is one arm. If centring the pre-activations keeps the ratio near 50%, drift makes it fall. {_BANDS}",
+        title="Ratio at its highest and at the end: " + (", ".join(ends) or "see the lines"),
+        reading=f"Each line is one arm. Where the control leaves 50% and the centred arm doesn't, a shift of the pre-activations is the cause. {_BANDS}",
         x_label="training step",
         y_label="activation ratio",
         series=[_curve(name, ratios, colour) for colour, (name, ratios) in enumerate(arms.items())],

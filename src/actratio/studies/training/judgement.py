@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from actratio.statistics.estimate import Estimate, mean_interval
-from actratio.statistics.multiple import holm, p_value
+from actratio.statistics.multiple import holm_family, p_value
 from actratio.statistics.verdict import NO, UNDECIDED, decide, is_inside
 
 
@@ -70,8 +70,7 @@ def corrected(rulings: Sequence[Ruling], family: int = FAMILY) -> list[str]:
         rulings: of the confirmatory claims that can be judged.
         family: number of claims that were planned; those that are missing count as p = 1.
     """
-    p_values = [1.0 if math.isnan(ruling.p) else ruling.p for ruling in rulings]
-    adjusted = holm([*p_values, *[1.0] * (family - len(rulings))])[: len(rulings)]
+    adjusted = holm_family([ruling.p for ruling in rulings], family)
     return [
         ruling.verdict if math.isnan(ruling.p) or p <= _SIGNIFICANT else UNDECIDED
         for ruling, p in zip(rulings, adjusted, strict=True)

@@ -9,7 +9,7 @@ from actratio.report.chart import Chart, ForestChart
 from actratio.report.findings import Table
 from actratio.statistics.estimate import Estimate
 from actratio.statistics.seeds import over_seeds
-from actratio.statistics.verdict import Verdict
+from actratio.statistics.verdict import YES, Verdict
 from actratio.studies.training.judgement import Ruling, corrected
 
 
@@ -46,6 +46,7 @@ def settled(claims: Sequence[Claim]) -> list[Verdict]:
             claim.rule,
             claim.confirmatory,
             claim.figure,
+            predicted=YES if claim.confirmatory else "",
         )
         for claim in claims
     ]
@@ -65,3 +66,13 @@ def change_shown(logarithm: Estimate) -> str:
 def ratio_shown(ratios: Iterable[float], number: str = "{:.1%}") -> str:
     """Return the mean of activation ratios over seeds or networks as text, with its interval clipped to [0, 1]."""
     return shown(over_seeds(ratios).clip(0, 1), number)
+
+
+def in_words(items: Sequence[object]) -> str:
+    """Return the items as text.
+
+    >>> in_words([32, 128, 512])
+    '32, 128 and 512'
+    """
+    *others, last = (str(item) for item in items)
+    return f"{', '.join(others)} and {last}" if others else last

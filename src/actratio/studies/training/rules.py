@@ -38,6 +38,7 @@ _SEEDS, _FEW_SEEDS = 5, 3
 _NETWORKS = {32: 1200, 128: 300, 512: 200}
 _NEURON, _FORM, _ALPHA, _EFFECT, _RATIO = 0.45, 0.3, 0.03, 0.025, 0.02
 _RAISED = 0.035
+_OBSERVED_ALPHA = 0.11  # of α(100) − α(50); added on 27 November 2026, after the run
 _CHECKPOINTS = 15
 
 
@@ -68,6 +69,11 @@ def _throughout_outcome(truth: tuple[float, float], rng: np.random.Generator) ->
     return judge_centred_throughout(path.tolist(), _seeds(control, _RATIO, rng)).verdict
 
 
+def _asymptote_outcome(truth: tuple[float, float], rng: np.random.Generator) -> str:
+    change, deviation = truth
+    return _alone(judge_within(_seeds(change, deviation, rng), SETTLED))
+
+
 def _seeds(truth: float, deviation: float, rng: np.random.Generator) -> list[float]:
     return list(truth + deviation * rng.standard_normal(_SEEDS))
 
@@ -89,8 +95,14 @@ RULES = (
     Rule(
         "asymptote",
         SETTLED_RULE,
-        {f"changes by {change:g}": change for change in (0.0, -0.025, -0.05, -0.075, -0.1)},
-        lambda truth, rng: _alone(judge_within(_seeds(truth, _ALPHA, rng), SETTLED)),
+        {
+            **{f"changes by {change:g}": (change, _ALPHA) for change in (0.0, -0.025, -0.05, -0.075, -0.1)},
+            **{
+                f"changes by {change:g}, spread {_OBSERVED_ALPHA:g}": (change, _OBSERVED_ALPHA)
+                for change in (0.0, -0.1, -0.3)
+            },
+        },
+        _asymptote_outcome,
     ),
     Rule(
         "factor",
@@ -109,7 +121,10 @@ RULES = (
         CENTRED_RULE,
         {
             f"centred {centred:.0%}, control {control:.0%}": (centred, control)
-            for centred, control in ((0.5, 0.25), (0.47, 0.25), (0.45, 0.25), (0.4, 0.25), (0.25, 0.25), (0.5, 0.5))
+            for centred, control in (
+                *((0.5, 0.25), (0.47, 0.25), (0.45, 0.25), (0.4, 0.25), (0.25, 0.25), (0.5, 0.5)),
+                (0.48, 0.57),  # added on 27 November 2026: what was observed
+            )
         },
         _centred_outcome,
     ),
