@@ -34,6 +34,8 @@ from actratio.tracking.unwrap import has_compiled_code, unwrapped
 if TYPE_CHECKING:
     import pandas as pd
 
+    from actratio.report.notebook import Figures
+
 _FORMAT = 1
 
 
@@ -77,6 +79,8 @@ class Tracker:
 
     Attributes:
         step: steps taken so far.
+        neuron_ratios: for each site, the share of the latest reading's tokens on which each neuron was active, float32,
+            (width,), on the CPU.
         latest: the values of the latest reading for a logger, by key: ``actratio/<site>/ratio``, ``…/dead``,
             ``…/always_on``, and ``actratio/ratio`` for the whole model. Empty before the first reading.
 
@@ -113,6 +117,7 @@ class Tracker:
         self._name = name or getattr(self._model, "name_or_path", "") or type(self._model).__name__
         self.step = 0
         self.latest: dict[str, float] = {}
+        self.neuron_ratios: dict[str, Tensor] = {}
         self._readings: list[SiteReading] = []
         self._states: dict[str, Tensor] = {}
         self._warned: set[str] = set()
@@ -230,6 +235,8 @@ class Tracker:
             reading, states = read_site(self.step, site, int(tokens), active, self._states.get(name))
             if states is not None:
                 self._states[name] = states
+            if int(tokens):
+                self.neuron_ratios[name] = (active.double() / int(tokens)).float()
             readings.append(reading)
         self._readings += readings
         self.latest = scalars(readings)
@@ -265,6 +272,13 @@ class Tracker:
     def to_frame(self) -> pd.DataFrame:
         """Return all readings as a tidy table: one row for each step and site."""
         return readings_frame(self._readings, self._sites, self._name, self._tensor, str(self._criterion))
+
+    def plot(self) -> Figures:
+        """Return the figures: the ratio and the dead neurons of each layer over the steps."""
+        from actratio.report.notebook import Figures
+        from actratio.report.tracked import tracker_charts
+
+        return Figures(tracker_charts(self._readings, self._sites))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, for a checkpoint: objects that JSON can hold.

@@ -1,0 +1,96 @@
+"""A callback for the ``Trainer`` of transformers (the extra ``hf``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from actratio.errors import pip_install
+from actratio.tracking.samplers import warn_of_repeats
+from actratio.tracking.schedule import Every
+from actratio.tracking.tracker import Tracker
+
+try:
+    from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+except ImportError:  # a caller that has no transformers gets a sentence, not a traceback of our imports
+    raise ImportError(f"transformers is not installed; run {pip_install('hf')}") from None
+
+_STATE = "actratio"
+
+
+class TrainerTracker(TrainerCallback):  # type: ignore[misc]
+    """Track the activation ratio of a training by ``transformers.Trainer``, and log it with ``Trainer.log``.
+
+    Everything that the trainer reports to (``report_to``) and its ``log_history`` get the values. The state is part of
+    the checkpoints, so a resumed training has the same table as an undisturbed one.
+
+    Examples:
+        >>> trainer = Trainer(model, arguments, train_dataset=examples)    # doctest: +SKIP
+        >>> callback = TrainerTracker(trainer, every=50)                   # doctest: +SKIP
+        >>> trainer.train()                                                # doctest: +SKIP
+        >>> callback.tracker.to_frame()                                    # doctest: +SKIP
+
+    Args:
+        trainer: the trainer, which gets this callback.
+        every: when to take a reading, as for ``Tracker``; ``"epoch"`` needs no number of steps.
+        stop_on_dead: end the training when a layer's share of dead neurons passes ``dead_limit``.
+        options: more arguments of ``Tracker``.
+
+    Attributes:
+        tracker: the tracker, which is attached while the trainer trains.
+    """
+
+    def __init__(self, trainer: Trainer, every: Every = 100, *, stop_on_dead: bool = False, **options: Any) -> None:
+        self._trainer = trainer
+        self._stop_on_dead = stop_on_dead
+        self._has_to_stop = False
+        self._values: Mapping[str, float] | None = None
+        steps = _steps_per_epoch(trainer) if every == "epoch" else None
+        self.tracker = Tracker(
+            trainer.model,
+            every,
+            steps_per_epoch=steps,
+            on_reading=self._keep,
+            on_dead=self._stop,
+            **options,
+        )
+        trainer.add_callback(self)
+
+    def _keep(self, values: Mapping[str, float], step: int) -> None:
+        self._values = values  # logged when the trainer has counted the step
+
+    def _stop(self, site: str, step: int) -> None:
+        self._has_to_stop = self._stop_on_dead
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step:
+            saved = (state.stateful_callbacks or {}).get(_STATE)
+            if saved is None:
+                saved = {**self.tracker.state_dict(), "readings": [], "states": {}}
+            # The state was saved at the latest reading; the trainer has gone on since.
+            self.tracker.load_state_dict({**saved, "step": state.global_step})
+        self.tracker.start()
+        warn_of_repeats(kwargs.get("train_dataloader"))
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        if self._values is not None:
+            values, self._values = self._values, None
+            state.stateful_callbacks = {**(state.stateful_callbacks or {}), _STATE: self.tracker.state_dict()}
+            self._trainer.log(dict(values))
+        if self._has_to_stop:
+            control.should_training_stop = True
+        return control
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.tracker.stop()
+
+
+def _steps_per_epoch(trainer: Trainer) -> int:
+    batches = len(trainer.get_train_dataloader())
+    return max(1, -(-batches // trainer.args.gradient_accumulation_steps))
