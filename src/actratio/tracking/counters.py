@@ -64,6 +64,8 @@ class OperatorCounter(Counter):
         self._passes = passes
         self._stack = ExitStack()
         self._counted: Counts = {}
+        self._pending: list[tuple[str, Tensor, Tensor]] = []  # of the pass that runs now in eager mode
+        passes.on_end = self._end
         modules = dict(model.named_modules())
         device = device_of(model)
         self._flags: dict[torch.device, Tensor] = {}
@@ -89,14 +91,27 @@ class OperatorCounter(Counter):
             # A copy of the model has a copy of the hook.
             if not passes.is_open or module is not activation:
                 return
-            if not torch.compiler.is_compiling() and not self._is_counting:
+            is_compiling = torch.compiler.is_compiling()
+            if not is_compiling and not self._is_counting:
                 return
             rows = passes.rows if has_tokens else None
             if is_decoder and passes.decoder_rows is not None:
                 rows = passes.decoder_rows
-            torch.ops.actratio.count_active(output.detach(), rows, flag, active, tokens, label, name)
+            x = output.detach()
+            if is_compiling:
+                torch.ops.actratio.count_active(x, rows, flag, active, tokens, label, name)
+            else:
+                self._pending.append((name, *operator.count_rows(x, rows, label, name)))
 
         self._stack.callback(activation.register_forward_hook(count).remove)
+
+    def _end(self, succeeded: bool) -> None:
+        """Add what the pass counted, or drop it if the pass failed."""
+        pending, self._pending = self._pending, []
+        for name, new_tokens, new_active in pending if succeeded else ():
+            tokens, active = self._counted[name]
+            tokens += new_tokens
+            active += new_active
 
     def start(self) -> None:
         for tokens, active in self._counted.values():

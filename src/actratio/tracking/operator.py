@@ -40,19 +40,10 @@ def count_active(
     """
     if x.device.type == "cpu" and not counting:
         return
-    x = x.reshape(-1, x.shape[-1])
-    if rows is not None and rows.numel() != len(x):
-        raise SiteError(
-            f"{site} has {len(x)} rows for {rows.numel()} tokens, so the rows that are padding can't be found; "
-            "leave the site out, or train without padding"
-        )
-    if x.device.type == "cpu":
-        _add_on_cpu(x if rows is None else x[rows.flatten()], active, tokens, criterion)
-        return
-    # No number is read back from the device, so that it never waits; without ``counting``, zeros are added.
-    weights = counting.expand(len(x)) if rows is None else rows.flatten() & counting
-    active += (_parsed(criterion).active(x) & weights[:, None]).sum(0)
-    tokens += weights.sum()
+    new_tokens, new_active = count_rows(x, rows, criterion, site)
+    # No number is read back from a GPU, so that it never waits; zeros are added while nothing is counted.
+    active += new_active * counting
+    tokens += new_tokens * counting
 
 
 @count_active.register_fake
@@ -62,12 +53,28 @@ def _(
     return None
 
 
-def _add_on_cpu(x: Tensor, active: Tensor, tokens: Tensor, criterion: str) -> None:
-    if not len(x):
-        return
-    counts, _ = count(x, _parsed(criterion), [len(x)], co_activation=False)
-    active += counts.active
-    tokens += counts.tokens
+def count_rows(x: Tensor, rows: Tensor | None, criterion: str, site: str) -> tuple[Tensor, Tensor]:
+    """Return the tokens, int64 (), and for each neuron the tokens on which it was active, int64 (width,).
+
+    The arguments are those of ``count_active``.
+
+    Raises:
+        SiteError: ``rows`` are not those of ``x``.
+    """
+    x = x.reshape(-1, x.shape[-1])
+    if rows is not None and rows.numel() != len(x):
+        raise SiteError(
+            f"{site} has {len(x)} rows for {rows.numel()} tokens, so the rows that are padding can't be found; "
+            "leave the site out, or train without padding"
+        )
+    if x.device.type == "cpu":
+        x = x if rows is None else x[rows.flatten()]
+        counts, _ = count(x, _parsed(criterion), [len(x)], co_activation=False)
+        return torch.tensor(counts.tokens), counts.active
+    active = _parsed(criterion).active(x)
+    if rows is None:
+        return torch.full((), len(x), device=x.device), active.sum(0)
+    return rows.sum(), (active & rows.flatten()[:, None]).sum(0)
 
 
 @cache

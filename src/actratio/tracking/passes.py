@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ class TrainingPasses:
         evaluated_with_gradients: whether a pass in evaluation mode had gradients since ``forget``.
         rows: bool, the tokens to count of the pass that is running; ``None`` for all of them.
         decoder_rows: the same for the decoder of an encoder-decoder.
+        on_end: called when a pass ends in eager mode, with whether it succeeded.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -35,6 +36,7 @@ class TrainingPasses:
         self.evaluated_with_gradients = False
         self.rows: Tensor | None = None
         self.decoder_rows: Tensor | None = None
+        self.on_end: Callable[[bool], None] = lambda succeeded: None
         self._model = model
         self._positions = {name: number for number, name in enumerate(inspect.signature(model.forward).parameters)}
         self._has_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
@@ -58,6 +60,8 @@ class TrainingPasses:
                 self.is_open = False
                 self.rows = None
                 self.decoder_rows = None
+                if not torch.compiler.is_compiling():
+                    self.on_end(output is not None)  # torch gives the hooks of a failed pass None
 
         return [
             model.register_forward_pre_hook(begin, with_kwargs=True),
