@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager
@@ -129,7 +130,12 @@ def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool]:
     used: set[int] = set()
     weights = dict(model.named_parameters())
     flow = Flow(model, on_use)
-    with evaluating(model), torch.random.fork_rng(), torch.no_grad(), force_eager(), flow.modules(), flow:
+    with (
+        evaluating(model), torch.random.fork_rng(), torch.no_grad(), force_eager(), warnings.catch_warnings(),
+        flow.modules(), flow,
+    ):  # fmt: skip
+        # Parts that are compiled by themselves run as Python here, so that hooks that fire twice do no harm.
+        warnings.filterwarnings("ignore", r"Using `torch\.compile\(module\)` when there are global hooks")
         checked_call(model, inputs, "the forward pass that looks for its MLPs")
         for identity, value in flow.activations.items():
             if identity not in used:

@@ -348,13 +348,25 @@ def _before_first_call(model: nn.Module, action: Callable[[tuple[Any, ...], Mapp
 
     def restore() -> None:
         object.__setattr__(model, "_compiled_call_impl", compiled)
+        model.__dict__.pop("compile", None)
 
     def first_call(*args: Any, **kwargs: Any) -> Any:
         restore()
         action(args, kwargs)
         return model(*args, **kwargs)
 
-    object.__setattr__(model, "_compiled_call_impl", first_call)
+    def compile_in_place(*args: Any, **kwargs: Any) -> None:
+        nonlocal compiled
+        restore()
+        model.compile(*args, **kwargs)
+        compiled = model._compiled_call_impl
+        intercept()
+
+    def intercept() -> None:
+        object.__setattr__(model, "_compiled_call_impl", first_call)
+        object.__setattr__(model, "compile", compile_in_place)
+
+    intercept()
     stack = ExitStack()
     stack.callback(restore)
     return stack

@@ -1,0 +1,142 @@
+"""The tracker on compiled models: the same integers, one graph, nothing compiled again at a reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from actratio.tracking import Tracker
+from tests.tracking.test_tracker import Functional, batch, modules, train
+
+
+class Outer(nn.Module):
+    """A class of a user; PyTorch itself can't compile an ``nn.Sequential`` in place as one graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = modules()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.body(x)
+        return output
+
+
+MODELS: dict[str, type[nn.Module]] = {"modules": Outer, "functional": Functional}
+
+
+def made(kind: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = MODELS[kind]()
+    return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+HOW = ("before", "after", "in place, before", "in place, after")
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled_run(kind: str, how: str, backend: Any, options: dict[str, Any]) -> Tracker:
+    """Train with a tracker that is attached before or after the model is compiled as one graph."""
+    model, optimizer = made(kind)
+    forward: Callable[..., Any] = model
+    if how == "before":
+        forward = torch.compile(model, fullgraph=True, backend=backend)
+    elif how == "in place, before":
+        model.compile(fullgraph=True, backend=backend)
+    assert isinstance(forward, nn.Module)
+    if "before" in how:
+        with torch.no_grad():
+            forward(batch(50))  # compiled by now
+    tracker = Tracker(forward, 3, dead_limit=None, **options).start()
+    if how == "after":
+        forward = torch.compile(model, fullgraph=True, backend=backend)
+    elif how == "in place, after":
+        model.compile(fullgraph=True, backend=backend)
+    train(model, optimizer, range(9), forward)
+    tracker.stop()
+    return tracker
+
+
+@pytest.mark.parametrize("inputs", [None, batch(0)], ids=["found in the first pass", "with inputs"])
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("kind", MODELS)
+def test_compiled_models_have_the_counts_of_uncompiled_ones(kind: str, how: str, inputs: Any) -> None:
+    model, optimizer = made(kind)
+    with Tracker(model, 3, dead_limit=None) as eager:
+        train(model, optimizer, range(9))
+    backend = CompileCounterWithBackend("aot_eager")
+    tracker = compiled_run(kind, how, backend, {"inputs": inputs})
+    assert tracker.to_frame().equals(eager.to_frame())
+    assert len(tracker.to_frame()["step"].unique()) == 3
+    # One graph for the training and, where a pass came before the tracker, one for that.
+    assert backend.frame_count == 1 + ("before" in how)
+
+
+def test_readings_compile_nothing_and_break_no_graph() -> None:
+    model, optimizer = made("modules")
+    backend = CompileCounterWithBackend("aot_eager")
+    forward = torch.compile(model, fullgraph=True, backend=backend)
+    with Tracker(model, 2, inputs=batch(0), dead_limit=None) as tracker:
+        train(model, optimizer, range(1), forward)
+        with torch.compiler.set_stance("fail_on_recompile"):
+            train(model, optimizer, range(1, 8), forward)
+    assert tracker.to_frame()["step"].unique().tolist() == [2, 4, 6, 8]
+    assert backend.frame_count == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch itself
+def test_inductor() -> None:
+    tracker = compiled_run("modules", "after", "inductor", {"inputs": batch(0)})
+    model, optimizer = made("modules")
+    with Tracker(model, 3, dead_limit=None) as eager:
+        train(model, optimizer, range(9))
+    columns = ["step", "site", "tokens"]
+    assert tracker.to_frame()[columns].equals(eager.to_frame()[columns])
+    # Inductor's matrix products may round otherwise, so that a neuron at zero may change its side.
+    assert (tracker.to_frame()["activation_ratio"] - eager.to_frame()["activation_ratio"]).abs().max() < 0.02
+
+
+def test_a_part_of_the_model_that_is_compiled() -> None:
+    def run(compiles: bool) -> Tracker:
+        torch.manual_seed(0)
+        model = Outer()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        if compiles:
+            model.body = torch.compile(model.body, fullgraph=True, backend="aot_eager")
+        with Tracker(model, 2, dead_limit=None) as tracker:
+            train(model, optimizer, range(4))
+        return tracker
+
+    compiled, eager = run(True).to_frame(), run(False).to_frame()
+    compiled["site"] = compiled["site"].str.replace("_orig_mod.", "")
+    assert compiled.equals(eager)
+
+
+def test_checkpointing_inside_a_compiled_model() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = modules()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            output: torch.Tensor = checkpoint(self.body, x, use_reentrant=False)
+            return output
+
+    model = Checkpointed()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    forward = torch.compile(model, backend="aot_eager")
+    with Tracker(model, 2, inputs=batch(0), dead_limit=None) as tracker:
+        train(model, optimizer, range(4), forward)
+    assert tracker.to_frame()["tokens"].tolist() == [12] * 4
