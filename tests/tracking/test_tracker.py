@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import actratio
 from actratio.errors import CriterionError, SiteError, TrackerError
@@ -26,7 +25,7 @@ class Functional(nn.Module):
         self.first, self.second = nn.Linear(6, 16), nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.second(F.relu(self.first(x)))
+        return self.second(torch.relu(self.first(x)))
 
 
 def modules() -> nn.Module:
@@ -386,4 +385,4 @@ def test_figures(tmp_path: Any) -> None:
     assert figures.names == ["ratio", "dead"]
     with warnings.catch_warnings():
         assert len(figures.save(tmp_path)) == 4
-    assert "<Tracker not attached to Sequential: 3 steps, 3 readings>" == repr(tracker)
+    assert repr(tracker) == "<Tracker not attached to Sequential: 3 steps, 3 readings>"

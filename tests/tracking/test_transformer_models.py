@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 from actratio.sites import find_sites
 from actratio.tracking import Tracker
-
-transformers = pytest.importorskip("transformers")
 
 SMALL = {"num_attention_heads": 4, "num_hidden_layers": 2, "hidden_size": 32, "vocab_size": 100}
 
