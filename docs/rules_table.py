@@ -12,14 +12,17 @@ from actratio.statistics.rules import DRAWS, Rule, operating_characteristics
 from actratio.studies import MlpStudy
 from pages import fill_block, markdown_table
 
+_MAX_ROWS = 20
+
 
 def rule_table(rule: Rule, draws: int = DRAWS) -> str:
-    """Return how often a rule gives each verdict, as a table in Markdown."""
+    """Return how often a rule gives each verdict, as tables of at most 20 rows in Markdown."""
     rows = [
         [str(row.truth), f"{row.yes:.1%}", f"{row.no:.1%}", f"{row.undecidable:.1%}"]
         for row in operating_characteristics(rule, draws).itertuples()
     ]
-    return markdown_table(["if the truth is", "yes", "no", "undecidable"], rows)
+    header = ["if the truth is", "yes", "no", "undecidable"]
+    return "\n\n".join(markdown_table(header, rows[i : i + _MAX_ROWS]) for i in range(0, len(rows), _MAX_ROWS))
 
 
 def rules_section(rules: Sequence[Rule], draws: int = DRAWS) -> str:

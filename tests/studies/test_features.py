@@ -233,11 +233,15 @@ def test_a_no_of_t3_is_no_evidence_if_alpha_is_high_under_the_standard_parametri
     alone = make_table(Planted(standard=0.85, mup=0.86), answering)
     assert verdicts(alone)["T3"].verdict == verdicts(alone)["A "].verdict == NO  # the rule is as planned
     said = answer(alone)
-    assert said.startswith("Not decidable in substance, although the rule says no: T3 says no, but that isn't evidence")
-    assert re.search(r"α is 0\.8\d \(.*\) \(no weight decay\) and 0\.8\d", said)
+    assert said.startswith(
+        "Not decidable in substance, although the rule says no: the comparison with muP (T3) says no, but"
+    )
+    assert re.search(r"parametrisation is 0\.8\d \(.*\) \(no weight decay\) and 0\.8\d", said)
     both = answer(make_table(Planted(alpha=0.5, standard=0.75, mup=0.9), answering))
-    assert both.startswith("No: T1 refutes that wide layers run out of features to learn; T1: α is 0.5")
-    assert "T3 says no, but that isn't evidence" in both
+    assert both.startswith(
+        "No, wide layers don't run out of features to learn: where the number of features is known (T1), active neurons"
+    )
+    assert "the comparison with muP (T3) says no, but that isn't evidence" in both
     assert "isn't evidence" not in answer(make_table(Planted(standard=0.5, mup=0.9), answering))
 
 

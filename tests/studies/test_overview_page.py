@@ -52,8 +52,9 @@ def test_three_pages_say_the_same_of_the_exponents(scripts: Any) -> None:
 
 def test_tables_of_what_was_looked_at_afterwards_have_their_own_block(scripts: Any) -> None:
     tables = [Table("Planned", ["a"], [["1"]]), Table("Looked at afterwards: more", ["a"], [["2"]])]
-    run = SimpleNamespace(findings=SimpleNamespace(tables=tables))
+    run = SimpleNamespace(findings=SimpleNamespace(tables=tables, afterwards=["Then we looked."]))
     block = scripts.studies.afterwards_block(run, "training")
     assert "**Looked at afterwards: more**" in block
+    assert block.startswith("- Then we looked.\n\n")
     assert "Planned" not in block
     assert (scripts.results / "data" / "training-afterwards-1.csv").read_text(encoding="utf-8") == "a\n2\n"
