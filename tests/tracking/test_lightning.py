@@ -111,7 +111,8 @@ def test_loggers_have_the_values_of_the_table(tmp_path: Path) -> None:
     assert len(events.Histograms("actratio/1/neurons")) == 4
 
 
-def test_mlflow_has_the_values_of_the_table(tmp_path: Path) -> None:
+def test_mlflow_has_the_values_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     from lightning.pytorch.loggers import MLFlowLogger
 
     logger = MLFlowLogger(tracking_uri=f"file:{tmp_path / 'runs'}")
