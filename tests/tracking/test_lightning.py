@@ -158,7 +158,7 @@ def test_dead_neurons_end_the_training(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeadNeuronsWarning)
         trainer(tmp_path, callback).fit(model, loader())
-    assert callback.tracker.step == 2
+    assert callback.tracker.steps == 2
 
 
 def test_bad_input(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_several_optimizers_take_one_step_together() -> None:
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
-    assert tracker.step == 3
+    assert tracker.steps == 3
 
 
 def test_an_optimizer_of_another_model_takes_no_step() -> None:
@@ -181,7 +181,7 @@ def test_an_optimizer_of_another_model_takes_no_step() -> None:
     with Tracker(model, 1, dead_limit=None) as tracker:
         train(model, optimizer, range(1))
         train(other, others, range(4))
-    assert tracker.step == 1
+    assert tracker.steps == 1
 
 
 def test_a_loop_without_an_optimizer() -> None:
@@ -189,8 +189,8 @@ def test_a_loop_without_an_optimizer() -> None:
     with Tracker(model, 2, dead_limit=None) as tracker:
         for step in range(4):
             model(batch(step)).square().mean().backward()
-            tracker.take_step()
-            tracker.take_step()  # without a forward pass in between
+            tracker.step()
+            tracker.step()  # without a forward pass in between
     assert tracker.to_frame()["step"].unique().tolist() == [2, 4]
 
 
@@ -203,6 +203,30 @@ def test_a_copy_of_the_model_is_not_counted() -> None:
         averaged(batch(2))
         optimizer.step()
     assert tracker.to_frame()["tokens"].tolist() == [12] * 4
+
+
+def test_a_tracked_model_can_be_saved_and_loaded(tmp_path: Any) -> None:
+    model, optimizer = made("modules")
+    with Tracker(model, 1, dead_limit=None) as tracker:
+        train(model, optimizer, range(1))
+        torch.save(model, tmp_path / "model.pt")
+        loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+        assert torch.equal(loaded(batch(1)), model(batch(1)))
+        train(model, optimizer, range(1, 2))
+    assert tracker.to_frame()["tokens"].tolist() == [12, 12, 24, 24]  # with the pass that was compared
+
+
+def test_readings_of_the_whole_model() -> None:
+    model, optimizer = made("modules")
+    with Tracker(model, 2, dead_limit=None) as tracker:
+        train(model, optimizer, range(4))
+    sites, whole = tracker.to_frame(), tracker.to_frame(whole_model=True)
+    assert whole["step"].tolist() == [2, 4]
+    for column in ("width", "dead", "always_on", "died", "revived"):
+        assert whole[column].tolist() == sites.groupby("step")[column].sum(min_count=1).tolist()
+    changed = (sites["drift"] * sites["width"]).groupby(sites["step"]).sum()
+    assert whole["drift"][1] == pytest.approx(changed[4] / 24)
+    assert whole["activation_ratio"][1] == tracker.latest["actratio/ratio"]
 
 
 def test_a_planted_death_is_found_at_its_step() -> None:
@@ -313,11 +337,11 @@ def test_track_and_stop() -> None:
     train(model, optimizer, range(2))
     tracker.stop()
     train(model, optimizer, range(2))
-    assert tracker.step == 2
+    assert tracker.steps == 2
     assert not any(module._forward_hooks for module in model.modules())
     with tracker:  # again
         train(model, optimizer, range(1))
-    assert tracker.step == 3
+    assert tracker.steps == 3
 
 
 def test_a_site_that_does_not_run_is_an_error() -> None:
@@ -372,7 +396,7 @@ def test_other_bad_input() -> None:
         tracker.start()
     tracker.stop()
     with pytest.raises(TrackerError, match="not attached"):
-        tracker.take_step()
+        tracker.step()
     with pytest.raises(TrackerError, match="not the state of a tracker"):
         tracker.load_state_dict({"step": 3})
 

@@ -86,7 +86,7 @@ def test_dead_neurons_end_the_training(tmp_path: Path) -> None:
     training = trainer(tmp_path)
     callback = TrainerTracker(training, every=2, dead_limit=0.0, criterion="above(1000)", stop_on_dead=True)
     training.train()
-    assert callback.tracker.step == training.state.global_step == 2
+    assert callback.tracker.steps == training.state.global_step == 2
 
 
 @pytest.mark.parametrize("kind", ["csv", "tensorboard"])

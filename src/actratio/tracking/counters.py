@@ -15,6 +15,7 @@ from actratio.counting.probe import Probe
 from actratio.sites import Site, device_of
 from actratio.sites.tokens import reads_text
 from actratio.tracking import operator
+from actratio.tracking.hooks import Hook
 from actratio.tracking.passes import IGNORED_LABEL, TrainingPasses
 
 Counts = dict[str, tuple[Tensor, Tensor]]
@@ -60,11 +61,10 @@ class OperatorCounter(Counter):
 
     def __init__(self, model: nn.Module, sites: Sequence[Site], criterion: Criterion, passes: TrainingPasses) -> None:
         """Register the hooks."""
-        self._is_counting = False
-        self._passes = passes
+        self.is_counting = False
+        self.pending: list[tuple[str, Tensor, Tensor]] = []  # of the pass that runs now in eager mode
         self._stack = ExitStack()
         self._counted: Counts = {}
-        self._pending: list[tuple[str, Tensor, Tensor]] = []  # of the pass that runs now in eager mode
         passes.on_end = self._end
         modules = dict(model.named_modules())
         device = device_of(model)
@@ -77,37 +77,18 @@ class OperatorCounter(Counter):
             self._counted[site.name] = tokens, active
             if place not in self._flags:
                 self._flags[place] = torch.zeros((), dtype=torch.bool, device=place)
-            self._register(modules[site.module], site, criterion, self._flags[place], tokens, active)
+            hook = _Count(self, modules[site.module], site, criterion, passes, self._flags[place])
+            self._stack.callback(modules[site.module].register_forward_hook(hook).remove)
         for tensor in (*self._flags.values(), *(part for counts in self._counted.values() for part in counts)):
             torch._dynamo.mark_static_address(tensor)  # so that CUDA graphs may change it in place
 
-    def _register(
-        self, activation: nn.Module, site: Site, criterion: Criterion, flag: Tensor, tokens: Tensor, active: Tensor
-    ) -> None:
-        passes, label, name = self._passes, str(criterion), site.name
-        has_tokens, is_decoder = reads_text(site.owner), "decoder" in site.owner
-
-        def count(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            # A copy of the model has a copy of the hook.
-            if not passes.is_open or module is not activation:
-                return
-            is_compiling = torch.compiler.is_compiling()
-            if not is_compiling and not self._is_counting:
-                return
-            rows = passes.rows if has_tokens else None
-            if is_decoder and passes.decoder_rows is not None:
-                rows = passes.decoder_rows
-            x = output.detach()
-            if is_compiling:
-                torch.ops.actratio.count_active(x, rows, flag, active, tokens, label, name)
-            else:
-                self._pending.append((name, *operator.count_rows(x, rows, label, name)))
-
-        self._stack.callback(activation.register_forward_hook(count).remove)
+    def counted(self, site: str) -> tuple[Tensor, Tensor]:
+        """Return the counters of a site, which are changed in place."""
+        return self._counted[site]
 
     def _end(self, succeeded: bool) -> None:
         """Add what the pass counted, or drop it if the pass failed."""
-        pending, self._pending = self._pending, []
+        pending, self.pending = self.pending, []
         for name, new_tokens, new_active in pending if succeeded else ():
             tokens, active = self._counted[name]
             tokens += new_tokens
@@ -124,12 +105,45 @@ class OperatorCounter(Counter):
         return self._counted
 
     def _set(self, counting: bool) -> None:
-        self._is_counting = counting
+        self.is_counting = counting
         for flag in self._flags.values():
             flag.fill_(counting)
 
     def close(self) -> None:
         self._stack.close()
+
+
+class _Count(Hook):
+    """The hook of one activation module."""
+
+    def __init__(
+        self,
+        counter: OperatorCounter,
+        activation: nn.Module,
+        site: Site,
+        criterion: Criterion,
+        passes: TrainingPasses,
+        flag: Tensor,
+    ) -> None:
+        self._counter, self._activation, self._passes, self._flag = counter, activation, passes, flag
+        self._name, self._criterion = site.name, str(criterion)
+        self._tokens, self._active = counter.counted(site.name)
+        self._reads_text, self._is_decoder = reads_text(site.owner), "decoder" in site.owner
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        if not self._passes.is_open or module is not self._activation:
+            return
+        is_compiling = torch.compiler.is_compiling()
+        if not is_compiling and not self._counter.is_counting:
+            return
+        rows = self._passes.rows if self._reads_text else None
+        if self._is_decoder and self._passes.decoder_rows is not None:
+            rows = self._passes.decoder_rows
+        x, name, criterion = output.detach(), self._name, self._criterion
+        if is_compiling:
+            torch.ops.actratio.count_active(x, rows, self._flag, self._active, self._tokens, criterion, name)
+        else:
+            self._counter.pending.append((name, *operator.count_rows(x, rows, criterion, name)))
 
 
 class ProbeCounter(Counter):

@@ -124,4 +124,4 @@ def _log_histograms(logger: Any, tracker: Tracker, step: int) -> None:
         elif type(experiment).__module__.startswith("wandb"):
             import wandb
 
-            experiment.log({key: wandb.Histogram(ratios.numpy())}, commit=False)
+            experiment.log({key: wandb.Histogram(ratios.tolist())}, commit=False)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from actratio.sites.tokens import checked_mask
+from actratio.tracking.hooks import Hook
 
 IGNORED_LABEL = -100
 """The label of tokens that have no loss, as in ``torch.nn.CrossEntropyLoss``."""
@@ -48,25 +49,25 @@ class TrainingPasses:
 
     def register(self) -> list[Any]:
         """Register the hooks, and return their handles."""
-        model = self._model
-
-        # Functions, because a copy of the model copies bound methods with the object that they belong to.
-        def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if module is model:
-                self._begin(args, kwargs)
-
-        def end(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if module is model:
-                self.is_open = False
-                self.rows = None
-                self.decoder_rows = None
-                if not torch.compiler.is_compiling():
-                    self.on_end(output is not None)  # torch gives the hooks of a failed pass None
-
         return [
-            model.register_forward_pre_hook(begin, with_kwargs=True),
-            model.register_forward_hook(end, always_call=True),
+            self._model.register_forward_pre_hook(_Begin(self), with_kwargs=True),
+            self._model.register_forward_hook(_End(self), always_call=True),
         ]
+
+    def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Note that a pass of a module begins, if the module is the model."""
+        if module is self._model:
+            self._begin(args, kwargs)
+
+    def end(self, module: nn.Module, succeeded: bool) -> None:
+        """Note that a pass of a module has ended, if the module is the model."""
+        if module is not self._model:
+            return
+        self.is_open = False
+        self.rows = None
+        self.decoder_rows = None
+        if not torch.compiler.is_compiling():
+            self.on_end(succeeded)
 
     def _begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         if not torch.is_grad_enabled():
@@ -94,6 +95,23 @@ class TrainingPasses:
         position = self._positions.get(name)
         value = args[position] if position is not None and position < len(args) else kwargs.get(name)
         return value if isinstance(value, Tensor) else None
+
+
+class _Begin(Hook):
+    def __init__(self, passes: TrainingPasses) -> None:
+        self._passes = passes
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._passes.begin(module, args, kwargs)
+
+
+class _End(Hook):
+    def __init__(self, passes: TrainingPasses) -> None:
+        self._passes = passes
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        # PyTorch gives the hooks of a failed pass None; the compiler doesn't follow such a pass.
+        self._passes.end(module, torch.compiler.is_compiling() or output is not None)
 
 
 def kept(mask: Tensor | None, labels: Tensor | None) -> Tensor | None:

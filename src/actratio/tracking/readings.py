@@ -25,11 +25,13 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of ``Tracker.to_frame()``, in order."""
 
+_OF_SITES = ("site", "role", "layer", "activation", "active_mean")
+
 _TREND_READINGS = 10
 _STEPS_OF_TREND = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SiteReading:
     """What was counted at one site in one step.
 
@@ -141,6 +143,57 @@ def readings_frame(
     ]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype({"died": "Int64", "revived": "Int64", "drift": float, "living_trend": float})
+
+
+def model_frame(readings: Sequence[SiteReading], model: str, tensor: str, criterion: str) -> pd.DataFrame:
+    """Return the readings of the whole model: one row for each step, all sites together.
+
+    The ratio is weighted by neurons and tokens. Numbers of neurons are sums over the sites, and drift and trend are shares of
+    all neurons.
+    """
+    import pandas as pd
+
+    by_step: dict[int, list[SiteReading]] = {}
+    for item in readings:
+        by_step.setdefault(item.step, []).append(item)
+    whole = [
+        SiteReading(
+            step,
+            "",
+            sum(item.width for item in items),
+            max(item.tokens for item in items),
+            sum(item.active for item in items),
+            sum(item.dead for item in items),
+            sum(item.always_on for item in items),
+            *(_sum_of([getattr(item, name) for item in items]) for name in ("died", "revived", "changed")),
+        )
+        for step, items in by_step.items()
+    ]
+    rows = [
+        {
+            "step": item.step,
+            "model": model,
+            "width": item.width,
+            "tensor": tensor,
+            "criterion": criterion,
+            "tokens": item.tokens,
+            "activation_ratio": scalars(by_step[item.step])["actratio/ratio"],
+            "dead": item.dead,
+            "always_on": item.always_on,
+            "died": item.died,
+            "revived": item.revived,
+            "drift": None if item.changed is None else item.changed / item.width,
+            "living_trend": trend,
+        }
+        for item, trend in zip(whole, _living_trends(whole), strict=True)
+    ]
+    frame = pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in _OF_SITES])
+    return frame.astype({"died": "Int64", "revived": "Int64", "drift": float, "living_trend": float})
+
+
+def _sum_of(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def _living_trends(readings: Sequence[SiteReading]) -> list[float]:

@@ -20,6 +20,7 @@ from actratio.tracking.distributed import add_over_processes
 from actratio.tracking.passes import TrainingPasses
 from actratio.tracking.readings import (
     SiteReading,
+    model_frame,
     pack_states,
     read_site,
     readings_frame,
@@ -78,7 +79,7 @@ class Tracker:
         name: the model's name in the table; by default that of its class.
 
     Attributes:
-        step: steps taken so far.
+        steps: steps taken so far.
         neuron_ratios: for each site, the share of the latest reading's tokens on which each neuron was active, float32,
             (width,), on the CPU.
         latest: the values of the latest reading for a logger, by key: ``actratio/<site>/ratio``, ``…/dead``,
@@ -115,7 +116,7 @@ class Tracker:
         self._select, self._inputs, self._tensor = sites, inputs, tensor
         self._dead_limit, self._on_reading, self._on_dead = dead_limit, on_reading, on_dead
         self._name = name or getattr(self._model, "name_or_path", "") or type(self._model).__name__
-        self.step = 0
+        self.steps = 0
         self.latest: dict[str, float] = {}
         self.neuron_ratios: dict[str, Tensor] = {}
         self._readings: list[SiteReading] = []
@@ -141,7 +142,7 @@ class Tracker:
         with ExitStack() as stack:
             for handle in self._passes.register():
                 stack.callback(handle.remove)
-            stack.callback(on_optimizer_step(self._model, self.take_step).remove)
+            stack.callback(on_optimizer_step(self._model, self.step).remove)
             self._stack = stack.pop_all()
         self._is_attached = True
         try:
@@ -172,7 +173,7 @@ class Tracker:
     def __deepcopy__(self, memo: dict[int, Any]) -> Tracker:
         return self  # a copied model has copies of the hooks, which do nothing
 
-    def take_step(self) -> None:
+    def step(self) -> None:
         """Say that a training step was taken, in a loop without an optimizer of PyTorch.
 
         A step without a forward pass since the one before is not counted: several optimizers that step together take
@@ -192,13 +193,13 @@ class Tracker:
             return
         self._passes.forget()
         self._first_step.close()
-        self.step += 1
+        self.steps += 1
         if self._is_counting:
             self._read()
         self._count_next_step_if_due()
 
     def _count_next_step_if_due(self) -> None:
-        self._is_counting = self._schedule(self.step + 1)
+        self._is_counting = self._schedule(self.steps + 1)
         if self._is_counting and self._counter is not None:
             self._counter.start()
 
@@ -232,7 +233,7 @@ class Tracker:
         readings = []
         for name, site in self._sites.items():
             tokens, active = counts[name]
-            reading, states = read_site(self.step, site, int(tokens), active, self._states.get(name))
+            reading, states = read_site(self.steps, site, int(tokens), active, self._states.get(name))
             if states is not None:
                 self._states[name] = states
             if int(tokens):
@@ -241,14 +242,14 @@ class Tracker:
         self._readings += readings
         self.latest = scalars(readings)
         if self._on_reading is not None:
-            self._on_reading(self.latest, self.step)
+            self._on_reading(self.latest, self.steps)
         self._warn(readings)
 
     def _check_all_ran(self, counts: Counts) -> None:
         for name, site in self._sites.items():
             if not int(counts[name][0]) and site.role != "expert":
                 raise SiteError(
-                    f"{name} did not run in step {self.step}, or its hook was not called, so it can't be read; "
+                    f"{name} did not run in step {self.steps}, or its hook was not called, so it can't be read; "
                     "attach the tracker before the model is compiled, or leave the site out"
                 )
 
@@ -269,8 +270,14 @@ class Tracker:
             if self._on_dead is not None:
                 self._on_dead(item.site, item.step)
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return all readings as a tidy table: one row for each step and site."""
+    def to_frame(self, *, whole_model: bool = False) -> pd.DataFrame:
+        """Return all readings as a tidy table: one row for each step and site.
+
+        Args:
+            whole_model: one row for each step instead, of all sites together.
+        """
+        if whole_model:
+            return model_frame(self._readings, self._name, self._tensor, str(self._criterion))
         return readings_frame(self._readings, self._sites, self._name, self._tensor, str(self._criterion))
 
     def plot(self) -> Figures:
@@ -287,7 +294,7 @@ class Tracker:
         """
         return {
             "format": _FORMAT,
-            "step": self.step,
+            "step": self.steps,
             "readings": to_json(self._readings),
             "states": {name: pack_states(states) for name, states in self._states.items()},
             "warned": sorted(self._warned),
@@ -307,7 +314,7 @@ class Tracker:
             step, warned = int(state["step"]), set(state["warned"])
         except (KeyError, TypeError, ValueError) as error:
             raise TrackerError(f"this is not the state of a tracker ({error}); give what state_dict returned") from None
-        self.step, self._readings, self._states, self._warned = step, readings, states, warned
+        self.steps, self._readings, self._states, self._warned = step, readings, states, warned
         last = readings[-1].step if readings else None
         self.latest = scalars([item for item in readings if item.step == last]) if readings else {}
         if self._is_attached:
@@ -315,7 +322,7 @@ class Tracker:
 
     def __repr__(self) -> str:
         place = "attached to" if self._is_attached else "not attached to"
-        return f"<Tracker {place} {self._name}: {self.step:,} steps, {len({r.step for r in self._readings})} readings>"
+        return f"<Tracker {place} {self._name}: {self.steps:,} steps, {len({r.step for r in self._readings})} readings>"
 
 
 def track(model: nn.Module, every: Every = 100, **options: Any) -> Tracker:

@@ -69,7 +69,6 @@ class TrainerTracker(TrainerCallback):  # type: ignore[misc]
             saved = (state.stateful_callbacks or {}).get(_STATE)
             if saved is None:
                 saved = {**self.tracker.state_dict(), "readings": [], "states": {}}
-            # The state was saved at the latest reading; the trainer has gone on since.
             self.tracker.load_state_dict({**saved, "step": state.global_step})
         self.tracker.start()
         warn_of_repeats(kwargs.get("train_dataloader"))
@@ -79,11 +78,25 @@ class TrainerTracker(TrainerCallback):  # type: ignore[misc]
     ) -> TrainerControl:
         if self._values is not None:
             values, self._values = self._values, None
-            state.stateful_callbacks = {**(state.stateful_callbacks or {}), _STATE: self.tracker.state_dict()}
             self._trainer.log(dict(values))
+        if control.should_save:
+            self._save(state)
         if self._has_to_stop:
             control.should_training_stop = True
         return control
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if control.should_save:
+            self._save(state)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._save(state)  # the trainer may save now, if the model is the best so far
+
+    def _save(self, state: TrainerState) -> None:
+        """Put the tracker's state into the trainer's, which is part of its checkpoints."""
+        state.stateful_callbacks = {**(state.stateful_callbacks or {}), _STATE: self.tracker.state_dict()}
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -92,5 +105,6 @@ class TrainerTracker(TrainerCallback):  # type: ignore[misc]
 
 
 def _steps_per_epoch(trainer: Trainer) -> int:
-    batches = len(trainer.get_train_dataloader())
-    return max(1, -(-batches // trainer.args.gradient_accumulation_steps))
+    batches: int = len(trainer.get_train_dataloader())
+    accumulated: int = trainer.args.gradient_accumulation_steps
+    return max(1, -(-batches // accumulated))
