@@ -108,11 +108,13 @@ def _trained_module(pl_module: LightningModule, name: str | None) -> nn.Module:
         modules = dict(pl_module.named_modules())
         if name not in modules:
             raise TrackerError(
-                f"{type(pl_module).__name__} has no module {name!r}; give one of {', '.join(modules)[:200]}"
+                f"{type(pl_module).__name__} has no module {name!r}; give one of {', '.join(filter(None, modules))}"
             )
-        return modules[name]
-    trained = [child for child in pl_module.children() if any(True for _ in child.parameters())]
-    return trained[0] if len(trained) == 1 else pl_module
+        module: nn.Module = modules[name]
+        return module
+    whole: nn.Module = pl_module
+    trained: list[nn.Module] = [child for child in whole.children() if any(True for _ in child.parameters())]
+    return trained[0] if len(trained) == 1 else whole
 
 
 def _log_histograms(logger: Any, tracker: Tracker, step: int) -> None:
