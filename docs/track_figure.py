@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 import actratio
 from actratio.data import load_dataset
@@ -37,7 +36,7 @@ def train(data: Path) -> actratio.Tracker:
     with actratio.Tracker(model, every=lambda step: step <= 20 or step % 20 == 0) as tracker:
         for _ in range(EPOCHS):
             for batch in torch.randperm(len(images), generator=generator).split(BATCH):
-                loss = F.cross_entropy(model(images[batch]), labels[batch])
+                loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -16,7 +16,6 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from actratio.tracking.lightning import LightningTracker
@@ -33,7 +32,7 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], number: int) -> Tensor:
         images, labels = batch
-        loss = F.cross_entropy(self.net(images), labels)
+        loss = nn.functional.cross_entropy(self.net(images), labels)
         self.log("train_loss", loss)
         return loss
 
