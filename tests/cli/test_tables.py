@@ -118,7 +118,7 @@ def test_every_line_fits_and_the_ratio_is_always_there(
 
 def test_thirty_layers_fit_a_screen(measurements: dict[str, Measurement]) -> None:
     text = shown(measurements["llama-30"], 80)
-    assert len(text.splitlines()) <= 36
+    assert len(text.splitlines()) <= 40
     assert "12 of 30 rows; --full prints every row" in text
     assert "│ layer 0 " in text
     assert "│ layer 29 " in text

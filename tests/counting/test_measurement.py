@@ -60,7 +60,7 @@ def test_summary_report_and_repr(llama: Measurement, tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "profile.png").is_file()
     shown = repr(llama)
     assert shown.startswith("<Measurement of LlamaForCausalLM: 2 sites, 18 tokens>\n")
-    assert len(shown.splitlines()) == 3 + 8  # title, header, rows
+    assert len(shown.splitlines()) == 1 + 2 * (2 + 2)  # for each criterion, a title, a header and two sites
     assert "tensor(" not in shown + repr(llama.rows)
     hostile = replace(llama, model=HOSTILE)._repr_html_()
     assert html.escape(HOSTILE) in hostile
@@ -68,9 +68,10 @@ def test_summary_report_and_repr(llama: Measurement, tmp_path: Path) -> None:
 
 
 def test_a_long_measurement_has_a_short_repr(llama: Measurement) -> None:
-    long = replace(llama, rows=llama.rows * 20)
-    assert len(repr(long).splitlines()) == 3 + 13
-    assert long._repr_html_().count("<tr>") == 1 + 41
+    copies = [replace(row.site, name=f"{row.site.name}.{copy}") for copy in range(40) for row in llama.rows]
+    long = replace(llama, rows=[replace(row, site=site) for row, site in zip(llama.rows * 40, copies, strict=True)])
+    assert len(repr(long).splitlines()) == 1 + 2 * (2 + 13)
+    assert long._repr_html_().count("<tr>") == 2 * (1 + 41)
 
 
 def test_plot_draws_the_figures_of_the_report(llama: Measurement, tmp_path: Path) -> None:
