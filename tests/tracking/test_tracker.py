@@ -229,6 +229,21 @@ def test_readings_of_the_whole_model() -> None:
     assert whole["activation_ratio"][1] == tracker.latest["actratio/ratio"]
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_two_trackers_of_one_model(kind: str) -> None:
+    model, optimizer = made(kind)
+    with (
+        Tracker(model, 1, dead_limit=None) as first,
+        Tracker(model, 2, criterion="contribution(0.01)", dead_limit=None) as second,
+    ):
+        train(model, optimizer, range(4))
+    model, optimizer = made(kind)
+    with Tracker(model, 1, dead_limit=None) as alone:
+        train(model, optimizer, range(4))
+    assert first.to_frame().equals(alone.to_frame())
+    assert second.to_frame()["step"].unique().tolist() == [2, 4]
+
+
 def test_a_planted_death_is_found_at_its_step() -> None:
     model, optimizer = made("modules")
     first = model[0]
@@ -297,6 +312,7 @@ def test_a_resumed_run_has_the_table_of_an_undisturbed_one(kind: str) -> None:
     resumed = Tracker(model, 1, dead_limit=None)
     resumed.load_state_dict(state)
     assert resumed.latest == part.latest
+    assert resumed.to_frame().equals(part.to_frame())  # before the training goes on
     with resumed:
         train(model, optimizer, range(4, 6))
     assert resumed.to_frame().equals(whole.to_frame())

@@ -99,6 +99,25 @@ def test_checkpointing_changes_no_count(make: Any) -> None:
     assert again[columns].equals(plain[columns])
 
 
+@pytest.mark.parametrize("compiles", [False, True])
+def test_a_step_without_labels_has_nothing_to_count(compiles: bool) -> None:
+    model = llama().train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    forward = torch.compile(model, backend="aot_eager") if compiles else model
+    logged: list[int] = []
+    with Tracker(model, 1, dead_limit=None, on_reading=lambda values, step: logged.append(step)) as tracker:
+        for step in range(3):
+            inputs = batch(step)
+            if step == 1:
+                inputs["labels"][:] = -100
+            loss = forward(**inputs).loss
+            (loss if step != 1 else loss.nan_to_num()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert tracker.to_frame().groupby("step")["tokens"].max().tolist() == [31, 0, 31]
+    assert logged == [1, 3]
+
+
 def test_each_token_is_routed_to_two_experts() -> None:
     frame = tracked(mixtral())
     assert set(frame["role"]) == {"expert"}

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from actratio.report.chart import COLOURS, Chart, Series
-from actratio.sites import Site
 from actratio.statistics.estimate import Estimate
 from actratio.tracking.readings import SiteReading
 
 _MOST_LINES = len(COLOURS)
 
 
-def tracker_charts(readings: Sequence[SiteReading], sites: Mapping[str, Site]) -> list[Chart]:
+def tracker_charts(readings: Sequence[SiteReading]) -> list[Chart]:
     """Return the charts: the activation ratio and the share of dead neurons of some layers over the steps.
 
     At most eight sites are drawn, spread over the depth of the model.
     """
-    names = _spread(list(sites))
+    names = _spread(list(dict.fromkeys(item.site for item in readings)))
     ratios = {name: [item for item in readings if item.site == name and item.tokens] for name in names}
     return [
         Chart(

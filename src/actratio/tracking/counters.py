@@ -18,8 +18,8 @@ from actratio.tracking import operator
 from actratio.tracking.hooks import Hook
 from actratio.tracking.passes import IGNORED_LABEL, TrainingPasses
 
-Counts = dict[str, tuple[Tensor, Tensor]]
-"""Tokens, int64 (), and for each neuron the tokens on which it was active, int64 (width,), by the site's name."""
+Counts = dict[str, tuple[Tensor, Tensor, Tensor]]
+"""Calls, int64 (), tokens, int64 (), and for each neuron the tokens on which it was active, int64 (width,), by the site's name."""
 
 
 class Counter(ABC):
@@ -72,9 +72,9 @@ class OperatorCounter(Counter):
         for site in sites:
             assert site.module is not None  # a direct site has one
             place = next((p.device for p in modules[site.owner].parameters()), device)
-            tokens = torch.zeros((), dtype=torch.int64, device=place)
+            calls, tokens = (torch.zeros((), dtype=torch.int64, device=place) for _ in range(2))
             active = torch.zeros(site.width, dtype=torch.int64, device=place)
-            self._counted[site.name] = tokens, active
+            self._counted[site.name] = calls, tokens, active
             if place not in self._flags:
                 self._flags[place] = torch.zeros((), dtype=torch.bool, device=place)
             hook = _Count(self, modules[site.module], site, criterion, passes, self._flags[place])
@@ -82,7 +82,7 @@ class OperatorCounter(Counter):
         for tensor in (*self._flags.values(), *(part for counts in self._counted.values() for part in counts)):
             torch._dynamo.mark_static_address(tensor)  # so that CUDA graphs may change it in place
 
-    def counted(self, site: str) -> tuple[Tensor, Tensor]:
+    def counted(self, site: str) -> tuple[Tensor, Tensor, Tensor]:
         """Return the counters of a site, which are changed in place."""
         return self._counted[site]
 
@@ -90,14 +90,15 @@ class OperatorCounter(Counter):
         """Add what the pass counted, or drop it if the pass failed."""
         pending, self.pending = self.pending, []
         for name, new_tokens, new_active in pending if succeeded else ():
-            tokens, active = self._counted[name]
+            calls, tokens, active = self._counted[name]
+            calls += 1
             tokens += new_tokens
             active += new_active
 
     def start(self) -> None:
-        for tokens, active in self._counted.values():
-            tokens.zero_()
-            active.zero_()
+        for counters in self._counted.values():
+            for counter in counters:
+                counter.zero_()
         self._set(True)
 
     def stop(self) -> Counts:
@@ -127,7 +128,7 @@ class _Count(Hook):
     ) -> None:
         self._counter, self._activation, self._passes, self._flag = counter, activation, passes, flag
         self._name, self._criterion = site.name, str(criterion)
-        self._tokens, self._active = counter.counted(site.name)
+        self._calls, self._tokens, self._active = counter.counted(site.name)
         self._reads_text, self._is_decoder = reads_text(site.owner), "decoder" in site.owner
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
@@ -141,7 +142,9 @@ class _Count(Hook):
             rows = self._passes.decoder_rows
         x, name, criterion = output.detach(), self._name, self._criterion
         if is_compiling:
-            torch.ops.actratio.count_active(x, rows, self._flag, self._active, self._tokens, criterion, name)
+            torch.ops.actratio.count_active(
+                x, rows, self._flag, self._calls, self._tokens, self._active, criterion, name
+            )
         else:
             self._counter.pending.append((name, *operator.count_rows(x, rows, criterion, name)))
 
@@ -186,7 +189,8 @@ class ProbeCounter(Counter):
         for (name, _), counted in probe.counted.items():
             found = counted.counts.get(self._criterion)
             if found is not None:
-                counts[name] = torch.tensor(found.tokens, device=found.active.device), found.active
+                device = found.active.device
+                counts[name] = torch.tensor(1, device=device), torch.tensor(found.tokens, device=device), found.active
         return counts
 
     def close(self) -> None:

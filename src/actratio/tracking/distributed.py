@@ -19,12 +19,11 @@ def add_over_processes(counts: Counts, sites: Sequence[Site]) -> Counts:
         sites: all sites, the same in each process.
     """
     parts = []
-    device = next((tokens.device for tokens, _ in counts.values()), torch.device("cpu"))
+    device = next((tokens.device for _, tokens, _ in counts.values()), torch.device("cpu"))
     for site in sites:
-        tokens, active = counts.get(
-            site.name, (torch.zeros((), dtype=torch.int64), torch.zeros(site.width, dtype=torch.int64))
-        )
-        parts += [tokens.reshape(1).to(device), active.to(device)]
+        nothing = torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.int64)
+        calls, tokens, active = counts.get(site.name, (*nothing, torch.zeros(site.width, dtype=torch.int64)))
+        parts += [calls.reshape(1).to(device), tokens.reshape(1).to(device), active.to(device)]
     together = torch.cat(parts)
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         if dist.get_backend() == "nccl":
@@ -33,6 +32,6 @@ def add_over_processes(counts: Counts, sites: Sequence[Site]) -> Counts:
     together = together.cpu()
     merged: Counts = {}
     for site in sites:
-        own, together = together[: 1 + site.width], together[1 + site.width :]
-        merged[site.name] = own[0], own[1:]
+        own, together = together[: 2 + site.width], together[2 + site.width :]
+        merged[site.name] = own[0], own[1], own[2:]
     return merged

@@ -20,18 +20,26 @@ def is_supported(criterion: Criterion) -> bool:
     return type(criterion) in CRITERIA.values() and not criterion.needs_norms
 
 
-@torch.library.custom_op("actratio::count_active", mutates_args=("active", "tokens"))
+@torch.library.custom_op("actratio::count_active", mutates_args=("calls", "tokens", "active"))
 def count_active(
-    x: Tensor, rows: Tensor | None, counting: Tensor, active: Tensor, tokens: Tensor, criterion: str, site: str
+    x: Tensor,
+    rows: Tensor | None,
+    counting: Tensor,
+    calls: Tensor,
+    tokens: Tensor,
+    active: Tensor,
+    criterion: str,
+    site: str,
 ) -> None:
-    """Add the counts of an activation to ``active`` and ``tokens``, if ``counting`` is set.
+    """Add the counts of an activation to ``calls``, ``tokens`` and ``active``, if ``counting`` is set.
 
     Args:
         x: the activation, (…, width).
         rows: bool, which tokens to count, with as many elements as ``x`` has rows; ``None`` for all of them.
         counting: bool, (), on the device of ``x``.
-        active: int64, (width,): for each neuron, the tokens on which it was active.
+        calls: int64, (): how often the activation was computed.
         tokens: int64, (): the tokens counted.
+        active: int64, (width,): for each neuron, the tokens on which it was active.
         criterion: what counts as active, as text.
         site: the site's name, for errors.
 
@@ -42,13 +50,21 @@ def count_active(
         return
     new_tokens, new_active = count_rows(x, rows, criterion, site)
     # No number is read back from a GPU, so that it never waits; zeros are added while nothing is counted.
-    active += new_active * counting
+    calls += counting
     tokens += new_tokens * counting
+    active += new_active * counting
 
 
 @count_active.register_fake
 def _(
-    x: Tensor, rows: Tensor | None, counting: Tensor, active: Tensor, tokens: Tensor, criterion: str, site: str
+    x: Tensor,
+    rows: Tensor | None,
+    counting: Tensor,
+    calls: Tensor,
+    tokens: Tensor,
+    active: Tensor,
+    criterion: str,
+    site: str,
 ) -> None:
     return None
 

@@ -177,7 +177,7 @@ def model_frame(readings: Sequence[SiteReading], model: str, tensor: str, criter
             "tensor": tensor,
             "criterion": criterion,
             "tokens": item.tokens,
-            "activation_ratio": scalars(by_step[item.step])["actratio/ratio"],
+            "activation_ratio": scalars(by_step[item.step]).get("actratio/ratio", float("nan")),
             "dead": item.dead,
             "always_on": item.always_on,
             "died": item.died,
@@ -228,6 +228,8 @@ def scalars(readings: Sequence[SiteReading]) -> dict[str, float]:
     """
     seen = [item for item in readings if item.tokens]
     values: dict[str, float] = {}
+    if not seen:  # no token of the step has a label
+        return values
     for item in seen:
         values[f"actratio/{item.site}/ratio"] = item.ratio
         values[f"actratio/{item.site}/dead"] = item.dead

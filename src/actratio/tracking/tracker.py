@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,7 @@ class Tracker:
         self._states: dict[str, Tensor] = {}
         self._warned: set[str] = set()
         self._sites: dict[str, Site] = {}
+        self._described: dict[str, Site] = {}  # sites of all readings, also of those that a checkpoint brought
         self._passes = TrainingPasses(self._model)
         self._counter: Counter | None = None
         self._is_counting = False
@@ -221,6 +223,7 @@ class Tracker:
 
     def _prepare(self, sites: list[Site]) -> None:
         self._sites = {site.name: site for site in sites}
+        self._described |= self._sites
         if has_compiled_code(self._wrapped):
             torch._dynamo.reset()  # compiled code doesn't see hooks that come later, so it is compiled again
         self._counter = make_counter(self._model, sites, self._tensor, self._criterion, self._passes)
@@ -232,7 +235,7 @@ class Tracker:
         self._check_all_ran(counts)
         readings = []
         for name, site in self._sites.items():
-            tokens, active = counts[name]
+            _, tokens, active = counts[name]
             reading, states = read_site(self.steps, site, int(tokens), active, self._states.get(name))
             if states is not None:
                 self._states[name] = states
@@ -241,13 +244,14 @@ class Tracker:
             readings.append(reading)
         self._readings += readings
         self.latest = scalars(readings)
-        if self._on_reading is not None:
+        if self._on_reading is not None and self.latest:
             self._on_reading(self.latest, self.steps)
         self._warn(readings)
 
     def _check_all_ran(self, counts: Counts) -> None:
         for name, site in self._sites.items():
-            if not int(counts[name][0]) and site.role != "expert":
+            calls, _, _ = counts[name]
+            if not int(calls) and site.role != "expert":
                 raise SiteError(
                     f"{name} did not run in step {self.steps}, or its hook was not called, so it can't be read; "
                     "attach the tracker before the model is compiled, or leave the site out"
@@ -278,14 +282,14 @@ class Tracker:
         """
         if whole_model:
             return model_frame(self._readings, self._name, self._tensor, str(self._criterion))
-        return readings_frame(self._readings, self._sites, self._name, self._tensor, str(self._criterion))
+        return readings_frame(self._readings, self._described, self._name, self._tensor, str(self._criterion))
 
     def plot(self) -> Figures:
         """Return the figures: the ratio and the dead neurons of each layer over the steps."""
         from actratio.report.notebook import Figures
         from actratio.report.tracked import tracker_charts
 
-        return Figures(tracker_charts(self._readings, self._sites))
+        return Figures(tracker_charts(self._readings))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, for a checkpoint: objects that JSON can hold.
@@ -295,6 +299,7 @@ class Tracker:
         return {
             "format": _FORMAT,
             "step": self.steps,
+            "sites": [asdict(site) for site in self._described.values()],
             "readings": to_json(self._readings),
             "states": {name: pack_states(states) for name, states in self._states.items()},
             "warned": sorted(self._warned),
@@ -309,12 +314,14 @@ class Tracker:
         try:
             if state["format"] != _FORMAT:
                 raise ValueError(f"its format is {state['format']}, and this version reads {_FORMAT}")
+            sites = [Site(**item) for item in state["sites"]]
             readings = [SiteReading(**item) for item in state["readings"]]
             states = {name: unpack_states(text) for name, text in state["states"].items()}
             step, warned = int(state["step"]), set(state["warned"])
         except (KeyError, TypeError, ValueError) as error:
             raise TrackerError(f"this is not the state of a tracker ({error}); give what state_dict returned") from None
         self.steps, self._readings, self._states, self._warned = step, readings, states, warned
+        self._described |= {site.name: site for site in sites}
         last = readings[-1].step if readings else None
         self.latest = scalars([item for item in readings if item.step == last]) if readings else {}
         if self._is_attached:
@@ -358,8 +365,11 @@ def _before_first_call(model: nn.Module, action: Callable[[tuple[Any, ...], Mapp
         model.__dict__.pop("compile", None)
 
     def first_call(*args: Any, **kwargs: Any) -> Any:
-        restore()
-        action(args, kwargs)
+        object.__setattr__(model, "_compiled_call_impl", None)  # another tracker may wait for this call too
+        try:
+            action(args, kwargs)
+        finally:
+            restore()
         return model(*args, **kwargs)
 
     def compile_in_place(*args: Any, **kwargs: Any) -> None:
