@@ -82,6 +82,18 @@ def test_compiled_models_have_the_counts_of_uncompiled_ones(kind: str, how: str,
     assert backend.frame_count == 1 + ("before" in how)
 
 
+def test_a_model_of_a_class_that_was_compiled_before() -> None:
+    other, others = made("modules")
+    train(other, others, range(1), torch.compile(other, backend="aot_eager"))
+    model, optimizer = made("modules")
+    forward = torch.compile(model, backend="aot_eager")
+    train(model, optimizer, range(1), forward)
+    with Tracker(model, 1, inputs=batch(0), dead_limit=None) as tracker:  # not the compiled one
+        train(model, optimizer, range(1, 3), forward)
+        train(other, others, range(2), torch.compile(other, backend="aot_eager"))
+    assert tracker.to_frame()["tokens"].tolist() == [12] * 4
+
+
 def test_readings_compile_nothing_and_break_no_graph() -> None:
     model, optimizer = made("modules")
     backend = CompileCounterWithBackend("aot_eager")

@@ -379,6 +379,18 @@ def test_a_site_that_does_not_run_is_an_error() -> None:
             train(model, optimizer, range(1))
 
 
+def test_a_module_that_is_not_called_is_an_error() -> None:
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = modules()
+
+    model = Wrapper()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Tracker(model, 1), pytest.raises(SiteError, match="Wrapper, whose forward was not called in between"):
+        train(model, optimizer, range(2), model.body)
+
+
 def test_training_in_evaluation_mode_is_an_error() -> None:
     model, optimizer = made("modules")
     model.eval()

@@ -61,6 +61,9 @@ class OperatorCounter(Counter):
 
     def __init__(self, model: nn.Module, sites: Sequence[Site], criterion: Criterion, passes: TrainingPasses) -> None:
         """Register the hooks."""
+        # Code that is compiled already doesn't see new hooks, nor does it look for those of another model of the same
+        # class, so all of it is compiled again when it is called next.
+        torch._dynamo.reset()
         self.is_counting = False
         self.pending: list[tuple[str, Tensor, Tensor]] = []  # of the pass that runs now in eager mode
         self._stack = ExitStack()

@@ -24,6 +24,7 @@ class TrainingPasses:
     Attributes:
         is_open: whether such a pass is running now. It is not while checkpointing computes activations a second time.
         has_run: whether one ran since ``forget``.
+        was_seen: whether any pass with gradients was seen.
         evaluated_with_gradients: whether a pass in evaluation mode had gradients since ``forget``.
         rows: bool, the tokens to count of the pass that is running; ``None`` for all of them.
         decoder_rows: the same for the decoder of an encoder-decoder.
@@ -34,6 +35,7 @@ class TrainingPasses:
         """Prepare to follow the passes of a model."""
         self.is_open = False
         self.has_run = False
+        self.was_seen = False
         self.evaluated_with_gradients = False
         self.rows: Tensor | None = None
         self.decoder_rows: Tensor | None = None
@@ -73,6 +75,7 @@ class TrainingPasses:
         if not torch.is_grad_enabled():
             self.is_open = False
             return
+        self.was_seen = True
         if not self._model.training:
             self.is_open = False
             self.evaluated_with_gradients = True

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from actratio.counting.counts import SiteCounts
+from actratio.counting.counts import ALWAYS_ON_PERCENT
 from actratio.sites import Site
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 DEAD, LIVING, ALWAYS_ON = 0, 1, 2
 """States of a neuron at a reading: active on none, on some, on at least 99 % of the tokens counted."""
+
+States = NDArray[np.int8]
+"""The state of each neuron, (width,)."""
 
 COLUMNS = (
     "step", "model", "site", "role", "layer", "width", "activation", "tensor", "criterion", "tokens", "active_mean",
@@ -65,50 +68,38 @@ class SiteReading:
 
 
 def read_site(
-    step: int, site: Site, tokens: int, active: Tensor, before: Tensor | None
-) -> tuple[SiteReading, Tensor | None]:
+    step: int, site: Site, tokens: int, active: NDArray[np.int64], before: States | None
+) -> tuple[SiteReading, States | None]:
     """Return the reading of one site, and its neurons' states.
 
     Args:
         tokens: tokens counted; an expert that none reached has neither a state nor a change.
-        active: int64, (width,), on the CPU: for each neuron, the tokens on which it was active.
-        before: the states at the reading before, int8, (width,).
+        active: (width,): for each neuron, the tokens on which it was active.
+        before: the states at the reading before, (width,).
 
     Returns:
-        The reading, and the states, int8, (width,); those before if no token was counted.
+        The reading, and the states, (width,); those before if no token was counted.
     """
-    counts = SiteCounts(tokens, active)
     if not tokens:
         return SiteReading(step, site.name, site.width, 0, 0, 0, 0, None, None, None), before
     states = neuron_states(tokens, active)
+    is_dead = states == DEAD
     died = revived = changed = None
     if before is not None:
-        died = int(((states == DEAD) & (before != DEAD)).sum())
-        revived = int(((states != DEAD) & (before == DEAD)).sum())
-        changed = int((states != before).sum())
+        was_dead = before == DEAD
+        died, revived = (int(np.count_nonzero(a > b)) for a, b in ((is_dead, was_dead), (was_dead, is_dead)))
+        changed = int(np.count_nonzero(states != before))
+    dead, always_on = int(np.count_nonzero(is_dead)), int(np.count_nonzero(states == ALWAYS_ON))
     reading = SiteReading(
-        step,
-        site.name,
-        site.width,
-        tokens,
-        int(active.sum()),
-        int(counts.dead),
-        int(counts.always_on),
-        died,
-        revived,
-        changed,
+        step, site.name, site.width, tokens, int(active.sum()), dead, always_on, died, revived, changed
     )
     return reading, states
 
 
-def neuron_states(tokens: int, active: Tensor) -> Tensor:
-    """Return the state of each neuron, int8, (width,)."""
-    from actratio.counting.counts import ALWAYS_ON_PERCENT
-
-    states = torch.full(active.shape, LIVING, dtype=torch.int8)
-    states[active == 0] = DEAD
-    states[active * 100 >= ALWAYS_ON_PERCENT * tokens] = ALWAYS_ON
-    return states
+def neuron_states(tokens: int, active: NDArray[np.int64]) -> States:
+    """Return the state of each neuron, (width,)."""
+    always_on = active * 100 >= ALWAYS_ON_PERCENT * tokens
+    return np.where(active == 0, DEAD, LIVING + always_on).astype(np.int8)
 
 
 def readings_frame(
@@ -245,11 +236,11 @@ def to_json(readings: Sequence[SiteReading]) -> list[dict[str, Any]]:
     return [asdict(item) for item in readings]
 
 
-def pack_states(states: Tensor) -> str:
+def pack_states(states: States) -> str:
     """Return neurons' states as text, for a checkpoint."""
-    return base64.b64encode(states.numpy().tobytes()).decode("ascii")
+    return base64.b64encode(states.tobytes()).decode("ascii")
 
 
-def unpack_states(text: str) -> Tensor:
-    """Return the states that ``pack_states`` was called on, int8, (width,)."""
-    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.int8)
+def unpack_states(text: str) -> States:
+    """Return the states that ``pack_states`` was called on, (width,)."""
+    return np.frombuffer(base64.b64decode(text), dtype=np.int8)

@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
-def on_optimizer_step(model: nn.Module, action: Callable[[], None]) -> Any:
-    """Call ``action`` after every step of an optimizer that holds a parameter of the model.
+def on_optimizer_step(model: nn.Module, action: Callable[[Optimizer], None]) -> Any:
+    """Call ``action``, with the optimizer, after every step of an optimizer that holds a parameter of the model.
 
     Returns:
         A handle; ``remove`` ends it.
@@ -26,6 +26,6 @@ def on_optimizer_step(model: nn.Module, action: Callable[[], None]) -> Any:
             own = {id(parameter) for parameter in model.parameters()}
             holds[optimizer] = any(id(item) in own for group in optimizer.param_groups for item in group["params"])
         if holds[optimizer]:
-            action()
+            action(optimizer)
 
     return register_optimizer_step_post_hook(stepped)

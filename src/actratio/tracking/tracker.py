@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
-import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from actratio.counting.criteria import Criterion, to_criteria
 from actratio.counting.probe import TENSORS
@@ -21,6 +22,7 @@ from actratio.tracking.distributed import add_over_processes
 from actratio.tracking.passes import TrainingPasses
 from actratio.tracking.readings import (
     SiteReading,
+    States,
     model_frame,
     pack_states,
     read_site,
@@ -31,7 +33,7 @@ from actratio.tracking.readings import (
 )
 from actratio.tracking.schedule import Every, to_schedule
 from actratio.tracking.steps import on_optimizer_step
-from actratio.tracking.unwrap import has_compiled_code, unwrapped
+from actratio.tracking.unwrap import unwrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,8 +83,6 @@ class Tracker:
 
     Attributes:
         steps: steps taken so far.
-        neuron_ratios: for each site, the share of the latest reading's tokens on which each neuron was active, float32,
-            (width,), on the CPU.
         latest: the values of the latest reading for a logger, by key: ``actratio/<site>/ratio``, ``…/dead``,
             ``…/always_on``, and ``actratio/ratio`` for the whole model. Empty before the first reading.
 
@@ -113,21 +113,22 @@ class Tracker:
             raise TrackerError(f"dead_limit is {dead_limit}; give a share between 0 and 1, or None")
         (self._criterion,) = to_criteria(criterion)
         self._schedule = to_schedule(every, steps_per_epoch)
-        self._wrapped, self._model = model, unwrapped(model)
+        self._model = unwrapped(model)
         self._select, self._inputs, self._tensor = sites, inputs, tensor
         self._dead_limit, self._on_reading, self._on_dead = dead_limit, on_reading, on_dead
         self._name = name or getattr(self._model, "name_or_path", "") or type(self._model).__name__
         self.steps = 0
         self.latest: dict[str, float] = {}
-        self.neuron_ratios: dict[str, Tensor] = {}
+        self._counts: Counts = {}
         self._readings: list[SiteReading] = []
-        self._states: dict[str, Tensor] = {}
+        self._states: dict[str, States] = {}
         self._warned: set[str] = set()
         self._sites: dict[str, Site] = {}
         self._described: dict[str, Site] = {}  # sites of all readings, also of those that a checkpoint brought
         self._passes = TrainingPasses(self._model)
         self._counter: Counter | None = None
         self._is_counting = False
+        self._idle: WeakSet[Optimizer] = WeakSet()  # optimizers that stepped before any pass was seen
         self._stack = ExitStack()
         self._first_step = ExitStack()
         self._is_attached = False
@@ -144,7 +145,7 @@ class Tracker:
         with ExitStack() as stack:
             for handle in self._passes.register():
                 stack.callback(handle.remove)
-            stack.callback(on_optimizer_step(self._model, self.step).remove)
+            stack.callback(on_optimizer_step(self._model, self._optimizer_stepped).remove)
             self._stack = stack.pop_all()
         self._is_attached = True
         try:
@@ -174,6 +175,17 @@ class Tracker:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tracker:
         return self  # a copied model has copies of the hooks, which do nothing
+
+    def _optimizer_stepped(self, optimizer: Optimizer) -> None:
+        if self._passes.was_seen:
+            self.step()
+        elif optimizer in self._idle:
+            raise SiteError(
+                f"an optimizer took two steps with the parameters of {type(self._model).__name__}, whose forward was not "
+                "called in between; track the module that is called in the training"
+            )
+        else:  # perhaps the tracker was attached between a forward pass and the step
+            self._idle.add(optimizer)
 
     def step(self) -> None:
         """Say that a training step was taken, in a loop without an optimizer of PyTorch.
@@ -224,8 +236,6 @@ class Tracker:
     def _prepare(self, sites: list[Site]) -> None:
         self._sites = {site.name: site for site in sites}
         self._described |= self._sites
-        if has_compiled_code(self._wrapped):
-            torch._dynamo.reset()  # compiled code doesn't see hooks that come later, so it is compiled again
         self._counter = make_counter(self._model, sites, self._tensor, self._criterion, self._passes)
 
     def _read(self) -> None:
@@ -236,13 +246,12 @@ class Tracker:
         readings = []
         for name, site in self._sites.items():
             _, tokens, active = counts[name]
-            reading, states = read_site(self.steps, site, int(tokens), active, self._states.get(name))
+            reading, states = read_site(self.steps, site, int(tokens), active.numpy(), self._states.get(name))
             if states is not None:
                 self._states[name] = states
-            if int(tokens):
-                self.neuron_ratios[name] = (active.double() / int(tokens)).float()
             readings.append(reading)
         self._readings += readings
+        self._counts = counts
         self.latest = scalars(readings)
         if self._on_reading is not None and self.latest:
             self._on_reading(self.latest, self.steps)
@@ -273,6 +282,15 @@ class Tracker:
             )
             if self._on_dead is not None:
                 self._on_dead(item.site, item.step)
+
+    @property
+    def neuron_ratios(self) -> dict[str, Tensor]:
+        """For each site, the share of the latest reading's tokens on which each neuron was active.
+
+        float32, (width,), on the CPU. Sites that saw no token are left out.
+        """
+        counts = ((name, int(tokens), active) for name, (_, tokens, active) in self._counts.items())
+        return {name: (active.double() / tokens).float() for name, tokens, active in counts if tokens}
 
     def to_frame(self, *, whole_model: bool = False) -> pd.DataFrame:
         """Return all readings as a tidy table: one row for each step and site.

@@ -14,8 +14,3 @@ def unwrapped(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
-
-
-def has_compiled_code(model: nn.Module) -> bool:
-    """Return whether the model or a part of it was compiled."""
-    return any(hasattr(module, "_orig_mod") or module._compiled_call_impl is not None for module in model.modules())
