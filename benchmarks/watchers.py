@@ -109,6 +109,7 @@ class Watcher:
         between: a step in which none is taken, if it is another.
         is_free_between: whether nothing runs in steps without a reading, so that they needn't be timed.
         has_log_schedule: whether readings can be log-spaced.
+        models: how many models its steps train.
         switch: for ours, turns on a reading at every second step of ``between``.
         readings: for ours, the number of readings that both kinds of steps took.
     """
@@ -117,6 +118,7 @@ class Watcher:
     between: Callable[[Tensor, Tensor], None] | None = None
     is_free_between: bool = False
     has_log_schedule: bool = True
+    models: int = 1
     switch: Callable[[], None] | None = None
     readings: Callable[[], tuple[int, int]] | None = None
 
@@ -168,7 +170,7 @@ def ours(training: Training, stack: ExitStack) -> Watcher:
         first, second = (tracker.to_frame()["step"].nunique() for tracker in trackers)
         return first, second
 
-    return Watcher(training.steps(every), training.steps(never), switch=schedule.switch, readings=readings)
+    return Watcher(training.steps(every), training.steps(never), models=2, switch=schedule.switch, readings=readings)
 
 
 def hook(training: Training, stack: ExitStack) -> Watcher:
