@@ -1,6 +1,7 @@
 """Write the data files, the tables and the figures of results pages from what the benchmarks printed with --json.
 
     python docs/results_benchmarks.py [--products FILE …] [--decode FILE …] [--mlps FILE …] [--overhead FILE …] [--trainer FILE …]
+        [--tracker FILE …]
 
 Each option replaces the data files of its block in results/data/. Then all blocks of all pages are written from the data
 files. The text around the blocks is written by hand.
@@ -201,6 +202,54 @@ def trainer(rows: list[Row]) -> str:
     return f"{save_figure(chart, 'trainer-speed')}\n\n{table}"
 
 
+def tracker(rows: list[Row]) -> str:
+    """Return the figure of our overhead, and a table with a row for each model, mode and contestant."""
+    numbered = [row for row in rows if row["every"].isdigit()]
+    places = list(dict.fromkeys((row["model"], row["mode"]) for row in rows))
+    series = []
+    for colour, place in enumerate(places):
+        own = [row for row in numbered if row["contestant"] == "ours" and (row["model"], row["mode"]) == place]
+        x = [float(row["every"]) for row in own]
+        y = [Estimate(*(float(row[name] or "nan") for name in ("overhead", "low", "high"))) for row in own]
+        series.append(Series(", ".join(place), x, y, colour))
+    highest = max(line.y[-1].value for line in series)
+    chart = Chart(
+        "tracker",
+        f"A reading at every 50th step costs at most {max(highest, 0):.1%} of the training",
+        "What the tracker adds to a training step on average, with 95 % intervals of the median.",
+        "steps from one reading to the next",
+        "overhead over a step that nothing watches",
+        series,
+        x_log=True,
+        percent=True,
+        x_ticks=series[0].x,
+    )
+    cells: dict[tuple[str, str, str], dict[str, str]] = {}
+    for row in rows:
+        found = cells.setdefault((row["model"], row["mode"], row["contestant"]), {})
+        found[row["every"]] = f"{float(row['overhead']):+.1%}"
+        found["breaks"] = row["graph_breaks"]
+    schedules = ("1", "10", "50", "log")
+    table = markdown_table(
+        ["model", "mode", "contestant", *(f"every = {name}" for name in schedules), "graph breaks"],
+        (
+            [*key, *(found.get(name, found.get("any", "")) for name in schedules), found["breaks"]]
+            for key, found in cells.items()
+        ),
+    )
+    return f"{save_figure(chart, 'tracker')}\n\n{table}"
+
+
+def tracker_memory(rows: list[Row]) -> str:
+    """Return the table of memory."""
+    steps = int(rows[0]["steps"])
+    columns = ("gpt2_peak_mb", "mlp_early_mb", "mlp_late_mb")
+    return markdown_table(
+        ["contestant", "peak, GPT-2, MB", f"MLP after {steps // 10:,} steps, MB", f"MLP after {steps:,} steps, MB"],
+        ([row["contestant"], *(f"{float(row[name]):,.0f}" if row[name] else "" for name in columns)] for row in rows),
+    )
+
+
 def _weights(architecture: str) -> float:
     widths = [int(width) for width in architecture.split("-")]
     return sum(into * out for into, out in pairwise(widths)) / 1000
@@ -275,6 +324,18 @@ BLOCKS = {
             "speedup_five_seeds", "five_over_one", "over_hand_written", "speedup_separate", "share_of_limit", "counting_cost",
         ),
         trainer,
+    ),
+    "tracker": Block(
+        "tracker", "tracker",
+        _same(
+            "model", "mode", "contestant", "every", "alone_seconds", "reading_seconds", "between_seconds", "overhead", "low",
+            "high", "graph_breaks", "recompilations",
+        ),
+        tracker,
+    ),
+    "tracker-memory": Block(
+        "tracker", "tracker-memory", _same("contestant", "steps", "gpt2_peak_mb", "mlp_early_mb", "mlp_late_mb"),
+        tracker_memory, option="tracker", rows="memory",
     ),
 }  # fmt: skip
 

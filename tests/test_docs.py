@@ -132,6 +132,38 @@ def test_benchmark_output_becomes_data_file_table_and_figure(tmp_path: Path) -> 
     ).read_bytes()
 
 
+def test_tracker_benchmark_becomes_a_page(tmp_path: Path) -> None:
+    docs, printed = tmp_path / "docs", tmp_path / "tracker.json"
+    shutil.copytree(ROOT / "docs", docs)
+    about = {
+        "model": "MLP",
+        "mode": "compiled",
+        "alone_seconds": 0.01,
+        "reading_seconds": 0.011,
+        "between_seconds": 0.01,
+    }
+    about |= {"low": -0.01, "high": 0.01, "graph_breaks": 0, "recompilations": 0}
+    rows = [
+        {**about, "contestant": "ours", "every": every, "overhead": overhead}
+        for every, overhead in (("1", 0.02345), ("10", 0.01), ("50", 0.004), ("log", 0.001))
+    ]
+    rows.append({**about, "contestant": "hook", "every": "any", "overhead": 0.1, "between_seconds": None})
+    memory = [
+        {"contestant": "ours", "steps": 10_000, "gpt2_peak_mb": 2000.4, "mlp_early_mb": 400.0, "mlp_late_mb": 401.0}
+    ]
+    goals = [{"goal": "MLP, compiled: no graph breaks", "measured": 0, "met": True}]
+    printed.write_text(json.dumps({"machine": {"processor": "a test"}, "rows": rows, "memory": memory, "goals": goals}))
+    command = [sys.executable, docs / "results_benchmarks.py", "--tracker", printed]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    page = (docs / "results" / "tracker.md").read_text(encoding="utf-8")
+    assert "| MLP | compiled | ours | +2.3% | +1.0% | +0.4% | +0.1% | 0 |" in page
+    assert "| MLP | compiled | hook | +10.0% | +10.0% | +10.0% | +10.0% | 0 |" in page
+    assert "| ours | 2,000 | 400 | 401 |" in page
+    assert "MLP after 1,000 steps, MB | MLP after 10,000 steps, MB" in page
+    assert "A reading at every 50th step costs at most 0.4% of the training" in page
+
+
 def test_the_options_file_of_the_install_page_works(readers_folder: Path, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     (written,) = re.findall(r"^```yaml\n(.*?)^```\n", page, re.MULTILINE | re.DOTALL)
