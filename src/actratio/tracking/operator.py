@@ -6,6 +6,7 @@ The graph is the same whether a step is counted or not, so nothing is compiled a
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ def is_supported(criterion: Criterion) -> bool:
 
 
 # ``torch.library.custom_op`` would be shorter, but a call of its operators takes ten times as long.
-_library = torch.library.Library("actratio", "DEF")
+_library: Any = torch.library.Library("actratio", "DEF")  # type: ignore[no-untyped-call]
 _library.define(
     "count_active(Tensor x, Tensor? rows, Tensor counting, Tensor(a!) calls, Tensor(b!) tokens, Tensor(c!) active, "
     "str criterion, str site) -> ()"
