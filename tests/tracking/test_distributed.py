@@ -34,3 +34,13 @@ def test_a_sampler_that_repeats_examples(examples: int, drop_last: bool, repeate
         warn_of_repeats(loader)
     assert len(caught) == bool(repeated)
     assert repeated_examples(DataLoader(data)) == 0
+
+
+def test_a_shard_of_accelerate_that_repeats_examples() -> None:
+    from accelerate.data_loader import prepare_data_loader
+
+    loader = DataLoader(TensorDataset(torch.zeros(9, 1)), batch_size=2)
+    shard = prepare_data_loader(loader, num_processes=2, process_index=0, put_on_device=False)
+    assert repeated_examples(shard) == 3
+    even = prepare_data_loader(loader, num_processes=2, process_index=0, put_on_device=False, even_batches=False)
+    assert repeated_examples(even) == 0

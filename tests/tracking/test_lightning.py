@@ -92,6 +92,24 @@ def test_every_epoch_and_accumulation(tmp_path: Path) -> None:
     assert set(frame["tokens"]) == {16}
 
 
+def test_epochs_of_an_uneven_number_of_batches(tmp_path: Path) -> None:
+    data = TensorDataset(torch.randn(40, 6))
+    callback = LightningTracker(every="epoch", dead_limit=None)
+    trainer(tmp_path, callback, accumulate_grad_batches=2).fit(Model(), DataLoader(data, batch_size=8))
+    assert callback.tracker.to_frame()["step"].tolist() == [3, 6]
+
+
+def test_a_training_that_fails_is_no_longer_tracked(tmp_path: Path) -> None:
+    class Fails(Model):
+        def on_train_batch_end(self, *args: Any) -> None:
+            raise ValueError("stop")
+
+    model = Fails()
+    with pytest.raises(ValueError, match="stop"):
+        trainer(tmp_path, LightningTracker(every=1, dead_limit=None)).fit(model, loader())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
 def test_loggers_have_the_values_of_the_table(tmp_path: Path) -> None:
     logger, board = CSVLogger(tmp_path, name="csv"), TensorBoardLogger(tmp_path, name="board")
     callback = LightningTracker(every=4, dead_limit=None, histograms=True)

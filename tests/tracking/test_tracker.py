@@ -244,6 +244,104 @@ def test_two_trackers_of_one_model(kind: str) -> None:
     assert second.to_frame()["step"].unique().tolist() == [2, 4]
 
 
+def stance() -> str:
+    from torch._dynamo.eval_frame import _stance
+
+    return str(_stance.stance)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_trackers_that_overlap_leave_the_compiler_as_it_was(kind: str) -> None:
+    (one, first), (other, second) = made(kind), made(kind)
+    trackers = [Tracker(one, 2, dead_limit=None).start(), Tracker(other, 3, dead_limit=None).start()]
+    for step in range(3):
+        train(one, first, range(step, step + 1))
+        train(other, second, range(step, step + 1))
+    for tracker in trackers:
+        tracker.stop()
+    assert stance() == "default"
+    for model in (one, other):
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        assert model._compiled_call_impl is None
+
+
+def test_trackers_that_are_stopped_before_the_first_pass() -> None:
+    model, optimizer = made("modules")
+    trackers = [Tracker(model, 1).start(), Tracker(model, 1).start()]
+    for tracker in trackers:
+        tracker.stop()
+    train(model, optimizer, range(2))
+    assert [tracker.steps for tracker in trackers] == [0, 0]
+    assert stance() == "default"
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_training_without_steps_of_an_optimizer_is_told() -> None:
+    model, _ = made("modules")
+    tracker = Tracker(model, 1, dead_limit=None).start()
+    model(batch(0)).sum().backward()
+    with pytest.warns(UserWarning, match="no optimizer with parameters of Sequential took a step"):
+        tracker.stop()
+
+
+def test_an_interrupted_pass_counts_nothing() -> None:
+    class Interrupted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.interrupts = modules(), False
+
+        def forward(self, x: Tensor) -> Tensor:
+            output: Tensor = self.body(x)
+            if self.interrupts:
+                raise KeyboardInterrupt
+            return output
+
+    model = Interrupted()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Tracker(model, 1, dead_limit=None) as tracker:
+        train(model, optimizer, range(1))
+        model.interrupts = True
+        with pytest.raises(KeyboardInterrupt):
+            model(batch(1))
+        model.interrupts = False
+        train(model, optimizer, range(2, 3))
+    assert tracker.to_frame()["tokens"].tolist() == [12] * 4
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_tracked_part_that_is_checkpointed_with_its_surroundings(reentrant: bool) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    model, head = MODELS["modules"](), nn.Linear(3, 3)
+    optimizer = torch.optim.SGD([*model.parameters(), *head.parameters()], lr=0.1)
+    with Tracker(model, 1, inputs=batch(0), dead_limit=None) as tracker:
+        for step in range(2):
+            x = batch(step).requires_grad_()
+            output = checkpoint(lambda x: head(model(x)).relu(), x, use_reentrant=reentrant)
+            output.square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert tracker.to_frame()["tokens"].tolist() == [12] * 4
+
+
+def test_a_tracker_does_not_keep_the_model() -> None:
+    import gc
+    import weakref
+
+    model, optimizer = made("modules")
+    tracker = track(model, 1, dead_limit=None)
+    train(model, optimizer, range(1))
+    gone = weakref.ref(model)
+    del model, optimizer, tracker
+    gc.collect()
+    assert gone() is None
+
+
+def test_data_parallel_is_refused() -> None:
+    with pytest.raises(TrackerError, match="use DistributedDataParallel"):
+        Tracker(nn.DataParallel(modules()))
+
+
 def test_a_planted_death_is_found_at_its_step() -> None:
     model, optimizer = made("modules")
     first = model[0]
@@ -372,11 +470,24 @@ def test_a_site_that_does_not_run_is_an_error() -> None:
 
     model = Sometimes()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with Tracker(model, 1, dead_limit=None):
+    with Tracker(model, 1, inputs=batch(0), dead_limit=None) as tracker:
         train(model, optimizer, range(1))
-        model.both = False
-        with pytest.raises(SiteError, match=r"b\.1 did not run in step 2"):
-            train(model, optimizer, range(1))
+        model.both = False  # has run before, so it only rests, as with stochastic depth
+        train(model, optimizer, range(1))
+    assert tracker.to_frame().set_index("step")["tokens"][2].tolist() == [12, 12, 0, 0]
+
+    class InEvaluationOnly(Sometimes):
+        def forward(self, x: Tensor) -> Tensor:
+            self.both = not self.training
+            return super().forward(x)
+
+    model = InEvaluationOnly()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with (
+        Tracker(model, 1, inputs=batch(0), dead_limit=None),
+        pytest.raises(SiteError, match=r"b\.1 did not run in step 1"),
+    ):
+        train(model, optimizer, range(1))
 
 
 def test_a_module_that_is_not_called_is_an_error() -> None:
@@ -394,7 +505,7 @@ def test_a_module_that_is_not_called_is_an_error() -> None:
 def test_training_in_evaluation_mode_is_an_error() -> None:
     model, optimizer = made("modules")
     model.eval()
-    with Tracker(model, 1), pytest.raises(SiteError, match="was trained in evaluation mode"):
+    with pytest.raises(SiteError, match="was trained in evaluation mode"), Tracker(model, 1):
         train(model, optimizer, range(1))
 
 

@@ -69,6 +69,15 @@ def test_every_epoch_and_accumulation(tmp_path: Path) -> None:
     assert set(frame["tokens"]) == {48}
 
 
+def test_a_second_training_starts_a_new_table(tmp_path: Path) -> None:
+    training = trainer(tmp_path, epochs=1)
+    callback = TrainerTracker(training, every=4, dead_limit=None)
+    training.train()
+    training.train()
+    assert callback.tracker.to_frame()["step"].unique().tolist() == [4]
+    assert callback.tracker.steps == 6
+
+
 def test_a_resumed_training_has_the_table_of_an_undisturbed_one(tmp_path: Path) -> None:
     whole = trainer(tmp_path / "whole")
     undisturbed = TrainerTracker(whole, every=4, dead_limit=None)

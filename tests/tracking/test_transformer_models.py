@@ -131,6 +131,20 @@ def test_an_encoder_counts_its_tokens_and_a_decoder_its_labels() -> None:
     assert set(frame["tokens"][is_decoder]) == {62}
 
 
+def test_a_decoder_without_labels_counts_all_its_tokens() -> None:
+    model = t5().train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    inputs = batch(0)
+    with Tracker(model, 1, dead_limit=None) as tracker:
+        output = model(inputs["input_ids"], inputs["attention_mask"], decoder_input_ids=inputs["input_ids"])
+        output.logits.sum().backward()
+        optimizer.step()
+    frame = tracker.to_frame()
+    is_decoder = frame["site"].str.startswith("decoder")
+    assert set(frame["tokens"][~is_decoder]) == {37}
+    assert set(frame["tokens"][is_decoder]) == {48}
+
+
 def test_the_hidden_tensor_of_a_gated_mlp() -> None:
     frame = tracked(llama(), tensor="hidden")
     assert set(frame["tensor"]) == {"hidden"}

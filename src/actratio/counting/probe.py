@@ -74,6 +74,7 @@ class Probe:
         criteria: what counts as active: one criterion or several, as text or as ``Criterion``.
         counts_alone: leave out unions, overlaps, idle blocks and magnitudes.
         ignored_label: tokens with this label (in ``labels``) are not counted, as padding isn't.
+        check_calls: whether it is an error if a site runs another number of times than when it was found.
 
     Attributes:
         counted: counts by the site's name and the tensor.
@@ -94,6 +95,7 @@ class Probe:
         criteria: str | Criterion | Iterable[str | Criterion] = ("positive",),
         counts_alone: bool = False,
         ignored_label: int | None = None,
+        check_calls: bool = True,
     ) -> None:
         self.sites = list(sites)
         self.criteria = to_criteria(criteria)
@@ -104,6 +106,7 @@ class Probe:
         self._tensors = (tensors,) if isinstance(tensors, str) else tuple(tensors)
         self._counts_alone = counts_alone
         self._ignored_label = ignored_label
+        self._check_calls = check_calls
         self._modules = dict(self._model.named_modules())
         self._encoder = _encoder_path(self._model)
         self._groups: dict[Group, list[Site]] = defaultdict(list)
@@ -250,7 +253,8 @@ class Probe:
         forward_pass = self._passes.pop()
         if output is None:  # the forward pass failed, and its own error says more
             return
-        forward_pass.check_calls()
+        if self._check_calls:
+            forward_pass.check_calls()
         self.passes += 1
         for pending in forward_pass.pending:
             self.counted[pending.site, pending.tensor].add(pending)

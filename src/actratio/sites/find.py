@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,7 +65,8 @@ def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False) -> 
     if inputs is None:  # a table of what models from transformers read, which others need not load
         from actratio.sites.inputs import made_up
 
-        inputs = made_up(model)
+        with torch.random.fork_rng():
+            inputs = made_up(model)
     # The original of a compiled module has the hooks' names, and runs the same Python.
     model = getattr(model, "_orig_mod", model)
     *smaller, whole = shrink_inputs(model, inputs, few_tokens)
@@ -183,10 +184,26 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def force_eager() -> AbstractContextManager[None]:
-    """Run compiled code as the Python that it was compiled from, whose modules and functions can be hooked."""
-    stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
-    return stance
+@contextmanager
+def force_eager() -> Iterator[None]:
+    """Run compiled code as the Python that it was compiled from, whose modules and functions can be hooked.
+
+    The stance of the compiler belongs to the process, so blocks that overlap share it, and the last to end restores it.
+    """
+    if not _eager_blocks:
+        _eager_stance.append(torch.compiler.set_stance("force_eager"))
+    block = object()
+    _eager_blocks.append(block)
+    try:
+        yield
+    finally:
+        _eager_blocks.remove(block)
+        if not _eager_blocks:
+            _eager_stance.pop().__exit__(None, None, None)
+
+
+_eager_blocks: list[object] = []
+_eager_stance: list[Any] = []
 
 
 def _count_experts(group: _Group, use: Use, weights: Mapping[str, nn.Parameter]) -> None:

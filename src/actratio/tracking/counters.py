@@ -140,9 +140,7 @@ class _Count(Hook):
         is_compiling = torch.compiler.is_compiling()
         if not is_compiling and not self._counter.is_counting:
             return
-        rows = self._passes.rows if self._reads_text else None
-        if self._is_decoder and self._passes.decoder_rows is not None:
-            rows = self._passes.decoder_rows
+        rows = self._passes.rows(of_decoder=self._is_decoder) if self._reads_text else None
         x, name, criterion = output.detach(), self._name, self._criterion
         if is_compiling:
             torch.ops.actratio.count_active(
@@ -174,6 +172,7 @@ class ProbeCounter(Counter):
             tensors=self._tensor,
             criteria=self._criterion,
             counts_alone=True,
+            check_calls=False,
             ignored_label=IGNORED_LABEL,
         )
 

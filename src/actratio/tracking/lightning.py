@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,17 +67,18 @@ class LightningTracker(Callback):
         return self._tracker
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        steps = trainer.num_training_batches // trainer.accumulate_grad_batches if self._every == "epoch" else None
+        steps = _steps_per_epoch(trainer) if self._every == "epoch" else None
         tracker = Tracker(
             _trained_module(pl_module, self._module),
             self._every,
-            steps_per_epoch=None if steps is None else int(steps),
+            steps_per_epoch=steps,
             on_reading=lambda values, step: self._log(trainer, values, step),
             on_dead=lambda site, step: self._stop(trainer),
             **self._options,
         )
         if self._resumed is not None:
             tracker.load_state_dict(self._resumed)
+            self._resumed = None
         elif self._tracker is not None:  # fit was called again
             tracker.load_state_dict(self._tracker.state_dict())
         self._tracker = tracker.start()
@@ -96,11 +98,23 @@ class LightningTracker(Callback):
         if self._tracker is not None:
             self._tracker.stop()
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
+
     def state_dict(self) -> dict[str, Any]:
         return {} if self._tracker is None else self._tracker.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._resumed = state_dict or None
+
+
+def _steps_per_epoch(trainer: Trainer) -> int:
+    batches = float(trainer.num_training_batches)
+    if not math.isfinite(batches):
+        raise TrackerError(
+            "the number of batches in an epoch is unknown, which every='epoch' needs; give a number of steps"
+        )
+    return max(1, math.ceil(batches / trainer.accumulate_grad_batches))
 
 
 def _trained_module(pl_module: LightningModule, name: str | None) -> nn.Module:

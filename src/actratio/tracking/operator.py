@@ -76,14 +76,15 @@ def count_rows(x: Tensor, rows: Tensor | None, criterion: str, site: str) -> tup
         SiteError: ``rows`` are not those of ``x``.
     """
     x = x.reshape(-1, x.shape[-1])
+    if rows is not None and x.device.type == "cpu" and bool(rows.all()):
+        rows = None  # selecting rows takes longer than counting them
     if rows is not None and rows.numel() != len(x):
         raise SiteError(
             f"{site} has {len(x)} rows for {rows.numel()} tokens, so the rows that are padding can't be found; "
             "leave the site out, or train without padding"
         )
     if x.device.type == "cpu":
-        if rows is not None and not bool(rows.all()):  # selecting rows takes longer than counting them
-            x = x[rows.flatten()]
+        x = x if rows is None else x[rows.flatten()]
         counts, _ = count(x, _parsed(criterion), [len(x)], co_activation=False)
         return torch.tensor(counts.tokens), counts.active
     active = _parsed(criterion).active(x)

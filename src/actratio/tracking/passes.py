@@ -23,31 +23,41 @@ class TrainingPasses:
 
     Attributes:
         is_open: whether such a pass is running now. It is not while checkpointing computes activations a second time.
+        tracker: kept alive as long as the model has the hooks.
         has_run: whether one ran since ``forget``.
         was_seen: whether any pass with gradients was seen.
         evaluated_with_gradients: whether a pass in evaluation mode had gradients since ``forget``.
-        rows: bool, the tokens to count of the pass that is running; ``None`` for all of them.
-        decoder_rows: the same for the decoder of an encoder-decoder.
         on_end: called when a pass ends in eager mode, with whether it succeeded.
     """
 
     def __init__(self, model: nn.Module) -> None:
         """Prepare to follow the passes of a model."""
         self.is_open = False
+        self.tracker: Any = None
         self.has_run = False
         self.was_seen = False
         self.evaluated_with_gradients = False
-        self.rows: Tensor | None = None
-        self.decoder_rows: Tensor | None = None
+        self._mask: Tensor | None = None
+        self._decoder_mask: Tensor | None = None
+        self._labels: Tensor | None = None
+        self._read: Tensor | None = None
+        self._known_rows: dict[bool, Tensor | None] = {}  # in eager mode, by whether they are the decoder's
         self.on_end: Callable[[bool], None] = lambda succeeded: None
         self._model = model
         self._positions = {name: number for number, name in enumerate(inspect.signature(model.forward).parameters)}
-        self._has_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+        self._had_no_gradients = False
+        self.has_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+    def _forget_arguments(self) -> None:
+        self._mask = self._decoder_mask = self._labels = self._read = None
+        if not torch.compiler.is_compiling():
+            self._known_rows.clear()
 
     def forget(self) -> None:
         """Forget the passes so far."""
         self.has_run = False
         self.evaluated_with_gradients = False
+        self._had_no_gradients = False
 
     def register(self) -> list[Any]:
         """Register the hooks, and return their handles."""
@@ -66,33 +76,60 @@ class TrainingPasses:
         if module is not self._model:
             return
         self.is_open = False
-        self.rows = None
-        self.decoder_rows = None
+        self._forget_arguments()
         if not torch.compiler.is_compiling():
             self.on_end(succeeded)
 
     def _begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        is_compiling = torch.compiler.is_compiling()
+        if not is_compiling and self.is_open:  # the pass before was interrupted; PyTorch calls no hooks then
+            self.on_end(False)
+        self.is_open = False
         if not torch.is_grad_enabled():
-            self.is_open = False
+            self._had_no_gradients = self._had_no_gradients or self._model.training
             return
+        if not is_compiling and torch._C._current_graph_task_id() != -1 and not self._had_no_gradients:
+            return  # checkpointing runs the pass again during the backward pass
         self.was_seen = True
         if not self._model.training:
-            self.is_open = False
             self.evaluated_with_gradients = True
             return
         self.has_run = True
         self.is_open = True
-        labels = self._argument("labels", args, kwargs)
-        mask = self._argument("attention_mask", args, kwargs)
-        if self._has_decoder:
-            self.rows = kept(mask, None)
-            self.decoder_rows = kept(self._argument("decoder_attention_mask", args, kwargs), labels)
-        else:
-            read = self._argument("input_ids", args, kwargs)
-            if read is None and args and isinstance(args[0], Tensor):
-                read = args[0]
-            is_of_tokens = labels is not None and read is not None and labels.shape == read.shape[:2]
-            self.rows = kept(mask, labels if is_of_tokens else None)
+        # Only kept here: which tokens to count is computed when a site asks.
+        self._mask = self._argument("attention_mask", args, kwargs)
+        self._decoder_mask = self._argument("decoder_attention_mask", args, kwargs)
+        self._labels = self._argument("labels", args, kwargs)
+        self._read = self._argument("input_ids", args, kwargs)
+        if self._read is None:
+            self._read = self._argument("inputs_embeds", args, kwargs)
+        if self._read is None and args and isinstance(args[0], Tensor):
+            self._read = args[0]
+
+    def rows(self, *, of_decoder: bool) -> Tensor | None:
+        """Return which tokens of the pass that runs are counted: bool, (batch, tokens), or ``None`` for all of them.
+
+        Args:
+            of_decoder: the tokens of the decoder of an encoder-decoder.
+
+        Raises:
+            SiteError: the mask doesn't say which tokens are padding.
+        """
+        of_decoder = of_decoder and self.has_decoder
+        if torch.compiler.is_compiling():
+            return self._rows(of_decoder)
+        if of_decoder not in self._known_rows:
+            self._known_rows[of_decoder] = self._rows(of_decoder)
+        return self._known_rows[of_decoder]
+
+    def _rows(self, of_decoder: bool) -> Tensor | None:
+        if of_decoder:
+            return kept(self._decoder_mask, self._labels)
+        labels, read = self._labels, self._read
+        is_of_tokens = (
+            not self.has_decoder and labels is not None and read is not None and labels.shape == read.shape[:2]
+        )
+        return kept(self._mask, labels if is_of_tokens else None)
 
     def _argument(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
         position = self._positions.get(name)
@@ -130,7 +167,11 @@ def kept(mask: Tensor | None, labels: Tensor | None) -> Tensor | None:
     Raises:
         SiteError: the mask doesn't say which tokens are padding.
     """
-    present = None if mask is None else checked_mask(mask, "attention_mask")
+    present = None
+    if mask is not None and torch.compiler.is_compiling():  # no number can be checked
+        present = mask if mask.ndim == 2 else None
+    elif mask is not None:
+        present = checked_mask(mask, "attention_mask")
     if present is not None:
         present = present != 0
     if labels is None:

@@ -193,8 +193,6 @@ def _living_trends(readings: Sequence[SiteReading]) -> list[float]:
     It is the median of the slopes between all pairs of the site's last ten readings (Theil, 1950; Sen, 1968), which
     one odd reading doesn't change much; NaN at a site's first reading.
     """
-    from scipy.stats import theilslopes
-
     points: dict[str, list[tuple[int, float]]] = {}
     trends = []
     for item in readings:
@@ -205,8 +203,10 @@ def _living_trends(readings: Sequence[SiteReading]) -> list[float]:
         if len(last) < 2:
             trends.append(float("nan"))
             continue
-        steps, living = zip(*last, strict=True)
-        trends.append(float(theilslopes(living, steps).slope) * _STEPS_OF_TREND)
+        steps, living = np.array(last).T
+        first, second = np.triu_indices(len(last), 1)
+        slopes = (living[second] - living[first]) / (steps[second] - steps[first])
+        trends.append(float(np.median(slopes)) * _STEPS_OF_TREND)
     return trends
 
 

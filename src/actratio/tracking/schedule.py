@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 
 from actratio.errors import TrackerError
 
@@ -41,8 +42,8 @@ def to_schedule(every: Every, steps_per_epoch: int | None = None) -> Schedule:
         raise TrackerError(f"steps_per_epoch is for every='epoch', not for every={every!r}; leave it out")
     if every == "log":
         return _is_log_spaced
-    if isinstance(every, int) and not isinstance(every, bool) and every >= 1:
-        return _every(every)
+    if isinstance(every, Integral) and not isinstance(every, bool) and every >= 1:
+        return _every(int(every))
     if callable(every):
         return every
     raise TrackerError(f"every is {every!r}; give a number of steps, 'log', 'epoch' or a function of the step")

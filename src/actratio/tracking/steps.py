@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakMethod, finalize, ref
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -14,18 +15,29 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 def on_optimizer_step(model: nn.Module, action: Callable[[Optimizer], None]) -> Any:
     """Call ``action``, with the optimizer, after every step of an optimizer that holds a parameter of the model.
 
+    Args:
+        action: a method, whose object the model must keep.
+
     Returns:
         A handle; ``remove`` ends it.
     """
     holds: WeakKeyDictionary[Optimizer, bool] = WeakKeyDictionary()
+    # PyTorch keeps this hook for good, so it must not keep the model; the model keeps the owner of the action.
+    owner, known = WeakMethod(action), ref(model)
 
+    @torch.compiler.disable
     def stepped(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Wrappers such as FSDP may replace the model's parameters before the optimizer is made, so they are read now.
         # An optimizer that doesn't hold any yet is asked again, because parameters can be added to it.
+        model, action = known(), owner()
+        if model is None or action is None:
+            return
         if not holds.get(optimizer, False):
             own = {id(parameter) for parameter in model.parameters()}
             holds[optimizer] = any(id(item) in own for group in optimizer.param_groups for item in group["params"])
         if holds[optimizer]:
             action(optimizer)
 
-    return register_optimizer_step_post_hook(stepped)
+    handle = register_optimizer_step_post_hook(stepped)
+    finalize(model, handle.remove)
+    return handle

@@ -17,6 +17,7 @@ from actratio.counting.criteria import Criterion, to_criteria
 from actratio.counting.probe import TENSORS
 from actratio.errors import SiteError, TrackerError
 from actratio.sites import Select, Site, choose, force_eager, trace
+from actratio.sites.tokens import arguments_of
 from actratio.tracking.counters import Counter, Counts, make_counter
 from actratio.tracking.distributed import add_over_processes
 from actratio.tracking.passes import TrainingPasses
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from actratio.report.notebook import Figures
 
 _FORMAT = 1
+
+_FEWEST_TOKENS = 100
+"""An expert that fewer tokens reached isn't called dead."""
 
 
 class DeadNeuronsWarning(UserWarning):
@@ -128,6 +132,8 @@ class Tracker:
         self._passes = TrainingPasses(self._model)
         self._counter: Counter | None = None
         self._is_counting = False
+        self._steps_before = 0
+        self._ran: set[str] = set()
         self._idle: WeakSet[Optimizer] = WeakSet()  # optimizers that stepped before any pass was seen
         self._stack = ExitStack()
         self._first_step = ExitStack()
@@ -148,16 +154,22 @@ class Tracker:
             stack.callback(on_optimizer_step(self._model, self._optimizer_stepped).remove)
             self._stack = stack.pop_all()
         self._is_attached = True
+        self._steps_before = self.steps
+        self._passes.tracker = self
         try:
             self._find_sites_now_or_later()
             self._count_next_step_if_due()
         except BaseException:
-            self.stop()
+            self._detach()
             raise
         return self
 
     def stop(self) -> None:
         """Detach the tracker; the model is left as it was, and the readings are kept."""
+        self._warn_without_steps()
+        self._detach()
+
+    def _detach(self) -> None:
         self._first_step.close()
         self._stack.close()
         if self._counter is not None:
@@ -171,7 +183,9 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        if error is None:
+            self._warn_without_steps()
+        self._detach()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tracker:
         return self  # a copied model has copies of the hooks, which do nothing
@@ -213,7 +227,7 @@ class Tracker:
         self._count_next_step_if_due()
 
     def _count_next_step_if_due(self) -> None:
-        self._is_counting = self._schedule(self.steps + 1)
+        self._is_counting = bool(self._schedule(self.steps + 1))
         if self._is_counting and self._counter is not None:
             self._counter.start()
 
@@ -260,17 +274,29 @@ class Tracker:
     def _check_all_ran(self, counts: Counts) -> None:
         for name, site in self._sites.items():
             calls, _, _ = counts[name]
-            if not int(calls) and site.role != "expert":
+            if int(calls):
+                self._ran.add(name)
+            elif name not in self._ran and site.role != "expert":
                 raise SiteError(
                     f"{name} did not run in step {self.steps}, or its hook was not called, so it can't be read; "
-                    "attach the tracker before the model is compiled, or leave the site out"
+                    "leave the site out, or pass inputs with which it runs"
                 )
+
+    def _warn_without_steps(self) -> None:
+        if self._is_attached and self.steps == self._steps_before and self._passes.was_seen:
+            warnings.warn(
+                f"no optimizer with parameters of {type(self._model).__name__} took a step while it was tracked, so there is no "
+                "reading; track the model whose parameters are trained, or call the tracker's step",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _warn(self, readings: list[SiteReading]) -> None:
         if self._dead_limit is None:
             return
         for item in readings:
-            if item.site in self._warned or not item.tokens or item.dead <= self._dead_limit * item.width:
+            is_rare = self._sites[item.site].role == "expert" and item.tokens < _FEWEST_TOKENS
+            if item.site in self._warned or not item.tokens or is_rare or item.dead <= self._dead_limit * item.width:
                 continue
             self._warned.add(item.site)
             warnings.warn(
@@ -364,11 +390,7 @@ def _says_what_it_reads(model: nn.Module) -> bool:
 
 def _called_with(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Return the arguments of a call as ``find_sites`` takes them."""
-    if not kwargs:
-        return args
-    import inspect
-
-    return dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
+    return arguments_of(model, args, kwargs) if kwargs else args
 
 
 def _before_first_call(model: nn.Module, action: Callable[[tuple[Any, ...], Mapping[str, Any]], None]) -> ExitStack:
@@ -376,17 +398,30 @@ def _before_first_call(model: nn.Module, action: Callable[[tuple[Any, ...], Mapp
 
     ``nn.Module`` looks up the hooks of a call when the call begins, so a hook that registers others comes too late.
     """
-    compiled = model._compiled_call_impl  # what model.compile() set
+    compiled = model._compiled_call_impl  # what model.compile() set, or what another tracker waits with
+    is_waiting = True
 
     def restore() -> None:
-        object.__setattr__(model, "_compiled_call_impl", compiled)
-        model.__dict__.pop("compile", None)
+        if model.__dict__.get("_compiled_call_impl") is first_call:
+            object.__setattr__(model, "_compiled_call_impl", compiled)
+        if model.__dict__.get("compile") is compile_in_place:
+            del model.__dict__["compile"]
+
+    def stop_waiting() -> None:
+        nonlocal is_waiting
+        if is_waiting:
+            is_waiting = False
+            restore()
 
     def first_call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal is_waiting
+        was_waiting, is_waiting = is_waiting, False
         object.__setattr__(model, "_compiled_call_impl", None)  # another tracker may wait for this call too
         try:
-            action(args, kwargs)
+            if was_waiting:
+                action(args, kwargs)
         finally:
+            object.__setattr__(model, "_compiled_call_impl", first_call)
             restore()
         return model(*args, **kwargs)
 
@@ -403,5 +438,5 @@ def _before_first_call(model: nn.Module, action: Callable[[tuple[Any, ...], Mapp
 
     intercept()
     stack = ExitStack()
-    stack.callback(restore)
+    stack.callback(stop_waiting)
     return stack

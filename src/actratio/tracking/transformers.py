@@ -41,20 +41,18 @@ class TrainerTracker(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(self, trainer: Trainer, every: Every = 100, *, stop_on_dead: bool = False, **options: Any) -> None:
-        self._trainer = trainer
+        self._trainer, self._every, self._options = trainer, every, options
         self._stop_on_dead = stop_on_dead
         self._has_to_stop = False
         self._values: Mapping[str, float] | None = None
-        steps = _steps_per_epoch(trainer) if every == "epoch" else None
-        self.tracker = Tracker(
-            trainer.model,
-            every,
-            steps_per_epoch=steps,
-            on_reading=self._keep,
-            on_dead=self._stop,
-            **options,
-        )
+        self.tracker = self._make(trainer.model)
         trainer.add_callback(self)
+
+    def _make(self, model: Any) -> Tracker:
+        steps = _steps_per_epoch(self._trainer) if self._every == "epoch" else None
+        return Tracker(
+            model, self._every, steps_per_epoch=steps, on_reading=self._keep, on_dead=self._stop, **self._options
+        )
 
     def _keep(self, values: Mapping[str, float], step: int) -> None:
         self._values = values  # logged when the trainer has counted the step
@@ -65,6 +63,9 @@ class TrainerTracker(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.tracker.stop()  # the training before was interrupted
+        self._has_to_stop, self._values = False, None
+        self.tracker = self._make(kwargs["model"])
         if state.global_step:
             saved = (state.stateful_callbacks or {}).get(_STATE)
             if saved is None:

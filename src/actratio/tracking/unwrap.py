@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from torch import nn
 
+from actratio.errors import TrackerError
+
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the user's own model, without ``torch.compile``, ``DistributedDataParallel``, ``DataParallel`` around it."""
+    """Return the user's own model, without ``torch.compile`` and ``DistributedDataParallel`` around it.
+
+    Raises:
+        TrackerError: the model is a ``DataParallel``.
+    """
     while True:
         inner = getattr(model, "_orig_mod", None)
-        if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
+        if inner is None and isinstance(model, nn.DataParallel):
+            raise TrackerError(
+                "DataParallel copies the model in each pass, so it can't be tracked; use DistributedDataParallel"
+            )
+        if inner is None and type(model).__name__ == "DistributedDataParallel":
             inner = model.module
         if not isinstance(inner, nn.Module):
             return model
