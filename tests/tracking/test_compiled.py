@@ -94,6 +94,16 @@ def test_a_model_of_a_class_that_was_compiled_before() -> None:
     assert tracker.to_frame()["tokens"].tolist() == [12] * 4
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_another_model_of_the_class_is_compiled_first(kind: str) -> None:
+    (model, optimizer), (other, others) = made(kind), made(kind)
+    with Tracker(model, 2, inputs=batch(0), dead_limit=None) as tracker:
+        train(other, others, range(2), torch.compile(other, backend="aot_eager", fullgraph=True))
+        train(model, optimizer, range(4), torch.compile(model, backend="aot_eager", fullgraph=True))
+    assert set(tracker.to_frame()["tokens"]) == {12}
+    assert tracker.to_frame()["step"].unique().tolist() == [2, 4]
+
+
 def test_readings_compile_nothing_and_break_no_graph() -> None:
     model, optimizer = made("modules")
     backend = CompileCounterWithBackend("aot_eager")

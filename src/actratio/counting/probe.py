@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from actratio.compiler import force_eager
 from actratio.counting.column_norms import ColumnNorms
 from actratio.counting.counts import SiteCounts
 from actratio.counting.criteria import Criterion, to_criteria
@@ -24,7 +25,7 @@ from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.routing import neurons_last, rows_by_expert
 from actratio.counting.scopes import ScopeFollower, outermost
 from actratio.errors import SiteError, plural
-from actratio.sites import Group, Site, force_eager
+from actratio.sites import Group, Site
 from actratio.sites.tokens import arguments_of, routed_rows
 from actratio.sites.values import Use
 

@@ -1,6 +1,6 @@
 """Finding the places where a model computes MLP activations; the README in this folder says how and why."""
 
-from actratio.sites.find import call, checked_call, evaluating, find_sites, force_eager, trace
+from actratio.sites.find import call, checked_call, evaluating, find_sites, trace
 from actratio.sites.inputs import device_of
 from actratio.sites.selection import Select, choose
 from actratio.sites.site import MEASURED, Group, Role, Site
@@ -17,6 +17,5 @@ __all__ = [
     "device_of",
     "evaluating",
     "find_sites",
-    "force_eager",
     "trace",
 ]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from actratio.compiler import force_eager
 from actratio.errors import ActratioError, SiteError, is_out_of_memory
 from actratio.sites.flow import Flow
 from actratio.sites.parts import shrink_inputs
@@ -182,28 +183,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-@contextmanager
-def force_eager() -> Iterator[None]:
-    """Run compiled code as the Python that it was compiled from, whose modules and functions can be hooked.
-
-    The stance of the compiler belongs to the process, so blocks that overlap share it, and the last to end restores it.
-    """
-    if not _eager_blocks:
-        _eager_stance.append(torch.compiler.set_stance("force_eager"))
-    block = object()
-    _eager_blocks.append(block)
-    try:
-        yield
-    finally:
-        _eager_blocks.remove(block)
-        if not _eager_blocks:
-            _eager_stance.pop().__exit__(None, None, None)
-
-
-_eager_blocks: list[object] = []
-_eager_stance: list[Any] = []
 
 
 def _count_experts(group: _Group, use: Use, weights: Mapping[str, nn.Parameter]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from actratio.compiler import guard_hooks
 from actratio.counting.criteria import Criterion
 from actratio.counting.probe import Probe
 from actratio.sites import Site, device_of
@@ -61,12 +62,12 @@ class OperatorCounter(Counter):
 
     def __init__(self, model: nn.Module, sites: Sequence[Site], criterion: Criterion, passes: TrainingPasses) -> None:
         """Register the hooks."""
-        # Code that is compiled already doesn't see new hooks, nor does it look for those of another model of the same
-        # class, so all of it is compiled again when it is called next.
+        self._stack = ExitStack()
+        # Code that is compiled already doesn't look for hooks, so all of it is compiled again when it is called next.
         torch._dynamo.reset()
+        self._stack.enter_context(guard_hooks())
         self.is_counting = False
         self.pending: list[tuple[str, Tensor, Tensor]] = []  # of the pass that runs now in eager mode
-        self._stack = ExitStack()
         self._counted: Counts = {}
         passes.on_end = self._end
         modules = dict(model.named_modules())

@@ -13,10 +13,11 @@ from weakref import WeakSet
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from actratio.compiler import force_eager
 from actratio.counting.criteria import Criterion, to_criteria
 from actratio.counting.probe import TENSORS
 from actratio.errors import SiteError, TrackerError
-from actratio.sites import Select, Site, choose, force_eager, trace
+from actratio.sites import Select, Site, choose, trace
 from actratio.sites.tokens import arguments_of
 from actratio.tracking.counters import Counter, Counts, make_counter
 from actratio.tracking.distributed import add_over_processes
