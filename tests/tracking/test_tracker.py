@@ -490,7 +490,7 @@ def test_a_site_that_does_not_run_is_an_error() -> None:
         train(model, optimizer, range(1))
 
 
-def test_a_module_that_is_not_called_is_an_error() -> None:
+def test_a_module_that_is_not_called_is_told_once() -> None:
     class Wrapper(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -498,8 +498,13 @@ def test_a_module_that_is_not_called_is_an_error() -> None:
 
     model = Wrapper()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with Tracker(model, 1), pytest.raises(SiteError, match="Wrapper, whose forward was not called in between"):
-        train(model, optimizer, range(2), model.body)
+    with (
+        Tracker(model, 1) as tracker,
+        pytest.warns(UserWarning, match="Wrapper, whose forward was not called since it is tracked") as warned,
+    ):
+        train(model, optimizer, range(4), model.body)
+    assert len(warned) == 1
+    assert tracker.steps == 0
 
 
 def test_training_in_evaluation_mode_is_an_error() -> None:

@@ -135,6 +135,7 @@ class Tracker:
         self._is_counting = False
         self._steps_before = 0
         self._ran: set[str] = set()
+        self._told_idle = False
         self._idle: WeakSet[Optimizer] = WeakSet()  # optimizers that stepped before any pass was seen
         self._stack = ExitStack()
         self._first_step = ExitStack()
@@ -194,10 +195,13 @@ class Tracker:
     def _optimizer_stepped(self, optimizer: Optimizer) -> None:
         if self._passes.was_seen:
             self.step()
-        elif optimizer in self._idle:
-            raise SiteError(
-                f"an optimizer took two steps with the parameters of {type(self._model).__name__}, whose forward was not "
-                "called in between; track the module that is called in the training"
+        elif optimizer in self._idle and not self._told_idle:
+            self._told_idle = True
+            warnings.warn(
+                f"an optimizer took two steps with parameters of {type(self._model).__name__}, whose forward was not called "
+                "since it is tracked, so nothing can be read; track the module that is called in the training",
+                UserWarning,
+                stacklevel=2,
             )
         else:  # perhaps the tracker was attached between a forward pass and the step
             self._idle.add(optimizer)
