@@ -179,6 +179,12 @@ def test_dead_neurons_end_the_training(tmp_path: Path) -> None:
     assert callback.tracker.steps == 2
 
 
+def test_a_parallel_strategy_needs_the_module_that_computes(tmp_path: Path) -> None:
+    with pytest.raises(TrackerError, match="a parallel strategy calls training_step instead of forward"):
+        trainer(tmp_path, LightningTracker(dead_limit=None), strategy="ddp").fit(CalledAsAWhole(), loader())
+    torch.distributed.destroy_process_group()
+
+
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(TrackerError, match="the training has not begun"):
         _ = LightningTracker().tracker

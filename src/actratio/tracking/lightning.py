@@ -15,6 +15,7 @@ from actratio.tracking.tracker import Tracker
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.strategies import ParallelStrategy
 except ImportError:  # a caller that has no Lightning gets a sentence, not a traceback of our imports
     raise ImportError(f"Lightning is not installed; run {pip_install('lightning')}") from None
 
@@ -67,9 +68,15 @@ class LightningTracker(Callback):
         return self._tracker
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trained = _trained_module(pl_module, self._module)
+        if trained is pl_module and isinstance(trainer.strategy, ParallelStrategy) and "inputs" not in self._options:
+            raise TrackerError(
+                f"a parallel strategy calls training_step instead of forward, so the sites of {type(pl_module).__name__} can't be "
+                "found in its first pass; give the module that computes them, or inputs"
+            )
         steps = _steps_per_epoch(trainer) if self._every == "epoch" else None
         tracker = Tracker(
-            _trained_module(pl_module, self._module),
+            trained,
             self._every,
             steps_per_epoch=steps,
             on_reading=lambda values, step: self._log(trainer, values, step),

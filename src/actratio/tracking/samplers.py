@@ -10,7 +10,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 def repeated_examples(loader: Any) -> int:
     """Return how many examples the loader's sampler repeats in an epoch, over all processes."""
-    shards = getattr(loader, "batch_sampler", None)
+    shards: Any = getattr(loader, "batch_sampler", None)
     if type(shards).__name__ == "BatchSamplerShard":  # of Accelerate
         together = shards.batch_size * (1 if shards.split_batches else shards.num_processes)
         return -len(loader.dataset) % together if shards.even_batches and not shards.drop_last else 0

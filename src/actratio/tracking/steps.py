@@ -25,7 +25,7 @@ def on_optimizer_step(model: nn.Module, action: Callable[[Optimizer], None]) -> 
     # PyTorch keeps this hook for good, so it must not keep the model; the model keeps the owner of the action.
     owner, known = WeakMethod(action), ref(model)
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def stepped(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Wrappers such as FSDP may replace the model's parameters before the optimizer is made, so they are read now.
         # An optimizer that doesn't hold any yet is asked again, because parameters can be added to it.
