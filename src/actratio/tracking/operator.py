@@ -22,7 +22,7 @@ def is_supported(criterion: Criterion) -> bool:
 
 
 # ``torch.library.custom_op`` would be shorter, but a call of its operators takes ten times as long.
-_library: Any = torch.library.Library("actratio", "DEF")  # type: ignore[no-untyped-call]
+_library: Any = torch.library.Library("actratio", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define(
     "count_active(Tensor x, Tensor? rows, Tensor counting, Tensor(a!) calls, Tensor(b!) tokens, Tensor(c!) active, "
     "str criterion, str site) -> ()"
