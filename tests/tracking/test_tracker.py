@@ -308,6 +308,35 @@ def test_an_interrupted_pass_counts_nothing() -> None:
     assert tracker.to_frame()["tokens"].tolist() == [12] * 4
 
 
+def test_the_pass_after_an_interrupted_one_has_its_own_padding() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.interrupts = modules(), True
+
+        def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
+            output: Tensor = self.body(x)
+            if self.interrupts:
+                raise KeyboardInterrupt
+            return output
+
+    model = Masked()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, mask = batch(0).view(3, 4, 6), torch.ones(3, 4, dtype=torch.long)
+    mask[0, 2:] = 0
+    with Tracker(model, 1, sites=["body.1"], inputs=None, dead_limit=None) as tracker:
+        model.interrupts = False
+        model(x, torch.ones_like(mask)).sum().backward()
+        optimizer.step()
+        model.interrupts = True
+        with pytest.raises(KeyboardInterrupt):
+            model(x, mask)
+        model.interrupts = False
+        model(x, torch.ones_like(mask)).sum().backward()
+        optimizer.step()
+    assert tracker.to_frame()["tokens"].tolist() == [12, 12]
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_a_tracked_part_that_is_checkpointed_with_its_surroundings(reentrant: bool) -> None:
     from torch.utils.checkpoint import checkpoint

@@ -83,6 +83,7 @@ class TrainingPasses:
     def _begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         is_compiling = torch.compiler.is_compiling()
         if not is_compiling and self.is_open:  # the pass before was interrupted; PyTorch calls no hooks then
+            self._forget_arguments()
             self.on_end(False)
         self.is_open = False
         if not torch.is_grad_enabled():

@@ -21,6 +21,7 @@ from actratio.sites import Select, Site, choose, trace
 from actratio.sites.tokens import arguments_of
 from actratio.tracking.counters import Counter, Counts, make_counter
 from actratio.tracking.distributed import add_over_processes
+from actratio.tracking.first_call import before_first_call
 from actratio.tracking.passes import TrainingPasses
 from actratio.tracking.readings import (
     SiteReading,
@@ -243,11 +244,11 @@ class Tracker:
             self._prepare(choose(trace(self._model, self._inputs), self._select))
         else:
             # Compiled code runs as Python until the first step is over, because what was compiled can't be intercepted.
-            self._first_step.enter_context(_before_first_call(self._model, self._find_in_first_call))
+            self._first_step.enter_context(before_first_call(self._model, self._find_in_first_call))
             self._first_step.enter_context(force_eager())
 
     def _find_in_first_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        inputs = _called_with(self._model, args, kwargs)
+        inputs = arguments_of(self._model, args, kwargs) if kwargs else args
         self._prepare(choose(trace(self._model, inputs), self._select))
         if self._is_counting and self._counter is not None:
             self._counter.start()
@@ -391,57 +392,3 @@ def track(model: nn.Module, every: Every = 100, **options: Any) -> Tracker:
 
 def _says_what_it_reads(model: nn.Module) -> bool:
     return getattr(model, "config", None) is not None and getattr(model, "main_input_name", None) is not None
-
-
-def _called_with(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Return the arguments of a call as ``find_sites`` takes them."""
-    return arguments_of(model, args, kwargs) if kwargs else args
-
-
-def _before_first_call(model: nn.Module, action: Callable[[tuple[Any, ...], Mapping[str, Any]], None]) -> ExitStack:
-    """Call ``action`` once, with the arguments, before the model's first call from now on.
-
-    ``nn.Module`` looks up the hooks of a call when the call begins, so a hook that registers others comes too late.
-    """
-    compiled = model._compiled_call_impl  # what model.compile() set, or what another tracker waits with
-    is_waiting = True
-
-    def restore() -> None:
-        if model.__dict__.get("_compiled_call_impl") is first_call:
-            object.__setattr__(model, "_compiled_call_impl", compiled)
-        if model.__dict__.get("compile") is compile_in_place:
-            del model.__dict__["compile"]
-
-    def stop_waiting() -> None:
-        nonlocal is_waiting
-        if is_waiting:
-            is_waiting = False
-            restore()
-
-    def first_call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal is_waiting
-        was_waiting, is_waiting = is_waiting, False
-        object.__setattr__(model, "_compiled_call_impl", None)  # another tracker may wait for this call too
-        try:
-            if was_waiting:
-                action(args, kwargs)
-        finally:
-            object.__setattr__(model, "_compiled_call_impl", first_call)
-            restore()
-        return model(*args, **kwargs)
-
-    def compile_in_place(*args: Any, **kwargs: Any) -> None:
-        nonlocal compiled
-        restore()
-        model.compile(*args, **kwargs)
-        compiled = model._compiled_call_impl
-        intercept()
-
-    def intercept() -> None:
-        object.__setattr__(model, "_compiled_call_impl", first_call)
-        object.__setattr__(model, "compile", compile_in_place)
-
-    intercept()
-    stack = ExitStack()
-    stack.callback(stop_waiting)
-    return stack
