@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from actratio import measure
 from actratio.counting.counts import SiteCounts
 from actratio.counting.criteria import CRITERIA, Above, Contribution, Criterion, Positive, Thresholds
-from actratio.counting.kernels import count, cpu, reference
+from actratio.counting.kernels import add_active, count, cpu, reference
 from actratio.counting.magnitudes import Magnitudes
 
 THRESHOLDS = [0.3, 1.0, 1e-30]
@@ -68,6 +68,26 @@ def test_count_equals_the_reference(
         assert_same_counts(counts, reference.count(active, lengths, first, co_activation=first is None))
         if magnitudes is not None:
             assert torch.equal(magnitudes.counts, Magnitudes.of(x).counts)
+
+
+@pytest.mark.parametrize("per_thread", [2**17, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.bool])
+@pytest.mark.parametrize("criterion", [e for e in EXAMPLES if not e.needs_norms], ids=str)
+def test_add_active_equals_the_reference(
+    criterion: Criterion, dtype: torch.dtype, per_thread: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(cpu, "_PER_THREAD", per_thread)
+    x = sample(600, 67, dtype)
+    every_second = torch.arange(600) % 2 == 0
+    for kept, flag in [(None, None), (every_second, torch.tensor(True)), (None, torch.tensor(False))]:
+        added, expected = torch.arange(67), torch.arange(67)
+        add_active(x, criterion, added, kept, flag)
+        reference.add_active(criterion.active(x), expected, kept, flag)
+        assert torch.equal(added, expected)
+        assert torch.equal(added, torch.arange(67)) == (flag is not None and not flag)
+    add_active(x[:, ::2], criterion, added := torch.zeros(34, dtype=torch.int64), every_second)  # not contiguous
+    assert torch.equal(added, criterion.active(x)[::2, ::2].sum(0))
 
 
 @pytest.mark.parametrize("criterion", [e for e in EXAMPLES if not e.needs_norms], ids=str)

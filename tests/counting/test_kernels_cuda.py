@@ -36,6 +36,23 @@ def test_cuda_kernel_counts_every_dtype_and_criterion(criterion: Criterion, dtyp
     check(x, criterion, lengths, torch.arange(17) % 3 == 0, norms)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("criterion", [e for e in EXAMPLES if not e.needs_norms], ids=str)
+def test_cuda_add_active_equals_the_reference(criterion: Criterion, dtype: torch.dtype) -> None:
+    x, start = sample(35, 300, dtype).to(DEVICE), torch.arange(300, device=DEVICE)
+    kept = torch.arange(35, device=DEVICE) % 3 == 0
+    for rows in (None, kept):
+        for flag in (None, True, False):
+            is_set = None if flag is None else torch.tensor(flag, device=DEVICE)
+            added, expected = start.clone(), start.clone()
+            cuda.add_active(x, criterion, added, rows, is_set)
+            reference.add_active(criterion.active(x), expected, rows, is_set)
+            assert torch.equal(added, expected)
+            assert torch.equal(added, start) == (flag is False)
+    cuda.add_active(x[:0], criterion, added, None, None)
+    assert torch.equal(added, start)
+
+
 @pytest.mark.parametrize(("lengths", "width"), [([1], 1), ([], 8), ([17], 300), ([2, 2], 256)])
 def test_cuda_kernel_counts_shapes_at_the_edges_of_tiles(lengths: list[int], width: int) -> None:
     check(sample(sum(lengths), width, torch.bfloat16), Positive(), lengths, None, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,12 +14,10 @@ from actratio.counting.criteria import Criterion
 from actratio.counting.probe import Probe
 from actratio.sites import Site, device_of
 from actratio.sites.tokens import reads_text
-from actratio.tracking import operator
 from actratio.tracking.hooks import Hook
+from actratio.tracking.layout import Layout
+from actratio.tracking.operator import count_active, is_supported
 from actratio.tracking.passes import IGNORED_LABEL, TrainingPasses
-
-Counts = dict[str, tuple[Tensor, Tensor, Tensor]]
-"""Calls, int64 (), tokens, int64 (), and for each neuron the tokens on which it was active, int64 (width,), by the site's name."""
 
 
 class Counter(ABC):
@@ -31,8 +28,8 @@ class Counter(ABC):
         """Start to count from zero."""
 
     @abstractmethod
-    def stop(self) -> Counts:
-        """Stop, and return what was counted, on the device where it was counted."""
+    def stop(self) -> Tensor:
+        """Stop, and return what was counted: a buffer of the layout, on the device where it was counted."""
 
     @abstractmethod
     def close(self) -> None:
@@ -40,13 +37,13 @@ class Counter(ABC):
 
 
 def make_counter(
-    model: nn.Module, sites: Sequence[Site], tensor: str, criterion: Criterion, passes: TrainingPasses
+    model: nn.Module, layout: Layout, tensor: str, criterion: Criterion, passes: TrainingPasses
 ) -> Counter:
     """Return a counter for a model: one that works inside compiled code if the sites allow it."""
-    inside = tensor == "activation" and operator.is_supported(criterion) and all(map(_is_plain, sites))
+    inside = tensor == "activation" and is_supported(criterion) and all(map(_is_plain, layout.sites))
     if inside:
-        return OperatorCounter(model, sites, criterion, passes)
-    return ProbeCounter(model, sites, tensor, criterion, passes)
+        return OperatorCounter(model, layout, criterion, passes)
+    return ProbeCounter(model, layout, tensor, criterion, passes)
 
 
 def _is_plain(site: Site) -> bool:
@@ -60,62 +57,73 @@ class OperatorCounter(Counter):
     In eager mode, the hooks return at once while nothing is counted. In compiled code, the operator does.
     """
 
-    def __init__(self, model: nn.Module, sites: Sequence[Site], criterion: Criterion, passes: TrainingPasses) -> None:
+    def __init__(self, model: nn.Module, layout: Layout, criterion: Criterion, passes: TrainingPasses) -> None:
         """Register the hooks."""
         self._stack = ExitStack()
         # Code that is compiled already doesn't look for hooks, so all of it is compiled again when it is called next.
         torch._dynamo.reset()
         self._stack.enter_context(guard_hooks())
         self.is_counting = False
-        self.pending: list[tuple[str, Tensor, Tensor]] = []  # of the pass that runs now in eager mode
-        self._counted: Counts = {}
+        self._buffers: dict[torch.device, _Buffers] = {}
+        self._has_pending = False
         passes.on_end = self._end
         modules = dict(model.named_modules())
         device = device_of(model)
-        self._flags: dict[torch.device, Tensor] = {}
-        for site in sites:
+        for number, site in enumerate(layout.sites):
             assert site.module is not None  # a direct site has one
             place = next((p.device for p in modules[site.owner].parameters()), device)
-            calls, tokens = (torch.zeros((), dtype=torch.int64, device=place) for _ in range(2))
-            active = torch.zeros(site.width, dtype=torch.int64, device=place)
-            self._counted[site.name] = calls, tokens, active
-            if place not in self._flags:
-                self._flags[place] = torch.zeros((), dtype=torch.bool, device=place)
-            hook = _Count(self, modules[site.module], site, criterion, passes, self._flags[place])
+            if place not in self._buffers:
+                self._buffers[place] = _Buffers(layout, place)
+            hook = _Count(self, modules[site.module], layout, number, criterion, passes, self._buffers[place])
             self._stack.callback(modules[site.module].register_forward_hook(hook).remove)
-        for tensor in (*self._flags.values(), *(part for counts in self._counted.values() for part in counts)):
-            torch._dynamo.mark_static_address(tensor)  # so that CUDA graphs may change it in place
 
-    def counted(self, site: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the counters of a site, which are changed in place."""
-        return self._counted[site]
+    def expect_pending(self) -> None:
+        """Note that the pass that runs now has counted something, which is added when it ends."""
+        self._has_pending = True
 
     def _end(self, succeeded: bool) -> None:
         """Add what the pass counted, or drop it if the pass failed."""
-        pending, self.pending = self.pending, []
-        for name, new_tokens, new_active in pending if succeeded else ():
-            calls, tokens, active = self._counted[name]
-            calls += 1
-            tokens += new_tokens
-            active += new_active
+        if not self._has_pending:
+            return
+        self._has_pending = False
+        for buffers in self._buffers.values():
+            if succeeded:
+                buffers.counted += buffers.pending
+            buffers.pending.zero_()
 
     def start(self) -> None:
-        for counters in self._counted.values():
-            for counter in counters:
-                counter.zero_()
+        for buffers in self._buffers.values():
+            buffers.counted.zero_()
         self._set(True)
 
-    def stop(self) -> Counts:
+    def stop(self) -> Tensor:
         self._set(False)
-        return self._counted
+        first, *others = (buffers.counted for buffers in self._buffers.values())
+        return sum((other.to(first.device) for other in others), first.clone())
 
     def _set(self, counting: bool) -> None:
         self.is_counting = counting
-        for flag in self._flags.values():
-            flag.fill_(counting)
+        for buffers in self._buffers.values():
+            buffers.flag.fill_(counting)
 
     def close(self) -> None:
         self._stack.close()
+
+
+class _Buffers:
+    """Counters on one device.
+
+    Attributes:
+        counted: of the passes that have ended, and of compiled code.
+        pending: of the pass that runs now in eager mode.
+        flag: bool, (), whether compiled code counts.
+    """
+
+    def __init__(self, layout: Layout, device: torch.device) -> None:
+        self.counted, self.pending = layout.zeros(device), layout.zeros(device)
+        self.flag = torch.zeros((), dtype=torch.bool, device=device)
+        for tensor in (self.counted, self.flag):
+            torch._dynamo.mark_static_address(tensor)  # so that CUDA graphs may change it in place
 
 
 class _Count(Hook):
@@ -125,14 +133,15 @@ class _Count(Hook):
         self,
         counter: OperatorCounter,
         activation: nn.Module,
-        site: Site,
+        layout: Layout,
+        number: int,
         criterion: Criterion,
         passes: TrainingPasses,
-        flag: Tensor,
+        buffers: _Buffers,
     ) -> None:
-        self._counter, self._activation, self._passes, self._flag = counter, activation, passes, flag
-        self._name, self._criterion = site.name, str(criterion)
-        self._calls, self._tokens, self._active = counter.counted(site.name)
+        site = layout.sites[number]
+        self._counter, self._activation, self._passes, self._buffers = counter, activation, passes, buffers
+        self._where = number, len(layout.sites), layout.place(number), str(criterion), site.name
         self._reads_text, self._is_decoder = reads_text(site.owner), "decoder" in site.owner
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
@@ -142,13 +151,13 @@ class _Count(Hook):
         if not is_compiling and not self._counter.is_counting:
             return
         rows = self._passes.rows(of_decoder=self._is_decoder) if self._reads_text else None
-        x, name, criterion = output.detach(), self._name, self._criterion
         if is_compiling:
             torch.ops.actratio.count_active(
-                x, rows, self._flag, self._calls, self._tokens, self._active, criterion, name
+                output.detach(), rows, self._buffers.flag, self._buffers.counted, *self._where
             )
         else:
-            self._counter.pending.append((name, *operator.count_rows(x, rows, criterion, name)))
+            self._counter.expect_pending()
+            count_active(output.detach(), rows, self._buffers.flag, self._buffers.pending, *self._where)
 
 
 class ProbeCounter(Counter):
@@ -158,9 +167,9 @@ class ProbeCounter(Counter):
     """
 
     def __init__(
-        self, model: nn.Module, sites: Sequence[Site], tensor: str, criterion: Criterion, passes: TrainingPasses
+        self, model: nn.Module, layout: Layout, tensor: str, criterion: Criterion, passes: TrainingPasses
     ) -> None:
-        self._model, self._sites, self._tensor, self._criterion = model, sites, tensor, criterion
+        self._model, self._layout, self._tensor, self._criterion = model, layout, tensor, criterion
         self._passes = passes
         self._probe: Probe | None = None
         self._stack = ExitStack()
@@ -169,7 +178,7 @@ class ProbeCounter(Counter):
         self.close()
         probe = Probe(
             self._model,
-            self._sites,
+            self._layout.sites,
             tensors=self._tensor,
             criteria=self._criterion,
             counts_alone=True,
@@ -184,17 +193,20 @@ class ProbeCounter(Counter):
         self._stack.callback(self._model.register_forward_pre_hook(enable).remove)
         self._probe = self._stack.enter_context(probe)
 
-    def stop(self) -> Counts:
+    def stop(self) -> Tensor:
         probe, self._probe = self._probe, None
         assert probe is not None  # it was started
         self._stack.close()
-        counts: Counts = {}
-        for (name, _), counted in probe.counted.items():
-            found = counted.counts.get(self._criterion)
-            if found is not None:
-                device = found.active.device
-                counts[name] = torch.tensor(1, device=device), torch.tensor(found.tokens, device=device), found.active
-        return counts
+        found = {name: counted.counts.get(self._criterion) for (name, _), counted in probe.counted.items()}
+        counts = {name: item for name, item in found.items() if item is not None}
+        buffer = self._layout.zeros(next((item.active.device for item in counts.values()), "cpu"))
+        sites = len(self._layout.sites)
+        for number, site in enumerate(self._layout.sites):
+            if site.name in counts:
+                place = self._layout.place(number)
+                buffer[number], buffer[sites + number] = 1, counts[site.name].tokens
+                buffer[place : place + site.width] = counts[site.name].active
+        return buffer
 
     def close(self) -> None:
         self._probe = None

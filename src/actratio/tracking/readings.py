@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from actratio.counting.counts import ALWAYS_ON_PERCENT
 from actratio.sites import Site
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DEAD, LIVING, ALWAYS_ON = 0, 1, 2
-"""States of a neuron at a reading: active on none, on some, on at least 99 % of the tokens counted."""
-
-States = NDArray[np.int8]
-"""The state of each neuron, (width,)."""
 
 COLUMNS = (
     "step", "model", "site", "role", "layer", "width", "activation", "tensor", "criterion", "tokens", "active_mean",
@@ -65,41 +56,6 @@ class SiteReading:
     def ratio(self) -> float:
         """Active neurons / neurons over the tokens counted; NaN if none was counted."""
         return self.active / (self.tokens * self.width) if self.tokens else float("nan")
-
-
-def read_site(
-    step: int, site: Site, tokens: int, active: NDArray[np.int64], before: States | None
-) -> tuple[SiteReading, States | None]:
-    """Return the reading of one site, and its neurons' states.
-
-    Args:
-        tokens: tokens counted; an expert that none reached has neither a state nor a change.
-        active: (width,): for each neuron, the tokens on which it was active.
-        before: the states at the reading before, (width,).
-
-    Returns:
-        The reading, and the states, (width,); those before if no token was counted.
-    """
-    if not tokens:
-        return SiteReading(step, site.name, site.width, 0, 0, 0, 0, None, None, None), before
-    states = neuron_states(tokens, active)
-    is_dead = states == DEAD
-    died = revived = changed = None
-    if before is not None:
-        was_dead = before == DEAD
-        died, revived = (int(np.count_nonzero(a > b)) for a, b in ((is_dead, was_dead), (was_dead, is_dead)))
-        changed = int(np.count_nonzero(states != before))
-    dead, always_on = int(np.count_nonzero(is_dead)), int(np.count_nonzero(states == ALWAYS_ON))
-    reading = SiteReading(
-        step, site.name, site.width, tokens, int(active.sum()), dead, always_on, died, revived, changed
-    )
-    return reading, states
-
-
-def neuron_states(tokens: int, active: NDArray[np.int64]) -> States:
-    """Return the state of each neuron, (width,)."""
-    always_on = active * 100 >= ALWAYS_ON_PERCENT * tokens
-    return np.where(active == 0, DEAD, LIVING + always_on).astype(np.int8)
 
 
 def readings_frame(
@@ -229,18 +185,3 @@ def scalars(readings: Sequence[SiteReading]) -> dict[str, float]:
     values["actratio/dead"] = sum(item.dead for item in seen)
     values["actratio/always_on"] = sum(item.always_on for item in seen)
     return values
-
-
-def to_json(readings: Sequence[SiteReading]) -> list[dict[str, Any]]:
-    """Return readings as objects that JSON can hold."""
-    return [asdict(item) for item in readings]
-
-
-def pack_states(states: States) -> str:
-    """Return neurons' states as text, for a checkpoint."""
-    return base64.b64encode(states.tobytes()).decode("ascii")
-
-
-def unpack_states(text: str) -> States:
-    """Return the states that ``pack_states`` was called on, (width,)."""
-    return np.frombuffer(base64.b64decode(text), dtype=np.int8)

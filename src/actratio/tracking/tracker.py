@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -17,23 +19,15 @@ from actratio.compiler import force_eager
 from actratio.counting.criteria import Criterion, to_criteria
 from actratio.counting.probe import TENSORS
 from actratio.errors import SiteError, TrackerError
-from actratio.sites import Select, Site, choose, trace
+from actratio.sites import Select, choose, trace
 from actratio.sites.tokens import arguments_of
-from actratio.tracking.counters import Counter, Counts, make_counter
+from actratio.tracking.counters import Counter, make_counter
 from actratio.tracking.distributed import add_over_processes
 from actratio.tracking.first_call import before_first_call
+from actratio.tracking.history import History
+from actratio.tracking.layout import Layout
 from actratio.tracking.passes import TrainingPasses
-from actratio.tracking.readings import (
-    SiteReading,
-    States,
-    model_frame,
-    pack_states,
-    read_site,
-    readings_frame,
-    scalars,
-    to_json,
-    unpack_states,
-)
+from actratio.tracking.readings import model_frame, readings_frame
 from actratio.tracking.schedule import Every, to_schedule
 from actratio.tracking.steps import on_optimizer_step
 from actratio.tracking.unwrap import unwrapped
@@ -43,7 +37,7 @@ if TYPE_CHECKING:
 
     from actratio.report.notebook import Figures
 
-_FORMAT = 1
+_FORMAT = 2
 
 _FEWEST_TOKENS = 100
 """An expert that fewer tokens reached isn't called dead."""
@@ -89,8 +83,6 @@ class Tracker:
 
     Attributes:
         steps: steps taken so far.
-        latest: the values of the latest reading for a logger, by key: ``actratio/<site>/ratio``, ``…/dead``,
-            ``…/always_on``, and ``actratio/ratio`` for the whole model. Empty before the first reading.
 
     Raises:
         TrackerError: ``every``, ``steps_per_epoch`` or ``dead_limit`` can't be understood.
@@ -124,13 +116,10 @@ class Tracker:
         self._dead_limit, self._on_reading, self._on_dead = dead_limit, on_reading, on_dead
         self._name = name or getattr(self._model, "name_or_path", "") or type(self._model).__name__
         self.steps = 0
-        self.latest: dict[str, float] = {}
-        self._counts: Counts = {}
-        self._readings: list[SiteReading] = []
-        self._states: dict[str, States] = {}
+        self._history = History()
+        self._layout: Layout | None = None  # known once the sites are
+        self._counts: NDArray[np.int64] | None = None  # of the latest reading
         self._warned: set[str] = set()
-        self._sites: dict[str, Site] = {}
-        self._described: dict[str, Site] = {}  # sites of all readings, also of those that a checkpoint brought
         self._passes = TrainingPasses(self._model)
         self._counter: Counter | None = None
         self._is_counting = False
@@ -238,10 +227,10 @@ class Tracker:
             self._counter.start()
 
     def _find_sites_now_or_later(self) -> None:
-        if self._sites:  # attached before
-            self._prepare(list(self._sites.values()))
+        if self._layout is not None:  # attached before
+            self._prepare(self._layout)
         elif self._inputs is not None or _says_what_it_reads(self._model):
-            self._prepare(choose(trace(self._model, self._inputs), self._select))
+            self._prepare(Layout(choose(trace(self._model, self._inputs), self._select)))
         else:
             # Compiled code runs as Python until the first step is over, because what was compiled can't be intercepted.
             self._first_step.enter_context(before_first_call(self._model, self._find_in_first_call))
@@ -249,42 +238,34 @@ class Tracker:
 
     def _find_in_first_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         inputs = arguments_of(self._model, args, kwargs) if kwargs else args
-        self._prepare(choose(trace(self._model, inputs), self._select))
+        self._prepare(Layout(choose(trace(self._model, inputs), self._select)))
         if self._is_counting and self._counter is not None:
             self._counter.start()
 
-    def _prepare(self, sites: list[Site]) -> None:
-        self._sites = {site.name: site for site in sites}
-        self._described |= self._sites
-        self._counter = make_counter(self._model, sites, self._tensor, self._criterion, self._passes)
+    def _prepare(self, layout: Layout) -> None:
+        self._layout = layout
+        self._history.use(layout)
+        self._counter = make_counter(self._model, layout, self._tensor, self._criterion, self._passes)
 
     def _read(self) -> None:
         self._is_counting = False
         assert self._counter is not None  # a pass has run, so the sites are known
-        counts = add_over_processes(self._counter.stop(), list(self._sites.values()))
-        self._check_all_ran(counts)
-        readings = []
-        for name, site in self._sites.items():
-            _, tokens, active = counts[name]
-            reading, states = read_site(self.steps, site, int(tokens), active.numpy(), self._states.get(name))
-            if states is not None:
-                self._states[name] = states
-            readings.append(reading)
-        self._readings += readings
+        assert self._layout is not None
+        counts = add_over_processes(self._counter.stop())
+        self._check_all_ran(self._layout, counts)
+        self._history.add(self.steps, counts)
         self._counts = counts
-        self.latest = scalars(readings)
         if self._on_reading is not None and self.latest:
             self._on_reading(self.latest, self.steps)
-        self._warn(readings)
+        self._warn()
 
-    def _check_all_ran(self, counts: Counts) -> None:
-        for name, site in self._sites.items():
-            calls, _, _ = counts[name]
-            if int(calls):
-                self._ran.add(name)
-            elif name not in self._ran and site.role != "expert":
+    def _check_all_ran(self, layout: Layout, counts: NDArray[np.int64]) -> None:
+        for site, calls in zip(layout.sites, layout.calls(counts).tolist(), strict=True):
+            if calls:
+                self._ran.add(site.name)
+            elif site.name not in self._ran and site.role != "expert":
                 raise SiteError(
-                    f"{name} did not run in step {self.steps}, or its hook was not called, so it can't be read; "
+                    f"{site.name} did not run in step {self.steps}, or its hook was not called, so it can't be read; "
                     "leave the site out, or pass inputs with which it runs"
                 )
 
@@ -297,12 +278,12 @@ class Tracker:
                 stacklevel=3,
             )
 
-    def _warn(self, readings: list[SiteReading]) -> None:
+    def _warn(self) -> None:
         if self._dead_limit is None:
             return
-        for item in readings:
-            is_rare = self._sites[item.site].role == "expert" and item.tokens < _FEWEST_TOKENS
-            if item.site in self._warned or not item.tokens or is_rare or item.dead <= self._dead_limit * item.width:
+        for item in self._history.sites_with_dead(self._dead_limit):
+            is_rare = self._history.sites[item.site].role == "expert" and item.tokens < _FEWEST_TOKENS
+            if item.site in self._warned or is_rare:
                 continue
             self._warned.add(item.site)
             warnings.warn(
@@ -316,13 +297,26 @@ class Tracker:
                 self._on_dead(item.site, item.step)
 
     @property
+    def latest(self) -> Mapping[str, float]:
+        """The values of the latest reading for a logger, by key.
+
+        The keys are ``actratio/<site>/ratio``, ``…/dead``, ``…/always_on``, and ``actratio/ratio`` for the whole model.
+        Empty before the first reading.
+        """
+        return self._history.latest
+
+    @property
     def neuron_ratios(self) -> dict[str, Tensor]:
         """For each site, the share of the latest reading's tokens on which each neuron was active.
 
         float32, (width,), on the CPU. Sites that saw no token are left out.
         """
-        counts = ((name, int(tokens), active) for name, (_, tokens, active) in self._counts.items())
-        return {name: (active.double() / tokens).float() for name, tokens, active in counts if tokens}
+        if self._counts is None or self._layout is None:
+            return {}
+        tokens = self._layout.tokens(self._counts).tolist()
+        active = torch.from_numpy(self._layout.active(self._counts)).split_with_sizes(self._layout.widths.tolist())
+        together = zip(self._layout.sites, tokens, active, strict=True)
+        return {site.name: (own.double() / seen).float() for site, seen, own in together if seen}
 
     def to_frame(self, *, whole_model: bool = False) -> pd.DataFrame:
         """Return all readings as a tidy table: one row for each step and site.
@@ -330,56 +324,53 @@ class Tracker:
         Args:
             whole_model: one row for each step instead, of all sites together.
         """
-        if whole_model:
-            return model_frame(self._readings, self._name, self._tensor, str(self._criterion))
-        return readings_frame(self._readings, self._described, self._name, self._tensor, str(self._criterion))
+        rows, about = self._history.rows(), (self._name, self._tensor, str(self._criterion))
+        return model_frame(rows, *about) if whole_model else readings_frame(rows, self._history.sites, *about)
 
     def plot(self) -> Figures:
         """Return the figures: the ratio and the dead neurons of each layer over the steps."""
         from actratio.report.notebook import Figures
         from actratio.report.tracked import tracker_charts
 
-        return Figures(tracker_charts(self._readings))
+        return Figures(tracker_charts(self._history.rows()))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, for a checkpoint: objects that JSON can hold.
 
         With it, the table of a resumed run equals that of an undisturbed one.
         """
-        return {
-            "format": _FORMAT,
-            "step": self.steps,
-            "sites": [asdict(site) for site in self._described.values()],
-            "readings": to_json(self._readings),
-            "states": {name: pack_states(states) for name, states in self._states.items()},
-            "warned": sorted(self._warned),
-        }
+        about = {"format": _FORMAT, "step": self.steps, "tensor": self._tensor, "criterion": str(self._criterion)}
+        return {**about, "warned": sorted(self._warned), **self._history.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` returned.
 
         Raises:
-            TrackerError: it is not the state of a tracker.
+            TrackerError: it is not the state of a tracker, or of one that reads something else.
         """
         try:
             if state["format"] != _FORMAT:
                 raise ValueError(f"its format is {state['format']}, and this version reads {_FORMAT}")
-            sites = [Site(**item) for item in state["sites"]]
-            readings = [SiteReading(**item) for item in state["readings"]]
-            states = {name: unpack_states(text) for name, text in state["states"].items()}
+            read_before = state["tensor"], state["criterion"]
+            history = History.from_state(state)
             step, warned = int(state["step"]), set(state["warned"])
         except (KeyError, TypeError, ValueError) as error:
             raise TrackerError(f"this is not the state of a tracker ({error}); give what state_dict returned") from None
-        self.steps, self._readings, self._states, self._warned = step, readings, states, warned
-        self._described |= {site.name: site for site in sites}
-        last = readings[-1].step if readings else None
-        self.latest = scalars([item for item in readings if item.step == last]) if readings else {}
+        reads = self._tensor, str(self._criterion)
+        if read_before != reads:
+            raise TrackerError(
+                f"the state is of a tracker that reads {' by '.join(read_before)}, and this one reads {' by '.join(reads)}; "
+                "make it with the same tensor and criterion"
+            )
+        self.steps, self._history, self._warned = step, history, warned
+        if self._layout is not None:
+            self._history.use(self._layout)
         if self._is_attached:
             self._count_next_step_if_due()
 
     def __repr__(self) -> str:
         place = "attached to" if self._is_attached else "not attached to"
-        return f"<Tracker {place} {self._name}: {self.steps:,} steps, {len({r.step for r in self._readings})} readings>"
+        return f"<Tracker {place} {self._name}: {self.steps:,} steps, {len(self._history)} readings>"
 
 
 def track(model: nn.Module, every: Every = 100, **options: Any) -> Tracker:

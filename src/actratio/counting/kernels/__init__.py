@@ -20,7 +20,7 @@ from actratio.counting.criteria import Criterion
 from actratio.counting.kernels import reference
 from actratio.counting.magnitudes import Magnitudes
 
-__all__ = ["count", "has_kernel"]
+__all__ = ["add_active", "count", "has_kernel"]
 
 
 def count(
@@ -55,6 +55,27 @@ def count(
             return counts, counted_magnitudes
     counts = reference.count(criterion.active(x, norms), lengths, first, co_activation=co_activation)
     return counts, Magnitudes.of(x) if magnitudes else None
+
+
+def add_active(
+    x: Tensor, criterion: Criterion, active: Tensor, rows: Tensor | None = None, flag: Tensor | None = None
+) -> None:
+    """Add to ``active`` the tokens on which each neuron is active, with the fastest kernel that supports the activation.
+
+    It counts less than ``count``, for callers that count at every step of a training. Nothing waits for a GPU.
+
+    Args:
+        x: activations, (tokens, width).
+        criterion: what counts as active; none with ``needs_norms``.
+        active: int64, (width,), contiguous, on the device of ``x``; it is changed in place.
+        rows: bool, (tokens,), the tokens to count; ``None`` for all of them.
+        flag: bool, (), on the device of ``x``: nothing is added unless it is set. ``None`` is as if it were.
+    """
+    for kernel in _compiled():
+        if kernel.supports(x, criterion):
+            kernel.add_active(x, criterion, active, rows, flag)
+            return
+    reference.add_active(criterion.active(x), active, rows, flag)
 
 
 def has_kernel(x: Tensor, criterion: Criterion) -> bool:

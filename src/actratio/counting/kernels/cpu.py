@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -38,6 +39,9 @@ FIELDS = frozenset(
 """Fields of ``SiteCounts`` that this kernel counts."""
 
 _WORD = 64
+_PER_THREAD = 2**17
+"""Numbers that are worth a thread of their own when neurons alone are counted."""
+_ALL_ROWS = np.zeros(0, np.bool_)
 _TABLES = 4
 _INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.bool: torch.int8}
 """Supported dtypes, and the integer dtypes with the same bits."""
@@ -113,6 +117,32 @@ def count(
             idle_blocks=torch.from_numpy(idle),
         )
     return counts, Magnitudes(torch.from_numpy(histogram.sum(0))) if magnitudes else None
+
+
+def add_active(x: Tensor, criterion: Criterion, active: Tensor, rows: Tensor | None, flag: Tensor | None) -> None:
+    """Add to ``active`` the tokens on which each neuron is active; the arguments are those of ``kernels.add_active``."""
+    if flag is not None and not flag:
+        return
+    bits = x.contiguous().view(_INTEGERS[x.dtype]).numpy()
+    mask, low, high = _typed_bounds(criterion, x.dtype)
+    kept = _ALL_ROWS if rows is None else rows.contiguous().numpy()
+    threads = min(torch.get_num_threads(), _most_threads(), x.numel() // _PER_THREAD)
+    if threads < 2:  # without the start of a parallel loop, which takes longer than the smallest counts
+        _add(bits, mask, low, high, kept, 0, len(bits), active.numpy())
+        return
+    torch_threads = torch.get_num_threads()
+    numba.set_num_threads(threads)
+    _add_parallel(bits, mask, low, high, kept, np.zeros((threads, x.shape[1]), np.int64), active.numpy())
+    if torch.get_num_threads() != torch_threads:  # as in ``count``
+        torch.set_num_threads(torch_threads)
+
+
+@cache
+def _typed_bounds(criterion: Criterion, dtype: torch.dtype) -> tuple[Any, Any, Any]:
+    """Return the bounds as numbers of the bits' type, so that as many are compared at a time as fit."""
+    kind = torch.empty(0, dtype=_INTEGERS[dtype]).numpy().dtype.type
+    mask, low, high = _BOUNDS[type(criterion)](criterion, dtype)
+    return kind(mask), kind(low), kind(high)
 
 
 def _positive(criterion: Criterion, dtype: torch.dtype) -> _Bounds:
@@ -202,6 +232,36 @@ def _count(  # type: ignore[no-untyped-def]
                 for table in range(_TABLES):
                     histogram[thread] += tables[table]
                 tables[:] = 0
+
+
+@_compiled
+def _add(bits, mask, low, high, kept, first, last, active):  # type: ignore[no-untyped-def]
+    """Add the rows from ``first`` to ``last`` that are ``kept``, or all if it is empty, to ``active`` (width,)."""
+    width = bits.shape[1]
+    few = np.zeros(width, np.uint8)
+    added = 0
+    for row in range(first, last):
+        if len(kept) and not kept[row]:
+            continue
+        line = bits[row]
+        for column in range(width):
+            value = line[column] & mask
+            few[column] += np.uint8((value >= low) & (value <= high))
+        added += 1
+        if added == 255:
+            active += few
+            few[:] = 0
+            added = 0
+    active += few
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _add_parallel(bits, mask, low, high, kept, parts, active):  # type: ignore[no-untyped-def]
+    """Do as ``_add`` for all rows, with a thread for each of ``parts`` (threads, width), which is zero."""
+    rows, threads = len(bits), len(parts)
+    for thread in prange(threads):
+        _add(bits, mask, low, high, kept, rows * thread // threads, rows * (thread + 1) // threads, parts[thread])
+    active += parts.sum(0)
 
 
 @_compiled

@@ -66,19 +66,12 @@ def count(
     per_token = zeros(tokens, dtype=torch.int32)
     words = torch.empty(tokens, many, dtype=torch.int32, device=device) if co_activation else per_token
     is_first = per_token if first is None else first.to(device=device, dtype=torch.int32, non_blocking=True)
-    blocks = triton.cdiv(width, _COLUMNS)
-    splits = max(1, min(triton.cdiv(tokens, _ROWS), _PROGRAMS // blocks))
-    rows = triton.cdiv(triton.cdiv(tokens, splits), _ROWS) * _ROWS
     if tokens and width:
-        kind = _KINDS[type(criterion)]
-        threshold = 0.0
-        if isinstance(criterion, Above | Contribution):
-            threshold = nearest(criterion.threshold, torch.float32 if criterion.needs_norms else x.dtype)
-        grid = (blocks, triton.cdiv(tokens, rows))
+        grid, rows = _grid(tokens, width)
         _count[grid](
-            x.view(torch.int16) if x.dtype == torch.bfloat16 else x, x if norms is None else norms.to(device), is_first, active, first_active, per_token, words, bins,
-            tokens, width, x.stride(0), many, rows, threshold,
-            BFLOAT=x.dtype == torch.bfloat16, KIND=kind, FIRST=first is not None, MAGNITUDES=magnitudes, SETS=co_activation,
+            _bits(x), x if norms is None else norms.to(device), is_first, active, first_active, per_token, words, bins,
+            tokens, width, x.stride(0), many, rows, _threshold(criterion, x.dtype),
+            BFLOAT=x.dtype == torch.bfloat16, KIND=_KINDS[type(criterion)], FIRST=first is not None, MAGNITUDES=magnitudes, SETS=co_activation,
             ROWS=_ROWS, COLUMNS=_COLUMNS, BINS=BINS, SHIFT=SHIFT,
         )  # fmt: skip
         # Elements beyond the edges of a tile were read as zero, which is bin 0.
@@ -96,6 +89,42 @@ def count(
     if co_activation:
         counts = _with_sets(counts, words, lengths, width)
     return counts, Magnitudes(bins) if magnitudes else None
+
+
+def add_active(x: Tensor, criterion: Criterion, active: Tensor, rows: Tensor | None, flag: Tensor | None) -> None:
+    """Add to ``active`` the tokens on which each neuron is active; the arguments are those of ``kernels.add_active``.
+
+    While the flag isn't set, the programs read nothing but the flag.
+    """
+    tokens, width = x.shape
+    if not tokens or not width:
+        return
+    x = x if x.stride(1) == 1 else x.contiguous()
+    grid, rows_of_program = _grid(tokens, width)
+    _add[grid](
+        _bits(x), x if rows is None else rows.contiguous().view(torch.uint8), x if flag is None else flag.view(torch.uint8), active,
+        tokens, width, x.stride(0), rows_of_program, _threshold(criterion, x.dtype),
+        BFLOAT=x.dtype == torch.bfloat16, KIND=_KINDS[type(criterion)], KEPT=rows is not None, FLAG=flag is not None,
+        ROWS=_ROWS, COLUMNS=_COLUMNS,
+    )  # fmt: skip
+
+
+def _grid(tokens: int, width: int) -> tuple[tuple[int, int], int]:
+    """Return the programs, by columns and rows, and the rows of each, a whole number of tiles."""
+    blocks = triton.cdiv(width, _COLUMNS)
+    splits = max(1, min(triton.cdiv(tokens, _ROWS), _PROGRAMS // blocks))
+    rows = triton.cdiv(triton.cdiv(tokens, splits), _ROWS) * _ROWS
+    return (blocks, triton.cdiv(tokens, rows)), rows
+
+
+def _bits(x: Tensor) -> Tensor:
+    return x.view(torch.int16) if x.dtype == torch.bfloat16 else x
+
+
+def _threshold(criterion: Criterion, dtype: torch.dtype) -> float:
+    if isinstance(criterion, Above | Contribution):
+        return nearest(criterion.threshold, torch.float32 if criterion.needs_norms else dtype)
+    return 0.0
 
 
 def _with_sets(counts: SiteCounts, words: Tensor, lengths: Sequence[int], width: int) -> SiteCounts:
@@ -146,19 +175,9 @@ def _count(
         mask = present[:, None] & inside[None, :]
         at = rows.to(tl.int64)[:, None]
         x = tl.load(x_ptr + at * stride + columns[None, :], mask=mask, other=0)
-        if BFLOAT:  # given as integers: the upper half of a float32, also where a conversion would lose subnormals
-            x = (x.to(tl.int32) << 16).to(tl.float32, bitcast=True)
-        else:
-            x = x.to(tl.float32)
-        if KIND == 0:
-            on = x > 0
-        elif KIND == 1:
-            on = x != 0
-        elif KIND == 2:
-            on = tl.abs(x) >= threshold
-        else:
-            on = tl.abs(x) * norms[None, :] >= threshold
-        active = (on & mask).to(tl.int32)
+        x = _as_float(x, BFLOAT)
+        weighted = x * norms[None, :] if KIND == 3 else x
+        active = (_is_active(weighted, threshold, KIND) & mask).to(tl.int32)
         counted += tl.sum(active, 0)
         tl.atomic_add(per_token_ptr + rows, tl.sum(active, 1), mask=present)
         if FIRST:
@@ -176,6 +195,55 @@ def _count(
         tl.atomic_add(first_active_ptr + columns, counted_first.to(tl.int64), mask=inside)
     if MAGNITUDES:
         tl.atomic_add(bins_ptr + tl.arange(0, BINS), histogram.to(tl.int64))
+
+
+@triton.jit
+def _add(
+    x_ptr, kept_ptr, flag_ptr, active_ptr, tokens, width, stride, rows_of_program, threshold,
+    BFLOAT: tl.constexpr, KIND: tl.constexpr, KEPT: tl.constexpr, FLAG: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """A program adds ``COLUMNS`` neurons over ``rows_of_program`` tokens, or none if the flag isn't set."""
+    columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = columns < width
+    start = tl.program_id(1) * rows_of_program
+    end = start + rows_of_program
+    if FLAG:
+        is_set = tl.load(flag_ptr).to(tl.int32) != 0
+        end = tl.where(is_set, end, start)
+        inside = inside & is_set
+    added = tl.zeros([COLUMNS], tl.int32)
+    for row in range(start, end, ROWS):
+        rows = row + tl.arange(0, ROWS)
+        present = rows < tokens
+        if KEPT:
+            present = present & (tl.load(kept_ptr + rows, mask=present, other=0) != 0)
+        mask = present[:, None] & inside[None, :]
+        x = _as_float(
+            tl.load(x_ptr + rows.to(tl.int64)[:, None] * stride + columns[None, :], mask=mask, other=0), BFLOAT
+        )
+        added += tl.sum((_is_active(x, threshold, KIND) & mask).to(tl.int32), 0)
+    tl.atomic_add(active_ptr + columns, added.to(tl.int64), mask=inside)
+
+
+@triton.jit
+def _as_float(x, BFLOAT: tl.constexpr):
+    if BFLOAT:  # given as integers: the upper half of a float32, also where a conversion would lose subnormals
+        x = (x.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    else:
+        x = x.to(tl.float32)
+    return x
+
+
+@triton.jit
+def _is_active(x, threshold, KIND: tl.constexpr):
+    if KIND == 0:
+        on = x > 0
+    elif KIND == 1:
+        on = x != 0
+    else:
+        on = tl.abs(x) >= threshold
+    return on
 
 
 @triton.jit

@@ -26,3 +26,16 @@ def count(
     if sum(lengths) != len(active):
         raise ValueError(f"sequences of {sum(lengths)} tokens do not make {len(active)} rows")
     return SiteCounts(**SiteCounts.from_mask(active, lengths, first, SiteCounts.kernel_fields(co_activation)))
+
+
+def add_active(mask: Tensor, active: Tensor, rows: Tensor | None = None, flag: Tensor | None = None) -> None:
+    """Add to ``active`` the tokens on which each neuron is active.
+
+    Args:
+        mask: bool, (tokens, width).
+        active, rows, flag: as for ``kernels.add_active``.
+    """
+    if rows is not None:
+        mask = mask & rows[:, None]
+    added = mask.sum(0)
+    active += added if flag is None else added * flag
