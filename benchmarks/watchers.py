@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from actratio import Tracker
+from actratio.tracking.history import History
 
 NEVER = 10**9
 
@@ -112,6 +115,7 @@ class Watcher:
         models: how many models its steps train.
         switch: for ours, turns on a reading at every second step of ``between``.
         readings: for ours, the number of readings that both kinds of steps took.
+        later: for ours, the seconds that a reading takes afterwards, because the work of several is done together.
     """
 
     reading: Callable[[Tensor, Tensor], None]
@@ -121,6 +125,7 @@ class Watcher:
     models: int = 1
     switch: Callable[[], None] | None = None
     readings: Callable[[], tuple[int, int]] | None = None
+    later: Callable[[], float] | None = None
 
 
 @dataclass
@@ -170,7 +175,28 @@ def ours(training: Training, stack: ExitStack) -> Watcher:
         first, second = (tracker.to_frame()["step"].nunique() for tracker in trackers)
         return first, second
 
-    return Watcher(training.steps(every), training.steps(never), models=2, switch=schedule.switch, readings=readings)
+    def later() -> float:
+        taken = readings()[0]  # also does what is waiting
+        return sum(spent) / taken
+
+    spent = time_deferred(stack)
+    return Watcher(
+        training.steps(every), training.steps(never), models=2, switch=schedule.switch, readings=readings, later=later
+    )
+
+
+def time_deferred(stack: ExitStack) -> list[float]:
+    """Return a list that gets the seconds of each time that a tracker does what it has put off."""
+    spent: list[float] = []
+    read_waiting = History._read_waiting
+
+    def timed(history: History) -> None:
+        start = time.perf_counter()
+        read_waiting(history)
+        spent.append(time.perf_counter() - start)
+
+    stack.enter_context(patch.object(History, "_read_waiting", timed))
+    return spent
 
 
 def hook(training: Training, stack: ExitStack) -> Watcher:

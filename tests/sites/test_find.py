@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -344,17 +346,45 @@ def test_find_sites_leaves_the_model_unchanged() -> None:
     model = Blocks(Plain(nn.GELU()), Plain(F.relu))
     model.train()
     model.layers[1].eval()
-    before, random = model(X), torch.get_rng_state()
+    before, state = model(X), torch.get_rng_state()
     attributes = {name: set(vars(module)) for name, module in model.named_modules()}
     find_sites(model, X)
     assert torch.equal(model(X), before)
-    assert torch.equal(torch.get_rng_state(), random)
+    assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     assert not model.layers[1].training
     assert {name: set(vars(module)) for name, module in model.named_modules()} == attributes
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert not nn.modules.module._global_forward_hooks
     assert not nn.modules.module._global_forward_pre_hooks
+
+
+class Counting(Plain):
+    """Counts its calls in a buffer, and draws numbers from three generators."""
+
+    def __init__(self) -> None:
+        super().__init__(F.relu)
+        self.register_buffer("called", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.called += 1
+        noise = torch.rand(()) + random.random() + np.random.rand()
+        return super().forward(x) + noise
+
+
+def test_find_sites_leaves_buffers_and_generators_unchanged() -> None:
+    def drawn() -> tuple[float, float, float]:
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        if sites:
+            find_sites(model, X)
+        return float(torch.rand(())), random.random(), float(np.random.rand())
+
+    model, sites = Counting(), False
+    expected, sites = drawn(), True
+    assert drawn() == expected
+    assert model.called == 0
 
 
 def test_compiled_models_have_the_same_sites() -> None:

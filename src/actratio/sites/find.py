@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -133,7 +135,7 @@ def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool]:
     weights = dict(model.named_parameters())
     flow = Flow(model, on_use)
     with (
-        evaluating(model), torch.random.fork_rng(), torch.no_grad(), force_eager(), warnings.catch_warnings(),
+        evaluating(model), _restoring(model), torch.no_grad(), force_eager(), warnings.catch_warnings(),
         flow.modules(), flow,
     ):  # fmt: skip
         # Parts that are compiled by themselves run as Python here, so that hooks that fire twice do no harm.
@@ -146,7 +148,31 @@ def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool]:
         runs = Counter(value.module for value in flow.activations.values())
         sites = _sites(groups, weights, runs, flow, _tokens(model, inputs))
         sites = unique(with_sleeping_experts(sites, dict(model.named_modules())))
+        # A part has the same name whether it is compiled or not.
+        sites = [replace(site, name=site.name.replace("_orig_mod.", "").removesuffix("._orig_mod")) for site in sites]
         return sites, not _sleeping(model, flow)
+
+
+@contextmanager
+def _restoring(model: nn.Module) -> Iterator[None]:
+    """Undo what a forward pass does to buffers and to the generators of random numbers."""
+    buffers = [(buffer, buffer.clone(), _version(buffer)) for buffer in model.buffers()]
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002: the global generator is meant
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+        with torch.no_grad():
+            for buffer, before, version in buffers:
+                if version is None or version != _version(buffer):  # a file may be mapped, which isn't written to
+                    buffer.copy_(before)
+
+
+def _version(tensor: Tensor) -> int | None:
+    """Return a number that changes with the tensor, or ``None`` if PyTorch doesn't count its changes."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def _sleeping(model: nn.Module, flow: Flow) -> bool:

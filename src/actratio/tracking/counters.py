@@ -6,17 +6,19 @@ from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from actratio.compiler import guard_hooks
 from actratio.counting.criteria import Criterion
+from actratio.counting.kernels import add_active
 from actratio.counting.probe import Probe
 from actratio.sites import Site, device_of
 from actratio.sites.tokens import reads_text
 from actratio.tracking.hooks import Hook
 from actratio.tracking.layout import Layout
-from actratio.tracking.operator import count_active, is_supported
+from actratio.tracking.operator import can_be_fused, count_in_graph, flat_rows, is_supported
 from actratio.tracking.passes import IGNORED_LABEL, TrainingPasses
 
 
@@ -42,7 +44,7 @@ def make_counter(
     """Return a counter for a model: one that works inside compiled code if the sites allow it."""
     inside = tensor == "activation" and is_supported(criterion) and all(map(_is_plain, layout.sites))
     if inside:
-        return OperatorCounter(model, layout, criterion, passes)
+        return HookCounter(model, layout, criterion, passes)
     return ProbeCounter(model, layout, tensor, criterion, passes)
 
 
@@ -51,10 +53,10 @@ def _is_plain(site: Site) -> bool:
     return site.direct and site.calls == 1 and not site.sequence_first and site.role != "expert"
 
 
-class OperatorCounter(Counter):
-    """Counts with an operator in a hook of each activation module, in eager mode and inside compiled code alike.
+class HookCounter(Counter):
+    """Counts in a hook of each activation module, in eager mode and inside compiled code alike.
 
-    In eager mode, the hooks return at once while nothing is counted. In compiled code, the operator does.
+    In eager mode, the hooks return at once while nothing is counted. For compiled code, see ``tracking.operator``.
     """
 
     def __init__(self, model: nn.Module, layout: Layout, criterion: Criterion, passes: TrainingPasses) -> None:
@@ -83,28 +85,22 @@ class OperatorCounter(Counter):
 
     def _end(self, succeeded: bool) -> None:
         """Add what the pass counted, or drop it if the pass failed."""
-        if not self._has_pending:
-            return
-        self._has_pending = False
-        for buffers in self._buffers.values():
-            if succeeded:
-                buffers.counted += buffers.pending
-            buffers.pending.zero_()
+        if self._has_pending:
+            self._has_pending = False
+            for buffers in self._buffers.values():
+                buffers.end_pass(succeeded)
 
     def start(self) -> None:
+        self.is_counting = True
         for buffers in self._buffers.values():
-            buffers.counted.zero_()
-        self._set(True)
+            buffers.start()
 
     def stop(self) -> Tensor:
-        self._set(False)
-        first, *others = (buffers.counted for buffers in self._buffers.values())
-        return sum((other.to(first.device) for other in others), first.clone())
-
-    def _set(self, counting: bool) -> None:
-        self.is_counting = counting
-        for buffers in self._buffers.values():
-            buffers.flag.fill_(counting)
+        self.is_counting = False
+        first, *others = (buffers.stop() for buffers in self._buffers.values())
+        for other in others:
+            first += other.to(first.device)
+        return first
 
     def close(self) -> None:
         self._stack.close()
@@ -116,6 +112,7 @@ class _Buffers:
     Attributes:
         counted: of the passes that have ended, and of compiled code.
         pending: of the pass that runs now in eager mode.
+        numbers: the same memory as ``pending``, as an array where that is possible.
         flag: bool, (), whether compiled code counts.
     """
 
@@ -124,6 +121,28 @@ class _Buffers:
         self.flag = torch.zeros((), dtype=torch.bool, device=device)
         for tensor in (self.counted, self.flag):
             torch._dynamo.mark_static_address(tensor)  # so that CUDA graphs may change it in place
+        # NumPy's operations on the same memory take less time than PyTorch's.
+        self._counted, self.numbers, self._flag = (
+            tensor.numpy() if device.type == "cpu" else tensor for tensor in (self.counted, self.pending, self.flag)
+        )
+
+    def end_pass(self, succeeded: bool) -> None:
+        """Count what is pending, if the pass succeeded, and forget it."""
+        if succeeded:
+            self._counted += self.numbers
+        self.numbers[:] = 0
+
+    def start(self) -> None:
+        """Count from zero."""
+        self._counted[:] = 0
+        self._flag[...] = True
+
+    def stop(self) -> Tensor:
+        """Stop, and return a copy of what was counted."""
+        self._flag[...] = False
+        return (
+            torch.from_numpy(self._counted.copy()) if isinstance(self._counted, np.ndarray) else self._counted.clone()
+        )
 
 
 class _Count(Hook):
@@ -131,7 +150,7 @@ class _Count(Hook):
 
     def __init__(
         self,
-        counter: OperatorCounter,
+        counter: HookCounter,
         activation: nn.Module,
         layout: Layout,
         number: int,
@@ -141,23 +160,43 @@ class _Count(Hook):
     ) -> None:
         site = layout.sites[number]
         self._counter, self._activation, self._passes, self._buffers = counter, activation, passes, buffers
-        self._where = number, len(layout.sites), layout.place(number), str(criterion), site.name
+        self._name, self._criterion, self._text = site.name, criterion, str(criterion)
+        self._where = self._number, self._sites, place = number, len(layout.sites), layout.place(number)
+        self._active, self._numbers = buffers.pending[place : place + site.width], buffers.numbers
         self._reads_text, self._is_decoder = reads_text(site.owner), "decoder" in site.owner
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         if not self._passes.is_open or module is not self._activation:
             return
-        is_compiling = torch.compiler.is_compiling()
-        if not is_compiling and not self._counter.is_counting:
-            return
-        rows = self._passes.rows(of_decoder=self._is_decoder) if self._reads_text else None
-        if is_compiling:
-            torch.ops.actratio.count_active(
-                output.detach(), rows, self._buffers.flag, self._buffers.counted, *self._where
-            )
+        if torch.compiler.is_compiling():
+            self._trace(output.detach())
+        elif self._counter.is_counting:
+            self._count(output.detach())
+
+    def _rows(self) -> Tensor | None:
+        return self._passes.rows(of_decoder=self._is_decoder) if self._reads_text else None
+
+    def _count(self, x: Tensor) -> None:
+        """Add to what is pending."""
+        tokens: Any = x.numel() // x.shape[-1]
+        rows = self._rows()
+        if rows is not None:
+            rows = flat_rows(rows, tokens, self._name)
+            tokens = int(rows.sum()) if rows.device.type == "cpu" else rows.sum()
+        add_active(x, self._criterion, self._active, rows)
+        self._numbers[self._number] += 1
+        self._numbers[self._sites + self._number] += tokens
+        self._counter.expect_pending()
+
+    def _trace(self, x: Tensor) -> None:
+        """Add to what is counted, in code that is being compiled."""
+        rows, buffers = self._rows(), self._buffers
+        if can_be_fused(x, rows, self._criterion):
+            count_in_graph(x, rows, buffers.flag, buffers.counted, *self._where, self._criterion)
         else:
-            self._counter.expect_pending()
-            count_active(output.detach(), rows, self._buffers.flag, self._buffers.pending, *self._where)
+            torch.ops.actratio.count_active(
+                x, rows, buffers.flag, buffers.counted, *self._where, self._text, self._name
+            )
 
 
 class ProbeCounter(Counter):

@@ -20,6 +20,9 @@ from actratio.tracking.readings import SiteReading, scalars
 _UNKNOWN, _DEAD, _LIVING, _ALWAYS_ON = -1, 0, 1, 2
 """States of a neuron: not read yet, or active on none, on some, on at least 99 % of the tokens at the latest reading."""
 
+_MOST_WAITING = 2**18
+"""Counts that wait, at most, until they are read together: 2 MB of them."""
+
 _NUMBERS = ("tokens", "active", "dead", "always_on", "died", "revived", "changed")
 """What is kept of a site at a reading, in order; −1 for a number that isn't known."""
 
@@ -50,18 +53,24 @@ class History:
 
     def __init__(self) -> None:
         self.sites: dict[str, Site] = {}
-        self._readings: list[_Reading] = []
+        self._read_so_far: list[_Reading] = []
+        self._waiting: list[tuple[int, NDArray[np.int64]]] = []  # steps and counts that are still to be read
         self._latest: dict[str, float] | None = {}  # made when it is asked for
         self._layout = Layout([])
         self._states = np.zeros(0, np.int8)  # of the neurons of the layout
         self._other_states: dict[str, NDArray[np.int8]] = {}  # of sites that the layout doesn't have
 
     def __len__(self) -> int:
-        return len(self._readings)
+        return len(self._read_so_far) + len(self._waiting)
+
+    @property
+    def _readings(self) -> list[_Reading]:
+        self._read_waiting()
+        return self._read_so_far
 
     def use(self, layout: Layout) -> None:
         """Expect the readings of these sites from now on."""
-        known = self._states_by_site()
+        known = self._states_by_site()  # also reads what is waiting, by the layout so far
         self.sites |= {site.name: site for site in layout.sites}
         self._layout = layout
         self._states = np.full(int(layout.widths.sum()), _UNKNOWN, np.int8)
@@ -75,8 +84,22 @@ class History:
         """Add the reading of a step.
 
         Args:
-            counts: what was counted, a buffer of the layout. A site that saw no token keeps its neurons' states.
+            counts: what was counted, a buffer of the layout, which the history keeps. A site that saw no token keeps
+                its neurons' states.
         """
+        # Read later, several at a time: between two training steps, the processor's caches hold the model, and the same
+        # work takes several times as long.
+        self._waiting.append((step, counts))
+        self._latest = None
+        if len(self._waiting) * len(counts) > _MOST_WAITING:
+            self._read_waiting()
+
+    def _read_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for step, counts in waiting:
+            self._read(step, counts)
+
+    def _read(self, step: int, counts: NDArray[np.int64]) -> None:
         layout, before = self._layout, self._states
         tokens, active = layout.tokens(counts), layout.active(counts)
         of_neurons = np.repeat(tokens, layout.widths)
@@ -93,8 +116,7 @@ class History:
         for column, change in enumerate(changes, start=4):
             numbers[:, column] = np.where(seen & known, change, -1)
         self._states = now
-        self._readings.append(_Reading(step, layout, numbers))
-        self._latest = None
+        self._read_so_far.append(_Reading(step, layout, numbers))
 
     @property
     def latest(self) -> dict[str, float]:
@@ -109,6 +131,10 @@ class History:
 
     def sites_with_dead(self, limit: float) -> list[SiteReading]:
         """Return the latest readings of the sites whose share of dead neurons is above a limit."""
+        if self._waiting:
+            neurons = self._layout.active(self._waiting[-1][1])
+            if len(neurons) - np.count_nonzero(neurons) <= limit * self._layout.widths.min():
+                return []  # not even if all of them are of the narrowest site
         numbers, layout = self._readings[-1].numbers, self._readings[-1].layout
         above = numbers[:, 2] > limit * layout.widths
         return [row for row, is_above in zip(self.last_rows(), above, strict=True) if is_above] if above.any() else []
@@ -148,12 +174,13 @@ class History:
             layout = Layout([history.sites[name] for name in block["sites"]])
             steps, shape = block["steps"], (len(layout.sites), len(_NUMBERS))
             numbers = _unpacked(block["numbers"], np.int64).reshape(len(steps), *shape)
-            history._readings += [_Reading(int(step), layout, own) for step, own in zip(steps, numbers, strict=True)]
+            history._read_so_far += [_Reading(int(step), layout, own) for step, own in zip(steps, numbers, strict=True)]
         history._other_states = {name: _unpacked(text, np.int8) for name, text in state["states"].items()}
         history._latest = None
         return history
 
     def _states_by_site(self) -> dict[str, NDArray[np.int8]]:
+        self._read_waiting()
         states = dict(self._other_states)
         for site, start in zip(self._layout.sites, self._layout.starts, strict=True):
             own = self._states[start : start + site.width]

@@ -65,12 +65,13 @@ def add_active(
     It counts less than ``count``, for callers that count at every step of a training. Nothing waits for a GPU.
 
     Args:
-        x: activations, (tokens, width).
+        x: activations, (…, width).
         criterion: what counts as active; none with ``needs_norms``.
         active: int64, (width,), contiguous, on the device of ``x``; it is changed in place.
         rows: bool, (tokens,), the tokens to count; ``None`` for all of them.
         flag: bool, (), on the device of ``x``: nothing is added unless it is set. ``None`` is as if it were.
     """
+    x = x.flatten(0, -2) if x.ndim > 2 else x
     for kernel in _compiled():
         if kernel.supports(x, criterion):
             kernel.add_active(x, criterion, active, rows, flag)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import carray, cfunc, njit, prange, types  # type: ignore[attr-defined]
 from torch import Tensor
 
 from actratio.counting.co_activation import WINDOWS
@@ -41,7 +41,7 @@ FIELDS = frozenset(
 _WORD = 64
 _PER_THREAD = 2**17
 """Numbers that are worth a thread of their own when neurons alone are counted."""
-_ALL_ROWS = np.zeros(0, np.bool_)
+_ALL_ROWS = np.zeros(0, np.uint8)
 _TABLES = 4
 _INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.bool: torch.int8}
 """Supported dtypes, and the integer dtypes with the same bits."""
@@ -123,16 +123,23 @@ def add_active(x: Tensor, criterion: Criterion, active: Tensor, rows: Tensor | N
     """Add to ``active`` the tokens on which each neuron is active; the arguments are those of ``kernels.add_active``."""
     if flag is not None and not flag:
         return
-    bits = x.contiguous().view(_INTEGERS[x.dtype]).numpy()
+    x = x.contiguous()
+    tokens, width = x.shape
     mask, low, high = _typed_bounds(criterion, x.dtype)
-    kept = _ALL_ROWS if rows is None else rows.contiguous().numpy()
     threads = min(torch.get_num_threads(), _most_threads(), x.numel() // _PER_THREAD)
-    if threads < 2:  # without the start of a parallel loop, which takes longer than the smallest counts
-        _add(bits, mask, low, high, kept, 0, len(bits), active.numpy())
+    if threads < 2:
+        # Without the start of a parallel loop, and with addresses instead of arrays: both would take longer than the count.
+        kept = None if rows is None else rows.contiguous()
+        _add_at(x.dtype)(
+            x.data_ptr(), tokens, width, mask, low, high, 0 if kept is None else kept.data_ptr(), tokens * (kept is not None),
+            active.data_ptr(),
+        )  # fmt: skip
         return
     torch_threads = torch.get_num_threads()
     numba.set_num_threads(threads)
-    _add_parallel(bits, mask, low, high, kept, np.zeros((threads, x.shape[1]), np.int64), active.numpy())
+    bits = x.view(_INTEGERS[x.dtype]).numpy()
+    bytes_ = _ALL_ROWS if rows is None else rows.contiguous().view(torch.uint8).numpy()
+    _add_parallel(bits, mask, low, high, bytes_, np.zeros((threads, width), np.int64), active.numpy())
     if torch.get_num_threads() != torch_threads:  # as in ``count``
         torch.set_num_threads(torch_threads)
 
@@ -140,9 +147,12 @@ def add_active(x: Tensor, criterion: Criterion, active: Tensor, rows: Tensor | N
 @cache
 def _typed_bounds(criterion: Criterion, dtype: torch.dtype) -> tuple[Any, Any, Any]:
     """Return the bounds as numbers of the bits' type, so that as many are compared at a time as fit."""
-    kind = torch.empty(0, dtype=_INTEGERS[dtype]).numpy().dtype.type
-    mask, low, high = _BOUNDS[type(criterion)](criterion, dtype)
-    return kind(mask), kind(low), kind(high)
+    mask, low, high = (_bits_type(dtype)(bound) for bound in _BOUNDS[type(criterion)](criterion, dtype))
+    return mask, low, high
+
+
+def _bits_type(dtype: torch.dtype) -> Any:
+    return torch.empty(0, dtype=_INTEGERS[dtype]).numpy().dtype.type
 
 
 def _positive(criterion: Criterion, dtype: torch.dtype) -> _Bounds:
@@ -253,6 +263,21 @@ def _add(bits, mask, low, high, kept, first, last, active):  # type: ignore[no-u
             few[:] = 0
             added = 0
     active += few
+
+
+@cache
+def _add_at(dtype: torch.dtype) -> Callable[..., None]:
+    """Return ``_add`` for all rows, with the addresses of ``bits``, ``kept`` and ``active`` instead of arrays."""
+    kind = _bits_type(dtype)
+    number, size, address = numba.from_dtype(np.dtype(kind)), types.intp, types.voidptr
+
+    @cfunc(types.void(address, size, size, number, number, number, address, size, address), cache=True)
+    def add(bits, rows, width, mask, low, high, kept, kept_rows, active):  # type: ignore[no-untyped-def]
+        all_bits, all_kept = carray(bits, (rows, width), kind), carray(kept, (kept_rows,), np.uint8)
+        _add(all_bits, mask, low, high, all_kept, 0, rows, carray(active, (width,), np.int64))
+
+    call: Callable[..., None] = add.ctypes
+    return call
 
 
 @njit(cache=True, nogil=True, parallel=True)
