@@ -115,6 +115,6 @@ def test_the_state_is_small() -> None:
 
 def test_damaged_numbers() -> None:
     state = read().state_dict()
-    state["readings"][0]["numbers"] = "eJx"
-    with pytest.raises(ValueError, match="can't be read|padding"):
+    state["readings"][0]["numbers"] = "AAAA"
+    with pytest.raises(ValueError, match=r"can't be read"):
         History.from_state(state)

@@ -216,6 +216,26 @@ def test_a_tracked_model_can_be_saved_and_loaded(tmp_path: Any) -> None:
     assert tracker.to_frame()["tokens"].tolist() == [12, 12, 24, 24]  # with the pass that was compared
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_model_that_is_saved_or_copied_before_its_first_step(kind: str, tmp_path: Any) -> None:
+    model, optimizer = made(kind)
+    with Tracker(model, 1, dead_limit=None) as tracker:
+        copied = copy.deepcopy(model)
+        torch.save(model, tmp_path / "model.pt")
+        loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+        for other in (copied, loaded):
+            other.compile(backend="eager")
+            assert torch.equal(other(batch(1)), model(batch(1)))
+        assert model._compiled_call_impl is None
+        train(model, optimizer, range(2))
+        torch.save(model, tmp_path / "model.pt")  # in a step that is read
+        torch.load(tmp_path / "model.pt", weights_only=False)(batch(1)).sum().backward()
+        copy.deepcopy(model)(batch(1)).sum().backward()
+        train(model, optimizer, range(2, 3))
+    frame = tracker.to_frame()
+    assert set(frame["tokens"][frame["step"] > 1]) == {12}
+
+
 def test_readings_of_the_whole_model() -> None:
     model, optimizer = made("modules")
     with Tracker(model, 2, dead_limit=None) as tracker:

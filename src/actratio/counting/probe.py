@@ -25,6 +25,7 @@ from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.routing import neurons_last, rows_by_expert
 from actratio.counting.scopes import ScopeFollower, outermost
 from actratio.errors import SiteError, plural
+from actratio.hooks import Unsaved
 from actratio.sites import Group, Site
 from actratio.sites.tokens import arguments_of, routed_rows
 from actratio.sites.values import Use
@@ -164,7 +165,7 @@ class Probe:
         with ExitStack() as stack:
             stack.enter_context(force_eager())
             for root in self._roots():
-                self._hook(stack, root.register_forward_pre_hook(self._begin, with_kwargs=True))
+                self._hook(stack, root.register_forward_pre_hook(Unsaved(self._begin), with_kwargs=True))
             followed = []
             self._direct.clear()
             for group in self._groups.values():
@@ -177,7 +178,7 @@ class Probe:
             self._followed.register([self._modules[scope] for scope in outermost(followed)], stack)
             # Last, so that it runs after the other hooks of the same module.
             for root in self._roots():
-                self._hook(stack, root.register_forward_hook(self._end, always_call=True))
+                self._hook(stack, root.register_forward_hook(Unsaved(self._end), always_call=True))
             self._stack = stack.pop_all()
         self._entered = True
         return self
@@ -283,10 +284,10 @@ class Probe:
             if self._passes:
                 self._record(site, "hidden", args[0], None)
 
-        self._hook(stack, self._modules[site.module].register_forward_hook(activated))
+        self._hook(stack, self._modules[site.module].register_forward_hook(Unsaved(activated)))
         if site.gated and "hidden" in self._tensors:
             down = self._modules[site.down.rpartition(".")[0]]
-            self._hook(stack, down.register_forward_pre_hook(entered))
+            self._hook(stack, down.register_forward_pre_hook(Unsaved(entered)))
 
     def _used(self, use: Use) -> None:
         value, forward_pass = use.value, self._passes[-1]

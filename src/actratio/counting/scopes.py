@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from actratio.hooks import Unsaved
 from actratio.sites.flow import Flow
 from actratio.sites.values import Use
 
@@ -52,8 +53,8 @@ class ScopeFollower:
                 self.stop()
 
         stack.callback(started.clear)
-        stack.callback(scope.register_forward_pre_hook(enter).remove)
-        stack.callback(scope.register_forward_hook(leave, always_call=True).remove)
+        stack.callback(scope.register_forward_pre_hook(Unsaved(enter)).remove)
+        stack.callback(scope.register_forward_hook(Unsaved(leave), always_call=True).remove)
 
     def stop(self) -> None:
         """Stop following the scope that runs, if there is one."""

@@ -157,7 +157,7 @@ def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool]:
 def _restoring(model: nn.Module) -> Iterator[None]:
     """Undo what a forward pass does to buffers and to the generators of random numbers."""
     buffers = [(buffer, buffer.clone(), _version(buffer)) for buffer in model.buffers()]
-    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002: the global generator is meant
+    of_python, of_numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():
             yield

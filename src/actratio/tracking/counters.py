@@ -14,9 +14,9 @@ from actratio.compiler import guard_hooks
 from actratio.counting.criteria import Criterion
 from actratio.counting.kernels import add_active
 from actratio.counting.probe import Probe
+from actratio.hooks import Hook, Unsaved
 from actratio.sites import Site, device_of
 from actratio.sites.tokens import reads_text
-from actratio.tracking.hooks import Hook
 from actratio.tracking.layout import Layout
 from actratio.tracking.operator import can_be_fused, count_in_graph, flat_rows, is_supported
 from actratio.tracking.passes import IGNORED_LABEL, TrainingPasses
@@ -229,7 +229,7 @@ class ProbeCounter(Counter):
             probe.enabled = self._passes.is_open
 
         # Registered after the hooks of the passes and before the probe's, and called in this order.
-        self._stack.callback(self._model.register_forward_pre_hook(enable).remove)
+        self._stack.callback(self._model.register_forward_pre_hook(Unsaved(enable)).remove)
         self._probe = self._stack.enter_context(probe)
 
     def stop(self) -> Tensor:

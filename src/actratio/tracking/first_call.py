@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -20,7 +21,7 @@ def before_first_call(model: nn.Module, action: Callable[[tuple[Any, ...], Mappi
     def restore() -> None:
         if model.__dict__.get("_compiled_call_impl") is first_call:
             object.__setattr__(model, "_compiled_call_impl", compiled)
-        if model.__dict__.get("compile") is compile_in_place:
+        if model.__dict__.get("compile") is intercepted:
             del model.__dict__["compile"]
 
     def stop_waiting() -> None:
@@ -50,9 +51,23 @@ def before_first_call(model: nn.Module, action: Callable[[tuple[Any, ...], Mappi
 
     def intercept() -> None:
         object.__setattr__(model, "_compiled_call_impl", first_call)
-        object.__setattr__(model, "compile", compile_in_place)
+        object.__setattr__(model, "compile", intercepted)
 
+    intercepted = _Compile(model, compile_in_place)
     intercept()
     stack = ExitStack()
     stack.callback(stop_waiting)
     return stack
+
+
+class _Compile:
+    """A model's method ``compile`` for now; a copied or saved model has that of its class."""
+
+    def __init__(self, model: nn.Module, action: Callable[..., None]) -> None:
+        self._model, self._action = model, action
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        self._action(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return partial, (type(self._model).compile, self._model)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from actratio.hooks import Hook
 from actratio.sites.tokens import checked_mask
-from actratio.tracking.hooks import Hook
 
 IGNORED_LABEL = -100
 """The label of tokens that have no loss, as in ``torch.nn.CrossEntropyLoss``."""

@@ -20,6 +20,16 @@ class Hook:
         return _nothing, ()
 
 
+class Unsaved(Hook):
+    """A function as a hook; it must tell by itself what isn't its own."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+
 def _nothing() -> Callable[..., None]:
     return _do_nothing
 
