@@ -12,7 +12,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -123,10 +123,11 @@ def accumulated(process: Process) -> Tracker:
     return tracker
 
 
-def padded(process: Process) -> Tracker:
-    model = process.wrapped(language_model("llama"), ddp)
-    optimizer = descent(model)
-    with tracker_of(model, 1) as tracker:
+def padded(process: Process, wrap: Wrap = ddp) -> Tracker:
+    inner = language_model("llama")
+    with tracker_of(inner, 1) as tracker:
+        model = process.wrapped(inner, wrap)
+        optimizer = descent(model)
         for step in range(1, 5):
             inputs = {name: process.part(whole) for name, whole in padded_batch(step).items()}
             # A sum over tokens, because the mean of means over different numbers of tokens is not the whole mean.
@@ -215,6 +216,7 @@ CASES: dict[str, Callable[[Process], Tracker]] = {
     "ddp, functional": partial(wrapped_first, make=functional),
     "ddp, tracked first": partial(tracked_first, wrap=ddp),
     "fsdp2": partial(wrapped_first, wrap=fsdp2),
+    "fsdp2, tracked first": partial(tracked_first, wrap=fsdp2),
     "fsdp2, functional": partial(wrapped_first, make=functional, wrap=fsdp2),
     "fsdp1, tracked first": partial(tracked_first, wrap=fsdp1),
     "fsdp1, flat parameters, tracked first": partial(tracked_first, wrap=partial(fsdp1, use_orig_params=False)),
@@ -224,6 +226,7 @@ CASES: dict[str, Callable[[Process], Tracker]] = {
     "ddp, tracked, compiled": compiled_last,
     "accumulated": accumulated,
     "padded": padded,
+    "padded, fsdp1": partial(padded, wrap=fsdp1),
     "experts": experts,
     "accelerate": accelerated,
     "joined": joined,
@@ -262,9 +265,9 @@ def refusals(process: Process, store: dist.Store) -> dict[str, str]:
 
 
 def be_impatient(store: dist.Store) -> None:
-    """Wait half a second for other processes, and then for another second."""
-    agreement._PATIENCE = timedelta(seconds=0.5)
-    store.set_timeout(timedelta(seconds=1))
+    """Wait 0.9 seconds for other processes before a warning, and as long again before an error."""
+    agreement._PATIENCE = timedelta(seconds=0.9)
+    store.set_timeout(timedelta(seconds=2))
 
 
 def start_group(rank: int, world: int, folder: str) -> dist.Store:
@@ -286,8 +289,13 @@ def run(rank: int, world: int, folder: str) -> None:
 
 
 def run_with_one_tracker(rank: int, world: int, folder: str) -> None:
-    """Train with a tracker in the first process alone."""
+    """Train with a tracker in the first process alone, and write its error."""
+    process = Process(rank, world, Path(folder))
     be_impatient(start_group(rank, world, folder))
     model = ddp(mlp())
-    with tracker_of(model) if rank == 0 else nullcontext():
-        Process(rank, world, Path(folder)).train(model, descent(model))
+    if rank == 0:
+        with tracker_of(model):
+            process.write("message", message_of(partial(process.train, model, descent(model))))
+        return
+    with suppress(RuntimeError):  # the first process has ended
+        process.train(model, descent(model))

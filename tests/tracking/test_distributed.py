@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
-from torch.multiprocessing.spawn import ProcessRaisedException, spawn
+from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from actratio.tracking.samplers import repeated_examples, warn_of_repeats
@@ -107,17 +107,15 @@ def test_processes_agree(folder: Path) -> None:
     assert alone["alone, warning"].startswith(
         "process 1 has not taken a step with a tracker, and process 0 waits for it; "
     )
-    assert alone["alone"].startswith(
-        "process 1 took no step with a tracker in 0:00:01 h; make a tracker in every process"
-    )
+    assert alone["alone"].startswith("process 1 took no step with a tracker in 2 s; make a tracker in every process")
 
 
 @pytest.mark.xfail(
-    run=False, reason="the tracker doesn't call check_agreement, so the all-reduces are mixed up, and gloo aborts"
+    run=False, reason="the tracker doesn't call check_agreement, so its all-reduce meets one of DDP, and gloo aborts"
 )
 def test_a_tracker_in_one_process_alone(tmp_path: Path) -> None:
-    with pytest.raises(ProcessRaisedException, match="TrackerError: process 1 took no step with a tracker"):
-        spawn(run_with_one_tracker, (2, str(tmp_path)), nprocs=2)
+    spawn(run_with_one_tracker, (2, str(tmp_path)), nprocs=2)
+    assert written(tmp_path, "message", 0).startswith("process 1 took no step with a tracker in 2 s; ")
 
 
 @pytest.mark.parametrize(("examples", "drop_last", "repeated"), [(7, False, 1), (8, False, 0), (7, True, 0)])

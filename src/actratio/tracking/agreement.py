@@ -33,7 +33,7 @@ def check_agreement(facts: Mapping[str, str | int]) -> None:
         facts: what all processes must have in common: a name for the error, and the value.
 
     Raises:
-        TrackerError: a process didn't call this before the process group's timeout, or gave other facts.
+        TrackerError: a process didn't call this in nine tenths of the process group's timeout, or gave other facts.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return
@@ -60,17 +60,19 @@ def check_agreement(facts: Mapping[str, str | int]) -> None:
 
 
 def _wait_for_all(store: Store, rank: int, world: int) -> None:
-    timeout: timedelta = store.timeout  # type: ignore[attr-defined]
-    if _have_all_arrived(store, min(_PATIENCE, timeout)):
+    # A process without a tracker waits in a collective. This error comes before the one of its timeout, which says less.
+    limit = 0.9 * store.timeout  # type: ignore[attr-defined]
+    patience = min(_PATIENCE, limit)
+    if _have_all_arrived(store, patience):
         return
     warnings.warn(
         f"process {_first_missing(store, world)} has not taken a step with a tracker, and process {rank} waits for it; {_ADVICE}",
         UserWarning,
         stacklevel=3,
     )
-    if not _have_all_arrived(store, timeout):
+    if not _have_all_arrived(store, limit - patience):
         missing = _first_missing(store, world)
-        raise TrackerError(f"process {missing} took no step with a tracker in {timeout} h; {_ADVICE}")
+        raise TrackerError(f"process {missing} took no step with a tracker in {limit.total_seconds():.0f} s; {_ADVICE}")
 
 
 def _have_all_arrived(store: Store, timeout: timedelta) -> bool:
