@@ -11,7 +11,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """Return the user's own model, without ``torch.compile`` and ``DistributedDataParallel`` around it.
 
     Raises:
-        TrackerError: the model is a ``DataParallel``.
+        TrackerError: the model is a ``DataParallel``, or ``FullyShardedDataParallel`` holds its weights.
     """
     while True:
         inner = getattr(model, "_orig_mod", None)
@@ -22,5 +22,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
         if inner is None and type(model).__name__ == "DistributedDataParallel":
             inner = model.module
         if not isinstance(inner, nn.Module):
-            return model
+            break
         model = inner
+    # FSDP1 marks the parameters that it holds; the modules inside of its wrapper don't know it.
+    if any(getattr(parameter, "_fsdp_flattened", False) for parameter in model.parameters()):
+        raise TrackerError(
+            "FullyShardedDataParallel holds the model's weights, so its sites can't be found; start the tracker before you wrap "
+            "the model, with inputs, or use fully_shard"
+        )
+    return model
