@@ -110,9 +110,6 @@ def test_processes_agree(folder: Path) -> None:
     assert alone["alone"].startswith("process 1 took no step with a tracker in 2 s; make a tracker in every process")
 
 
-@pytest.mark.xfail(
-    run=False, reason="the tracker doesn't call check_agreement, so its all-reduce meets one of DDP, and gloo aborts"
-)
 def test_a_tracker_in_one_process_alone(tmp_path: Path) -> None:
     spawn(run_with_one_tracker, (2, str(tmp_path)), nprocs=2)
     assert written(tmp_path, "message", 0).startswith("process 1 took no step with a tracker in 2 s; ")

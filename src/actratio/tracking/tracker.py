@@ -21,6 +21,7 @@ from actratio.counting.probe import TENSORS
 from actratio.errors import SiteError, TrackerError
 from actratio.sites import Select, choose, trace
 from actratio.sites.tokens import arguments_of
+from actratio.tracking.agreement import check_agreement
 from actratio.tracking.counters import Counter, make_counter
 from actratio.tracking.distributed import add_over_processes
 from actratio.tracking.first_call import before_first_call
@@ -88,6 +89,8 @@ class Tracker:
         TrackerError: ``every``, ``steps_per_epoch`` or ``dead_limit`` can't be understood.
         CriterionError: the criterion is unknown.
         SiteError: no site is selected, or a selected site does not run in a step that is read.
+
+    In a process group, the first step raises a ``TrackerError`` if another process has no tracker, or a different one.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class Tracker:
             raise TrackerError(f"dead_limit is {dead_limit}; give a share between 0 and 1, or None")
         (self._criterion,) = to_criteria(criterion)
         self._schedule = to_schedule(every, steps_per_epoch)
+        self._every = every
         self._model = unwrapped(model)
         self._select, self._inputs, self._tensor = sites, inputs, tensor
         self._dead_limit, self._on_reading, self._on_dead = dead_limit, on_reading, on_dead
@@ -130,6 +134,7 @@ class Tracker:
         self._stack = ExitStack()
         self._first_step = ExitStack()
         self._is_attached = False
+        self._has_agreed = False
 
     def start(self) -> Tracker:
         """Attach the tracker to the model.
@@ -145,7 +150,7 @@ class Tracker:
                 stack.callback(handle.remove)
             stack.callback(on_optimizer_step(self._model, self._optimizer_stepped).remove)
             self._stack = stack.pop_all()
-        self._is_attached = True
+        self._is_attached, self._has_agreed = True, False
         self._steps_before = self.steps
         self._passes.tracker = self
         try:
@@ -216,10 +221,27 @@ class Tracker:
             return
         self._passes.forget()
         self._first_step.close()
+        self._agree_with_other_processes()
         self.steps += 1
         if self._is_counting:
             self._read()
         self._count_next_step_if_due()
+
+    def _agree_with_other_processes(self) -> None:
+        """Check, in the first step, that the other processes track the same, because the counts are added up later."""
+        if self._has_agreed:
+            return
+        every = self._every if isinstance(self._every, int | str) else "a function"
+        check_agreement(
+            {
+                "every": every,
+                "the number of steps taken": self.steps,
+                "sites": ", ".join(site.name for site in self._layout.sites) if self._layout else "",
+                "tensor": self._tensor,
+                "criterion": str(self._criterion),
+            }
+        )
+        self._has_agreed = True
 
     def _count_next_step_if_due(self) -> None:
         self._is_counting = bool(self._schedule(self.steps + 1))
