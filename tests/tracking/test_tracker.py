@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import warnings
@@ -463,6 +464,36 @@ def test_a_resumed_run_has_the_table_of_an_undisturbed_one(kind: str) -> None:
     with resumed:
         train(model, optimizer, range(4, 6))
     assert resumed.to_frame().equals(whole.to_frame())
+
+
+def test_a_callback_that_raises_loses_no_reading() -> None:
+    def stop(values: Any, step: int) -> None:
+        raise KeyboardInterrupt
+
+    model, optimizer = made("modules")
+    with Tracker(model, 2, dead_limit=None, on_reading=stop) as tracker:
+        for step in range(4):
+            with contextlib.suppress(KeyboardInterrupt):
+                train(model, optimizer, range(step, step + 1))
+    assert tracker.to_frame()["step"].tolist() == [2, 2, 4, 4]
+
+
+def test_an_optimizer_of_another_model_takes_no_step() -> None:
+    (model, optimizer), (other, others) = made("modules"), made("modules")
+    with Tracker(model, 1, dead_limit=None) as tracker:
+        train(other, others, range(2))
+        train(model, optimizer, range(1))
+        others.add_param_group({"params": list(model.parameters())})  # from now on, it trains both
+        train(model, others, range(1))
+    assert tracker.steps == 2
+
+
+@pytest.mark.parametrize(("every", "is_log"), [("log", True), (5, False)])
+def test_plots_of_spread_steps_have_a_logarithmic_axis(every: Any, is_log: bool) -> None:
+    model, optimizer = made("modules")
+    with Tracker(model, every, dead_limit=None) as tracker:
+        train(model, optimizer, range(200))
+    assert [chart.x_log for chart in tracker.plot().charts] == [is_log] * 2
 
 
 def test_values_for_loggers() -> None:

@@ -14,10 +14,12 @@ _MOST_LINES = len(COLOURS)
 def tracker_charts(readings: Sequence[SiteReading]) -> list[Chart]:
     """Return the charts: the activation ratio and the share of dead neurons of some layers over the steps.
 
-    At most eight sites are drawn, spread over the depth of the model.
+    At most eight sites are drawn, spread over the depth of the model. Steps that are spaced like powers have a logarithmic
+    axis.
     """
     names = _spread(list(dict.fromkeys(item.site for item in readings)))
     ratios = {name: [item for item in readings if item.site == name and item.tokens] for name in names}
+    x_log = _is_spread([item.step for item in readings])
     return [
         Chart(
             "ratio",
@@ -29,6 +31,7 @@ def tracker_charts(readings: Sequence[SiteReading]) -> list[Chart]:
                 _line(name, items, number, lambda item: item.ratio)
                 for number, (name, items) in enumerate(ratios.items())
             ],
+            x_log=x_log,
             percent=True,
         ),
         Chart(
@@ -41,6 +44,7 @@ def tracker_charts(readings: Sequence[SiteReading]) -> list[Chart]:
                 _line(name, items, number, lambda item: item.dead / item.width)
                 for number, (name, items) in enumerate(ratios.items())
             ],
+            x_log=x_log,
             percent=True,
         ),
     ]
@@ -56,6 +60,12 @@ def _title(ratios: Mapping[str, Sequence[SiteReading]], what: str, value: Callab
 
 def _line(name: str, items: Sequence[SiteReading], colour: int, value: Callable[[SiteReading], float]) -> Series:
     return Series(name, [float(item.step) for item in items], [Estimate(value(item)) for item in items], colour)
+
+
+def _is_spread(steps: Sequence[int]) -> bool:
+    """Return whether half of the steps are in the first tenth of the training."""
+    different = sorted(set(steps))
+    return len(different) > 2 and different[len(different) // 2] <= different[-1] / 10
 
 
 def _spread(names: list[str]) -> list[str]:

@@ -23,6 +23,7 @@ from actratio.sites import Select, choose, trace
 from actratio.sites.tokens import arguments_of
 from actratio.tracking.agreement import check_agreement
 from actratio.tracking.counters import Counter, make_counter
+from actratio.tracking.dead import DeadLimit
 from actratio.tracking.distributed import add_over_processes
 from actratio.tracking.first_call import before_first_call
 from actratio.tracking.history import History
@@ -39,13 +40,6 @@ if TYPE_CHECKING:
     from actratio.report.notebook import Figures
 
 _FORMAT = 2
-
-_FEWEST_TOKENS = 100
-"""An expert that fewer tokens reached isn't called dead."""
-
-
-class DeadNeuronsWarning(UserWarning):
-    """Many neurons of a layer were active on no token of a step."""
 
 
 class Tracker:
@@ -110,20 +104,17 @@ class Tracker:
     ) -> None:
         if tensor not in TENSORS:
             raise TrackerError(f"there is no tensor {tensor!r}; write {' or '.join(TENSORS)}")
-        if dead_limit is not None and not 0 <= dead_limit <= 1:
-            raise TrackerError(f"dead_limit is {dead_limit}; give a share between 0 and 1, or None")
         (self._criterion,) = to_criteria(criterion)
         self._schedule = to_schedule(every, steps_per_epoch)
         self._every = every
         self._model = unwrapped(model)
         self._select, self._inputs, self._tensor = sites, inputs, tensor
-        self._dead_limit, self._on_reading, self._on_dead = dead_limit, on_reading, on_dead
+        self._dead_limit, self._on_reading = DeadLimit(dead_limit, on_dead), on_reading
         self._name = name or getattr(self._model, "name_or_path", "") or type(self._model).__name__
         self.steps = 0
         self._history = History()
         self._layout: Layout | None = None  # known once the sites are
         self._counts: NDArray[np.int64] | None = None  # of the latest reading
-        self._warned: set[str] = set()
         self._passes = TrainingPasses(self._model)
         self._counter: Counter | None = None
         self._is_counting = False
@@ -223,9 +214,11 @@ class Tracker:
         self._first_step.close()
         self._agree_with_other_processes()
         self.steps += 1
-        if self._is_counting:
-            self._read()
-        self._count_next_step_if_due()
+        try:
+            if self._is_counting:
+                self._read()
+        finally:  # a callback may end the training with an error, and the caller may go on
+            self._count_next_step_if_due()
 
     def _agree_with_other_processes(self) -> None:
         """Check, in the first step, that the other processes track the same, because the counts are added up later."""
@@ -279,7 +272,7 @@ class Tracker:
         self._counts = counts
         if self._on_reading is not None and self.latest:
             self._on_reading(self.latest, self.steps)
-        self._warn()
+        self._dead_limit.check(self._history)
 
     def _check_all_ran(self, layout: Layout, counts: NDArray[np.int64]) -> None:
         for site, calls in zip(layout.sites, layout.calls(counts).tolist(), strict=True):
@@ -299,24 +292,6 @@ class Tracker:
                 UserWarning,
                 stacklevel=3,
             )
-
-    def _warn(self) -> None:
-        if self._dead_limit is None:
-            return
-        for item in self._history.sites_with_dead(self._dead_limit):
-            is_rare = self._history.sites[item.site].role == "expert" and item.tokens < _FEWEST_TOKENS
-            if item.site in self._warned or is_rare:
-                continue
-            self._warned.add(item.site)
-            warnings.warn(
-                f"{item.dead:,} of {item.width:,} neurons of {item.site} ({item.dead / item.width:.0%}) were active on none "
-                f"of the {item.tokens:,} tokens of step {item.step}; a lower learning rate or another initialization may "
-                "keep them alive",
-                DeadNeuronsWarning,
-                stacklevel=2,
-            )
-            if self._on_dead is not None:
-                self._on_dead(item.site, item.step)
 
     @property
     def latest(self) -> Mapping[str, float]:
@@ -362,7 +337,7 @@ class Tracker:
         With it, the table of a resumed run equals that of an undisturbed one.
         """
         about = {"format": _FORMAT, "step": self.steps, "tensor": self._tensor, "criterion": str(self._criterion)}
-        return {**about, "warned": sorted(self._warned), **self._history.state_dict()}
+        return {**about, "warned": sorted(self._dead_limit.told), **self._history.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` returned.
@@ -384,7 +359,7 @@ class Tracker:
                 f"the state is of a tracker that reads {' by '.join(read_before)}, and this one reads {' by '.join(reads)}; "
                 "make it with the same tensor and criterion"
             )
-        self.steps, self._history, self._warned = step, history, warned
+        self.steps, self._history, self._dead_limit.told = step, history, warned
         if self._layout is not None:
             self._history.use(self._layout)
         if self._is_attached:
