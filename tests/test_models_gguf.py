@@ -145,6 +145,9 @@ def test_other_architectures_and_missing_files_are_refused(tmp_path: Path) -> No
     writer.close()
     with pytest.raises(ActratioError, match="an architecture that transformers reads"):
         load_model(str(tmp_path / "other.gguf"), device="cpu")
+    # Commands load the tokenizer first. Another one would not help, so its error must not ask for one.
+    with pytest.raises(ActratioError, match="an architecture that transformers reads"):
+        load_tokenizer(str(tmp_path / "other.gguf"))
     with pytest.raises(ActratioError, match=r"missing\.gguf is not a file; pass a GGUF file"):
         load_model(str(tmp_path / "missing.gguf"))
 

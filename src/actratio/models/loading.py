@@ -17,7 +17,7 @@ from actratio.errors import ModelError, short_message
 from actratio.models.hub import check_hub
 from actratio.models.source import ModelSource, find_source
 from actratio.models.transformers_library import import_transformers
-from actratio.models.weights import stored_weights
+from actratio.models.weights import stored_weights, unreadable
 from actratio.sites import device_of
 
 DTYPES = {
@@ -97,6 +97,8 @@ def load_model(
     except ModelError:
         raise
     except Exception as error:  # transformers and the hub's client raise many types of exceptions
+        if source.gguf_file is not None:
+            raise unreadable(source, error) from None
         raise ModelError(_explain(source, error, allow_pickle, trust_remote_code)) from None
     if device_map is None:
         model = model.to(target)
@@ -208,13 +210,8 @@ def _check_memory(name: str, model: nn.Module | None, dtype: Any, device: torch.
 
 
 def _explain(source: ModelSource, error: Exception, allow_pickle: bool, trust_remote_code: bool) -> str:
-    """Return an error message for an exception that was raised while loading a model."""
+    """Return an error message for an exception that was raised while loading a model from a folder or the hub."""
     name = source.name
-    if source.gguf_file is not None:
-        return (
-            f"{name} could not be loaded ({type(error).__name__}: {short_message(error)}); "
-            "pass a GGUF file with an architecture that transformers reads"
-        )
     if not trust_remote_code and "trust_remote_code" in str(error):
         return f"{name} needs Python code that comes with it; if you trust it, pass --trust-remote-code to run it"
     if not allow_pickle and "safetensors" in str(error):

@@ -9,7 +9,7 @@ from actratio.errors import ModelError, short_message
 from actratio.models.hub import check_hub, is_cached
 from actratio.models.source import ModelSource, find_source
 from actratio.models.transformers_library import import_transformers
-from actratio.models.weights import stored_weights
+from actratio.models.weights import stored_weights, unreadable
 
 _FILES = (
     "tokenizer_config.json", "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt",
@@ -44,6 +44,10 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
             ) from None
         if source.gguf_file is None and not _has_tokenizer(source):
             raise no_tokenizer from None
+        if (
+            source.gguf_file is not None and _config_of(transformers, source) is None
+        ):  # another tokenizer would not help
+            raise unreadable(source, error) from None
         raise ModelError(
             f"the tokenizer of {name} could not be loaded ({type(error).__name__}: {short_message(error)}); "
             "name another with --tokenizer"
@@ -81,9 +85,16 @@ def _has_tokenizer(source: ModelSource) -> bool:
 
 def _reads_no_text(transformers: Any, source: ModelSource) -> bool:
     """Return whether the main input of the model is not text; ``False`` if that is unknown."""
-    try:
-        config = transformers.AutoConfig.from_pretrained(source.place, **source.options)
-    except Exception:  # transformers and the hub's client raise many types of exceptions
-        return False
-    classes = [getattr(transformers, architecture, None) for architecture in config.architectures or ()]
+    config = _config_of(transformers, source)
+    classes = [
+        getattr(transformers, architecture, None) for architecture in getattr(config, "architectures", None) or ()
+    ]
     return any(getattr(model_class, "main_input_name", "input_ids") != "input_ids" for model_class in classes)
+
+
+def _config_of(transformers: Any, source: ModelSource) -> Any:
+    """Return the model's configuration, or ``None`` if transformers can't read it."""
+    try:
+        return transformers.AutoConfig.from_pretrained(source.place, **source.options)
+    except Exception:  # transformers and the hub's client raise many types of exceptions
+        return None

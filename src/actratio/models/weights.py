@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from actratio.errors import ModelError, pip_install, short
+from actratio.errors import ModelError, pip_install, short, short_message
 from actratio.models.source import ModelSource, find_source
 
 _MAX_REASON_SHOWN = 200  # characters of another library's message that an error message shows
@@ -70,6 +70,19 @@ def _stored_weights(path: Path, size: int, changed: int) -> StoredWeights:
     if not counted:
         raise ModelError(f"{path} has no weights; pass the GGUF file of a model, not only of its vocabulary")
     return StoredWeights(tuple(name for name, _ in counted.most_common()), sum(counted.values()))
+
+
+def unreadable(source: ModelSource, error: Exception) -> ModelError:
+    """Return the error for a GGUF file that transformers can't load.
+
+    Args:
+        source: the file.
+        error: what transformers raised.
+    """
+    return ModelError(
+        f"{source.name} could not be loaded ({type(error).__name__}: {short_message(error)}); "
+        "pass a GGUF file with an architecture that transformers reads"
+    )
 
 
 def weights_note(name: str | ModelSource) -> str | None:
