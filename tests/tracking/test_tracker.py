@@ -478,7 +478,7 @@ def test_a_callback_that_raises_loses_no_reading() -> None:
     assert tracker.to_frame()["step"].tolist() == [2, 2, 4, 4]
 
 
-def test_an_optimizer_of_another_model_takes_no_step() -> None:
+def test_an_optimizer_that_gets_the_model_later() -> None:
     (model, optimizer), (other, others) = made("modules"), made("modules")
     with Tracker(model, 1, dead_limit=None) as tracker:
         train(other, others, range(2))
