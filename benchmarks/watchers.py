@@ -141,13 +141,14 @@ class Schedule:
         self.on = True
 
 
-OURS, HOOK, NORMS, HISTOGRAMS = (
+OURS, TWIN, HOOK, NORMS, HISTOGRAMS = (
     "ours",
+    "nothing, in a second model",
     "hook, (x > 0).sum(0) at every step",
     "Lightning, grad_norm",
     'W&B, watch(log="all")',
 )
-WATCHERS = (OURS, HOOK, NORMS, HISTOGRAMS)
+WATCHERS = (OURS, TWIN, HOOK, NORMS, HISTOGRAMS)
 
 
 def nothing(training: Training) -> Callable[[Tensor, Tensor], None]:
@@ -157,7 +158,7 @@ def nothing(training: Training) -> Callable[[Tensor, Tensor], None]:
 
 def make(name: str, training: Training, stack: ExitStack) -> Watcher:
     """Return a watcher by name; what it registers or starts ends with ``stack``."""
-    return {OURS: ours, HOOK: hook, NORMS: norms, HISTOGRAMS: histograms}[name](training, stack)
+    return {OURS: ours, TWIN: twin, HOOK: hook, NORMS: norms, HISTOGRAMS: histograms}[name](training, stack)
 
 
 def ours(training: Training, stack: ExitStack) -> Watcher:
@@ -197,6 +198,11 @@ def time_deferred(stack: ExitStack) -> list[float]:
 
     stack.enter_context(patch.object(History, "_read_waiting", timed))
     return spent
+
+
+def twin(training: Training, stack: ExitStack) -> Watcher:
+    """Watch nothing: what it costs that a contestant has a model of its own, whose steps are rarer."""
+    return Watcher(training.steps(training.twin()))
 
 
 def hook(training: Training, stack: ExitStack) -> Watcher:

@@ -27,7 +27,7 @@ LAYOUT = Layout([site(name, width) for name, width in WIDTHS.items()])
 
 
 def counts(tokens: list[int], active: list[int]) -> NDArray[np.int64]:
-    return np.array([1, 1, *tokens, *active], np.int64)
+    return np.array([1, tokens[0], *active[:-5], 1, tokens[1], *active[-5:]], np.int64)
 
 
 STEPS = [
@@ -92,7 +92,7 @@ def test_the_state_survives_json_and_goes_on() -> None:
 def test_other_sites_after_a_checkpoint() -> None:
     history = History.from_state(read(STEPS[:1]).state_dict())
     history.use(Layout([site("b", 5), site("c", 2)]))
-    history.add(2, counts([10, 10], [0, 1, 0, 0, 10, 0, 10]))
+    history.add(2, np.array([1, 10, 0, 1, 0, 0, 10, 1, 10, 0, 10], np.int64))
     b, c = history.last_rows()
     assert (b.dead, b.died, b.revived) == (3, 0, 1)
     assert (c.dead, c.died) == (1, None)
@@ -108,7 +108,8 @@ def test_the_state_is_small() -> None:
     history.use(wide)
     for step in range(200):
         active = random.integers(0, 100, 12_000)
-        history.add(step, np.concatenate([np.ones(12, np.int64), np.full(12, 100), active]))
+        heads = np.tile(np.array([1, 100], np.int64), (12, 1))
+        history.add(step, np.concatenate([heads, active.reshape(12, 1000)], axis=1).ravel())
     size = len(json.dumps(history.state_dict()["readings"]))
     assert size / (200 * 12) < 60  # bytes for each site and reading
 

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -97,10 +96,10 @@ class HookCounter(Counter):
 
     def stop(self) -> Tensor:
         self.is_counting = False
-        first, *others = (buffers.stop() for buffers in self._buffers.values())
+        counted, *others = (buffers.stop() for buffers in self._buffers.values())
         for other in others:
-            first += other.to(first.device)
-        return first
+            counted += other.to(counted.device)
+        return counted
 
     def close(self) -> None:
         self._stack.close()
@@ -110,39 +109,52 @@ class _Buffers:
     """Counters on one device.
 
     Attributes:
-        counted: of the passes that have ended, and of compiled code.
-        pending: of the pass that runs now in eager mode.
-        numbers: the same memory as ``pending``, as an array where that is possible.
+        pending: what the pass that runs now counted in eager mode, a buffer of the layout.
+        traced: what compiled code counted, the blocks of the layout, each a tensor of its own.
         flag: bool, (), whether compiled code counts.
     """
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
-        self.counted, self.pending = layout.zeros(device), layout.zeros(device)
+        self._layout, self._device = layout, device
+        self.pending = layout.zeros(device)
+        blocks = (layout.block(number) for number in range(len(layout.sites)))
+        self.traced = [self.pending[block].clone() for block in blocks]
         self.flag = torch.zeros((), dtype=torch.bool, device=device)
-        for tensor in (self.counted, self.flag):
+        for tensor in (self.flag, *self.traced):
             torch._dynamo.mark_static_address(tensor)  # so that CUDA graphs may change it in place
         # NumPy's operations on the same memory take less time than PyTorch's.
-        self._counted, self.numbers, self._flag = (
-            tensor.numpy() if device.type == "cpu" else tensor for tensor in (self.counted, self.pending, self.flag)
-        )
+        self._counted, self._pending, self._flag = map(_array, (layout.zeros(device), self.pending, self.flag))
+        self._traced = list(map(_array, self.traced))
 
     def end_pass(self, succeeded: bool) -> None:
         """Count what is pending, if the pass succeeded, and forget it."""
         if succeeded:
-            self._counted += self.numbers
-        self.numbers[:] = 0
+            self._counted += self._pending
+        self._pending[:] = 0
 
     def start(self) -> None:
         """Count from zero."""
         self._counted[:] = 0
+        for block in self._traced:
+            if self._device.type != "cpu" or block[0]:
+                block[:] = 0
         self._flag[...] = True
 
     def stop(self) -> Tensor:
-        """Stop, and return a copy of what was counted."""
+        """Stop, and return a copy of what was counted, a buffer of the layout."""
         self._flag[...] = False
-        return (
-            torch.from_numpy(self._counted.copy()) if isinstance(self._counted, np.ndarray) else self._counted.clone()
-        )
+        if isinstance(self._counted, Tensor):
+            return self._counted + torch.cat(self.traced)
+        counted = self._counted.copy()
+        for number, block in enumerate(self._traced):
+            if block[0]:
+                counted[self._layout.block(number)] += block
+        return torch.from_numpy(counted)
+
+
+def _array(tensor: Tensor) -> Any:
+    """Return a tensor as an array of the same memory, if it is on the CPU."""
+    return tensor.numpy() if tensor.device.type == "cpu" else tensor
 
 
 class _Count(Hook):
@@ -159,10 +171,11 @@ class _Count(Hook):
         buffers: _Buffers,
     ) -> None:
         site = layout.sites[number]
-        self._counter, self._activation, self._passes, self._buffers = counter, activation, passes, buffers
+        self._counter, self._activation, self._passes = counter, activation, passes
         self._name, self._criterion, self._text = site.name, criterion, str(criterion)
-        self._where = self._number, self._sites, place = number, len(layout.sites), layout.place(number)
-        self._active, self._numbers = buffers.pending[place : place + site.width], buffers.numbers
+        block = buffers.pending[layout.block(number)]
+        self._head, self._active, self._traced = _array(block[:2]), block[2:], buffers.traced[number]
+        self._flag = buffers.flag
         self._reads_text, self._is_decoder = reads_text(site.owner), "decoder" in site.owner
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
@@ -184,19 +197,17 @@ class _Count(Hook):
             rows = flat_rows(rows, tokens, self._name)
             tokens = int(rows.sum()) if rows.device.type == "cpu" else rows.sum()
         add_active(x, self._criterion, self._active, rows)
-        self._numbers[self._number] += 1
-        self._numbers[self._sites + self._number] += tokens
+        self._head[0] += 1
+        self._head[1] += tokens
         self._counter.expect_pending()
 
     def _trace(self, x: Tensor) -> None:
         """Add to what is counted, in code that is being compiled."""
-        rows, buffers = self._rows(), self._buffers
+        rows = self._rows()
         if can_be_fused(x, rows, self._criterion):
-            count_in_graph(x, rows, buffers.flag, buffers.counted, *self._where, self._criterion)
+            count_in_graph(x, rows, self._flag, self._traced, self._criterion)
         else:
-            torch.ops.actratio.count_active(
-                x, rows, buffers.flag, buffers.counted, *self._where, self._text, self._name
-            )
+            torch.ops.actratio.count_active(x, rows, self._flag, self._traced, self._text, self._name)
 
 
 class ProbeCounter(Counter):
@@ -239,12 +250,10 @@ class ProbeCounter(Counter):
         found = {name: counted.counts.get(self._criterion) for (name, _), counted in probe.counted.items()}
         counts = {name: item for name, item in found.items() if item is not None}
         buffer = self._layout.zeros(next((item.active.device for item in counts.values()), "cpu"))
-        sites = len(self._layout.sites)
         for number, site in enumerate(self._layout.sites):
             if site.name in counts:
-                place = self._layout.place(number)
-                buffer[number], buffer[sites + number] = 1, counts[site.name].tokens
-                buffer[place : place + site.width] = counts[site.name].active
+                block = buffer[self._layout.block(number)]
+                block[0], block[1], block[2:] = 1, counts[site.name].tokens, counts[site.name].active
         return buffer
 
     def close(self) -> None:

@@ -132,8 +132,8 @@ class History:
     def sites_with_dead(self, limit: float) -> list[SiteReading]:
         """Return the latest readings of the sites whose share of dead neurons is above a limit."""
         if self._waiting:
-            neurons = self._layout.active(self._waiting[-1][1])
-            if len(neurons) - np.count_nonzero(neurons) <= limit * self._layout.widths.min():
+            counts = self._waiting[-1][1]
+            if len(counts) - np.count_nonzero(counts) <= limit * self._layout.widths.min():
                 return []  # not even if all of them are of the narrowest site
         numbers, layout = self._readings[-1].numbers, self._readings[-1].layout
         above = numbers[:, 2] > limit * layout.widths

@@ -13,7 +13,7 @@ from actratio.sites import Site
 
 
 class Layout:
-    """Places in a buffer, int64: each site's calls, then each site's tokens, then the neurons of one site after another.
+    """Places in a buffer, int64, of one block for each site: its calls, its tokens, and then its neurons.
 
     Attributes:
         sites: the sites, in order.
@@ -25,23 +25,32 @@ class Layout:
         self.sites = tuple(sites)
         self.widths = np.array([site.width for site in sites], np.int64)
         self.starts = np.cumsum(self.widths) - self.widths
+        self._blocks: NDArray[np.int64] = self.starts + _HEAD * np.arange(len(sites))
+        self._neurons: NDArray[np.int64] = np.arange(int(self.widths.sum())) + np.repeat(
+            self._blocks + _HEAD - self.starts, self.widths
+        )
 
     def zeros(self, device: torch.device | str = "cpu") -> Tensor:
         """Return a buffer of zeros."""
-        return torch.zeros(2 * len(self.sites) + int(self.widths.sum()), dtype=torch.int64, device=device)
+        return torch.zeros(_HEAD * len(self.sites) + len(self._neurons), dtype=torch.int64, device=device)
 
-    def place(self, number: int) -> int:
-        """Return where the neurons of a site begin in a buffer."""
-        return 2 * len(self.sites) + int(self.starts[number])
+    def block(self, number: int) -> slice:
+        """Return where a site's block lies in a buffer."""
+        start = int(self._blocks[number])
+        return slice(start, start + _HEAD + int(self.widths[number]))
 
     def calls(self, buffer: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how often each site's activation was computed, (sites,)."""
-        return buffer[: len(self.sites)]
+        return buffer.take(self._blocks)
 
     def tokens(self, buffer: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the tokens counted at each site, (sites,)."""
-        return buffer[len(self.sites) : 2 * len(self.sites)]
+        return buffer.take(self._blocks + 1)
 
     def active(self, buffer: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return for each neuron of all sites the tokens on which it was active, (neurons,)."""
-        return buffer[2 * len(self.sites) :]
+        return buffer.take(self._neurons)
+
+
+_HEAD = 2
+"""Numbers in a block before those of the neurons: calls and tokens."""

@@ -26,32 +26,19 @@ def is_supported(criterion: Criterion) -> bool:
 # ``torch.library.custom_op`` would be shorter, but a call of its operators takes ten times as long.
 _library: Any = torch.library.Library("actratio", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define(
-    "count_active(Tensor x, Tensor? rows, Tensor counting, Tensor(a!) counters, int number, int sites, int place, "
-    "str criterion, str site) -> ()"
+    "count_active(Tensor x, Tensor? rows, Tensor counting, Tensor(a!) block, str criterion, str site) -> ()"
 )
 
 
-def count_active(
-    x: Tensor,
-    rows: Tensor | None,
-    counting: Tensor,
-    counters: Tensor,
-    number: int,
-    sites: int,
-    place: int,
-    criterion: str,
-    site: str,
-) -> None:
-    """Add the counts of an activation to ``counters``, if ``counting`` is set.
+def count_active(x: Tensor, rows: Tensor | None, counting: Tensor, block: Tensor, criterion: str, site: str) -> None:
+    """Add the counts of an activation to a site's block, if ``counting`` is set.
 
     Args:
         x: the activation, (…, width).
         rows: bool, which tokens to count, with as many elements as ``x`` has rows; ``None`` for all of them.
         counting: bool, (), on the device of ``x``.
-        counters: a buffer of ``Layout``, int64, on the device of ``x``.
-        number: the site's number among the sites of the layout.
-        sites: how many these are.
-        place: where the site's neurons begin in the buffer.
+        block: calls, tokens, and for each neuron the tokens on which it was active: int64, (2 + width,), on the
+            device of ``x``.
         criterion: what counts as active, as text.
         site: the site's name, for errors.
 
@@ -63,9 +50,9 @@ def count_active(
     x = x.reshape(-1, x.shape[-1])
     if rows is not None:
         rows = flat_rows(rows, len(x), site)
-    add_active(x, _parsed(criterion), counters[place : place + x.shape[1]], rows, counting)
-    counters[number] += counting
-    counters[sites + number] += (len(x) if rows is None else rows.sum()) * counting
+    add_active(x, _parsed(criterion), block[2:], rows, counting)
+    block[0] += counting
+    block[1] += (len(x) if rows is None else rows.sum()) * counting
 
 
 _library.impl("count_active", count_active, "CompositeExplicitAutograd")
@@ -94,24 +81,16 @@ def can_be_fused(x: Tensor, rows: Tensor | None, criterion: Criterion) -> bool:
     return is_simple and (rows is None or rows.numel() * x.shape[-1] == x.numel())
 
 
-def count_in_graph(
-    x: Tensor,
-    rows: Tensor | None,
-    counting: Tensor,
-    counters: Tensor,
-    number: int,
-    sites: int,
-    place: int,
-    criterion: Criterion,
-) -> None:
+def count_in_graph(x: Tensor, rows: Tensor | None, counting: Tensor, block: Tensor, criterion: Criterion) -> None:
     """Do as ``count_active``, in operations that a compiler can fuse; ``rows`` must be those of ``x``."""
     x = x.reshape(-1, x.shape[-1])
     active = criterion.active(x)
+    one = torch.ones(1, dtype=torch.int64)
+    tokens = one * len(x)
     if rows is not None:
-        active = active & rows.reshape(-1, 1)
-    counters[number] += counting
-    counters[sites + number] += (len(x) if rows is None else rows.sum()) * counting
-    counters[place : place + x.shape[1]] += active.sum(0) * counting
+        active, tokens = active & rows.reshape(-1, 1), rows.sum().reshape(1)
+    # At once, because the compiler makes a loop of its own over all of the block for each part that is changed.
+    block += torch.cat([one, tokens, active.sum(0)]) * counting
 
 
 @cache
