@@ -209,7 +209,7 @@ class Probe:
         return any(module.training for module in self._modules[site.scope].modules())
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        frame = sys._getframe(1)
+        frame = sys._getframe(2)  # of the module's call, which called the hook, which called this
         self._drop_interrupted(frame)
         if not self.enabled or module not in self._roots() or (module is not self._model and self._passes):
             return
