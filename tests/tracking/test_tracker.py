@@ -96,6 +96,18 @@ def test_training_is_unchanged_by_the_tracker(kind: str) -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in tracked.modules())
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_an_example_without_an_axis_for_the_batch_is_one_token(kind: str) -> None:
+    model, optimizer = made(kind)
+    first = next(module for module in model.modules() if isinstance(module, nn.Linear))
+    with Tracker(model, 1, dead_limit=None) as tracker:
+        for step in range(2):
+            active = int((first(x := batch(step)[0]) > 0).sum())
+            train(model, optimizer, range(1), lambda _, x=x: model(x))
+            row = tracker.to_frame().set_index("step").loc[[step + 1]].iloc[0]
+            assert (row["tokens"], row["active_mean"]) == (1, active)
+
+
 def test_evaluation_is_not_counted() -> None:
     model, optimizer = made("modules")
     with Tracker(model, 1, dead_limit=None) as tracker:
