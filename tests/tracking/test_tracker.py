@@ -309,6 +309,31 @@ def test_trackers_that_are_stopped_before_the_first_pass() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_a_first_pass_that_fails_is_not_the_first() -> None:
+    model, optimizer = made("modules")
+    with Tracker(model, 1, dead_limit=None) as tracker:
+        for _ in range(2):
+            with pytest.raises(SiteError, match="failed in the forward pass that looks for its MLPs"):
+                model(torch.zeros(2, 5))
+        train(model, optimizer, range(2))
+    assert tracker.to_frame()["tokens"].tolist() == [12] * 4
+    assert model._compiled_call_impl is None
+    assert "compile" not in vars(model)
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_model_that_is_compiled_between_the_ends_of_two_trackers(stopped: int) -> None:
+    model = Functional()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trackers = [Tracker(model, 1, dead_limit=None).start() for _ in range(2)]
+    trackers.pop(stopped).stop()
+    model.compile(backend="eager")
+    train(model, optimizer, range(2))
+    trackers[0].stop()
+    assert trackers[0].to_frame()["tokens"].tolist() == [12] * 2
+    assert "compile" not in vars(model)
+
+
 def test_a_training_without_steps_of_an_optimizer_is_told() -> None:
     model, _ = made("modules")
     tracker = Tracker(model, 1, dead_limit=None).start()
