@@ -10,7 +10,9 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from actratio.errors import SiteError
 from actratio.tracking import Tracker
+from actratio.tracking.operator import count_active
 from tests.tracking.test_tracker import Functional, batch, modules, train
 
 
@@ -140,6 +142,19 @@ def test_a_part_of_the_model_that_is_compiled() -> None:
         return tracker
 
     assert run(True).to_frame().equals(run(False).to_frame())
+
+
+def test_a_model_that_is_moved_after_the_start() -> None:
+    model = Outer().to("meta")
+    tracker = Tracker(model, 1, inputs=batch(0).to("meta")).start()
+    model.to_empty(device="cpu")
+    with pytest.raises(SiteError, match=r"body\.1 runs on cpu, and was on meta .* after you move the model"):
+        model(batch(0))
+    with pytest.warns(UserWarning, match="took a step"):
+        tracker.stop()
+    # Compiled code calls this on devices that exist.
+    with pytest.raises(SiteError, match="a runs on cpu, and was on meta"):
+        count_active(batch(0), None, torch.tensor(True), torch.zeros(8, device="meta"), "positive", "a")
 
 
 def test_checkpointing_inside_a_compiled_model() -> None:

@@ -96,6 +96,18 @@ def test_training_is_unchanged_by_the_tracker(kind: str) -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in tracked.modules())
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_an_example_without_an_axis_for_the_batch_is_one_token(kind: str) -> None:
+    model, optimizer = made(kind)
+    first = next(module for module in model.modules() if isinstance(module, nn.Linear))
+    with Tracker(model, 1, dead_limit=None) as tracker:
+        for step in range(2):
+            active = int((first(x := batch(step)[0]) > 0).sum())
+            train(model, optimizer, range(1), lambda _, x=x: model(x))
+            row = tracker.to_frame().set_index("step").loc[[step + 1]].iloc[0]
+            assert (row["tokens"], row["active_mean"]) == (1, active)
+
+
 def test_evaluation_is_not_counted() -> None:
     model, optimizer = made("modules")
     with Tracker(model, 1, dead_limit=None) as tracker:
@@ -295,6 +307,31 @@ def test_trackers_that_are_stopped_before_the_first_pass() -> None:
     assert [tracker.steps for tracker in trackers] == [0, 0]
     assert stance() == "default"
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_first_pass_that_fails_is_not_the_first() -> None:
+    model, optimizer = made("modules")
+    with Tracker(model, 1, dead_limit=None) as tracker:
+        for _ in range(2):
+            with pytest.raises(SiteError, match="failed in the forward pass that looks for its MLPs"):
+                model(torch.zeros(2, 5))
+        train(model, optimizer, range(2))
+    assert tracker.to_frame()["tokens"].tolist() == [12] * 4
+    assert model._compiled_call_impl is None
+    assert "compile" not in vars(model)
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_model_that_is_compiled_between_the_ends_of_two_trackers(stopped: int) -> None:
+    model = Functional()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trackers = [Tracker(model, 1, dead_limit=None).start() for _ in range(2)]
+    trackers.pop(stopped).stop()
+    model.compile(backend="eager")
+    train(model, optimizer, range(2))
+    trackers[0].stop()
+    assert trackers[0].to_frame()["tokens"].tolist() == [12] * 2
+    assert "compile" not in vars(model)
 
 
 def test_a_training_without_steps_of_an_optimizer_is_told() -> None:

@@ -17,7 +17,7 @@ from actratio.hooks import Hook, Unsaved
 from actratio.sites import Site, device_of
 from actratio.sites.tokens import reads_text
 from actratio.tracking.layout import Layout
-from actratio.tracking.operator import can_be_fused, count_in_graph, flat_rows, is_supported
+from actratio.tracking.operator import can_be_fused, check_device, count_in_graph, flat_rows, is_supported
 from actratio.tracking.passes import IGNORED_LABEL, TrainingPasses
 
 
@@ -191,6 +191,7 @@ class _Count(Hook):
 
     def _count(self, x: Tensor) -> None:
         """Add to what is pending."""
+        check_device(x, self._flag, self._name)
         tokens: Any = x.numel() // x.shape[-1]
         rows = self._rows()
         if rows is not None:
@@ -204,7 +205,7 @@ class _Count(Hook):
     def _trace(self, x: Tensor) -> None:
         """Add to what is counted, in code that is being compiled."""
         rows = self._rows()
-        if can_be_fused(x, rows, self._criterion):
+        if can_be_fused(x, rows, self._flag, self._criterion):
             count_in_graph(x, rows, self._flag, self._traced, self._criterion)
         else:
             torch.ops.actratio.count_active(x, rows, self._flag, self._traced, self._text, self._name)

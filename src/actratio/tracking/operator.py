@@ -43,8 +43,9 @@ def count_active(x: Tensor, rows: Tensor | None, counting: Tensor, block: Tensor
         site: the site's name, for errors.
 
     Raises:
-        SiteError: ``rows`` are not those of ``x``.
+        SiteError: ``rows`` are not those of ``x``, or ``x`` is on another device than the counters.
     """
+    check_device(x, block, site)
     if x.device.type == "cpu" and not counting:
         return  # no number is read back from other devices, so that they never wait
     x = x.reshape(-1, x.shape[-1])
@@ -57,6 +58,19 @@ def count_active(x: Tensor, rows: Tensor | None, counting: Tensor, block: Tensor
 
 _library.impl("count_active", count_active, "CompositeExplicitAutograd")
 torch.library.register_fake("actratio::count_active", lambda *args: None, lib=_library)
+
+
+def check_device(x: Tensor, counters: Tensor, site: str) -> None:
+    """Check that an activation is where its counters are; the kernels write to addresses.
+
+    Raises:
+        SiteError: the model was moved.
+    """
+    if x.device != counters.device:
+        raise SiteError(
+            f"{site} runs on {x.device}, and was on {counters.device} when the tracker was started; start the tracker after you "
+            "move the model"
+        )
 
 
 def flat_rows(rows: Tensor, tokens: int, site: str) -> Tensor:
@@ -73,12 +87,12 @@ def flat_rows(rows: Tensor, tokens: int, site: str) -> Tensor:
     return rows.flatten()
 
 
-def can_be_fused(x: Tensor, rows: Tensor | None, criterion: Criterion) -> bool:
+def can_be_fused(x: Tensor, rows: Tensor | None, counting: Tensor, criterion: Criterion) -> bool:
     """Return whether ``count_in_graph`` counts an activation, and is the faster way."""
     # Rounding a threshold to the activation's dtype can't be compiled.
     is_simple = isinstance(criterion, Positive | Nonzero) and x.device.type == "cpu"
-    # The operator refuses rows of other tokens when the code runs.
-    return is_simple and (rows is None or rows.numel() * x.shape[-1] == x.numel())
+    # The operator refuses rows of other tokens, and a model that was moved, when the code runs.
+    return is_simple and x.device == counting.device and (rows is None or rows.numel() * x.shape[-1] == x.numel())
 
 
 def count_in_graph(x: Tensor, rows: Tensor | None, counting: Tensor, block: Tensor, criterion: Criterion) -> None:

@@ -71,7 +71,7 @@ def add_active(
         rows: bool, (tokens,), the tokens to count; ``None`` for all of them.
         flag: bool, (), on the device of ``x``: nothing is added unless it is set. ``None`` is as if it were.
     """
-    x = x.flatten(0, -2) if x.ndim > 2 else x
+    x = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
     for kernel in _compiled():
         if kernel.supports(x, criterion):
             kernel.add_active(x, criterion, active, rows, flag)
