@@ -125,15 +125,16 @@ def add_active(x: Tensor, criterion: Criterion, active: Tensor, rows: Tensor | N
         return
     x = x.contiguous()
     tokens, width = x.shape
-    mask, low, high = _typed_bounds(criterion, x.dtype)
-    threads = min(torch.get_num_threads(), _most_threads(), x.numel() // _PER_THREAD)
+    add, mask, low, high = _prepared(criterion, x.dtype)
+    pieces = x.numel() // _PER_THREAD
+    threads = min(pieces, torch.get_num_threads(), _most_threads()) if pieces > 1 else 1
     if threads < 2:
         # Without the start of a parallel loop, and with addresses instead of arrays: both would take longer than the count.
-        kept = None if rows is None else rows.contiguous()
-        _add_at(x.dtype)(
-            x.data_ptr(), tokens, width, mask, low, high, 0 if kept is None else kept.data_ptr(), tokens * (kept is not None),
-            active.data_ptr(),
-        )  # fmt: skip
+        if rows is None:
+            add(x.data_ptr(), tokens, width, mask, low, high, None, 0, active.data_ptr())
+        else:
+            rows = rows.contiguous()
+            add(x.data_ptr(), tokens, width, mask, low, high, rows.data_ptr(), tokens, active.data_ptr())
         return
     torch_threads = torch.get_num_threads()
     numba.set_num_threads(threads)
@@ -145,10 +146,10 @@ def add_active(x: Tensor, criterion: Criterion, active: Tensor, rows: Tensor | N
 
 
 @cache
-def _typed_bounds(criterion: Criterion, dtype: torch.dtype) -> tuple[Any, Any, Any]:
-    """Return the bounds as numbers of the bits' type, so that as many are compared at a time as fit."""
+def _prepared(criterion: Criterion, dtype: torch.dtype) -> tuple[Callable[..., None], Any, Any, Any]:
+    """Return the loop, and the bounds as numbers of the bits' type, so that as many are compared at a time as fit."""
     mask, low, high = (_bits_type(dtype)(bound) for bound in _BOUNDS[type(criterion)](criterion, dtype))
-    return mask, low, high
+    return _add_at(dtype), mask, low, high
 
 
 def _bits_type(dtype: torch.dtype) -> Any:
@@ -180,6 +181,7 @@ _BOUNDS: dict[type[Criterion], Callable[[Criterion, torch.dtype], _Bounds]] = {
 """How each supported criterion reads as a comparison of bits; other criteria go to the reference."""
 
 
+@cache
 def _most_threads() -> int:
     most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     return most
@@ -265,7 +267,6 @@ def _add(bits, mask, low, high, kept, first, last, active):  # type: ignore[no-u
     active += few
 
 
-@cache
 def _add_at(dtype: torch.dtype) -> Callable[..., None]:
     """Return ``_add`` for all rows, with the addresses of ``bits``, ``kept`` and ``active`` instead of arrays."""
     kind = _bits_type(dtype)
