@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -16,52 +15,14 @@ import pytest
 import actratio
 from actratio.counting.measurement import Measurement
 from actratio.scale import Corpus
-
-WORDS = ["king", "fox", "market", "land", "loss", "story", "time", "dog"]
-
-
-@pytest.fixture
-def model(tmp_path: Path, tiny_gpt2: Callable[..., Any], minilm: Path) -> Path:
-    """Save a small model with a tokenizer."""
-    import transformers
-
-    folder = tmp_path / "model"
-    tiny_gpt2("relu").save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    """Write a corpus of 60 rows in two files."""
-    folder = tmp_path / "corpus"
-    folder.mkdir()
-    rows = [" ".join(WORDS[(row + step * row) % 8] for step in range(3 + row % 7)) for row in range(60)]
-    (folder / "a.txt").write_text("\n".join(rows[:30]) + "\n", encoding="utf-8")
-    (folder / "b.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows[30:]), encoding="utf-8")
-    return folder
-
-
-def options(model: Path, corpus: Path, out: Path) -> list[object]:
-    return ["measure", model, "--data", corpus, "--shard-rows", 7, "--length", 16, "--out", out]
-
-
-def counts(folder: Path) -> list[dict[str, list[int]]]:
-    return [{name: value.tolist() for name, value in row.counts.to_arrays().items()} for row in actratio.load(folder)]
-
-
-@pytest.fixture
-def expected(tmp_path: Path, model: Path, corpus: Path, run_command: Callable[..., int]) -> list[dict[str, list[int]]]:
-    """Measure the corpus in one go."""
-    assert run_command(*options(model, corpus, tmp_path / "expected")) == 0
-    return counts(tmp_path / "expected")
+from tests.scale.shards import counts, options
 
 
 def test_the_shards_together_are_the_corpus(expected: Any, tmp_path: Path, model: Path, corpus: Path) -> None:
     """Measured by hand: each shard by itself, and all of them merged."""
     from actratio.data.text import token_batches
     from actratio.models import load_model, load_tokenizer
-    from actratio.scale.reading import shard_texts
+    from actratio.scale.shard_reader import shard_texts
 
     loaded, tokenizer = load_model(str(model)), load_tokenizer(str(model))
     opened = Corpus.load(tmp_path / "expected")
@@ -166,8 +127,39 @@ def test_other_settings_and_two_runs_at_once_are_refused(
     ],
 )
 def test_bad_options(
-    given: list[str], message: str, tmp_path: Path, model: Path, corpus: Path, run_command: Callable[..., int], capsys: Any
+    given: list[str],
+    message: str,
+    tmp_path: Path,
+    model: Path,
+    corpus: Path,
+    run_command: Callable[..., int],
+    capsys: Any,
 ) -> None:
     assert run_command(*options(model, corpus, tmp_path / "out"), *given) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_two_ranks_of_torchrun(expected: Any, tmp_path: Path, model: Path, corpus: Path) -> None:
+    out = tmp_path / "ranks"
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "actratio",
+    ]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [*torchrun, *map(str, options(model, corpus, out))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("measurement  ") == 1  # rank 0 alone writes
+    assert counts(out) == expected

@@ -70,8 +70,9 @@ def measure_corpus(
             merged = corpus.merged()
             continue
         wait()
-        if part[0] or where.shards is not None:
+        if where.shards is not None:
             _say(f"measured part {part[0] + 1} of {part[1]}; when all are done, run: actratio merge {folder}")
+        if where.shards is not None or part[0]:
             return
         merged = corpus.merged()
         break

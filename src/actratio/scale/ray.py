@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -45,8 +47,9 @@ class RayExecutor(Executor):
         if self._address is None:
             own = {"include_dashboard": False, "num_cpus": self._workers and self._workers * needs.cpus}
         try:
-            ray.init(**own, log_to_driver=False, logging_level="error", configure_logging=True)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+            _check_address(self._address)
+            ray.init(**own, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
+        except (OSError, RuntimeError, ValueError) as error:
             raise RunError(
                 f"Ray can't be reached or started ({' '.join(str(error).split())[:160]}); check --address, or leave it out to start Ray on this machine"
             ) from None
@@ -133,9 +136,20 @@ class _Worker:
         return outcome_of(self._work, task)
 
 
+def _check_address(address: str | None) -> None:
+    """Check that something listens at ``host:port``; Ray itself waits for minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
 def _room(needs: Needs) -> int:
     """Return how many workers the cluster has room for, at least one."""
-    there = ray.cluster_resources()
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     by_cpus = there.get("CPU", 1) // max(needs.cpus, 1)
     by_gpus = there.get("GPU", 0) // needs.gpus if needs.gpus else by_cpus
     return max(1, int(min(by_cpus, by_gpus)))

@@ -11,8 +11,8 @@ from torch import nn
 from actratio.counting.criteria import Criterion
 from actratio.counting.measurement import Measurement
 from actratio.scale.manifest import Shard
-from actratio.scale.reading import shard_texts
 from actratio.scale.results import ShardResults
+from actratio.scale.shard_reader import shard_texts
 
 
 @dataclass(frozen=True)
