@@ -114,7 +114,9 @@ def test_a_task_that_kills_every_worker_ends_the_run() -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize(
+    "workers", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_counts_do_not_depend_on_the_workers(
     expected: Any, workers: int, tmp_path: Path, model: Path, corpus: Path, run_command: Callable[..., int]
 ) -> None:

@@ -9,15 +9,18 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import (
+    Address,
     AllowPickle,
     Column,
     Device,
     DType,
     EveryRow,
+    ExecutorName,
     Force,
     Json,
     TokenizerName,
     TrustRemoteCode,
+    Workers,
     split_names,
 )
 from actratio.cli.progress import measuring_bar
@@ -59,14 +62,9 @@ def measure_model(
         ),
     ] = None,
     shard_rows: Annotated[int, typer.Option(min=1, help="With --data: most lines or rows in a shard.")] = 1000,
-    executor: Annotated[str, typer.Option(help="With --data: where shards are measured, local or ray.")] = "local",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="With --executor ray: number of workers.", show_default="as many as fit")
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(help="With --executor ray: address of a cluster.", show_default="one is started on this machine"),
-    ] = None,
+    executor: ExecutorName = "local",
+    workers: Workers = None,
+    address: Address = None,
     threads: Annotated[
         int, typer.Option(min=1, help="With --data: cores of each worker; they decide how sums are rounded.")
     ] = 1,

@@ -43,7 +43,9 @@ class Corpus:
         """Return the corpus in a folder; the first process that opens it cuts it into shards.
 
         Args:
-            sources, rows: as for ``make_manifest``. They are not read again if the folder has a manifest.
+            path: the folder of the measurement.
+            sources: as for ``make_manifest``. They are not read again if the folder has a manifest.
+            rows: most rows of a shard.
             settings: everything that decides the counts. Those of a folder that has a manifest must be the same.
 
         Raises:
