@@ -52,8 +52,18 @@ def compare_runs(
 
 
 def merge_runs(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of measurements of one model.")],
-    out_dir: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the merged measurement.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="Folders of measurements of one model, or one folder with the shards of a corpus."
+        ),
+    ],
+    out_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="RUN", help="Folder of the merged measurement.", show_default="of shards, their own"
+        ),
+    ] = None,
     force: Force = False,
     every_row: EveryRow = False,
     as_json: Json = False,
@@ -64,9 +74,24 @@ def merge_runs(
     from actratio.counting.folder import check_place, is_measurement, load
     from actratio.counting.measurement import Measurement
     from actratio.errors import RunError
+    from actratio.scale.corpus import Corpus, is_corpus
 
+    if len(runs) == 1 and is_corpus(runs[0]):
+        from actratio.cli.corpus import show_merged
+
+        show_merged(
+            out_dir or runs[0],
+            Corpus.load(runs[0]).merged(),
+            force=force,
+            csv=False,
+            every_row=every_row,
+            as_json=as_json,
+        )
+        return
     if len(runs) < 2:
         raise RunError(f"only {runs[0]} was given; name at least two measurements to merge")
+    if out_dir is None:
+        raise RunError("merged measurements need a folder of their own; give it with --out")
     places = [run.resolve() for run in runs]
     repeated = next((run for run, place in zip(runs, places, strict=True) if places.count(place) > 1), None)
     if repeated is not None:

@@ -9,15 +9,18 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import (
+    Address,
     AllowPickle,
     Column,
     Device,
     DType,
     EveryRow,
+    ExecutorName,
     Force,
     Json,
     TokenizerName,
     TrustRemoteCode,
+    Workers,
     split_names,
 )
 from actratio.cli.progress import measuring_bar
@@ -50,6 +53,26 @@ def measure_model(
     ] = None,
     prompt: Annotated[
         list[str] | None, typer.Option(help="The text itself; repeat the option for several.", show_default=False)
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A large corpus, measured in shards: files, folders, patterns or URLs with text, JSON lines or Parquet.",
+            show_default=False,
+        ),
+    ] = None,
+    shard_rows: Annotated[int, typer.Option(min=1, help="With --data: most lines or rows in a shard.")] = 1000,
+    executor: ExecutorName = "local",
+    workers: Workers = None,
+    address: Address = None,
+    threads: Annotated[
+        int, typer.Option(min=1, help="With --data: cores of each worker; they decide how sums are rounded.")
+    ] = 1,
+    shards: Annotated[
+        str | None,
+        typer.Option(
+            help="With --data: measure only part I of N, such as 3/16, in an array of jobs.", show_default=False
+        ),
     ] = None,
     column: Column = None,
     length: Annotated[int, typer.Option(min=1, help="Most tokens per sequence.")] = 256,
@@ -107,6 +130,33 @@ def measure_model(
     check_place(folder, model, force=force)
     chosen_sites = None if sites is None else split_names([sites])
     chosen_tensors = split_names([tensors])
+    if data:
+        from actratio.cli.corpus import Where, measure_corpus
+        from actratio.scale import LoadModel, ShardSettings
+
+        not_here = {"--text": text, "--prompt": prompt, "--limit-tokens": limit_tokens}
+        given = next((option for option, value in not_here.items() if value), None)
+        if given is not None:
+            raise RunError(f"{given} and --data were given; measure either a text or a corpus")
+        note_weights(model)
+        _note_thresholds(model)
+        measure_corpus(
+            folder,
+            data,
+            shard_rows,
+            LoadModel(model, tokenizer, dtype, device, device_map, trust_remote_code, allow_pickle),
+            ShardSettings(
+                column or "text", length, batch_size, packed, chosen_sites, chosen_tensors, parsed, threads=threads
+            ),
+            Where(executor, workers, address, shards),
+            force=force,
+            csv=csv,
+            every_row=every_row,
+            as_json=as_json,
+        )
+        return
+    if executor != "local" or workers or address or shards:
+        raise RunError("--executor, --workers, --address and --shards are for a corpus; give it with --data")
     prompts = prompt if prompt or text else list(ARTICLE_PROMPTS)
     texts = chain(prompts or (), open_texts(text or (), column=column))
     settings = {

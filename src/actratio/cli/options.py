@@ -24,6 +24,14 @@ Column = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result in the folder.")]
 EveryRow = Annotated[bool, typer.Option("--full", help="Print every row of a long table, and every expert.")]
+ExecutorName = Annotated[str, typer.Option(help="Where the parts are computed: local or ray.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="With --executor ray: number of workers.", show_default="as many as fit")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="With --executor ray: address of a cluster.", show_default="one is started on this machine"),
+]
 Published = Annotated[
     Path | None,
     typer.Option(

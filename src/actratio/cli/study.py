@@ -12,9 +12,10 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.config import with_config
-from actratio.cli.options import EveryRow, Json, Published, split_names
+from actratio.cli.options import Address, EveryRow, ExecutorName, Json, Published, Workers, split_names
 from actratio.cli.terminal import err, print_findings, print_json, print_path, print_table, records, units_bar
 from actratio.errors import ActratioError, plural
+from actratio.scale.executors import Executor, make_executor
 from actratio.studies import STUDIES, Study
 from actratio.studies.base import Option
 from actratio.studies.folder import table_path
@@ -50,6 +51,7 @@ def run_study(
     study: Study,
     out_dir: Path | None,
     published: Path | None,
+    executor: Executor,
     *,
     quick: bool,
     csv: bool,
@@ -63,7 +65,7 @@ def run_study(
     _print_plan(runner)
     try:
         with units_bar(runner.cost) as progress:
-            runner.execute(progress)
+            runner.execute(progress, executor)
     except KeyboardInterrupt:
         # An interrupt inside an exec (some imports have one) leaves a mark that makes Python end with the signal even
         # though it was handled. The next exec removes the mark, so that the exit status is 1.
@@ -126,11 +128,15 @@ def _command_of(kind: type[Study]) -> Callable[..., None]:
         csv: bool,
         every_row: bool,
         as_json: bool,
+        executor: str,
+        workers: int | None,
+        address: str | None,
         published: Path | None = None,
         **values: Any,
     ) -> None:
+        chosen = make_executor(executor, workers=workers, address=address)
         given = {name: _parsed(options[name], value) for name, value in values.items() if value is not None}
-        run_study(kind(**given), out_dir, published, quick=quick, csv=csv, every_row=every_row, as_json=as_json)
+        run_study(kind(**given), out_dir, published, chosen, quick=quick, csv=csv, every_row=every_row, as_json=as_json)
 
     options = {field.name: field for field in fields(kind) if "option" in field.metadata}  # type: ignore[arg-type]
     hints = get_type_hints(kind)
@@ -140,6 +146,9 @@ def _command_of(kind: type[Study]) -> Callable[..., None]:
         *([_keyword("published", Published, None)] if kind.read_published is not Study.read_published else []),
         _keyword("quick", Annotated[bool, typer.Option("--quick", help="Try the study out in at most two minutes; the results support no conclusion.")], False),
         _keyword("csv", Annotated[bool, typer.Option("--csv", help="Write the table as results.csv too.")], False),
+        _keyword("executor", ExecutorName, "local"),
+        _keyword("workers", Workers, None),
+        _keyword("address", Address, None),
         _keyword("every_row", EveryRow, False),
         _keyword("as_json", Json, False),
     ]  # fmt: skip

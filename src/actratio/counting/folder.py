@@ -21,6 +21,9 @@ from actratio.sites import Site
 PARTIAL = "partial.safetensors"
 """The file in a measurement's folder that has the counts of an unfinished measurement."""
 
+SHARDS = "shards"
+"""The folder in a measurement's folder that has the shards of a corpus."""
+
 _DESCRIPTION = "measurement.json"
 _NEURONS = "neurons.safetensors"
 _TABLE = "sites.parquet"
@@ -136,13 +139,18 @@ def check_place(folder: Path, model: str, *, force: bool = False) -> None:
     Raises:
         RunError: the folder contains something else, or a measurement of another model.
     """
-    if not folder.exists() or (folder.is_dir() and all(is_temporary(path.name) for path in folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(_is_unfinished(path.name) for path in folder.iterdir())):
         return
     if not is_measurement(folder) and not (folder / PARTIAL).is_file():
         raise RunError(f"{folder} holds something else; choose another place for the measurement")
     there = _description(folder).get("model", model)
     if there != model and not force:
         raise RunError(f"{folder} holds a measurement of {there}; choose another place for that of {model}")
+
+
+def _is_unfinished(name: str) -> bool:
+    """Return whether a measurement that was interrupted may have left a file or folder of this name."""
+    return name == SHARDS or is_temporary(name)
 
 
 def finished(folder: Path, settings: Mapping[str, Any]) -> bool:

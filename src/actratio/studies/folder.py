@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -110,16 +109,11 @@ class RunFolder:
             remove_leftovers(self.path)
             yield
 
-    @contextmanager
-    def timing(self, unit: str) -> Iterator[None]:
-        """Add the time that the block takes to the unit's in ``seconds.json``; a process that is killed adds nothing."""
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            seconds = unit_seconds(self.path)
-            seconds[unit] = round(seconds.get(unit, 0.0) + time.monotonic() - start, 1)
-            write_json(self.path / _SECONDS, seconds)
+    def add_seconds(self, unit: str, more: float) -> None:
+        """Add the time that was spent on a unit to ``seconds.json``."""
+        seconds = unit_seconds(self.path)
+        seconds[unit] = round(seconds.get(unit, 0.0) + more, 1)
+        write_json(self.path / _SECONDS, seconds)
 
     def note_change(self) -> None:
         """Record the present versions and machine if they differ from those that began the study."""

@@ -12,6 +12,7 @@ from actratio.errors import RunError, plural
 from actratio.files import read_table, write_csv, write_table
 from actratio.report.findings import Findings, settings_shown, verdicts_table
 from actratio.report.page import write_report
+from actratio.scale.executors import Executor, LocalExecutor, Needs, Task
 from actratio.studies.base import Arrays, Study, Unit
 from actratio.studies.folder import RunFolder, read_settings, table_path, unfinished_units
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _CHECKPOINT_SECONDS = 5.0
+_TABLE_SHARE = 10.0
+"""The table is written again after so many times the time that it took to write."""
+
 _QUICK_RUN = "This is a quick run: it checks that the study works, and supports no conclusion."
 
 Progress = Callable[[str, float], None]
@@ -46,6 +50,7 @@ class Runner:
         settings = self.study.settings() | ({"quick": True} if quick else {})
         self.units = self.study.units()
         self.folder = RunFolder(path, settings, [unit.name for unit in self.units])
+        self._next_table = 0.0
 
     @property
     def cost(self) -> float:
@@ -57,23 +62,42 @@ class Runner:
         """Units whose results are there."""
         return [unit for unit in self.units if self.folder.is_finished(unit.name)]
 
-    def execute(self, progress: Progress = lambda unit, cost: None) -> None:
-        """Run the units that are not finished. The table is rewritten after every unit.
+    def execute(
+        self, progress: Progress = lambda unit, cost: None, executor: Executor | None = None, needs: Needs | None = None
+    ) -> None:
+        """Run the units that are not finished. The table is rewritten as units finish.
+
+        Args:
+            progress: called as work is done; with workers in other processes, when a unit is finished.
+            executor: where units run; by default in this process. Workers elsewhere keep the state of running units in the folder, if
+                they see it.
+            needs: of one worker.
 
         Raises:
             RunError: another process works in the folder, or a file in it is damaged.
         """
+        executor = executor or LocalExecutor()
+        is_local = isinstance(executor, LocalExecutor)
         frames: dict[str, pd.DataFrame] = {}  # of the units whose files were read, which need not be read again
         with self.folder.working():
+            missing = []
             for unit in self.units:
                 if self.folder.is_finished(unit.name):
                     progress(unit.name, unit.cost)
-                    continue
+                else:
+                    missing.append(unit)
+            if missing:
                 self.folder.note_change()
-                with self.folder.timing(unit.name):
-                    arrays = self.study.run(unit, _FolderCheckpoint(self.folder, unit, progress))
-                self.folder.save_unit(unit.name, arrays)
-                self._write_table(frames)
+            worker = _UnitWorker(self.study, self.folder, progress if is_local else None)
+            for outcome in executor.run(worker, (Task(unit.name, unit) for unit in missing), needs or Needs()):
+                if outcome.error is not None:
+                    raise outcome.error
+                arrays, seconds = outcome.result
+                self.folder.save_unit(outcome.task.name, arrays)
+                self.folder.add_seconds(outcome.task.name, seconds)
+                if not is_local:
+                    progress(outcome.task.name, outcome.task.argument.cost)
+                self._write_table_sometimes(frames)
             # Again, because the process may have been killed between a unit and its table.
             self._write_table(frames)
 
@@ -95,8 +119,43 @@ class Runner:
                 known[unit.name] = self.study.frame(unit, self.folder.load_unit(unit.name))
         return pd.concat([known[unit.name] for unit in self.finished], ignore_index=True)
 
+    def _write_table_sometimes(self, known: dict[str, pd.DataFrame]) -> None:
+        """Write the table, but not if most of the time would go into tables: with many units, they become long."""
+        if time.monotonic() < self._next_table:
+            return
+        start = time.monotonic()
+        self._write_table(known)
+        self._next_table = time.monotonic() + _TABLE_SHARE * (time.monotonic() - start)
+
     def _write_table(self, known: dict[str, pd.DataFrame]) -> None:
         write_table(self.folder.table_path, self._frame(known), self.folder.metadata)
+
+
+@dataclass(frozen=True)
+class _UnitWorker:
+    """Makes a function that computes one unit after the other, and returns its arrays and the seconds that it took.
+
+    Attributes:
+        progress: ``None`` in another process.
+    """
+
+    study: Study
+    folder: RunFolder
+    progress: Progress | None
+
+    def __call__(self) -> Callable[[Unit], tuple[Arrays, float]]:
+        return self._compute
+
+    def _compute(self, unit: Unit) -> tuple[Arrays, float]:
+        start = time.monotonic()
+        try:
+            checkpoint = _FolderCheckpoint(self.folder, unit, self.progress or (lambda unit, cost: None))
+            arrays = self.study.run(unit, checkpoint)
+        except BaseException:
+            if self.progress is not None:  # interrupted; a process that is killed adds nothing
+                self.folder.add_seconds(unit.name, time.monotonic() - start)
+            raise
+        return arrays, time.monotonic() - start
 
 
 class _FolderCheckpoint:

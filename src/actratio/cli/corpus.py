@@ -1,0 +1,153 @@
+"""What ``measure --data`` does: measure a corpus in shards."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from actratio.cli.models import show_measurement
+from actratio.cli.terminal import err
+from actratio.errors import RunError
+
+if TYPE_CHECKING:
+    from actratio.scale import Corpus, Merged, Shard, ShardSettings
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which shards this process measures, and on how many workers."""
+
+    executor: str
+    workers: int | None
+    address: str | None
+    shards: str | None
+
+
+def measure_corpus(
+    folder: Path,
+    sources: list[str],
+    rows: int,
+    load: Any,
+    how: ShardSettings,
+    where: Where,
+    *,
+    force: bool,
+    csv: bool,
+    every_row: bool,
+    as_json: bool,
+) -> None:
+    """Measure a corpus, or a part of it, and show the measurement of the whole."""
+    import torch
+
+    from actratio.scale import Corpus, Needs, ShardWorker, make_executor
+
+    part, wait = _part(where.shards)
+    executor = make_executor(where.executor, workers=where.workers, address=where.address)
+    from actratio.counting.folder import SHARDS
+
+    if force and part == (0, 1):
+        shutil.rmtree(folder / SHARDS, ignore_errors=True)
+    with err.status("reading the corpus"):
+        corpus = Corpus.open(folder, sources, rows, {**vars(load), **how.as_json()})
+    worker = ShardWorker(load, load.name, corpus.results, how, {**corpus.settings, "model": load.name})
+    torch.set_num_threads(how.threads)
+    needs = Needs(how.threads, gpus=float(torch.cuda.is_available() and load.device in ("auto", "cuda")))
+    merged = None
+    while merged is None or (merged.missing and part == (0, 1)):  # a damaged file is found at the end
+        with _bar(corpus, part) as progress:
+            corpus.measure(worker, executor, part=part, needs=needs, progress=progress)
+        if part == (0, 1):
+            merged = corpus.merged()
+            continue
+        wait()
+        if where.shards is not None:
+            _say(f"measured part {part[0] + 1} of {part[1]}; when all are done, run: actratio merge {folder}")
+        if where.shards is not None or part[0]:
+            return
+        merged = corpus.merged()
+        break
+    show_merged(folder, merged, force=force, csv=csv, every_row=every_row, as_json=as_json)
+
+
+def show_merged(folder: Path, merged: Merged, *, force: bool, csv: bool, every_row: bool, as_json: bool) -> None:
+    """Save the measurement of a corpus in its folder, and show it; the exit status is 1 if a part of the corpus is missing."""
+    from dataclasses import replace
+
+    from actratio.counting.folder import is_measurement
+    from actratio.files import write_csv
+
+    sentences = merged.sentences()
+    if merged.measurement is None:
+        raise RunError(" ".join([f"no shard of {folder} has counts.", *sentences]))
+    covered, every = merged.coverage
+    settings = {**merged.measurement.settings, "covered_rows": covered, "rows": every}
+    measurement = replace(merged.measurement, settings=settings)
+    measurement.save(folder, force=force or is_measurement(folder))
+    if csv:
+        write_csv(folder / "sites.csv", measurement.to_frame())
+    show_measurement(measurement, folder, every_row=every_row, as_json=as_json)
+    if sentences:
+        for sentence in sentences:
+            _say(sentence)
+        raise typer.Exit(1)
+
+
+def _part(shards: str | None) -> tuple[tuple[int, int], Callable[[], None]]:
+    """Return the part of the shards that this process measures, and how to wait for the others.
+
+    It is given by ``--shards``, or by the variables that torchrun sets.
+    """
+    if shards is not None:
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shards)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise RunError(f"--shards {shards} is not a part; write I/N, such as 3/16 for the third of 16 parts")
+        return (int(match[1]) - 1, int(match[2])), lambda: None
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1 or "RANK" not in os.environ:
+        return (0, 1), lambda: None
+    import torch.distributed as dist
+
+    def wait() -> None:
+        dist.barrier()
+        dist.destroy_process_group()
+
+    if not dist.is_initialized():
+        from datetime import timedelta
+
+        dist.init_process_group("gloo", timeout=timedelta(days=30))  # a slow shard is no reason to give up
+    return (dist.get_rank(), world), wait
+
+
+@contextmanager
+def _bar(corpus: Corpus, part: tuple[int, int]) -> Iterator[Callable[[Shard, int], None]]:
+    columns = (
+        TextColumn("shards"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[counted]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task("shards", total=len(corpus.manifest.part(*part)), counted="")
+        counted = 0
+
+        def progress(shard: Shard, tokens: int) -> None:
+            nonlocal counted
+            counted += tokens
+            bar.update(task, advance=1, counted=f"{counted:,} tokens")
+
+        yield progress
+
+
+def _say(message: str) -> None:
+    err.print(escape(message), highlight=False, soft_wrap=True)

@@ -1,0 +1,230 @@
+"""Measuring a corpus shard by shard: with any executor, in any order, interrupted or not, with the same counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from actratio.counting.folder import SHARDS
+from actratio.counting.measurement import Measurement
+from actratio.errors import DataError, RunError, plural
+from actratio.files import make_folder, remove_leftovers, write_json
+from actratio.scale.executors import Executor, LocalExecutor, Needs, Task
+from actratio.scale.manifest import Manifest, Shard, make_manifest
+from actratio.scale.results import DamagedError, ShardResults
+
+_MANIFEST = "manifest.json"
+_SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus in a folder, cut into shards.
+
+    Attributes:
+        path: the folder, which all processes that measure the corpus must see.
+        manifest: the shards.
+        settings: what decides the counts, as values for JSON.
+    """
+
+    path: Path
+    manifest: Manifest
+    settings: dict[str, Any]
+    results: ShardResults = field(repr=False)
+
+    @classmethod
+    def open(cls, path: Path, sources: Sequence[str], rows: int, settings: Mapping[str, Any]) -> Corpus:
+        """Return the corpus in a folder; the first process that opens it cuts it into shards.
+
+        Args:
+            path: the folder of the measurement.
+            sources: as for ``make_manifest``. They are not read again if the folder has a manifest.
+            rows: most rows of a shard.
+            settings: everything that decides the counts. Those of a folder that has a manifest must be the same.
+
+        Raises:
+            DataError: the sources can't be read.
+            RunError: the folder has the shards of a corpus with other settings, or is damaged.
+        """
+        wanted = json.loads(json.dumps({**settings, "data": [*sources], "shard_rows": rows}))
+        folder = path / SHARDS
+        make_folder(folder)
+        with FileLock(folder / ".manifest.lock"):  # several processes may start together
+            if (folder / _SETTINGS).is_file():
+                there = _read_settings(folder / _SETTINGS)
+                odd = next((name for name in {**there, **wanted} if there.get(name) != wanted.get(name)), None)
+                if odd is not None:
+                    raise RunError(
+                        f"{path} holds a measurement with other settings ({odd}: {there.get(odd)} there, {wanted.get(odd)} here); "
+                        "choose another folder with --out, or replace it with --force"
+                    )
+            else:
+                make_manifest(sources, rows=rows).save(folder / _MANIFEST)
+                write_json(folder / _SETTINGS, wanted)  # last: a folder with settings is complete
+        return cls._of(path, wanted)
+
+    @classmethod
+    def load(cls, path: Path) -> Corpus:
+        """Return the corpus in a folder that ``open`` made.
+
+        Raises:
+            RunError: there is none, or it is damaged.
+        """
+        if not is_corpus(path):
+            raise RunError(f"{path} has no shards; give a folder that measure --data wrote to")
+        return cls._of(path, _read_settings(path / SHARDS / _SETTINGS))
+
+    @classmethod
+    def _of(cls, path: Path, settings: dict[str, Any]) -> Corpus:
+        manifest = Manifest.load(path / SHARDS / _MANIFEST)
+        settings = settings | {"manifest": manifest.fingerprint}
+        return cls(path, manifest, settings, ShardResults(path / SHARDS, json.dumps(settings, sort_keys=True)))
+
+    @contextmanager
+    def working(self, part: tuple[int, int]) -> Iterator[None]:
+        """Lock a part of the corpus for this process; the lock ends with the process, even if it is killed.
+
+        Raises:
+            RunError: another process measures this part.
+        """
+        lock = FileLock(self.path / SHARDS / f".part-{part[0]}-of-{part[1]}.lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"{self.path} is in use by another process; wait for it, or choose another folder with --out"
+            ) from None
+        with lock:
+            if part == (0, 1):
+                remove_leftovers(self.path / SHARDS)
+            yield
+
+    def measure(
+        self,
+        make_worker: Callable[[], Callable[[Shard], int]],
+        executor: Executor | None = None,
+        *,
+        part: tuple[int, int] = (0, 1),
+        needs: Needs | None = None,
+        progress: Callable[[Shard, int], None] = lambda shard, tokens: None,
+    ) -> None:
+        """Measure the shards that haven't been. A shard that can't be read is noted, and the others go on.
+
+        Args:
+            make_worker: makes a function that measures a shard, writes its counts and returns its tokens: a ``ShardWorker``.
+            executor: where they are measured; by default in this process.
+            part: number and count: measure only every ``count``-th shard, from this number.
+            needs: of one worker.
+            progress: called with each shard that is there, and its tokens; 0 for those that were there before.
+
+        Raises:
+            RunError: another process measures this part; or as for ``Executor.run``.
+        """
+        with self.working(part):
+            missing = []
+            for shard in self.manifest.part(*part):
+                if self.results.is_there(shard):
+                    progress(shard, 0)
+                else:
+                    missing.append(shard)
+            by_name = {shard.name: shard for shard in missing}
+            tasks = (Task(shard.name, shard) for shard in missing)
+            for outcome in (executor or LocalExecutor()).run(make_worker, tasks, needs or Needs()):
+                shard = by_name[outcome.task.name]
+                if outcome.error is None and not self.results.is_there(shard):
+                    raise RunError(
+                        f"a worker measured shard {shard.name}, and its counts are not in {self.path}; choose a folder that all machines share"
+                    )
+                if isinstance(outcome.error, DataError):
+                    self.results.note_failure(shard, outcome.error)
+                elif outcome.error is not None:
+                    raise outcome.error
+                progress(shard, outcome.result or 0)
+
+    def merged(self) -> Merged:
+        """Return the counts of all shards together, in the order of the manifest.
+
+        A damaged file is removed, so that its shard is measured again.
+
+        Raises:
+            RunError: no shard has counts, or the shards' models differ.
+        """
+        together: Measurement | None = None
+        failed: dict[Shard, str] = {}
+        missing: list[Shard] = []
+        for shard in self.manifest.shards:
+            if not self.results.is_there(shard):
+                reason = self.results.failure(shard)
+                missing.append(shard) if reason is None else failed.update({shard: reason})
+                continue
+            try:
+                counted = self.results.load(shard)
+            except DamagedError:
+                self.results.remove(shard)
+                missing.append(shard)
+                continue
+            if counted is not None:
+                together = counted if together is None else together.merge(counted)
+        return Merged(together, self.manifest, failed, missing)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The counts of the shards that were measured.
+
+    Attributes:
+        measurement: all of them together; ``None`` if there are none.
+        failed: shards that can't be measured, and why.
+        missing: shards that haven't been measured, or whose files were damaged.
+    """
+
+    measurement: Measurement | None
+    manifest: Manifest
+    failed: Mapping[Shard, str]
+    missing: Sequence[Shard]
+
+    @property
+    def coverage(self) -> tuple[int, int]:
+        """Rows that were measured, and rows of the corpus."""
+        left_out = sum(shard.rows for shard in (*self.failed, *self.missing))
+        every = sum(shard.rows for shard in self.manifest.shards)
+        return every - left_out, every
+
+    def sentences(self) -> list[str]:
+        """Return what is missing, in sentences; none if everything was measured."""
+        if not self.failed and not self.missing:
+            return []
+        covered, every = self.coverage
+        lines = [f"Covered: {covered:,} of {every:,} rows ({covered / every:.1%})."]
+        if self.failed:
+            lines.append(
+                f"{plural(len(self.failed), 'shard')} can't be measured; run the command again when they can be."
+            )
+        lines += [f"Shard {shard.name}: {reason}." for shard, reason in list(self.failed.items())[:_MOST_SHOWN]]
+        if self.missing:
+            lines.append(f"{plural(len(self.missing), 'shard')} not measured yet.")
+        return lines
+
+
+_MOST_SHOWN = 10
+
+
+def is_corpus(path: Path) -> bool:
+    """Return whether a folder has a corpus that was cut into shards."""
+    return (path / SHARDS / _SETTINGS).is_file()
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError("it isn't an object")
+        return settings
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} can't be read ({error}); remove the folder and measure again") from None

@@ -1,0 +1,165 @@
+"""A corpus measured in shards has the same counts whoever measures them, in any order, interrupted or not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import actratio
+from actratio.counting.measurement import Measurement
+from actratio.scale import Corpus
+from tests.scale.shards import counts, options
+
+
+def test_the_shards_together_are_the_corpus(expected: Any, tmp_path: Path, model: Path, corpus: Path) -> None:
+    """Measured by hand: each shard by itself, and all of them merged."""
+    from actratio.data.text import token_batches
+    from actratio.models import load_model, load_tokenizer
+    from actratio.scale.shard_reader import shard_texts
+
+    loaded, tokenizer = load_model(str(model)), load_tokenizer(str(model))
+    opened = Corpus.load(tmp_path / "expected")
+    assert len(opened.manifest.shards) == 10
+    together: Measurement | None = None
+    for shard in reversed(opened.manifest.shards):
+        batches = token_batches(tokenizer, shard_texts(shard, "text"), length=16, batch_size=4, packed=False)
+        counted = actratio.measure(loaded, batches)
+        together = counted if together is None else together.merge(counted)
+    assert together is not None
+    by_hand = [{name: value.tolist() for name, value in row.counts.to_arrays().items()} for row in together]
+    assert by_hand == expected
+
+
+def test_parts_of_an_array_of_jobs(
+    expected: Any, tmp_path: Path, model: Path, corpus: Path, run_command: Callable[..., int], capsys: Any
+) -> None:
+    out = tmp_path / "parts"
+    for part in ("3/3", "1/3", "2/3", "1/3"):  # in any order, and again
+        assert run_command(*options(model, corpus, out), "--shards", part) == 0
+    assert f"measured part 1 of 3; when all are done, run: actratio merge {out}" in capsys.readouterr().err
+    assert run_command("merge", out) == 0
+    assert counts(out) == expected
+
+
+def test_an_unfinished_corpus_tells_what_it_covers(
+    expected: Any, tmp_path: Path, model: Path, corpus: Path, run_command: Callable[..., int], capsys: Any
+) -> None:
+    out = tmp_path / "parts"
+    assert run_command(*options(model, corpus, out), "--shards", "1/2") == 0
+    assert run_command("merge", out) == 1
+    assert "Covered: 30 of 60 rows (50.0%)." in capsys.readouterr().err
+    assert run_command(*options(model, corpus, out)) == 0
+    assert counts(out) == expected
+
+
+def test_damaged_results_are_measured_again(
+    expected: Any, tmp_path: Path, model: Path, corpus: Path, run_command: Callable[..., int]
+) -> None:
+    folder = tmp_path / "expected" / "shards"
+    cut, flipped, other = sorted(folder.glob("*.safetensors"))[2:5]
+    cut.write_bytes(cut.read_bytes()[:-8])
+    content = bytearray(flipped.read_bytes())
+    content[-5] ^= 16
+    flipped.write_bytes(content)
+    other.write_bytes(sorted(folder.glob("*.safetensors"))[0].read_bytes())
+    assert run_command(*options(model, corpus, tmp_path / "expected")) == 0
+    assert counts(tmp_path / "expected") == expected
+
+
+def test_a_shard_that_cannot_be_read_is_left_out_until_it_can(
+    expected: Any, tmp_path: Path, model: Path, corpus: Path, run_command: Callable[..., int], capsys: Any
+) -> None:
+    out, content = tmp_path / "out", (corpus / "b.jsonl").read_bytes()
+    assert run_command(*options(model, corpus, out), "--shards", "1/10") == 0  # makes the manifest
+    (corpus / "b.jsonl").write_bytes(content.replace(b'{"text"', b'{"test"', 1))
+    assert run_command(*options(model, corpus, out)) == 1
+    message = capsys.readouterr().err
+    assert "Covered: 53 of 60 rows (88.3%)." in message
+    assert "b.jsonl, rows 0 to 6, has changed since the manifest was made" in message
+    assert actratio.load(out).settings["covered_rows"] == 53
+    (corpus / "b.jsonl").write_bytes(content)
+    assert run_command(*options(model, corpus, out)) == 0
+    assert counts(out) == expected
+    assert not list((out / "shards").glob("*.failed.json"))
+
+
+def test_a_killed_run_goes_on(expected: Any, tmp_path: Path, model: Path, corpus: Path) -> None:
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "actratio", *map(str, options(model, corpus, out))]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(list((out / "shards").glob("*.safetensors"))) < 2:
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert counts(out) == expected
+
+
+def test_other_settings_and_two_runs_at_once_are_refused(
+    expected: Any, tmp_path: Path, model: Path, corpus: Path, run_command: Callable[..., int], capsys: Any
+) -> None:
+    out = tmp_path / "expected"
+    assert run_command(*options(model, corpus, out), "--length", 8) == 2
+    assert "holds a measurement with other settings (length: 16 there, 8 here)" in capsys.readouterr().err
+    with Corpus.load(out).working((0, 1)):
+        assert run_command(*options(model, corpus, out)) == 2
+    assert "is in use by another process" in capsys.readouterr().err
+    assert run_command(*options(model, corpus, out), "--length", 8, "--force") == 0
+    assert counts(out) != expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--text", "x.txt"], "--text and --data were given"),
+        (["--shards", "0/3"], "--shards 0/3 is not a part; write I/N"),
+        (["--shards", "4/3"], "--shards 4/3 is not a part"),
+        (["--executor", "slurm"], "there is no executor 'slurm'; write local or ray"),
+        (["--workers", "2"], "--workers 2 needs workers, and the local executor has none; add --executor ray"),
+    ],
+)
+def test_bad_options(
+    given: list[str],
+    message: str,
+    tmp_path: Path,
+    model: Path,
+    corpus: Path,
+    run_command: Callable[..., int],
+    capsys: Any,
+) -> None:
+    assert run_command(*options(model, corpus, tmp_path / "out"), *given) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_ranks_of_torchrun(expected: Any, tmp_path: Path, model: Path, corpus: Path) -> None:
+    out = tmp_path / "ranks"
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "actratio",
+    ]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [*torchrun, *map(str, options(model, corpus, out))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("measurement  ") == 1  # rank 0 alone writes
+    assert counts(out) == expected

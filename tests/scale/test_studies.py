@@ -1,0 +1,25 @@
+"""Studies whose units run on executors have the same table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from actratio.files import read_table
+
+pytest.importorskip("ray", reason="the extra ray is not installed")
+
+
+def test_a_study_on_ray_has_the_table_of_one_process(
+    tmp_path: Path, real_data: Path, run_command: Callable[..., int]
+) -> None:
+    arguments = ["study", "mlp", "--quick", "--data-dir", real_data]
+    assert run_command(*arguments, "--out", tmp_path / "one") == 0
+    assert run_command(*arguments, "--out", tmp_path / "ray", "--executor", "ray", "--workers", 2) == 0
+    one, ray = (read_table(tmp_path / name / "results.parquet")[0] for name in ("one", "ray"))
+    assert len(one)
+    assert ray.equals(one)
+    seconds = (tmp_path / "ray" / "seconds.json").read_text(encoding="utf-8")
+    assert seconds.count(":") == len(list((tmp_path / "ray" / "neurons").iterdir()))
