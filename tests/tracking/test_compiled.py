@@ -177,6 +177,33 @@ def test_checkpointing_inside_a_compiled_model() -> None:
     assert tracker.to_frame()["tokens"].tolist() == [12] * 4
 
 
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize("criterion", ["positive", "above(0.3)"])
+def test_checkpointing_around_a_part_that_is_compiled(criterion: str, padding: int) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    class Checkpointed(Outer):
+        def forward(self, x: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+            output: torch.Tensor = checkpoint(self.body, x, use_reentrant=False)
+            return output
+
+    mask = torch.ones(3, 4)
+    mask[0, :padding] = 0
+
+    def run(compiles: bool) -> Tracker:
+        torch.manual_seed(0)
+        model = Checkpointed()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        if compiles:
+            model.body = torch.compile(model.body, backend="aot_eager")
+        with Tracker(model, 2, criterion=criterion, inputs=batch(0).view(3, 4, 6), dead_limit=None) as tracker:
+            train(model, optimizer, range(4), lambda x: model(x.view(3, 4, 6), mask if padding else None))
+        return tracker
+
+    assert run(True).to_frame().equals(run(False).to_frame())
+    assert set(run(True).to_frame()["tokens"]) == {12 - padding}
+
+
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("criterion", ["nonzero", "above(0.3)"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch itself

@@ -112,6 +112,7 @@ class _Buffers:
         pending: what the pass that runs now counted in eager mode, a buffer of the layout.
         traced: what compiled code counted, the blocks of the layout, each a tensor of its own.
         flag: bool, (), whether compiled code counts.
+        never: bool, (), not set: the flag of what isn't counted, whatever is read.
     """
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
@@ -119,8 +120,8 @@ class _Buffers:
         self.pending = layout.zeros(device)
         blocks = (layout.block(number) for number in range(len(layout.sites)))
         self.traced = [self.pending[block].clone() for block in blocks]
-        self.flag = torch.zeros((), dtype=torch.bool, device=device)
-        for tensor in (self.flag, *self.traced):
+        self.flag, self.never = (torch.zeros((), dtype=torch.bool, device=device) for _ in range(2))
+        for tensor in (self.flag, self.never, *self.traced):
             torch._dynamo.mark_static_address(tensor)  # so that CUDA graphs may change it in place
         # NumPy's operations on the same memory take less time than PyTorch's.
         self._counted, self._pending, self._flag = map(_array, (layout.zeros(device), self.pending, self.flag))
@@ -175,15 +176,19 @@ class _Count(Hook):
         self._name, self._criterion, self._text = site.name, criterion, str(criterion)
         block = buffers.pending[layout.block(number)]
         self._head, self._active, self._traced = _array(block[:2]), block[2:], buffers.traced[number]
-        self._flag = buffers.flag
+        self._flag, self._never = buffers.flag, buffers.never
         self._reads_text, self._is_decoder = reads_text(site.owner), "decoder" in site.owner
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        if not self._passes.is_open or module is not self._activation:
+        if module is not self._activation:
             return
         if torch.compiler.is_compiling():
-            self._trace(output.detach())
-        elif self._counter.is_counting:
+            if self._passes.is_open:
+                self._trace(output.detach(), self._flag)
+            elif torch.is_grad_enabled() and module.training:
+                # Checkpointing runs a part again that is compiled by itself, and must save the same tensors as before.
+                self._trace(output.detach(), self._never)
+        elif self._passes.is_open and self._counter.is_counting:
             self._count(output.detach())
 
     def _rows(self) -> Tensor | None:
@@ -202,13 +207,13 @@ class _Count(Hook):
         self._head[1] += tokens
         self._counter.expect_pending()
 
-    def _trace(self, x: Tensor) -> None:
+    def _trace(self, x: Tensor, flag: Tensor) -> None:
         """Add to what is counted, in code that is being compiled."""
         rows = self._rows()
-        if can_be_fused(x, rows, self._flag, self._criterion):
-            count_in_graph(x, rows, self._flag, self._traced, self._criterion)
+        if can_be_fused(x, rows, flag, self._criterion):
+            count_in_graph(x, rows, flag, self._traced, self._criterion)
         else:
-            torch.ops.actratio.count_active(x, rows, self._flag, self._traced, self._text, self._name)
+            torch.ops.actratio.count_active(x, rows, flag, self._traced, self._text, self._name)
 
 
 class ProbeCounter(Counter):
