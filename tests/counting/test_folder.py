@@ -73,7 +73,7 @@ def test_one_changed_bit_of_an_unfinished_measurement_is_refused(tmp_path: Path)
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ActratioError, match="its checksum does not fit.*; remove it to measure again"):
+    with pytest.raises(ActratioError, match=r"its checksum does not fit.*; remove it to measure again"):
         measure(model, [torch.ones(3, 4)], partial=path)
 
 
