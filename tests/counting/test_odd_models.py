@@ -59,16 +59,18 @@ def test_a_model_that_returns_nothing_is_refused_by_name() -> None:
         measure(Silent(F.relu), [X])
 
 
-def test_other_weights_in_a_functional_call_are_counted_exactly() -> None:
+def test_other_weights_in_a_functional_call_are_counted_exactly_or_refused_by_name() -> None:
     class Called(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
             super().__init__()
-            self.part = Plain(F.relu)
+            self.part = Plain(function)
 
         def forward(self, x: Tensor) -> Any:
             return torch.func.functional_call(self.part, {k: -v for k, v in self.part.named_parameters()}, (x,))
 
-    model = Called()
+    with pytest.raises(ActratioError, match="part was not called in a forward pass"):
+        measure(Called(F.relu), [X])
+    model = Called(nn.ReLU())
     row = next(iter(measure(model, [X])))
     assert torch.equal(row.counts.active, (-model.part.up(X) > 0).sum(0))
 
