@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actratio.errors import RunError
+from actratio.errors import RunError, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +136,23 @@ def read_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise RunError(f"{path} cannot be read as a Parquet table ({error}); check the file") from None
-    metadata = (table.schema.metadata or {}).get(_METADATA_KEY, b"{}")
-    return table.to_pandas(), json.loads(metadata)
+        frame = table.to_pandas()
+        metadata = json.loads((table.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata is no JSON object")
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read as a Parquet table ({short(error, 200)}); check the file") from None
+    return frame, metadata
+
+
+def frame_checksum(frame: pd.DataFrame) -> str:
+    """Return the SHA-256 of a table as ``read_table`` returns it after ``write_table``: names, values, and missing values."""
+    import pandas as pd
+
+    digest = hashlib.sha256(json.dumps([len(frame), *map(str, frame.columns)]).encode())
+    for name in frame.columns:
+        column = frame[name]
+        # A column of strings has another type after it was read, but the same strings.
+        plain = column if pd.api.types.is_numeric_dtype(column) else column.astype(object).where(column.notna(), None)
+        digest.update(pd.util.hash_pandas_object(plain, index=False).to_numpy().tobytes())
+    return digest.hexdigest()

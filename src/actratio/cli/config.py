@@ -73,7 +73,7 @@ def _read_mapping(path: Path) -> dict[Any, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError:
         raise ActratioError(f"--config {path} is not a file that can be read; give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" at line {mark.line + 1}"
         raise ActratioError(f"--config {path} is not valid YAML{where}; write one 'option: value' per line") from None

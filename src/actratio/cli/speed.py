@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from actratio.sparse.speed import Speed
 
 
+_LARGEST_BATCH = 65536
+
+
 def predict_model_speed(
     model: Annotated[
         str,
@@ -99,7 +102,10 @@ def batch_sizes(text: str) -> list[int]:
     """
     if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", text):
         raise DataError(f"--batch {text!r} is not a list of sizes; write such as 1,2,4")
-    return [int(size) for size in text.split(",")]
+    sizes = [int(size) for size in text.split(",") if len(size.strip()) <= len(str(_LARGEST_BATCH))]
+    if len(sizes) < text.count(",") + 1 or max(sizes) > _LARGEST_BATCH:
+        raise DataError(f"--batch {short(text)!r} has a size above {_LARGEST_BATCH:,}; give smaller sizes")
+    return sizes
 
 
 def _show_layers(speed: Speed, *, every_row: bool) -> None:

@@ -65,7 +65,9 @@ def run_study(
     _print_plan(runner)
     try:
         with units_bar(runner.cost) as progress:
-            runner.execute(progress, executor)
+            runner.execute(
+                progress, executor, note=lambda sentence: err.print(escape(sentence), highlight=False, soft_wrap=True)
+            )
     except KeyboardInterrupt:
         # An interrupt inside an exec (some imports have one) leaves a mark that makes Python end with the signal even
         # though it was handled. The next exec removes the mark, so that the exit status is 1.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
+from actratio.checksums import content_checksum
 from actratio.counting.counts import SiteCounts
 from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.measurement import Measurement, Row
-from actratio.errors import RunError
+from actratio.errors import RunError, short
 from actratio.files import is_temporary, remove_leftovers, replacing, write_json, write_table
 from actratio.sites import Site
 
@@ -27,7 +27,10 @@ SHARDS = "shards"
 _DESCRIPTION = "measurement.json"
 _NEURONS = "neurons.safetensors"
 _TABLE = "sites.parquet"
-_FORMAT = 3
+_FORMAT = 4
+
+DAMAGES = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError)
+"""What reading a damaged file can raise, apart from ``SafetensorError``."""
 
 
 def save_measurement(measurement: Measurement, path: str | Path, *, force: bool = False) -> None:
@@ -40,10 +43,10 @@ def save_measurement(measurement: Measurement, path: str | Path, *, force: bool 
     for old in folder.glob("*.csv"):  # of the measurement that was here
         old.unlink()
     arrays, described = encode(measurement)
-    belongs = secrets.token_hex(8)  # shows after a kill whether both files belong together
     with replacing(folder / _NEURONS) as temporary:
-        save_file(arrays, temporary, {"belongs": belongs})
-    write_json(folder / _DESCRIPTION, {"format": _FORMAT, "belongs": belongs, **described})
+        save_file(arrays, temporary)
+    # After a kill between the two files, the checksum also shows that they don't belong together.
+    write_json(folder / _DESCRIPTION, with_checksum(arrays, {"format": _FORMAT, **described}))
     metadata = {"settings": measurement.settings, "provenance": measurement.provenance}
     write_table(folder / _TABLE, measurement.to_frame(), metadata)
     (folder / PARTIAL).unlink(missing_ok=True)
@@ -55,7 +58,7 @@ def load(path: str | Path) -> Measurement:
     Raises:
         RunError: the folder contains no measurement, an unfinished one, or a damaged one.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(path)
@@ -65,16 +68,31 @@ def load(path: str | Path) -> Measurement:
         raise RunError(f"{folder} holds no measurement: it has no {_DESCRIPTION}")
     try:
         described = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
-        arrays = load_file(folder / _NEURONS)
-        with safe_open(folder / _NEURONS, "pt") as opened:
-            belongs = (opened.metadata() or {}).get("belongs")
         if described["format"] != _FORMAT:
-            raise ValueError(f"its format is {described['format']}, and this version reads {_FORMAT}")
-        if described["belongs"] != belongs:
-            raise ValueError("its files come from two measurements, and one of them is incomplete")
+            raise ValueError(f"its format is {short(described['format'])}, and this version reads {_FORMAT}")
+        arrays = load_file(folder / _NEURONS)
+        check_checksum(arrays, described)
         return decode(arrays, described)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise RunError(f"{folder} is damaged ({error}); measure again") from None
+    except (*DAMAGES, SafetensorError) as error:
+        raise RunError(f"{folder} is damaged ({short(error, 200)}); measure again") from None
+
+
+def with_checksum(arrays: Mapping[str, Tensor], described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a description with the checksum of it and of its arrays."""
+    plain = json.loads(json.dumps(described))  # as a JSON file returns it: tuples become lists
+    return {"checksum": content_checksum(arrays, plain), **plain}
+
+
+def check_checksum(arrays: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
+    """Check that a description and its arrays are those that ``with_checksum`` was called on.
+
+    Raises:
+        KeyError: the description has no checksum.
+        ValueError: something changed.
+    """
+    others = {name: value for name, value in described.items() if name != "checksum"}
+    if content_checksum(arrays, others) != described["checksum"]:
+        raise ValueError("its checksum does not fit: a file changed, or its files come from two measurements")
 
 
 def encode(measurement: Measurement) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -167,7 +185,7 @@ def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
         _check_settings(folder, "unfinished measurement", unfinished, wanted)
         return False
     there = _description(folder).get("settings")
-    if there is None:
+    if not isinstance(there, dict):
         return False
     _check_settings(folder, "measurement", there, wanted)
     return True
@@ -186,6 +204,6 @@ def _description(folder: Path) -> dict[str, Any]:
     """Return what is described in a folder; nothing if the file is missing or damaged, so that it can be replaced."""
     try:
         described = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return described if isinstance(described, dict) else {}

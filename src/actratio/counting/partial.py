@@ -15,13 +15,13 @@ from torch import Tensor
 
 from actratio.counting.measurement import Measurement
 from actratio.counting.probe import Probe
-from actratio.errors import RunError
+from actratio.errors import RunError, short
 from actratio.files import replacing
 
 SAVE_EVERY = 30.0
 """Seconds between two savings."""
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class PartialCounts:
@@ -56,15 +56,16 @@ class PartialCounts:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        from actratio.counting.folder import decode
+        from actratio.counting.folder import DAMAGES, check_checksum, decode
 
         try:
-            described = _described(self._path)
-            self.before = decode(load_file(self._path), described)
+            described, arrays = _described(self._path), load_file(self._path)
+            check_checksum(arrays, described)
+            self.before = decode(arrays, described)
             self.batches, self.left_out = described["batches"], described["left_out"]
             self._text = described["text"]
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise RunError(f"{self._path} is damaged ({error}); remove it to measure again") from None
+        except (*DAMAGES, SafetensorError) as error:
+            raise RunError(f"{self._path} is damaged ({short(error, 200)}); remove it to measure again") from None
         if self.before.settings != self._settings or self.before.model != self._model:
             raise RunError(
                 f"{self._path} has the counts of a measurement with other settings; remove it to measure again"
@@ -115,7 +116,7 @@ class PartialCounts:
         """Write what was noted since the last time."""
         from safetensors.torch import save_file
 
-        from actratio.counting.folder import encode
+        from actratio.counting.folder import encode, with_checksum
 
         if self._noted is None:
             return
@@ -123,7 +124,7 @@ class PartialCounts:
         arrays, described = encode(self.joined(probe, self._settings))
         described |= {"format": _FORMAT, "batches": batches, "left_out": self.left_out, "text": text}
         with replacing(self._path) as temporary:
-            save_file(arrays, temporary, {"measurement": json.dumps(described)})
+            save_file(arrays, temporary, {"measurement": json.dumps(with_checksum(arrays, described))})
         self._saved, self._noted = time.monotonic(), None
 
     def joined(self, probe: Probe, settings: dict[str, Any]) -> Measurement:
@@ -139,10 +140,10 @@ def read_settings(path: Path) -> dict[str, Any] | None:
     from safetensors import SafetensorError
 
     try:
-        settings: dict[str, Any] = _described(path)["settings"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        settings = _described(path)["settings"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
         return None
-    return settings
+    return settings if isinstance(settings, dict) else None
 
 
 def _described(path: Path) -> dict[str, Any]:
@@ -151,5 +152,5 @@ def _described(path: Path) -> dict[str, Any]:
     with safe_open(path, "pt") as opened:
         described: dict[str, Any] = json.loads((opened.metadata() or {})["measurement"])
     if described["format"] != _FORMAT:
-        raise ValueError(f"its format is {described['format']}, and this version reads {_FORMAT}")
+        raise ValueError(f"its format is {short(described['format'])}, and this version reads {_FORMAT}")
     return described

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,19 +129,28 @@ def prepare_observations(frame: pd.DataFrame, path: Path | str) -> pd.DataFrame:
     return frame
 
 
+_LARGEST_WHOLE = 2**53
+"""Larger whole numbers aren't exact as floats."""
+
+
 def _numbers(path: Path | str, column: pd.Series, name: str, *, whole: bool) -> pd.Series:
     """Return a column as numbers that are not negative, whole numbers as int64."""
     import pandas as pd
 
     numbers = pd.to_numeric(column, errors="coerce")
-    invalid = numbers.isna() | (numbers < 0)
+    largest = _LARGEST_WHOLE if whole else sys.float_info.max
+    invalid = numbers.isna() | (numbers < 0) | (numbers > largest)
     if whole:
         invalid |= numbers != numbers.round()
     if invalid.any():
+        row = int(invalid.to_numpy().argmax()) + 1
         expected = "whole numbers" if whole else "numbers"
         first = column[invalid].iloc[0]
         shown = "an empty cell" if pd.isna(first) else repr(first) if isinstance(first, str) else f"{first:g}"
-        raise FitError(f"{path}: the column {name} contains {shown}; give {expected} that are not negative")
+        raise FitError(
+            f"{path}: the column {name} contains {shown} in row {row}; give {expected} that are not negative"
+            + (" or infinite" if numbers.iloc[row - 1] > largest else "")
+        )
     return numbers.astype("int64") if whole else numbers
 
 

@@ -32,6 +32,10 @@ DTYPES = {
 """Dtypes by torch's names and by short ones; ``auto`` is the dtype in which the weights were saved."""
 
 
+MAX_LAYERS = 10_000
+"""Most layers of a model that is loaded; the modules of more would take minutes to build."""
+
+
 def check_dtype(name: str) -> None:
     """Raise a clear error if there is no dtype of this name.
 
@@ -80,6 +84,7 @@ def load_model(
         config = transformers.AutoConfig.from_pretrained(
             source.place, trust_remote_code=trust_remote_code, **source.options
         )
+        _check_layers(name, config)
         model_class = _model_class(transformers, config)
         if device_map is None:
             _check_memory(name, _build_without_weights(model_class, config), _dtype_in_memory(source, dtype), target)
@@ -169,6 +174,16 @@ def _model_class(transformers: Any, config: Any) -> Any:
     if type(config) in transformers.AutoModelForCausalLM._model_mapping or hasattr(config, "auto_map"):
         return transformers.AutoModelForCausalLM
     return transformers.AutoModel
+
+
+def _check_layers(name: str, config: Any) -> None:
+    """Raise an error if a configuration has so many layers that building them would take minutes."""
+    for part in (config, config.get_text_config()):
+        layers = getattr(part, "num_hidden_layers", None)
+        if isinstance(layers, int) and layers > MAX_LAYERS:
+            raise ModelError(
+                f"the configuration of {name} has {layers:,} layers, but at most {MAX_LAYERS:,} are read; check config.json"
+            )
 
 
 def _build_without_weights(model_class: Any, config: Any) -> nn.Module | None:

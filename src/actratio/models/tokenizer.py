@@ -36,6 +36,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             source.place, trust_remote_code=trust_remote_code, **source.options
         )
+        tokenizer("a")  # some damaged files fail only when they are used
     except Exception as error:  # transformers and the hub's client raise many types of exceptions
         if _reads_no_text(transformers, source):
             raise ModelError(

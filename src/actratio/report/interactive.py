@@ -48,6 +48,9 @@ def _figure(chart: Chart) -> dict[str, Any]:
 
 def _decades(values: list[float]) -> dict[str, Any]:
     """Return ticks at 1, 2 and 5 of each decade, or at 1 only if there are more than three decades."""
+    values = [value for value in values if 0 < value < math.inf]
+    if not values:  # no axis on a logarithmic scale has a place for them
+        return {}
     low, high = min(values), max(values)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     steps = (1, 2, 5) if last - first <= 3 else (1,)

@@ -99,6 +99,7 @@ class Flow(TorchFunctionMode):
         if self._running.atomic:  # the steps of an activation module are not followed
             return func(*args, **kwargs)
         name, in_place = functions.canonical_name(func)
+        name = functions.of_two_tensors(name, args, kwargs)
         in_place = in_place or functions.writes(name, args, kwargs)
         if in_place and args and isinstance(args[0], Tensor):
             self._keep_before_writing(args[0])

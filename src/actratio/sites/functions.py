@@ -61,7 +61,7 @@ _OPERATORS = {
     "__sub__": "sub", "__rsub__": "sub", "__isub__": "sub", "__truediv__": "div", "__rtruediv__": "div",
     "__itruediv__": "div", "__pow__": "pow", "__ipow__": "pow", "__neg__": "neg", "__matmul__": "matmul",
     "__rmatmul__": "matmul", "clamp_min": "clamp", "clamp_max": "clamp", "__gt__": "gt", "__ge__": "ge", "__lt__": "lt",
-    "__le__": "le",
+    "__le__": "le", "_threshold": "threshold",
 }  # fmt: skip
 _IN_PLACE_OPERATORS = _names("__imul__ __iadd__ __isub__ __itruediv__ __ipow__")
 
@@ -76,6 +76,12 @@ def canonical_name(func: Callable[..., Any]) -> tuple[str, bool]:
     in_place = name in _IN_PLACE_OPERATORS or (name.endswith("_") and not name.endswith("__"))
     name = name.rstrip("_") if in_place and name not in _OPERATORS else name
     return _OPERATORS.get(name, name), in_place
+
+
+def of_two_tensors(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Return the name of a function, ``maximum`` for ``torch.max`` of two tensors."""
+    second = args[1] if len(args) > 1 else kwargs.get("other")
+    return f"{name}imum" if name in ("max", "min") and isinstance(second, Tensor) else name
 
 
 def writes(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

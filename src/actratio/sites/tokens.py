@@ -185,6 +185,8 @@ def rows_of(shape: torch.Size, tokens: Tokens | None, where: str, sequence_first
     if len(shape) < 3:
         return Rows(None, [rows], None)
     length = shape[-2]
+    if not rows:
+        return Rows(None, [], torch.zeros(0, dtype=torch.bool))
     return Rows(None, [length] * (rows // length), (torch.arange(length) == 0).repeat(rows // length))
 
 

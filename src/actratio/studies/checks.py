@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
 
 from actratio.errors import ActratioError
+from actratio.training.architecture import Architecture
 
 _LONGEST = 5  # digits of a width
 
@@ -51,3 +56,25 @@ def check_widths(widths: Sequence[str]) -> None:
                 f"the width {width!r} is not a whole number from 1 to 99999; give widths such as 16,64,256"
             )
     check_unique("width", [int(width) for width in widths])
+
+
+def check_memory(architecture: Architecture, seeds: int, device: torch.device) -> None:
+    """Raise an error if the networks of all seeds, which are trained together, don't fit in the device's memory.
+
+    Raises:
+        ActratioError: weights, gradients and momenta alone need more than all memory of the device.
+    """
+    widths = architecture.widths
+    numbers = sum(before * after for before, after in pairwise(widths)) * seeds
+    needed = 3 * 4 * numbers  # weights, gradients and momenta in float32
+    if device.type == "cuda":
+        memory = torch.cuda.mem_get_info(device)[1]
+    elif hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:  # Windows doesn't say
+        return
+    if needed > memory:
+        raise ActratioError(
+            f"{seeds:,} seeds of {architecture} need {needed / 1e9:,.3g} GB, and {device} has {memory / 1e9:,.3g} GB; "
+            "use fewer seeds"
+        )

@@ -11,6 +11,9 @@
       .lock                           held by the process that works in the folder
 
 The table is made from the units' files alone, so it is the same whether or not the study was interrupted.
+
+Each file has a checksum of its content, in its metadata or beside its other keys. Files without one were written by earlier
+versions, and are read as they are.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from actratio.checksums import content_checksum
 from actratio.errors import RunError, short
 from actratio.files import is_temporary, make_folder, remove_leftovers, replacing, write_json
 from actratio.provenance import current_provenance
@@ -85,7 +89,8 @@ class RunFolder:
         return provenance
 
     def _write_settings(self) -> None:
-        write_json(self.path / _SETTINGS, {**self.metadata, "units": self._units})
+        content = json.loads(json.dumps({**self.metadata, "units": self._units}))
+        write_json(self.path / _SETTINGS, {**content, "checksum": content_checksum({}, content)})
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -113,7 +118,7 @@ class RunFolder:
         """Add the time that was spent on a unit to ``seconds.json``."""
         seconds = unit_seconds(self.path)
         seconds[unit] = round(seconds.get(unit, 0.0) + more, 1)
-        write_json(self.path / _SECONDS, seconds)
+        write_json(self.path / _SECONDS, {"seconds": seconds, "checksum": content_checksum({}, seconds)})
 
     def note_change(self) -> None:
         """Record the present versions and machine if they differ from those that began the study."""
@@ -152,7 +157,19 @@ class RunFolder:
         Raises:
             RunError: the file is damaged.
         """
-        return _load(self.unit_file(unit))
+        return _load(self.unit_file(unit))[0]
+
+    def has_checksum(self, unit: str) -> bool:
+        """Whether a finished unit's file has a checksum; those of earlier versions have none.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        return _load(self.unit_file(unit))[1]
+
+    def remove_unit(self, unit: str) -> None:
+        """Remove a finished unit's file, so that the unit is computed again."""
+        self.unit_file(unit).unlink(missing_ok=True)
 
     def save_unit(self, unit: str, arrays: Mapping[str, Tensor]) -> None:
         """Write a finished unit and remove its checkpoint."""
@@ -169,7 +186,11 @@ class RunFolder:
             RunError: the file is damaged.
         """
         path = self.checkpoint_file(unit)
-        return _load(path) if path.exists() else None
+        return _load(path)[0] if path.exists() else None
+
+    def remove_checkpoint(self, unit: str) -> None:
+        """Remove a unit's saved state, so that the unit starts again."""
+        self.checkpoint_file(unit).unlink(missing_ok=True)
 
     def save_checkpoint(self, unit: str, arrays: Mapping[str, Tensor]) -> None:
         """Write the state of a running unit."""
@@ -192,28 +213,50 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise RunError(
             f"{folder} holds neither a study nor a measurement; give a folder that one of them was written to"
         )
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        settings, provenance = content["settings"], content["provenance"]
-        if not (isinstance(provenance, dict) and isinstance(settings, dict) and settings.get("study")):
-            raise ValueError("it does not name a study")
-        return settings, provenance
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file} is damaged ({error}); remove the folder and run the study again") from None
+    content = _read_settings_file(file)
+    return content["settings"], content["provenance"]
 
 
 def unit_seconds(folder: Path) -> dict[str, float]:
-    """Return how long the units of the study in ``folder`` took, in seconds, by name."""
-    file = folder / _SECONDS
-    seconds: dict[str, float] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return seconds
+    """Return how long the units of the study in ``folder`` took, in seconds, by name; nothing if the file is damaged."""
+    try:
+        content = json.loads((folder / _SECONDS).read_text(encoding="utf-8"))
+        # Earlier versions wrote the times alone, without a checksum.
+        seconds, checksum = (content["seconds"], content["checksum"]) if "seconds" in content else (content, None)
+        if checksum is not None and checksum != content_checksum({}, seconds):
+            return {}
+        return {str(unit): float(time) for unit, time in seconds.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        return {}  # no result depends on times
 
 
 def unfinished_units(folder: Path) -> tuple[int, int]:
-    """Return how many units of the study in ``folder`` are not finished, and how many there are."""
-    units = json.loads((folder / _SETTINGS).read_text(encoding="utf-8")).get("units", [])
+    """Return how many units of the study in ``folder`` are not finished, and how many there are.
+
+    Raises:
+        RunError: the settings file is damaged.
+    """
+    units = _read_settings_file(folder / _SETTINGS).get("units", [])
     missing = [unit for unit in units if not (folder / _UNITS / _file_name(unit)).exists()]
     return len(missing), len(units)
+
+
+def _read_settings_file(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        settings, provenance, units = content["settings"], content["provenance"], content.get("units", [])
+        named = isinstance(provenance, dict) and isinstance(settings, dict) and isinstance(settings.get("study"), str)
+        if not named or not isinstance(units, list) or not all(isinstance(unit, str) for unit in units):
+            raise ValueError("it does not name a study")
+        others = {name: value for name, value in content.items() if name != "checksum"}
+        if not set(others) <= {"settings", "provenance", "units"}:
+            raise ValueError("it has keys that no study writes")
+        # Earlier versions wrote no checksum.
+        if "checksum" in content and content["checksum"] != content_checksum({}, others):
+            raise ValueError("its checksum does not fit")
+        return content
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f"{file} is damaged ({short(error, 200)}); remove the folder and run the study again") from None
 
 
 def _file_name(unit: str) -> str:
@@ -246,13 +289,20 @@ def _shown(value: Any) -> str:
 
 
 def _save(path: Path, arrays: Mapping[str, Tensor]) -> None:
+    plain = {name: tensor.contiguous().cpu() for name, tensor in arrays.items()}
     with replacing(path) as temporary:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in arrays.items()}, temporary)
+        save_file(plain, temporary, {"checksum": content_checksum(plain, {})})
 
 
-def _load(path: Path) -> dict[str, Tensor]:
+def _load(path: Path) -> tuple[dict[str, Tensor], bool]:
+    """Return the arrays in a file, and whether it has a checksum."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{path} is damaged ({error}); remove it, and the study computes it again") from None
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata()
+        # Earlier versions wrote no metadata at all.
+        if metadata is not None and metadata.get("checksum") != content_checksum(arrays, {}):
+            raise ValueError("its checksum does not fit")
+        return arrays, metadata is not None
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise RunError(f"{path} is damaged ({short(error, 200)}); remove it, and the study computes it again") from None

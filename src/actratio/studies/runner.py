@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actratio.errors import RunError, plural
-from actratio.files import read_table, write_csv, write_table
+from actratio.errors import RunError, plural, short
+from actratio.files import frame_checksum, read_table, write_csv, write_table
 from actratio.report.findings import Findings, settings_shown, verdicts_table
 from actratio.report.page import write_report
 from actratio.scale.executors import Executor, LocalExecutor, Needs, Task
@@ -25,8 +25,14 @@ _TABLE_SHARE = 10.0
 
 _QUICK_RUN = "This is a quick run: it checks that the study works, and supports no conclusion."
 
+_DAMAGES = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError)
+"""What making rows or conclusions from a changed file of an earlier version, which has no checksum, can raise."""
+
 Progress = Callable[[str, float], None]
 """Called with the name of the running unit and the cost that was done since the last call."""
+
+Note = Callable[[str], object]
+"""Called with one sentence about what was damaged and is computed again."""
 
 
 class Runner:
@@ -63,18 +69,23 @@ class Runner:
         return [unit for unit in self.units if self.folder.is_finished(unit.name)]
 
     def execute(
-        self, progress: Progress = lambda unit, cost: None, executor: Executor | None = None, needs: Needs | None = None
+        self,
+        progress: Progress = lambda unit, cost: None,
+        executor: Executor | None = None,
+        needs: Needs | None = None,
+        note: Note = lambda sentence: None,
     ) -> None:
-        """Run the units that are not finished. The table is rewritten as units finish.
+        """Run the units that are not finished, or whose files are damaged. The table is rewritten as units finish.
 
         Args:
             progress: called as work is done; with workers in other processes, when a unit is finished.
             executor: where units run; by default in this process. Workers elsewhere keep the state of running units in the folder, if
                 they see it.
             needs: of one worker.
+            note: called with a sentence about each damaged file.
 
         Raises:
-            RunError: another process works in the folder, or a file in it is damaged.
+            RunError: another process works in the folder.
         """
         executor = executor or LocalExecutor()
         is_local = isinstance(executor, LocalExecutor)
@@ -82,13 +93,13 @@ class Runner:
         with self.folder.working():
             missing = []
             for unit in self.units:
-                if self.folder.is_finished(unit.name):
+                if self._is_intact(unit, frames, note):
                     progress(unit.name, unit.cost)
                 else:
                     missing.append(unit)
             if missing:
                 self.folder.note_change()
-            worker = _UnitWorker(self.study, self.folder, progress if is_local else None)
+            worker = _UnitWorker(self.study, self.folder, progress if is_local else None, note if is_local else None)
             for outcome in executor.run(worker, (Task(unit.name, unit) for unit in missing), needs or Needs()):
                 if outcome.error is not None:
                     raise outcome.error
@@ -100,6 +111,30 @@ class Runner:
                 self._write_table_sometimes(frames)
             # Again, because the process may have been killed between a unit and its table.
             self._write_table(frames)
+
+    def _is_intact(self, unit: Unit, known: dict[str, pd.DataFrame], note: Note) -> bool:
+        """Whether a unit is finished and its file can be read; a damaged one is removed."""
+        if not self.folder.is_finished(unit.name):
+            return False
+        try:
+            known[unit.name] = self._unit_frame(unit)
+            return True
+        except RunError as error:
+            note(f"{str(error).rpartition('; ')[0]}; {unit.name} is computed again")
+            self.folder.remove_unit(unit.name)
+            return False
+
+    def _unit_frame(self, unit: Unit) -> pd.DataFrame:
+        arrays = self.folder.load_unit(unit.name)
+        try:
+            return self.study.frame(unit, arrays)
+        except _DAMAGES as error:
+            if self.folder.has_checksum(unit.name):
+                raise
+            raise RunError(
+                f"{self.folder.unit_file(unit.name)} is damaged ({short(error, 200)}); remove it, and the study computes it "
+                "again"
+            ) from error
 
     def frame(self) -> pd.DataFrame:
         """Return the tidy table of the finished units.
@@ -116,7 +151,7 @@ class Runner:
             raise RunError(f"{self.folder.path} has no finished {self.study.unit_noun} yet; call execute() first")
         for unit in self.finished:
             if unit.name not in known:
-                known[unit.name] = self.study.frame(unit, self.folder.load_unit(unit.name))
+                known[unit.name] = self._unit_frame(unit)
         return pd.concat([known[unit.name] for unit in self.finished], ignore_index=True)
 
     def _write_table_sometimes(self, known: dict[str, pd.DataFrame]) -> None:
@@ -128,7 +163,8 @@ class Runner:
         self._next_table = time.monotonic() + _TABLE_SHARE * (time.monotonic() - start)
 
     def _write_table(self, known: dict[str, pd.DataFrame]) -> None:
-        write_table(self.folder.table_path, self._frame(known), self.folder.metadata)
+        frame = self._frame(known)
+        write_table(self.folder.table_path, frame, {**self.folder.metadata, "checksum": frame_checksum(frame)})
 
 
 @dataclass(frozen=True)
@@ -136,12 +172,13 @@ class _UnitWorker:
     """Makes a function that computes one unit after the other, and returns its arrays and the seconds that it took.
 
     Attributes:
-        progress: ``None`` in another process.
+        progress, note: ``None`` in another process.
     """
 
     study: Study
     folder: RunFolder
     progress: Progress | None
+    note: Note | None
 
     def __call__(self) -> Callable[[Unit], tuple[Arrays, float]]:
         return self._compute
@@ -149,7 +186,8 @@ class _UnitWorker:
     def _compute(self, unit: Unit) -> tuple[Arrays, float]:
         start = time.monotonic()
         try:
-            checkpoint = _FolderCheckpoint(self.folder, unit, self.progress or (lambda unit, cost: None))
+            progress, note = self.progress or (lambda unit, cost: None), self.note or (lambda sentence: None)
+            checkpoint = _FolderCheckpoint(self.folder, unit, progress, note)
             arrays = self.study.run(unit, checkpoint)
         except BaseException:
             if self.progress is not None:  # interrupted; a process that is killed adds nothing
@@ -161,12 +199,17 @@ class _UnitWorker:
 class _FolderCheckpoint:
     """A ``Checkpoint`` in the study's folder."""
 
-    def __init__(self, folder: RunFolder, unit: Unit, progress: Progress) -> None:
-        self._folder, self._unit, self._progress = folder, unit, progress
+    def __init__(self, folder: RunFolder, unit: Unit, progress: Progress, note: Note) -> None:
+        self._folder, self._unit, self._progress, self._note = folder, unit, progress, note
         self._saved = time.monotonic()
 
     def load(self) -> Arrays | None:
-        return self._folder.load_checkpoint(self._unit.name)
+        try:
+            return self._folder.load_checkpoint(self._unit.name)
+        except RunError as error:
+            self._note(f"{str(error).rpartition('; ')[0]}; {self._unit.name} starts again")
+            self._folder.remove_checkpoint(self._unit.name)
+            return None
 
     def save(self, make_arrays: Callable[[], Arrays]) -> None:
         if time.monotonic() - self._saved > _CHECKPOINT_SECONDS:
@@ -210,13 +253,26 @@ class FinishedRun:
         table = table_path(path)
         if not table.is_file():
             raise RunError(f"{path} has no finished {study.unit_noun} yet; run the study's command again to resume")
-        frame, _ = read_table(table)
+        frame, metadata = read_table(table)
+        checked = frame_checksum(frame) if "checksum" in metadata else None  # earlier versions wrote none
+        if checked != metadata.get("checksum"):
+            raise RunError(
+                f"{table} is damaged (its checksum does not fit); run the study's command again to write it from the units"
+            )
         missing = [column for column in study.columns if column not in frame.columns]
         if missing:
             raise RunError(
                 f"{table} has no column {missing[0]}; remove it, and run the study's command to write it again"
             )
-        findings = study.analyse(frame, settings, published)
+        try:
+            findings = study.analyse(frame, settings, published)
+        except _DAMAGES as error:
+            if checked is not None:
+                raise
+            raise RunError(
+                f"{table} cannot be analysed ({type(error).__name__}: {short(error, 200)}); "
+                "run the study's command again to write it from the units"
+            ) from error
         details = {**findings.details, **{name: str(value) for name, value in provenance.items()}}
         findings = replace(findings, settings=settings_shown(settings), details=details)
         unfinished, units = unfinished_units(path)

@@ -14,7 +14,7 @@ from actratio.laws.observations import ARTICLE_BLOCK
 from actratio.report.findings import Findings
 from actratio.statistics.rules import Rule
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
-from actratio.studies.checks import check_at_least, check_unique
+from actratio.studies.checks import check_at_least, check_memory, check_unique
 from actratio.studies.mlp.crossed import CROSSED_BLOCK, CROSSED_EXAMPLES, crossed_examples, crossed_shapes
 from actratio.studies.mlp.history import TIDY_COLUMNS, EpochResult, from_tensors, to_frame, to_tensors
 from actratio.studies.mlp.loaded import Facts, LoadedData
@@ -103,6 +103,8 @@ class MlpStudy(Study):
         data = {}
         for name in self.datasets:
             facts = self._facts(name)
+            for architecture in (*self._architectures(facts), *self._crossed(facts)):
+                check_memory(architecture, self.seeds, device_named(self.device))
             data[name] = {
                 "fingerprint": facts.fingerprint,
                 "train": facts.train,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from actratio.errors import FitError
+from actratio.errors import FitError, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,6 +117,8 @@ def read_gpt(path: Path) -> pd.DataFrame:
     Raises:
         FitError: if there is no such file, or it has other columns.
     """
+    import pandas as pd
+
     from actratio.data.tables import read_csv
 
     columns = ", ".join(GPT_COLUMNS)
@@ -125,4 +127,20 @@ def read_gpt(path: Path) -> pd.DataFrame:
     frame = read_csv(path)
     if not set(GPT_COLUMNS) <= set(frame.columns):
         raise FitError(f"{path} is not a table of measurements of transformers; it must have the columns {columns}")
+    for column, largest, what in (
+        ("layer", 10**6, "a whole number"),
+        ("activation_ratio", 1.0, "a number from 0 to 1"),
+    ):
+        numbers = pd.to_numeric(frame[column], errors="coerce")
+        invalid = ~numbers.between(0, largest)
+        if column == "layer":
+            invalid |= numbers != numbers.round()
+        if invalid.any():
+            row = int(invalid.to_numpy().argmax())
+            raise FitError(
+                f"{path}: the column {column} contains {short(frame[column].iloc[row])} in row {row + 1}; give {what}"
+            )
+        frame[column] = numbers.astype("int64") if column == "layer" else numbers
+    if frame.empty:
+        raise FitError(f"{path} has a header but no rows; give at least one measurement")
     return frame
