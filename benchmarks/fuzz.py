@@ -118,7 +118,7 @@ def fuzz(number: int, seed: int) -> list[dict[str, Any]]:
             signal.alarm(SECONDS)
             try:
                 same = read(path) == expected
-                outcome = "unchanged" if same else "wrong" if name in EXACT else "accepted"
+                outcome = "accepted" if name not in EXACT else "unchanged" if same else "wrong"
             except ActratioError as error:
                 outcome = "several lines" if "\n" in str(error) else "refused"
             except TimeoutError:

@@ -101,3 +101,14 @@ def test_csv_keeps_full_precision(tmp_path: Path) -> None:
 def test_json_keeps_letters_that_are_not_ascii(tmp_path: Path) -> None:
     write_json(tmp_path / "settings.json", {"name": "größe"})
     assert (tmp_path / "settings.json").read_text(encoding="utf-8") == '{\n  "name": "größe"\n}\n'
+
+
+def test_strings_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    offsets = pa.array([0, 2], pa.int32()).buffers()[1]
+    names = pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"a\xff")])
+    pq.write_table(pa.table({"name": names}), tmp_path / "t.parquet")
+    with pytest.raises(RunError, match="cannot be read as a Parquet table"):
+        read_table(tmp_path / "t.parquet")

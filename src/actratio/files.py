@@ -136,6 +136,7 @@ def read_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
     try:
         table = pq.read_table(path)
+        table.validate(full=True)  # strings that aren't UTF-8 would fail later
         frame = table.to_pandas()
         metadata = json.loads((table.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
         if not isinstance(metadata, dict):

@@ -69,12 +69,12 @@ def test_fit_observations_takes_the_last_epoch_of_each_architecture() -> None:
 
 BAD_TABLES = {
     "no rows": ("width,active_mean\n", "a header but no rows"),
-    "negative": ("width,active_mean\n64,-3\n32,4\n", "contains -3; give numbers that are not negative"),
+    "negative": ("width,active_mean\n64,-3\n32,4\n", "contains -3 in row 1; give numbers that are not negative"),
     "text": ("width,active_mean\n64,many\n32,4\n", "contains 'many'"),
     "more active than neurons": ("width,active_mean\n64,65\n32,4\n", "65 active neurons but only 64 neurons"),
     "empty dataset": ("width,active_mean,dataset\n64,6,\n32,4,a\n", "the column dataset has empty cells"),
     "layer": ("width,active_mean,layer\n64,6,first\n32,4,second\n", "contains 'first'"),
-    "fractional layer": ("width,active_mean,layer\n64,6,0.5\n32,4,1\n", "contains 0.5; give whole numbers"),
+    "fractional layer": ("width,active_mean,layer\n64,6,0.5\n32,4,1\n", "contains 0.5 in row 1; give whole numbers"),
     "logits": ("width,active_mean,logits\n64,6,maybe\n32,4,no\n", "contains 'maybe'"),
     "missing split": ("width,active_mean,split\n64,6,val\n32,4,val\n", "no rows with split train; choose from val"),
 }
