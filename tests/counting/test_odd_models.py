@@ -9,10 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-<<<<<<< HEAD
-from torch.nn import functional as F  # noqa: N812
-=======
->>>>>>> input
 
 from actratio import ActratioError, measure
 
