@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actratio.files import read_table, write_table
+from actratio.files import frame_checksum, read_table, write_table
 from actratio.report.chart import Chart, Series
 from actratio.report.findings import Findings, verdicts_table
 from actratio.report.page import write_page
@@ -163,7 +163,7 @@ def test_study_charts_show_published_points(tmp_path: Path, published: Path) -> 
     table = runner.folder.table_path
     frame, metadata = read_table(table)
     frame = frame.replace({"dataset": {"digits": "mnist"}, "architecture": {"64-128-64-10": "784-128-64-10"}})
-    write_table(table, frame, metadata)
+    write_table(table, frame, {**metadata, "checksum": frame_checksum(frame)})
     findings = FinishedRun.read(tmp_path / "run", study.read_published(published)).findings
     for chart in findings.charts:
         assert isinstance(chart, Chart)

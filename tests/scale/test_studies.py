@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from actratio.files import read_table
+from actratio.studies.folder import unit_seconds
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -21,5 +22,4 @@ def test_a_study_on_ray_has_the_table_of_one_process(
     one, ray = (read_table(tmp_path / name / "results.parquet")[0] for name in ("one", "ray"))
     assert len(one)
     assert ray.equals(one)
-    seconds = (tmp_path / "ray" / "seconds.json").read_text(encoding="utf-8")
-    assert seconds.count(":") == len(list((tmp_path / "ray" / "neurons").iterdir()))
+    assert len(unit_seconds(tmp_path / "ray")) == len(list((tmp_path / "ray" / "neurons").iterdir()))
