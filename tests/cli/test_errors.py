@@ -41,6 +41,7 @@ BAD_INPUT = {
 }
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("name", BAD_INPUT)
 def test_bad_input_is_one_sentence_and_status_two(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused

@@ -187,6 +187,7 @@ def split_with_damaged_images() -> Any:
     )
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("name", "identifier"),
     [

@@ -97,6 +97,7 @@ def test_read_texts_streams_a_column_from_the_hub(monkeypatch: pytest.MonkeyPatc
         list(read_texts("owner/name", column="body"))
 
 
+@pytest.mark.usefixtures("impatient")
 def test_read_texts_reports_a_missing_network() -> None:
     with pytest.raises(ActratioError, match="owner/name is not a file, and could not be loaded"):
         list(read_texts("owner/name"))

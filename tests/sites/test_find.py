@@ -387,6 +387,36 @@ def test_find_sites_leaves_buffers_and_generators_unchanged() -> None:
     assert model.called == 0
 
 
+class Replacing(Plain):
+    """Puts a new tensor in the place of a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__(F.relu)
+        self.register_buffer("called", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.called = self.called + 1
+        return super().forward(x)
+
+
+def test_find_sites_leaves_buffers_that_are_replaced_unchanged() -> None:
+    model = Replacing()
+    called = model.called
+    find_sites(model, X)
+    assert model.called is called
+    assert called == 0
+
+
+def test_buffers_that_cannot_be_changed_in_place() -> None:
+    with torch.inference_mode():
+        of_inference = nn.Sequential(nn.Linear(D, W), nn.BatchNorm1d(W), nn.ReLU(), nn.Linear(W, D))
+    x = torch.randn(5, D)
+    assert only(of_inference, x).width == W
+    lazy = nn.Sequential(nn.LazyLinear(W), nn.LazyBatchNorm1d(), nn.ReLU(), nn.Linear(W, D))
+    with pytest.raises(SiteError, match="Call `forward` with a dummy batch"):
+        find_sites(lazy, x)
+
+
 def test_compiled_models_have_the_same_sites() -> None:
     model = Plain(F.gelu)
     site = only(torch.compile(model, backend="eager"))  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from actratio.compiler import force_eager
 from actratio.errors import ActratioError, SiteError, is_out_of_memory
@@ -156,7 +157,12 @@ def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool]:
 @contextmanager
 def _restoring(model: nn.Module) -> Iterator[None]:
     """Undo what a forward pass does to buffers and to the generators of random numbers."""
-    buffers = [(buffer, buffer.clone(), _version(buffer)) for buffer in model.buffers()]
+    buffers = [
+        (module, name, buffer, buffer.clone(), _version(buffer))
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and not is_lazy(buffer)
+    ]
     of_python, of_numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():
@@ -164,9 +170,10 @@ def _restoring(model: nn.Module) -> Iterator[None]:
     finally:
         random.setstate(of_python)
         np.random.set_state(of_numpy)
-        with torch.no_grad():
-            for buffer, before, version in buffers:
-                if version is None or version != _version(buffer):  # a file may be mapped, which isn't written to
+        for module, name, buffer, before, version in buffers:
+            module._buffers[name] = buffer  # the pass may have put another in its place
+            if version is None or version != _version(buffer):  # a file may be mapped, which isn't written to
+                with torch.inference_mode(buffer.is_inference()), torch.no_grad():
                     buffer.copy_(before)
 
 
