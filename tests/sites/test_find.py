@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from actratio import ActratioError, measure
+from actratio.errors import SiteError
 from actratio.sites import Site, find_sites
 
 D, W = 6, 10
