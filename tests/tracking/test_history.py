@@ -101,6 +101,24 @@ def test_other_sites_after_a_checkpoint() -> None:
     assert history.last_rows()[0].died == 1
 
 
+def test_a_site_that_is_narrower_after_a_checkpoint() -> None:
+    history = History.from_state(read(STEPS[:1]).state_dict())
+    history.use(Layout([site("a", 2)]))
+    history.add(2, np.array([1, 100, 0, 50], np.int64))
+    resumed = History.from_state(json.loads(json.dumps(history.state_dict())))
+    assert resumed.rows() == history.rows()
+    assert [(row.width, row.dead, row.died) for row in resumed.rows() if row.site == "a"] == [
+        (3, 1, None),
+        (2, 1, None),
+    ]
+
+
+@pytest.mark.parametrize("states", [[1], 3, None])
+def test_damaged_states(states: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        History.from_state({**read().state_dict(), "states": states})
+
+
 def test_the_state_is_small() -> None:
     random = np.random.default_rng(0)
     wide = Layout([site(str(number), 1000) for number in range(12)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -151,6 +151,7 @@ class History:
             blocks.append(
                 {
                     "sites": [site.name for site in layout.sites],
+                    "widths": layout.widths.tolist(),  # a model that was pruned since has others
                     "steps": [reading.step for reading in same],
                     "numbers": _packed(np.stack([reading.numbers for reading in same])),
                 }
@@ -171,11 +172,12 @@ class History:
         history = cls()
         history.sites = {item["name"]: Site(**item) for item in state["sites"]}
         for block in state["readings"]:
-            layout = Layout([history.sites[name] for name in block["sites"]])
+            names_and_widths = zip(block["sites"], block["widths"], strict=True)
+            layout = Layout([replace(history.sites[name], width=int(width)) for name, width in names_and_widths])
             steps, shape = block["steps"], (len(layout.sites), len(_NUMBERS))
             numbers = _unpacked(block["numbers"], np.int64).reshape(len(steps), *shape)
             history._read_so_far += [_Reading(int(step), layout, own) for step, own in zip(steps, numbers, strict=True)]
-        history._other_states = {name: _unpacked(text, np.int8) for name, text in state["states"].items()}
+        history._other_states = {name: _unpacked(text, np.int8) for name, text in dict(state["states"]).items()}
         history._latest = None
         return history
 

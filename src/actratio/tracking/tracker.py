@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from actratio.report.notebook import Figures
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Tracker:
