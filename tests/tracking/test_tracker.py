@@ -639,12 +639,23 @@ def test_training_in_evaluation_mode_is_an_error() -> None:
         ({"every": "epoch"}, "needs the number of optimizer steps in an epoch, not None"),
         ({"every": 5, "steps_per_epoch": 5}, "steps_per_epoch is for every='epoch'"),
         ({"tensor": "down"}, "there is no tensor 'down'"),
+        ({"every": "epoch", "steps_per_epoch": 2.5}, "steps in an epoch, not 2.5"),
         ({"dead_limit": 2}, "dead_limit is 2; give a share"),
+        ({"dead_limit": "0.5"}, "dead_limit is '0.5'; give a share"),
+        ({"criterion": ["positive", "nonzero"]}, "give one criterion, such as 'positive'"),
     ],
 )
 def test_options_that_cannot_be_understood(options: dict[str, Any], message: str) -> None:
     with pytest.raises(TrackerError, match=message):
         Tracker(modules(), **options)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TorchScript
+def test_what_is_no_model_that_can_be_tracked() -> None:
+    with pytest.raises(TrackerError, match=r"the model is of type str; give the nn\.Module that is trained"):
+        Tracker("gpt2")  # type: ignore[arg-type]
+    with pytest.raises(TrackerError, match="a ScriptModule takes no hooks"):
+        Tracker(torch.jit.trace(modules(), batch(0)))
 
 
 def test_other_bad_input() -> None:

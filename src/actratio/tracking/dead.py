@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from numbers import Real
 
 from actratio.errors import TrackerError
 from actratio.tracking.history import History
@@ -33,8 +34,8 @@ class DeadLimit:
         Raises:
             TrackerError: the share isn't between 0 and 1.
         """
-        if share is not None and not 0 <= share <= 1:
-            raise TrackerError(f"dead_limit is {share}; give a share between 0 and 1, or None")
+        if share is not None and not (isinstance(share, Real) and 0 <= share <= 1):
+            raise TrackerError(f"dead_limit is {share!r}; give a share between 0 and 1, or None")
         self._share, self._on_dead = share, on_dead
         self.told: set[str] = set()
 

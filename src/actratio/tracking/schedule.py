@@ -32,12 +32,12 @@ def to_schedule(every: Every, steps_per_epoch: int | None = None) -> Schedule:
         [1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25]
     """
     if every == "epoch":
-        if steps_per_epoch is None or steps_per_epoch < 1:
+        if not isinstance(steps_per_epoch, Integral) or steps_per_epoch < 1:
             raise TrackerError(
-                f"every='epoch' needs the number of optimizer steps in an epoch, not {steps_per_epoch}; "
+                f"every='epoch' needs the number of optimizer steps in an epoch, not {steps_per_epoch!r}; "
                 "pass steps_per_epoch, such as len(loader)"
             )
-        return _every(steps_per_epoch)
+        return _every(int(steps_per_epoch))
     if steps_per_epoch is not None:
         raise TrackerError(f"steps_per_epoch is for every='epoch', not for every={every!r}; leave it out")
     if every == "log":

@@ -80,7 +80,8 @@ class Tracker:
         steps: steps taken so far.
 
     Raises:
-        TrackerError: ``every``, ``steps_per_epoch`` or ``dead_limit`` can't be understood.
+        TrackerError: ``every``, ``steps_per_epoch``, ``criterion`` or ``dead_limit`` can't be understood, or the model can't be
+            tracked.
         CriterionError: the criterion is unknown.
         SiteError: no site is selected, or a selected site does not run in a step that is read.
 
@@ -104,6 +105,8 @@ class Tracker:
     ) -> None:
         if tensor not in TENSORS:
             raise TrackerError(f"there is no tensor {tensor!r}; write {' or '.join(TENSORS)}")
+        if not isinstance(criterion, str | Criterion):
+            raise TrackerError(f"criterion is {criterion!r}; give one criterion, such as 'positive'")
         (self._criterion,) = to_criteria(criterion)
         self._schedule = to_schedule(every, steps_per_epoch)
         self._every = every
