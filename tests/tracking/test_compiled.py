@@ -225,3 +225,55 @@ def test_criteria_in_one_graph(criterion: str, backend: str) -> None:
     compiled = run(torch.compile(model, fullgraph=True, backend=backend))
     assert 0 < eager.to_frame()["activation_ratio"].mean() < 1
     assert compiled.to_frame().equals(eager.to_frame())
+
+
+class Masked(nn.Module):
+    """Gets a mask, and computes one MLP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = modules()
+
+    def forward(self, x: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.body(x)
+        return output
+
+
+def masks() -> dict[str, torch.Tensor]:
+    """Make masks of two sequences of five tokens, of which the second has two of padding."""
+    kept = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    added = (1.0 - kept) * -1e9
+    return {
+        "plain": kept, "bool": kept.bool(), "float": kept.float(), "without padding": torch.ones(2, 1, 5, 5).tril().bool(),
+        "keys": kept.bool()[:, None, None, :], "queries and keys": kept.bool()[:, None, None, :].expand(2, 1, 5, 5),
+        "added": added, "added to scores": added[:, None, None, :], "one sequence": kept[1],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", masks())
+def test_masks_in_compiled_code(kind: str) -> None:
+    """The same tokens are counted as in eager mode, or the same masks refused, and only where a step is read."""
+    width = next(module.in_features for module in modules().modules() if isinstance(module, nn.Linear))
+    x, mask = torch.randn(2, 5, width), masks()[kind]
+
+    def run(compiles: bool) -> Any:
+        torch.manual_seed(0)
+        model = Masked()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        forward: Any = torch.compile(model, fullgraph=True, backend="aot_eager") if compiles else model
+        inputs = {"x": x, "attention_mask": torch.ones(2, 5)}
+        steps = 0
+        try:
+            with Tracker(model, 2, inputs=inputs, dead_limit=None) as tracker:
+                for _ in range(4):
+                    forward(x, mask).square().mean().backward()
+                    optimizer.step()
+                    steps += 1
+        except SiteError:
+            return f"refused after {steps} steps"
+        return tracker.to_frame().to_csv()
+
+    assert run(True) == run(False)
+    assert (run(False) == "refused after 1 steps") == (
+        kind in ("keys", "queries and keys", "added", "added to scores", "one sequence")
+    )

@@ -191,14 +191,14 @@ class _Count(Hook):
         elif self._passes.is_open and self._counter.is_counting:
             self._count(output.detach())
 
-    def _rows(self) -> Tensor | None:
-        return self._passes.rows(of_decoder=self._is_decoder) if self._reads_text else None
+    def _rows(self, flag: Tensor) -> Tensor | None:
+        return self._passes.rows(of_decoder=self._is_decoder, counting=flag) if self._reads_text else None
 
     def _count(self, x: Tensor) -> None:
         """Add to what is pending."""
         check_device(x, self._flag, self._name)
         tokens: Any = x.numel() // x.shape[-1]
-        rows = self._rows()
+        rows = self._rows(self._flag)
         if rows is not None:
             rows = flat_rows(rows, tokens, self._name)
             tokens = int(rows.sum()) if rows.device.type == "cpu" else rows.sum()
@@ -209,7 +209,7 @@ class _Count(Hook):
 
     def _trace(self, x: Tensor, flag: Tensor) -> None:
         """Add to what is counted, in code that is being compiled."""
-        rows = self._rows()
+        rows = self._rows(flag)
         if can_be_fused(x, rows, flag, self._criterion):
             count_in_graph(x, rows, flag, self._traced, self._criterion)
         else:

@@ -16,6 +16,7 @@ from torch import Tensor
 from actratio.counting.criteria import CRITERIA, Criterion, Nonzero, Positive, parse_criterion
 from actratio.counting.kernels import add_active
 from actratio.errors import SiteError
+from actratio.sites.tokens import checked_mask
 
 
 def is_supported(criterion: Criterion) -> bool:
@@ -71,6 +72,35 @@ def check_device(x: Tensor, counters: Tensor, site: str) -> None:
             f"{site} runs on {x.device}, and was on {counters.device} when the tracker was started; start the tracker after you "
             "move the model"
         )
+
+
+_library.define("checked_rows(Tensor mask, Tensor counting) -> Tensor")
+
+
+def checked_rows(mask: Tensor, counting: Tensor) -> Tensor:
+    """Return which tokens an attention mask keeps, in compiled code, which can't look at the mask's numbers.
+
+    Args:
+        mask: (batch, tokens), or larger.
+        counting: bool, (), whether the step is counted; in others, nothing is checked.
+
+    Returns:
+        bool, (batch, tokens).
+
+    Raises:
+        SiteError: the step is counted, and the mask doesn't say which tokens are padding.
+    """
+    kept = checked_mask(mask, "attention_mask") if counting else None
+    return _every_row(mask).fill_(True) if kept is None else kept != 0
+
+
+def _every_row(mask: Tensor) -> Tensor:
+    shape = mask.shape if mask.ndim <= 2 else (mask.shape[0], mask.shape[-2])
+    return mask.new_empty(shape, dtype=torch.bool)
+
+
+_library.impl("checked_rows", checked_rows, "CompositeExplicitAutograd")
+torch.library.register_fake("actratio::checked_rows", lambda mask, counting: _every_row(mask), lib=_library)
 
 
 def flat_rows(rows: Tensor, tokens: int, site: str) -> Tensor:

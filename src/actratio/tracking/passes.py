@@ -107,30 +107,31 @@ class TrainingPasses:
         if self._read is None and args and isinstance(args[0], Tensor):
             self._read = args[0]
 
-    def rows(self, *, of_decoder: bool) -> Tensor | None:
+    def rows(self, *, of_decoder: bool, counting: Tensor) -> Tensor | None:
         """Return which tokens of the pass that runs are counted: bool, (batch, tokens), or ``None`` for all of them.
 
         Args:
             of_decoder: the tokens of the decoder of an encoder-decoder.
+            counting: bool, (), whether the step is counted, for compiled code.
 
         Raises:
             SiteError: the mask doesn't say which tokens are padding.
         """
         of_decoder = of_decoder and self.has_decoder
         if torch.compiler.is_compiling():
-            return self._rows(of_decoder)
+            return self._rows(of_decoder, counting)
         if of_decoder not in self._known_rows:
-            self._known_rows[of_decoder] = self._rows(of_decoder)
+            self._known_rows[of_decoder] = self._rows(of_decoder, counting)
         return self._known_rows[of_decoder]
 
-    def _rows(self, of_decoder: bool) -> Tensor | None:
+    def _rows(self, of_decoder: bool, counting: Tensor) -> Tensor | None:
         if of_decoder:
-            return kept(self._decoder_mask, self._labels)
+            return kept(self._decoder_mask, self._labels, counting)
         labels, read = self._labels, self._read
         is_of_tokens = (
             not self.has_decoder and labels is not None and read is not None and labels.shape == read.shape[:2]
         )
-        return kept(self._mask, labels if is_of_tokens else None)
+        return kept(self._mask, labels if is_of_tokens else None, counting)
 
     def _argument(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
         position = self._positions.get(name)
@@ -155,12 +156,13 @@ class _End(Hook):
         self._passes.end(module, torch.compiler.is_compiling() or output is not None)
 
 
-def kept(mask: Tensor | None, labels: Tensor | None) -> Tensor | None:
+def kept(mask: Tensor | None, labels: Tensor | None, counting: Tensor) -> Tensor | None:
     """Return which tokens to count: those that are neither padding nor without a loss.
 
     Args:
         mask: (batch, tokens), 1 for a token and 0 for padding, or an attention mask with more dimensions.
         labels: (batch, tokens), ``IGNORED_LABEL`` for tokens without a loss.
+        counting: bool, (), whether the step is counted, for compiled code.
 
     Returns:
         bool, (batch, tokens), or ``None`` for all tokens.
@@ -169,8 +171,9 @@ def kept(mask: Tensor | None, labels: Tensor | None) -> Tensor | None:
         SiteError: the mask doesn't say which tokens are padding.
     """
     present = None
-    if mask is not None and torch.compiler.is_compiling():  # no number can be checked
-        present = mask if mask.ndim == 2 else None
+    if mask is not None and torch.compiler.is_compiling():  # its numbers can be checked only when the code runs
+        is_plain = mask.ndim == 2 and not mask.is_floating_point()
+        present = mask if is_plain else torch.ops.actratio.checked_rows(mask.detach(), counting)
     elif mask is not None:
         present = checked_mask(mask, "attention_mask")
     if present is not None:
