@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from actratio.cli.models import show_measurement
-from actratio.cli.terminal import err
+from actratio.cli.terminal import err, say
 from actratio.errors import RunError
 
 if TYPE_CHECKING:
@@ -49,33 +48,32 @@ def measure_corpus(
     """Measure a corpus, or a part of it, and show the measurement of the whole."""
     import torch
 
+    from actratio.counting.folder import SHARDS
     from actratio.scale import Corpus, Needs, ShardWorker, make_executor
 
     part, wait = _part(where.shards)
     executor = make_executor(where.executor, workers=where.workers, address=where.address)
-    from actratio.counting.folder import SHARDS
-
     if force and part == (0, 1):
         shutil.rmtree(folder / SHARDS, ignore_errors=True)
     with err.status("reading the corpus"):
         corpus = Corpus.open(folder, sources, rows, {**vars(load), **how.as_json()})
     worker = ShardWorker(load, load.name, corpus.results, how, {**corpus.settings, "model": load.name})
-    torch.set_num_threads(how.threads)
     needs = Needs(how.threads, gpus=float(torch.cuda.is_available() and load.device in ("auto", "cuda")))
-    merged = None
-    while merged is None or (merged.missing and part == (0, 1)):  # a damaged file is found at the end
+
+    def measure() -> None:
         with _bar(corpus, part) as progress:
             corpus.measure(worker, executor, part=part, needs=needs, progress=progress)
-        if part == (0, 1):
-            merged = corpus.merged()
-            continue
-        wait()
-        if where.shards is not None:
-            _say(f"measured part {part[0] + 1} of {part[1]}; when all are done, run: actratio merge {folder}")
-        if where.shards is not None or part[0]:
-            return
+
+    measure()
+    wait()
+    if where.shards is not None:
+        say(f"measured part {part[0] + 1} of {part[1]}; when all are done, run: actratio merge {folder}")
+    if where.shards is not None or part[0]:
+        return
+    merged = corpus.merged()
+    if merged.missing and part == (0, 1):  # a damaged file was found
+        measure()
         merged = corpus.merged()
-        break
     show_merged(folder, merged, force=force, csv=csv, every_row=every_row, as_json=as_json)
 
 
@@ -98,7 +96,7 @@ def show_merged(folder: Path, merged: Merged, *, force: bool, csv: bool, every_r
     show_measurement(measurement, folder, every_row=every_row, as_json=as_json)
     if sentences:
         for sentence in sentences:
-            _say(sentence)
+            say(sentence)
         raise typer.Exit(1)
 
 
@@ -147,7 +145,3 @@ def _bar(corpus: Corpus, part: tuple[int, int]) -> Iterator[Callable[[Shard, int
             bar.update(task, advance=1, counted=f"{counted:,} tokens")
 
         yield progress
-
-
-def _say(message: str) -> None:
-    err.print(escape(message), highlight=False, soft_wrap=True)

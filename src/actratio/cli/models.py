@@ -34,6 +34,7 @@ from actratio.cli.terminal import (
     print_table,
     print_tables,
     records,
+    say,
 )
 from actratio.counting.criteria import criterion_forms, to_criteria
 from actratio.errors import RunError, short
@@ -196,10 +197,10 @@ def measure_model(
             raise RunError(
                 f"{folder} holds a measurement of other weights of {model}; choose another folder with --out, or replace it with --force"
             )
-        _say(f"{folder} has this measurement already; --force measures again")
+        say(f"{folder} has this measurement already; --force measures again")
     else:
         if (folder / PARTIAL).is_file():
-            _say(f"going on with the unfinished measurement in {folder}")
+            say(f"going on with the unfinished measurement in {folder}")
         batches = token_batches(
             loaded_tokenizer, texts, length=length, batch_size=batch_size, packed=packed, limit=limit_tokens
         )
@@ -224,17 +225,13 @@ def measure_model(
     show_measurement(measurement, folder, every_row=every_row, as_json=as_json)
 
 
-def _say(message: str) -> None:
-    err.print(escape(message), highlight=False, soft_wrap=True)
-
-
 def _note_thresholds(model: str) -> dict[str, str]:
     """Print that a model's thresholds are not applied, if it has some; return it as a setting."""
     from actratio.sparse.saved import NAME
 
     if not (Path(model) / NAME).is_file():
         return {}
-    _say(f"{model} has thresholds ({NAME}), which are not applied: this measures the dense model")
+    say(f"{model} has thresholds ({NAME}), which are not applied: this measures the dense model")
     return {"thresholds": "not applied"}
 
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from actratio.cli.config import with_config
 from actratio.cli.options import Address, EveryRow, ExecutorName, Json, Published, Workers, split_names
-from actratio.cli.terminal import err, print_findings, print_json, print_path, print_table, records, units_bar
+from actratio.cli.terminal import err, print_findings, print_json, print_path, print_table, records, say, units_bar
 from actratio.errors import ActratioError, plural
 from actratio.scale.executors import Executor, make_executor
 from actratio.studies import STUDIES, Study
@@ -65,9 +65,7 @@ def run_study(
     _print_plan(runner)
     try:
         with units_bar(runner.cost) as progress:
-            runner.execute(
-                progress, executor, note=lambda sentence: err.print(escape(sentence), highlight=False, soft_wrap=True)
-            )
+            runner.execute(progress, executor, note=say)
     except KeyboardInterrupt:
         # An interrupt inside an exec (some imports have one) leaves a mark that makes Python end with the signal even
         # though it was handled. The next exec removes the mark, so that the exit status is 1.
@@ -113,7 +111,7 @@ def _print_plan(runner: Runner) -> None:
     if runner.folder.settings.get("quick"):
         err.print("a quick run: fewer of everything than the options ask for, or than the default")
     for line in runner.study.announce():
-        err.print(escape(line), highlight=False, soft_wrap=True)
+        say(line)
     err.print(
         f"{plural(len(runner.units), runner.study.unit_noun)}; results in {escape(str(runner.folder.path))}",
         highlight=False,

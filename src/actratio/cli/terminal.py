@@ -156,6 +156,11 @@ def note_weights(model: str) -> dict[str, str]:
     return {"weights": note}
 
 
+def say(message: str) -> None:
+    """Print a message for people, beside the results."""
+    err.print(escape(message), highlight=False, soft_wrap=True)
+
+
 def print_path(label: str, path: Path) -> None:
     """Print where a result was written, after its label."""
     out.print(f"{label:<{_LABEL}}{escape(str(path))}", soft_wrap=True, highlight=False)

@@ -106,7 +106,21 @@ def _read(path: Path) -> str:
 
 
 def _json_texts(path: Path, column: str) -> Iterator[str]:
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+    yield from json_line_texts(_read(path).splitlines(), path, column)
+
+
+def json_line_texts(lines: Iterable[str | bytes], path: Path | str, column: str, first: int = 1) -> Iterator[str]:
+    """Yield the text of each line of JSON that isn't blank.
+
+    Args:
+        path: where the lines come from, for errors.
+        column: the field with the text.
+        first: number of the first line, for errors.
+
+    Raises:
+        DataError: a line is not a JSON object, or has no text in the field.
+    """
+    for number, line in enumerate(lines, start=first):
         if not line.strip():
             continue
         try:
@@ -127,7 +141,7 @@ def _table_texts(path: Path, column: str) -> Iterator[str]:
     try:
         with pd.read_csv(path, chunksize=_ROWS_AT_ONCE, **options) as parts:
             for part in parts:
-                _check_column(path, column, list(part.columns))
+                check_column(path, column, list(part.columns))
                 yield from (text for text in part[column] if text)
     except UnicodeDecodeError as error:
         raise DataError(
@@ -143,17 +157,31 @@ def _parquet_texts(path: Path, column: str) -> Iterator[str]:
 
     try:
         with pq.ParquetFile(path) as file:
-            _check_column(path, column, file.schema_arrow.names)
+            check_column(path, column, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[column]):
                 texts = batch.column(0).to_pylist()
-                if not all(text is None or isinstance(text, str) for text in texts):
-                    raise DataError(f"the column {column!r} of {path} does not hold texts; name another with --column")
+                check_texts(path, column, texts)
                 yield from (text for text in texts if text)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read as a Parquet table ({short(error, 160)}); check the file") from None
 
 
-def _check_column(path: Path, column: str, columns: Sequence[str]) -> None:
+def check_texts(path: Path | str, column: str, values: Iterable[Any]) -> None:
+    """Check that the values of a column are texts, or missing.
+
+    Raises:
+        DataError: some are something else.
+    """
+    if not all(value is None or isinstance(value, str) for value in values):
+        raise DataError(f"the column {column!r} of {path} does not hold texts; name another with --column")
+
+
+def check_column(path: Path | str, column: str, columns: Sequence[str]) -> None:
+    """Check that a table has a column.
+
+    Raises:
+        DataError: it has none of this name.
+    """
     if column not in columns:
         raise DataError(
             f"{path} has no column {column!r}; its columns are {', '.join(map(str, columns))}; name another with --column"

@@ -133,19 +133,18 @@ class Corpus:
                     progress(shard, 0)
                 else:
                     missing.append(shard)
-            by_name = {shard.name: shard for shard in missing}
             tasks = (Task(shard.name, shard) for shard in missing)
             for outcome in (executor or LocalExecutor()).run(make_worker, tasks, needs or Needs()):
-                shard = by_name[outcome.task.name]
-                if outcome.error is None and not self.results.is_there(shard):
+                measured: Shard = outcome.task.argument
+                if outcome.error is None and not self.results.is_there(measured):
                     raise RunError(
-                        f"a worker measured shard {shard.name}, and its counts are not in {self.path}; choose a folder that all machines share"
+                        f"a worker measured shard {measured.name}, and its counts are not in {self.path}; choose a folder that all machines share"
                     )
                 if isinstance(outcome.error, DataError):
-                    self.results.note_failure(shard, outcome.error)
+                    self.results.note_failure(measured, outcome.error)
                 elif outcome.error is not None:
                     raise outcome.error
-                progress(shard, outcome.result or 0)
+                progress(measured, outcome.result or 0)
 
     def merged(self) -> Merged:
         """Return the counts of all shards together, in the order of the manifest.
@@ -153,23 +152,24 @@ class Corpus:
         A damaged file is removed, so that its shard is measured again.
 
         Raises:
-            RunError: no shard has counts, or the shards' models differ.
+            RunError: the shards' models differ.
         """
         together: Measurement | None = None
         failed: dict[Shard, str] = {}
         missing: list[Shard] = []
         for shard in self.manifest.shards:
-            if not self.results.is_there(shard):
-                reason = self.results.failure(shard)
-                missing.append(shard) if reason is None else failed.update({shard: reason})
-                continue
             try:
-                counted = self.results.load(shard)
+                counted = self.results.load(shard) if self.results.is_there(shard) else None
             except DamagedError:
                 self.results.remove(shard)
-                missing.append(shard)
-                continue
-            if counted is not None:
+                counted = None
+            if not self.results.is_there(shard):
+                reason = self.results.failure(shard)
+                if reason is None:
+                    missing.append(shard)
+                else:
+                    failed[shard] = reason
+            elif counted is not None:
                 together = counted if together is None else together.merge(counted)
         return Merged(together, self.manifest, failed, missing)
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from actratio.checksums import content_checksum
-from actratio.counting.folder import decode, encode
+from actratio.counting.folder import DAMAGES, check_checksum, decode, encode, with_checksum
 from actratio.counting.measurement import Measurement
 from actratio.errors import short
 from actratio.files import replacing, write_json
@@ -45,9 +44,8 @@ class ShardResults:
         described: dict[str, Any] = {"format": _FORMAT, "settings": self._settings, "fingerprint": shard.fingerprint}
         if measurement is not None:
             arrays, described["measurement"] = encode(measurement)
-        text = json.dumps(described)
         with replacing(self._file(shard)) as temporary:
-            save_file(arrays, temporary, {"shard": text, "sha256": content_checksum(arrays, json.loads(text))})
+            save_file(arrays, temporary, {"shard": json.dumps(with_checksum(arrays, described))})
         self._failure(shard).unlink(missing_ok=True)
 
     def load(self, shard: Shard) -> Measurement | None:
@@ -63,15 +61,14 @@ class ShardResults:
                 metadata = opened.metadata() or {}
                 arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             described = json.loads(metadata["shard"])
-            if content_checksum(arrays, described) != metadata["sha256"]:
-                raise ValueError("its content doesn't match its checksum")
+            check_checksum(arrays, described)
             if described["format"] != _FORMAT or described["settings"] != self._settings:
                 raise ValueError("it was measured with other settings")
             if described["fingerprint"] != shard.fingerprint:
                 raise ValueError("it has counts of other text")
             return decode(arrays, described["measurement"]) if "measurement" in described else None
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise DamagedError(f"{self._file(shard)} is damaged ({error})") from None
+        except (*DAMAGES, SafetensorError) as error:
+            raise DamagedError(f"{self._file(shard)} is damaged ({short(error, 200)})") from None
 
     def remove(self, shard: Shard) -> None:
         """Remove what is there of a shard, so that it is measured again."""

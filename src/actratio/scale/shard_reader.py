@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 
+from actratio.data.text import check_column, check_texts, json_line_texts
 from actratio.errors import DataError, short
 from actratio.scale.manifest import Shard, is_json_lines, is_parquet, open_file
 
@@ -49,20 +49,7 @@ def _line_texts(shard: Shard, column: str) -> Iterator[str]:
     if not is_json_lines(shard.file):
         yield content.decode("utf-8")
         return
-    for number, line in enumerate(content.split(b"\n"), start=shard.first):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError:
-            raise DataError(
-                f"line {number + 1:,} of {shard.file} is not JSON; each line must be one JSON object"
-            ) from None
-        if not isinstance(record, dict) or not isinstance(record.get(column), str):
-            raise DataError(
-                f"line {number + 1:,} of {shard.file} has no text in the field {column!r}; name another with --column"
-            )
-        yield record[column]
+    yield from json_line_texts(content.split(b"\n"), shard.file, column, shard.first + 1)
 
 
 def _parquet_texts(shard: Shard, column: str) -> Iterator[str]:
@@ -74,21 +61,14 @@ def _parquet_texts(shard: Shard, column: str) -> Iterator[str]:
         opened.seek(0)
         try:
             table = pq.ParquetFile(opened)
-            if column not in table.schema_arrow.names:
-                names = ", ".join(table.schema_arrow.names)
-                raise DataError(
-                    f"{shard.file} has no column {column!r}; its columns are {names}; name another with --column"
-                )
+            check_column(shard.file, column, table.schema_arrow.names)
             row = 0
             for number in range(table.metadata.num_row_groups):
                 size = table.metadata.row_group(number).num_rows
                 if shard.first <= row < shard.last:
-                    for text in table.read_row_group(number, columns=[column]).column(0).to_pylist():
-                        if text is not None and not isinstance(text, str):
-                            raise DataError(
-                                f"the column {column!r} of {shard.file} does not hold texts; name another with --column"
-                            )
-                        yield text or ""
+                    texts = table.read_row_group(number, columns=[column]).column(0).to_pylist()
+                    check_texts(shard.file, column, texts)
+                    yield from (text for text in texts if text)
                 row += size
         except pa.ArrowException as error:
             raise OSError(str(error)) from None

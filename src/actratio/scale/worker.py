@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from actratio.counting.criteria import Criterion
@@ -97,7 +98,12 @@ class ShardWorker:
         model, tokenizer = self.load()
 
         def work(shard: Shard) -> int:
-            measurement = self._measure(model, tokenizer, shard)
+            before = torch.get_num_threads()
+            torch.set_num_threads(self.settings.threads)
+            try:
+                measurement = self._measure(model, tokenizer, shard)
+            finally:
+                torch.set_num_threads(before)
             self.results.save(shard, measurement)
             return 0 if measurement is None else max((row.counts.tokens for row in measurement), default=0)
 
