@@ -515,6 +515,17 @@ def test_a_callback_that_raises_loses_no_reading() -> None:
     assert tracker.to_frame()["step"].tolist() == [2, 2, 4, 4]
 
 
+def test_a_foreign_optimizer_between_two_passes_of_a_step() -> None:
+    (model, optimizer), (other, others) = made("modules"), made("modules")
+    with Tracker(model, 1, dead_limit=None) as tracker:
+        for step in range(3):
+            model(batch(step)).square().mean().backward()
+            train(other, others, range(1))
+            train(model, optimizer, range(1))
+    assert tracker.steps == 3
+    assert set(tracker.to_frame()["tokens"]) == {24}
+
+
 def test_an_optimizer_that_gets_the_model_later() -> None:
     (model, optimizer), (other, others) = made("modules"), made("modules")
     with Tracker(model, 1, dead_limit=None) as tracker:
