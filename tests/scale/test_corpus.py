@@ -93,6 +93,19 @@ def test_a_shard_that_cannot_be_read_is_left_out_until_it_can(
     assert not list((out / "shards").glob("*.failed.json"))
 
 
+def test_another_measurement_is_not_replaced(
+    tmp_path: Path, model: Path, corpus: Path, text: Path, run_command: Callable[..., int], capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    assert run_command("measure", model, "--text", text, "--out", out) == 0
+    before = counts(out)
+    assert run_command(*options(model, corpus, out)) == 2
+    assert "holds a measurement; choose another folder with --out" in capsys.readouterr().err
+    assert counts(out) == before
+    assert run_command(*options(model, corpus, out), "--force") == 0
+    assert counts(out) != before
+
+
 def test_a_killed_run_goes_on(expected: Any, tmp_path: Path, model: Path, corpus: Path) -> None:
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "actratio", *map(str, options(model, corpus, out))]

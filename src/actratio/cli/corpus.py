@@ -48,11 +48,14 @@ def measure_corpus(
     """Measure a corpus, or a part of it, and show the measurement of the whole."""
     import torch
 
-    from actratio.counting.folder import SHARDS
+    from actratio.counting.folder import SHARDS, is_measurement
     from actratio.scale import Corpus, Needs, ShardWorker, make_executor
+    from actratio.scale.corpus import is_corpus
 
     part, wait = _part(where.shards)
     executor = make_executor(where.executor, workers=where.workers, address=where.address)
+    if is_measurement(folder) and not is_corpus(folder) and not force:
+        raise RunError(f"{folder} holds a measurement; choose another folder with --out, or replace it with --force")
     if force and part == (0, 1):
         shutil.rmtree(folder / SHARDS, ignore_errors=True)
     with err.status("reading the corpus"):
