@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import json
 import warnings
 from collections.abc import Callable
@@ -412,7 +413,6 @@ def test_a_tracked_part_that_is_checkpointed_with_its_surroundings(reentrant: bo
 
 
 def test_a_tracker_does_not_keep_the_model() -> None:
-    import gc
     import weakref
 
     model, optimizer = made("modules")
@@ -693,3 +693,22 @@ def test_figures(tmp_path: Any) -> None:
     with warnings.catch_warnings():
         assert len(figures.save(tmp_path)) == 4
     assert repr(tracker) == "<Tracker not attached to Sequential: 3 steps, 3 readings>"
+
+
+def test_a_stopped_tracker_leaves_nothing_behind() -> None:
+    model, optimizer = made("modules")
+
+    def track_a_step() -> None:
+        with Tracker(model, every=1, dead_limit=None):
+            model(torch.randn(4, 6)).square().mean().backward()
+            optimizer.step()
+
+    def kept() -> int:
+        gc.collect()
+        return sum(type(item).__name__ in ("RemovableHandle", "finalize", "Tracker") for item in gc.get_objects())
+
+    track_a_step()
+    before = kept()
+    for _ in range(20):
+        track_a_step()
+    assert kept() == before

@@ -12,14 +12,14 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
-def on_optimizer_step(model: nn.Module, action: Callable[[Optimizer], None]) -> Any:
+def on_optimizer_step(model: nn.Module, action: Callable[[Optimizer], None]) -> Callable[[], object]:
     """Call ``action``, with the optimizer, after every step of an optimizer that holds a parameter of the model.
 
     Args:
         action: a method, whose object the model must keep.
 
     Returns:
-        A handle; ``remove`` ends it.
+        A function that ends it.
     """
     holders: WeakSet[Optimizer] = WeakSet()
     others: WeakKeyDictionary[Optimizer, int] = (
@@ -47,5 +47,4 @@ def on_optimizer_step(model: nn.Module, action: Callable[[Optimizer], None]) -> 
         action(optimizer)
 
     handle = register_optimizer_step_post_hook(stepped)
-    finalize(model, handle.remove)
-    return handle
+    return finalize(model, handle.remove)

@@ -142,7 +142,7 @@ class Tracker:
         with ExitStack() as stack:
             for handle in self._passes.register():
                 stack.callback(handle.remove)
-            stack.callback(on_optimizer_step(self._model, self._optimizer_stepped).remove)
+            stack.callback(on_optimizer_step(self._model, self._optimizer_stepped))
             self._stack = stack.pop_all()
         self._is_attached, self._has_agreed = True, False
         self._steps_before = self.steps
