@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from safetensors.torch import save_file
 
 import actratio
 from actratio.counting.measurement import Measurement
-from actratio.scale import Corpus
+from actratio.scale import Corpus, LocalExecutor, Needs, Outcome, Task
+from actratio.scale.executors import MakeWorker
 from tests.scale.shards import counts, options
 
 
@@ -179,3 +182,58 @@ def test_two_ranks_of_torchrun(expected: Any, tmp_path: Path, model: Path, corpu
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("measurement  ") == 1  # rank 0 alone writes
     assert counts(out) == expected
+
+
+class NoisyExecutor(LocalExecutor):
+    """An executor whose library prints to stdout, as Ray does when a worker is lost."""
+
+    def run(self, make_worker: MakeWorker, tasks: Iterable[Task], needs: Needs) -> Iterator[Outcome]:
+        for outcome in super().run(make_worker, tasks, needs):
+            print("(raylet) A worker died")
+            yield outcome
+
+
+def test_what_libraries_print_stays_out_of_the_result(
+    tmp_path: Path,
+    model: Path,
+    corpus: Path,
+    run_command: Callable[..., int],
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actratio.scale.make_executor", lambda name, **options: NoisyExecutor())
+    assert run_command(*options(model, corpus, tmp_path / "out"), "--json") == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["rows"]
+    assert "(raylet) A worker died" in shown.err
+
+
+def test_the_slurm_script_of_the_page(expected: Any, tmp_path: Path, model: Path, corpus: Path) -> None:
+    """Two jobs run at the same time, with the variables that Slurm sets for an array of two."""
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "cluster.md"
+    (script,) = re.findall(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert "#SBATCH --array=1-16" in script
+    job = tmp_path / "job.sh"
+    job.write_text(script, encoding="utf-8")
+    (tmp_path / "MODEL").symlink_to(model)
+    actratio_here = tmp_path / "actratio"
+    options_of_the_test = " ".join(map(str, options(model, corpus, tmp_path)[4:-2]))
+    actratio_here.write_text(f'#!/bin/bash\nexec {sys.executable} -m actratio "$@" {options_of_the_test}\n')
+    actratio_here.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    jobs = [
+        subprocess.Popen(
+            ["bash", job],
+            cwd=tmp_path,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "PATH": path, "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_ID": str(number)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in (1, 2)
+    ]  # fmt: skip
+    for started in jobs:
+        _, said = started.communicate(timeout=120)
+        assert started.returncode == 0, said
+    merged = [sys.executable, "-m", "actratio", "merge", tmp_path / "runs" / "corpus"]
+    subprocess.run(merged, check=True, capture_output=True)
+    assert counts(tmp_path / "runs" / "corpus") == expected

@@ -15,7 +15,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from actratio.cli.models import show_measurement
-from actratio.cli.terminal import err, say
+from actratio.cli.terminal import err, noise_to_stderr, say
 from actratio.errors import RunError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _bar(corpus: Corpus, part: tuple[int, int]) -> Iterator[Callable[[Shard, int
         TextColumn("{task.fields[counted]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar, noise_to_stderr():
         task = bar.add_task("shards", total=len(corpus.manifest.part(*part)), counted="")
         counted = 0
 

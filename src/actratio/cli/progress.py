@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from actratio.cli.terminal import err
+from actratio.cli.terminal import err, noise_to_stderr
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def measuring_bar(limit: int | None) -> Iterator[tuple[Callable[[int], None], Ca
         TextColumn("{task.fields[counted]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar, noise_to_stderr():
         task = bar.add_task("starting", total=None, counted="")
         start: tuple[float, int] | None = None
 

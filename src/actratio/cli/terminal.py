@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +34,11 @@ out = Console()
 err = Console(stderr=True)
 
 
+def noise_to_stderr() -> redirect_stdout[Any]:
+    """Send to stderr what libraries print while a command works, such as Ray's words about a lost worker."""
+    return redirect_stdout(sys.stderr)
+
+
 @contextmanager
 def units_bar(total: float) -> Iterator[Callable[[str, float], None]]:
     """Show the progress over the cost of all units, with the time left; in a log file, a line for every tenth."""
@@ -43,7 +49,7 @@ def units_bar(total: float) -> Iterator[Callable[[str, float], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar, noise_to_stderr():
         task = bar.add_task("running", total=total)
         done, tenths = 0.0, 0
 
