@@ -146,6 +146,23 @@ def test_measurement_is_the_same_with_a_device_map(save_model: SaveModel) -> Non
     assert count_hooks(model) == hooks
 
 
+def test_a_model_that_does_not_fit_into_memory_is_offloaded(
+    save_model: SaveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is as large as two thirds of the weights, as far as transformers and accelerate know; the rest stays on the disk."""
+    folder = save_model("llama")
+    alone = load_model(str(folder), device="cpu")
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in alone.parameters())
+    for place in ("accelerate.utils.modeling", "transformers.integrations.accelerate"):
+        monkeypatch.setattr(f"{place}.get_max_memory", lambda max_memory=None: {"cpu": weights * 2 // 3})
+    model = load_model(str(folder), device_map="auto")
+    in_memory = [parameter for parameter in model.parameters() if parameter.device.type != "meta"]
+    assert 0 < sum(parameter.numel() * parameter.element_size() for parameter in in_memory) < weights
+    assert "disk" in model.hf_device_map.values()
+    measurement, expected = measure(model, [BATCH]), measure(alone, [BATCH])
+    assert measurement.to_frame().equals(expected.to_frame().assign(model=measurement.model))
+
+
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "phi3", "mixtral"])
 def test_measurement_is_the_same_with_disk_offload(
     model_type: str, tiny_causal_lm: TinyCausalLM, tmp_path: Path

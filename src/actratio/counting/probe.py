@@ -29,6 +29,7 @@ from actratio.hooks import Unsaved
 from actratio.sites import Group, Site
 from actratio.sites.tokens import arguments_of, routed_rows
 from actratio.sites.values import Use
+from actratio.sites.wrappers import unwrapped
 
 TENSORS = ("activation", "hidden")
 """``activation`` a = σ(x); ``hidden`` h = a ⊙ u, in gated MLPs only."""
@@ -104,7 +105,7 @@ class Probe:
         self.counted: dict[tuple[str, str], Counted] = {}
         self.passes = 0
         self.enabled = True
-        self._model = getattr(model, "_orig_mod", model)
+        self._model = unwrapped(model)
         self._tensors = (tensors,) if isinstance(tensors, str) else tuple(tensors)
         self._counts_alone = counts_alone
         self._ignored_label = ignored_label

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from actratio.models.source import find_source
 from actratio.models.transformers_library import import_transformers
+from actratio.sites.wrappers import unwrapped
 
 _PROBED_BYTES = 1 << 20  # bytes at each end of a file that the fingerprint covers
 
@@ -22,7 +23,7 @@ def weights_fingerprint(model: nn.Module) -> str | None:
     reading the weights once. They don't depend on the device. Weights that are offloaded to the disk can't be read.
     """
     digest = hashlib.sha256()
-    for name, tensor in _weights(getattr(model, "_orig_mod", model)):
+    for name, tensor in _weights(unwrapped(model)):
         if tensor.is_meta:
             return None
         digest.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())

@@ -24,6 +24,7 @@ from actratio.sites.selection import Select, choose
 from actratio.sites.site import MEASURED, Group, Site
 from actratio.sites.tokens import Tokens, arguments_of, is_sequence_first
 from actratio.sites.values import Use, Value
+from actratio.sites.wrappers import has_flat_weights, unwrapped
 
 
 @dataclass
@@ -72,7 +73,12 @@ def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False) -> 
         with torch.random.fork_rng():
             inputs = made_up(model)
     # The original of a compiled module has the hooks' names, and runs the same Python.
-    model = getattr(model, "_orig_mod", model)
+    model = unwrapped(model)
+    if has_flat_weights(model):
+        raise SiteError(
+            "FullyShardedDataParallel holds the model's weights, so its sites can't be found; use fully_shard (FSDP2), or measure "
+            "the model before it is wrapped"
+        )
     *smaller, whole = shrink_inputs(model, inputs, few_tokens)
     for number, part in enumerate(smaller):
         try:

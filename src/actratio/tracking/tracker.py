@@ -32,7 +32,7 @@ from actratio.tracking.passes import TrainingPasses
 from actratio.tracking.readings import model_frame, readings_frame
 from actratio.tracking.schedule import Every, to_schedule
 from actratio.tracking.steps import on_optimizer_step
-from actratio.tracking.unwrap import unwrapped
+from actratio.tracking.trackable import checked_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,7 +110,7 @@ class Tracker:
         (self._criterion,) = to_criteria(criterion)
         self._schedule = to_schedule(every, steps_per_epoch)
         self._every = every
-        self._model = unwrapped(model)
+        self._model = checked_model(model)
         self._select, self._inputs, self._tensor = sites, inputs, tensor
         self._dead_limit, self._on_reading = DeadLimit(dead_limit, on_dead), on_reading
         self._name = name or getattr(self._model, "name_or_path", "") or type(self._model).__name__
