@@ -18,8 +18,8 @@ from .conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _EXAMPLE = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
-_NEEDS_MORE = re.compile(r'"runs/mlp-|import (?:onnx|llama_cpp)|"smollm2"')
-"""Marks of examples that need what only the reader has: a finished study, another program, or a large model."""
+_NEEDS_MORE = re.compile(r'"runs/mlp-|import (?:onnx|llama_cpp)|"smollm2"|^# torchrun ')
+"""Marks of examples that need what only the reader has: a finished study, another program, a large model, or torchrun."""
 _SEPARATOR = "-- end of example --"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -237,3 +239,22 @@ def test_the_slurm_script_of_the_page(expected: Any, tmp_path: Path, model: Path
     merged = [sys.executable, "-m", "actratio", "merge", tmp_path / "runs" / "corpus"]
     subprocess.run(merged, check=True, capture_output=True)
     assert counts(tmp_path / "runs" / "corpus") == expected
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run_as_written(tmp_path: Path, model: Path, corpus: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "cluster.md").read_text(encoding="utf-8")
+    commands = [
+        line[2:] for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL) for line in block.splitlines()
+    ]
+    assert {command.split()[0] for command in commands} == {"actratio", "torchrun"}
+    (tmp_path / "MODEL").symlink_to(model)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    found = []
+    for command in commands:
+        if "merge" not in command:
+            shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        subprocess.run(shlex.split(command), cwd=tmp_path, env=environment, check=True, capture_output=True)
+        found.append(counts(tmp_path / "runs" / "corpus"))
+    assert len(found) == 5
+    assert all(other == found[0] for other in found)
