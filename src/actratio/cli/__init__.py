@@ -12,6 +12,7 @@ import typer
 
 from actratio import __version__
 from actratio.cli.commands import COMMANDS, LazyGroup
+from actratio.cli.interrupts import stopping_on_signals
 from actratio.errors import ActratioError, is_out_of_memory
 
 __all__ = ["app", "main"]
@@ -33,7 +34,8 @@ _INTERRUPTED = 130  # typer's exit status after Ctrl-C
 def main() -> None:
     """Run the command line. Bad input prints one sentence and exits with status 2; an interrupt exits with status 1."""
     try:
-        app(prog_name="actratio")
+        with stopping_on_signals():
+            app(prog_name="actratio")
     except ActratioError as error:
         warn("[bold red]error:[/]", str(error))
         sys.exit(2)

@@ -168,7 +168,7 @@ def check_place(folder: Path, model: str, *, force: bool = False) -> None:
 
 def _is_unfinished(name: str) -> bool:
     """Return whether a measurement that was interrupted may have left a file or folder of this name."""
-    return name == SHARDS or is_temporary(name)
+    return name in (SHARDS, _NEURONS) or is_temporary(name)  # the description is written after the neurons
 
 
 def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
