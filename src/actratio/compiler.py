@@ -31,8 +31,20 @@ class _Shared:
                 self._entered.__exit__(None, None, None)
 
 
+@contextmanager
+def _checked_hooks() -> Iterator[None]:
+    # Not config.patch: each patch leaves a context variable behind for good.
+    config: Any = torch._dynamo.config
+    before = config.skip_nnmodule_hook_guards
+    config.skip_nnmodule_hook_guards = False
+    try:
+        yield
+    finally:
+        config.skip_nnmodule_hook_guards = before
+
+
 _eager = _Shared(lambda: torch.compiler.set_stance("force_eager"))
-_guards = _Shared(lambda: torch._dynamo.config.patch(skip_nnmodule_hook_guards=False))
+_guards = _Shared(_checked_hooks)
 
 
 def force_eager() -> AbstractContextManager[None]:

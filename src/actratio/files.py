@@ -7,7 +7,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from actratio.errors import RunError, short
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
 _METADATA_KEY = b"actratio"
 _TEMPORARY = re.compile(r"\.\d+\.")
@@ -104,6 +105,19 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` as indented JSON in UTF-8."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write named tensors as safetensors.
+
+    Raises:
+        OSError: the file can't be written, for example because the disk is full.
+    """
+    from safetensors.torch import save
+
+    content = save(dict(arrays), metadata)  # written by Python, whose errors say why a file can't be written
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_table(path: Path, frame: pd.DataFrame, metadata: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ To add a command, write its function in a module of this package and add it to `
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 for _name, _command in COMMANDS.items():
     app.command(_name, short_help=_command.short_help)(_command.placeholder)
 
+_FULL = "the disk is full; make room and run the same command again, which goes on where it stopped"
 _INTERRUPTED = 130  # typer's exit status after Ctrl-C
 
 
@@ -42,7 +44,8 @@ def main() -> None:
     except (OSError, MemoryError, RuntimeError) as error:
         if not isinstance(error, OSError) and not is_out_of_memory(error):
             raise
-        warn("[bold red]failed:[/]", str(error).strip())
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        warn("[bold red]failed:[/]", _FULL if is_full else str(error).strip())
         sys.exit(1)
     except SystemExit as ended:
         if ended.code != _INTERRUPTED:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ def measure_corpus(
     """Measure a corpus, or a part of it, and show the measurement of the whole."""
     import torch
 
-    from actratio.counting.folder import SHARDS, is_measurement
+    from actratio.counting.folder import is_measurement
     from actratio.scale import Corpus, Needs, ShardWorker, make_executor
     from actratio.scale.corpus import is_corpus
 
@@ -56,10 +55,8 @@ def measure_corpus(
     executor = make_executor(where.executor, workers=where.workers, address=where.address)
     if is_measurement(folder) and not is_corpus(folder) and not force:
         raise RunError(f"{folder} holds a measurement; choose another folder with --out, or replace it with --force")
-    if force and part == (0, 1):
-        shutil.rmtree(folder / SHARDS, ignore_errors=True)
     with err.status("reading the corpus"):
-        corpus = Corpus.open(folder, sources, rows, {**vars(load), **how.as_json()})
+        corpus = Corpus.open(folder, sources, rows, {**vars(load), **how.as_json()}, replace=force and part == (0, 1))
     worker = ShardWorker(load, load.name, corpus.results, how, {**corpus.settings, "model": load.name})
     needs = Needs(how.threads, gpus=float(torch.cuda.is_available() and load.device in ("auto", "cuda")))
 

@@ -15,7 +15,7 @@ from actratio.counting.counts import SiteCounts
 from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.measurement import Measurement, Row
 from actratio.errors import RunError, short
-from actratio.files import is_temporary, remove_leftovers, replacing, write_json, write_table
+from actratio.files import is_temporary, remove_leftovers, write_arrays, write_json, write_table
 from actratio.sites import Site
 
 PARTIAL = "partial.safetensors"
@@ -35,16 +35,13 @@ DAMAGES = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError,
 
 def save_measurement(measurement: Measurement, path: str | Path, *, force: bool = False) -> None:
     """Write a measurement's folder; see ``Measurement.save``."""
-    from safetensors.torch import save_file
-
     folder = Path(path)
     check_place(folder, measurement.model, force=force)
     remove_leftovers(folder)
     for old in folder.glob("*.csv"):  # of the measurement that was here
         old.unlink()
     arrays, described = encode(measurement)
-    with replacing(folder / _NEURONS) as temporary:
-        save_file(arrays, temporary)
+    write_arrays(folder / _NEURONS, arrays)
     # After a kill between the two files, the checksum also shows that they don't belong together.
     write_json(folder / _DESCRIPTION, with_checksum(arrays, {"format": _FORMAT, **described}))
     metadata = {"settings": measurement.settings, "provenance": measurement.provenance}

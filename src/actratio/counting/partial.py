@@ -16,7 +16,7 @@ from torch import Tensor
 from actratio.counting.measurement import Measurement
 from actratio.counting.probe import Probe
 from actratio.errors import RunError, short
-from actratio.files import replacing
+from actratio.files import write_arrays
 
 SAVE_EVERY = 30.0
 """Seconds between two savings."""
@@ -114,8 +114,6 @@ class PartialCounts:
 
     def save(self) -> None:
         """Write what was noted since the last time."""
-        from safetensors.torch import save_file
-
         from actratio.counting.folder import encode, with_checksum
 
         if self._noted is None:
@@ -123,8 +121,7 @@ class PartialCounts:
         probe, batches, text = self._noted
         arrays, described = encode(self.joined(probe, self._settings))
         described |= {"format": _FORMAT, "batches": batches, "left_out": self.left_out, "text": text}
-        with replacing(self._path) as temporary:
-            save_file(arrays, temporary, {"measurement": json.dumps(with_checksum(arrays, described))})
+        write_arrays(self._path, arrays, {"measurement": json.dumps(with_checksum(arrays, described))})
         self._saved, self._noted = time.monotonic(), None
 
     def joined(self, probe: Probe, settings: dict[str, Any]) -> Measurement:

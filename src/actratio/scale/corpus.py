@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from actratio.scale.results import DamagedError, ShardResults
 
 _MANIFEST = "manifest.json"
 _SETTINGS = "settings.json"
+_LOCK = ".manifest.lock"
+_PART = ".part-{}-of-{}.lock"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Corpus:
     results: ShardResults = field(repr=False)
 
     @classmethod
-    def open(cls, path: Path, sources: Sequence[str], rows: int, settings: Mapping[str, Any]) -> Corpus:
+    def open(
+        cls, path: Path, sources: Sequence[str], rows: int, settings: Mapping[str, Any], *, replace: bool = False
+    ) -> Corpus:
         """Return the corpus in a folder; the first process that opens it cuts it into shards.
 
         Args:
@@ -47,15 +51,19 @@ class Corpus:
             sources: as for ``make_manifest``. They are not read again if the folder has a manifest.
             rows: most rows of a shard.
             settings: everything that decides the counts. Those of a folder that has a manifest must be the same.
+            replace: remove the shards of another corpus, or of this one, and begin anew.
 
         Raises:
             DataError: the sources can't be read.
-            RunError: the folder has the shards of a corpus with other settings, or is damaged.
+            RunError: the folder has the shards of a corpus with other settings, or is damaged; or another process measures what
+                is to be replaced.
         """
         wanted = json.loads(json.dumps({**settings, "data": [*sources], "shard_rows": rows}))
         folder = path / SHARDS
         make_folder(folder)
-        with FileLock(folder / ".manifest.lock"):  # several processes may start together
+        with FileLock(folder / _LOCK):  # several processes may start together
+            if replace:
+                _remove_shards(folder)
             if (folder / _SETTINGS).is_file():
                 there = _read_settings(folder / _SETTINGS)
                 odd = next((name for name in {**there, **wanted} if there.get(name) != wanted.get(name)), None)
@@ -93,16 +101,11 @@ class Corpus:
         Raises:
             RunError: another process measures this part.
         """
-        lock = FileLock(self.path / SHARDS / f".part-{part[0]}-of-{part[1]}.lock", blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RunError(
-                f"{self.path} is in use by another process; wait for it, or choose another folder with --out"
-            ) from None
-        with lock:
-            if part == (0, 1):
-                remove_leftovers(self.path / SHARDS)
+        folder = self.path / SHARDS
+        if part == (0, 1):
+            with _all_parts_locked(folder):  # or files of processes that still write them would be removed
+                remove_leftovers(folder)
+        with _locked(folder / _PART.format(*part)):
             yield
 
     def measure(
@@ -213,6 +216,42 @@ class Merged:
 
 
 _MOST_SHOWN = 10
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FileLock(path, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunError(
+            f"{path.parent.parent} is in use by another process; wait for it, or choose another folder with --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _all_parts_locked(folder: Path) -> Iterator[None]:
+    with ExitStack() as locks:
+        for lock in folder.glob(_PART.format("*", "*")):
+            locks.enter_context(_locked(lock))
+        yield
+
+
+def _remove_shards(folder: Path) -> None:
+    """Remove all files but the locks, which other processes may hold.
+
+    Raises:
+        RunError: another process measures some of the shards.
+    """
+    with _all_parts_locked(folder):
+        (folder / _SETTINGS).unlink(missing_ok=True)  # first: a folder with settings is complete
+        for path in folder.iterdir():
+            if path.suffix != ".lock":
+                path.unlink()
 
 
 def is_corpus(path: Path) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -48,7 +50,8 @@ class RayExecutor(Executor):
             own = {"include_dashboard": False, "num_cpus": self._workers and self._workers * needs.cpus}
         try:
             _check_address(self._address)
-            ray.init(**own, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
+            with _signals_kept():
+                ray.init(**own, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
         except (OSError, RuntimeError, ValueError) as error:
             raise RunError(
                 f"Ray can't be reached or started ({' '.join(str(error).split())[:160]}); check --address, or leave it out to start Ray on this machine"
@@ -57,6 +60,19 @@ class RayExecutor(Executor):
             yield
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Set the caller's signal handlers again after Ray has set its own, which end the process without tidying up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if handler is not None:  # None: it wasn't set from Python
+            signal.signal(number, handler)
 
 
 class _Run:

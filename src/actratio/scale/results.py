@@ -11,7 +11,7 @@ from torch import Tensor
 from actratio.counting.folder import DAMAGES, check_checksum, decode, encode, with_checksum
 from actratio.counting.measurement import Measurement
 from actratio.errors import short
-from actratio.files import replacing, write_json
+from actratio.files import write_arrays, write_json
 from actratio.scale.manifest import Shard
 
 _FORMAT = 1
@@ -38,14 +38,11 @@ class ShardResults:
 
     def save(self, shard: Shard, measurement: Measurement | None) -> None:
         """Write the counts of a shard, or that it has no tokens."""
-        from safetensors.torch import save_file
-
         arrays: dict[str, Tensor] = {}
         described: dict[str, Any] = {"format": _FORMAT, "settings": self._settings, "fingerprint": shard.fingerprint}
         if measurement is not None:
             arrays, described["measurement"] = encode(measurement)
-        with replacing(self._file(shard)) as temporary:
-            save_file(arrays, temporary, {"shard": json.dumps(with_checksum(arrays, described))})
+        write_arrays(self._file(shard), arrays, {"shard": json.dumps(with_checksum(arrays, described))})
         self._failure(shard).unlink(missing_ok=True)
 
     def load(self, shard: Shard) -> Measurement | None:

@@ -7,7 +7,7 @@
       results.parquet                 the tidy table of all finished units, rewritten after each
       neurons/UNIT.safetensors        the arrays of a finished unit
       checkpoints/UNIT.safetensors    the state of a unit that is still running
-      seconds.json                    how long each unit took
+      seconds.json                    how long each unit took, rewritten with the table
       .lock                           held by the process that works in the folder
 
 The table is made from the units' files alone, so it is the same whether or not the study was interrupted.
@@ -28,12 +28,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from actratio.checksums import content_checksum
 from actratio.errors import RunError, short
-from actratio.files import is_temporary, make_folder, remove_leftovers, replacing, write_json
+from actratio.files import is_temporary, make_folder, remove_leftovers, write_arrays, write_json
 from actratio.provenance import current_provenance
 
 _SETTINGS = "settings.json"
@@ -114,10 +113,11 @@ class RunFolder:
             remove_leftovers(self.path)
             yield
 
-    def add_seconds(self, unit: str, more: float) -> None:
-        """Add the time that was spent on a unit to ``seconds.json``."""
+    def add_seconds(self, more: Mapping[str, float]) -> None:
+        """Add the time that was spent on units to ``seconds.json``."""
         seconds = unit_seconds(self.path)
-        seconds[unit] = round(seconds.get(unit, 0.0) + more, 1)
+        for unit, spent in more.items():
+            seconds[unit] = round(seconds.get(unit, 0.0) + spent, 1)
         write_json(self.path / _SECONDS, {"seconds": seconds, "checksum": content_checksum({}, seconds)})
 
     def note_change(self) -> None:
@@ -290,8 +290,7 @@ def _shown(value: Any) -> str:
 
 def _save(path: Path, arrays: Mapping[str, Tensor]) -> None:
     plain = {name: tensor.contiguous().cpu() for name, tensor in arrays.items()}
-    with replacing(path) as temporary:
-        save_file(plain, temporary, {"checksum": content_checksum(plain, {})})
+    write_arrays(path, plain, {"checksum": content_checksum(plain, {})})
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], bool]:

@@ -57,6 +57,7 @@ class Runner:
         self.units = self.study.units()
         self.folder = RunFolder(path, settings, [unit.name for unit in self.units])
         self._next_table = 0.0
+        self._spent: dict[str, float] = {}  # seconds of units since the table was written
 
     @property
     def cost(self) -> float:
@@ -100,15 +101,18 @@ class Runner:
             if missing:
                 self.folder.note_change()
             worker = _UnitWorker(self.study, self.folder, progress if is_local else None, note if is_local else None)
-            for outcome in executor.run(worker, (Task(unit.name, unit) for unit in missing), needs or Needs()):
-                if outcome.error is not None:
-                    raise outcome.error
-                arrays, seconds = outcome.result
-                self.folder.save_unit(outcome.task.name, arrays)
-                self.folder.add_seconds(outcome.task.name, seconds)
-                if not is_local:
-                    progress(outcome.task.name, outcome.task.argument.cost)
-                self._write_table_sometimes(frames)
+            try:
+                for outcome in executor.run(worker, (Task(unit.name, unit) for unit in missing), needs or Needs()):
+                    if outcome.error is not None:
+                        raise outcome.error
+                    arrays, seconds = outcome.result
+                    self.folder.save_unit(outcome.task.name, arrays)
+                    self._spent[outcome.task.name] = seconds
+                    if not is_local:
+                        progress(outcome.task.name, outcome.task.argument.cost)
+                    self._write_table_sometimes(frames)
+            finally:  # also of an interrupted study
+                self._write_seconds()
             # Again, because the process may have been killed between a unit and its table.
             self._write_table(frames)
 
@@ -165,6 +169,13 @@ class Runner:
     def _write_table(self, known: dict[str, pd.DataFrame]) -> None:
         frame = self._frame(known)
         write_table(self.folder.table_path, frame, {**self.folder.metadata, "checksum": frame_checksum(frame)})
+        self._write_seconds()
+
+    def _write_seconds(self) -> None:
+        """Write how long units took, as far as that isn't written."""
+        if self._spent:
+            self.folder.add_seconds(self._spent)
+            self._spent = {}
 
 
 @dataclass(frozen=True)
@@ -191,7 +202,7 @@ class _UnitWorker:
             arrays = self.study.run(unit, checkpoint)
         except BaseException:
             if self.progress is not None:  # interrupted; a process that is killed adds nothing
-                self.folder.add_seconds(unit.name, time.monotonic() - start)
+                self.folder.add_seconds({unit.name: time.monotonic() - start})
             raise
         return arrays, time.monotonic() - start
 
