@@ -19,7 +19,7 @@ from actratio.errors import ActratioError, SiteError
 from actratio.models.fingerprint import weights_fingerprint
 from actratio.sites import Select, checked_call, choose, device_of, evaluating, trace
 from actratio.sites.inputs import without_cache
-from actratio.sites.wrappers import unwrapped
+from actratio.sites.wrappers import check_can_be_followed, unwrapped
 
 Progress = Callable[[int], None]
 """Called after every batch with the number of tokens (or examples) counted so far."""
@@ -80,6 +80,7 @@ def measure(
         raise SiteError(f"there is no tensor {unknown[0] if unknown else ''!r}; write {' or '.join(TENSORS)}")
     parsed = to_criteria(criteria)
     model = unwrapped(model)
+    check_can_be_followed(model)
     model_name = name or getattr(model, "name_or_path", "") or type(model).__name__
     recorded = {**(settings or {}), **measure_settings(sites, tensors, parsed, counts_alone)}
     kept = None if partial is None else PartialCounts(Path(partial), model_name, recorded, weights_fingerprint(model))

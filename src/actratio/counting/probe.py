@@ -28,7 +28,7 @@ from actratio.errors import SiteError, plural
 from actratio.hooks import Unsaved
 from actratio.sites import Group, Site
 from actratio.sites.tokens import arguments_of, routed_rows
-from actratio.sites.values import Use
+from actratio.sites.values import Use, Value
 from actratio.sites.wrappers import unwrapped
 
 TENSORS = ("activation", "hidden")
@@ -126,9 +126,9 @@ class Probe:
             raise SiteError(
                 "no site has a hidden tensor beside its activation, because no MLP is gated; measure the activation"
             )
-        self._norms = ColumnNorms(dict(self._model.named_parameters()))
+        self._norms = ColumnNorms({**dict(self._model.named_parameters()), **dict(self._model.named_buffers())})
         self._passes: list[ForwardPass] = []  # the last one is running, inside the others
-        self._followed = ScopeFollower(self._model, self._used, lambda: bool(self._passes))
+        self._followed = ScopeFollower(self._model, self._used, self._unused, lambda: bool(self._passes))
         self._direct: set[Group] = set()
         self._stack = ExitStack()
         self._entered = False
@@ -302,7 +302,8 @@ class Probe:
             if data is None or tensor not in self._tensors:
                 continue
             if sites[0].expert is None:
-                self._record(sites[0], tensor, neurons_last(data, use), value.stream.rows)
+                columns = use.columns if use.weight.is_computed else None
+                self._record(sites[0], tensor, neurons_last(data, use), value.stream.rows, columns)
                 continue
             by_expert = {site.expert: site for site in sites}
             length = None if tokens is None else tokens.batch * tokens.length
@@ -310,8 +311,20 @@ class Probe:
                 if expert in by_expert and len(x):
                     self._record(by_expert[expert], tensor, x, rows)
 
-    def _record(self, site: Site, tensor: str, x: Tensor, routed: Tensor | None) -> None:
-        """Count an activation; ``routed`` says which token each row is, where rows were selected."""
+    def _unused(self, value: Value) -> None:
+        """Count an activation that entered no down projection, if that was asked for."""
+        sites = self._groups.get((value.owner, value.module, value.stream.weight, None))
+        if sites is not None and value.activation is not None:
+            self._passes[-1].calls[sites[0].group] += 1
+            self._record(sites[0], "activation", value.activation.movedim(value.stream.axis, -1), value.stream.rows)
+
+    def _record(self, site: Site, tensor: str, x: Tensor, routed: Tensor | None, columns: Tensor | None = None) -> None:
+        """Count an activation.
+
+        Args:
+            routed: which token each row is, where rows were selected.
+            columns: the down projection as it was multiplied, if the model computed it.
+        """
         if (site.name, tensor) not in self.counted:
             return
         forward_pass, x = self._passes[-1], x.detach()
@@ -326,7 +339,7 @@ class Probe:
                 at_site,
                 rows.lengths,
                 rows.first,
-                norms=self._norms.at(site) if at_site.needs_norms else None,
+                norms=self._norms.at(site, columns) if at_site.needs_norms else None,
                 magnitudes=number == 0 and not self._counts_alone,
                 co_activation=not self._counts_alone,
             )

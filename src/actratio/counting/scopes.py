@@ -10,19 +10,26 @@ from torch import nn
 
 from actratio.hooks import Unsaved
 from actratio.sites.flow import Flow
-from actratio.sites.values import Use
+from actratio.sites.values import Use, Value
 
 
 class ScopeFollower:
     """Call ``on_use`` for every product with a down projection inside some modules.
 
     Args:
+        on_unused: called, when such a module has run, with every activation that entered no product.
         is_counting: whether to follow a scope that is about to run.
     """
 
-    def __init__(self, model: nn.Module, on_use: Callable[[Use], None], is_counting: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        on_use: Callable[[Use], None],
+        on_unused: Callable[[Value], None],
+        is_counting: Callable[[], bool],
+    ) -> None:
         self._model = model
-        self._on_use = on_use
+        self._on_use, self._on_unused = on_use, on_unused
         self._is_counting = is_counting
         self._running: ExitStack | None = None
 
@@ -30,7 +37,9 @@ class ScopeFollower:
         """Register the hooks, once for any number of forward passes; ``stack`` removes them."""
         if not scopes:
             return
-        flow = Flow(self._model, self._on_use)  # one for all scopes, because scopes don't run inside each other
+        flow = Flow(
+            self._model, self._on_use, self._on_unused
+        )  # one for all scopes, because scopes don't run inside each other
         stack.callback(self.stop)
         for scope in scopes:
             self._register(scope, flow, stack)

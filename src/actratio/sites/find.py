@@ -24,7 +24,7 @@ from actratio.sites.selection import Select, choose
 from actratio.sites.site import MEASURED, Group, Site
 from actratio.sites.tokens import Tokens, arguments_of, is_sequence_first
 from actratio.sites.values import Use, Value
-from actratio.sites.wrappers import has_flat_weights, unwrapped
+from actratio.sites.wrappers import check_can_be_followed, unwrapped
 
 
 @dataclass
@@ -67,18 +67,14 @@ def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False) -> 
         few_tokens: whether to cut sequences of tokens too, which takes less time. A model that cuts its sequences into
             chunks may then have sites that run more often in a longer pass; ``Probe`` raises an error for these.
     """
+    # The original of a compiled module has the hooks' names, and runs the same Python.
+    model = unwrapped(model)
+    check_can_be_followed(model)
     if inputs is None:  # a table of what models from transformers read, which others need not load
         from actratio.sites.inputs import made_up
 
         with torch.random.fork_rng():
             inputs = made_up(model)
-    # The original of a compiled module has the hooks' names, and runs the same Python.
-    model = unwrapped(model)
-    if has_flat_weights(model):
-        raise SiteError(
-            "FullyShardedDataParallel holds the model's weights, so its sites can't be found; use fully_shard (FSDP2), or measure "
-            "the model before it is wrapped"
-        )
     *smaller, whole = shrink_inputs(model, inputs, few_tokens)
     for number, part in enumerate(smaller):
         try:
@@ -139,7 +135,7 @@ def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool]:
         _count_experts(group, use, weights)
 
     used: set[int] = set()
-    weights = dict(model.named_parameters())
+    weights = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     flow = Flow(model, on_use)
     with (
         evaluating(model), _restoring(model), torch.no_grad(), force_eager(), warnings.catch_warnings(),
@@ -153,6 +149,12 @@ def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool]:
                 group = groups.setdefault((value.owner, value.module, value.stream.weight, None), _Group(value, None))
                 group.calls += 1
         runs = Counter(value.module for value in flow.activations.values())
+        if not groups and flow.others:
+            listed = ", ".join(f"{name} (in {owner})" if owner else name for name, owner in flow.others.items())
+            raise SiteError(
+                f"the model has no MLP; its linear layers enter {listed}, and no function of single neurons, which alone can be "
+                "active or not"
+            )
         sites = _sites(groups, weights, runs, flow, _tokens(model, inputs))
         sites = unique(with_sleeping_experts(sites, dict(model.named_modules())))
         # A part has the same name whether it is compiled or not.
@@ -224,10 +226,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _count_experts(group: _Group, use: Use, weights: Mapping[str, nn.Parameter]) -> None:
+def _count_experts(group: _Group, use: Use, weights: Mapping[str, Tensor]) -> None:
     """Note how many experts share a weight with three axes; a product takes one expert's slice, or all at once."""
-    weight, up = weights[use.weight.name], weights[use.value.stream.weight]
-    if weight.ndim != 3 or use.axis == 1:  # a convolution's third axis is its kernel
+    weight, up = weights.get(use.weight.name), weights.get(use.value.stream.weight)
+    if weight is None or up is None or weight.ndim != 3 or use.axis == 1:  # a convolution's third axis is its kernel
         return
     if up.ndim < 3 < use.columns.ndim:  # the heads of a state-space block, for example, which one projection made
         return
@@ -240,7 +242,7 @@ def _count_experts(group: _Group, use: Use, weights: Mapping[str, nn.Parameter])
 
 def _sites(
     groups: Mapping[Group, _Group],
-    weights: Mapping[str, nn.Parameter],
+    weights: Mapping[str, Tensor],
     runs: Mapping[str | None, int],
     flow: Flow,
     tokens: Tokens | None,
@@ -275,14 +277,16 @@ def _sites(
     return found
 
 
-def _hidden_axis(group: _Group, weights: Mapping[str, nn.Parameter]) -> int:
+def _hidden_axis(group: _Group, weights: Mapping[str, Tensor]) -> int:
     """Return the neurons' axis in the weight, or in an expert's slice of it: the one with the stride it has in the product."""
     use = group.use
     if use is None:
         return -1
     if use.axis == 1:  # a pointwise convolution's weight is (out, in, 1, …)
         return 1
-    weight = weights[use.weight.name]
+    weight = weights.get(use.weight.name)
+    if weight is None or use.weight.is_computed:  # it may have another shape than what it is computed from
+        return -1
     step = use.columns.stride(-1)
     return next(axis for axis in (-1, -2) if weight.stride(axis) == step)
 
@@ -305,7 +309,9 @@ def _width(group: _Group) -> int:
     assert group.value.activation is not None  # values without one are not noted
     if group.use is not None and group.use.axis == 1:  # the weight of a grouped convolution has one group's channels
         return group.use.entered.shape[1]
-    return group.use.columns.shape[-1] if group.use is not None else group.value.activation.shape[-1]
+    if group.use is None:
+        return group.value.activation.shape[group.value.stream.axis]
+    return group.use.columns.shape[-1]
 
 
 def _scope(owner: str, group: _Group, ran: Set[str]) -> str:

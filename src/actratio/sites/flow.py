@@ -41,14 +41,19 @@ class Flow(TorchFunctionMode):
             of the product: the path of the module, and the names of the weights that made the two, as far as they are
             known.
         multiplied: names of the weights that entered a product.
+        others: functions of linear maps that are not followed, and the path of the module that called them.
     """
 
-    def __init__(self, model: nn.Module, on_use: Callable[[Use], None]) -> None:
+    def __init__(
+        self, model: nn.Module, on_use: Callable[[Use], None], on_unused: Callable[[Value], None] | None = None
+    ) -> None:
         super().__init__()
-        self._on_use = on_use
+        self._on_use, self._on_unused = on_use, on_unused
         self.activations: dict[int, Value] = {}
         self.scans: set[tuple[str, frozenset[str]]] = set()
         self.multiplied: set[str] = set()
+        self.others: dict[str, str] = {}
+        self._used: set[int] = set()  # origins of activations that entered a product
         self._known = Known(model)
         self._running = RunningModules(model, self._ran_atomic)
         self._first_use: dict[tuple[int, int], str] = {}
@@ -69,6 +74,7 @@ class Flow(TorchFunctionMode):
         try:
             with self._running.hooks(inside):
                 yield
+            self._tell_unused()
         finally:
             follow(-1)
             self.forget()
@@ -77,9 +83,19 @@ class Flow(TorchFunctionMode):
         """Let go of all tensors, between forward passes."""
         self.activations.clear()
         self._first_use.clear()
+        self._used.clear()
         self._known.forget()
 
+    def _tell_unused(self) -> None:
+        if self._on_unused is not None:
+            for origin, value in self.activations.items():
+                if origin not in self._used:
+                    self._on_unused(value)
+
     def _ran_atomic(self, ran: RunningModule, given: Tensor, output: Tensor) -> None:
+        if functions.is_opaque_linear(ran.module):
+            self._multiplied(given, output, ran)
+            return
         value = self._known.value(given)
         if value is None:
             return
@@ -104,8 +120,14 @@ class Flow(TorchFunctionMode):
         if in_place and args and isinstance(args[0], Tensor):
             self._keep_before_writing(args[0])
         output = func(*args, **kwargs)
-        if name == "__setitem__":
+        if name in functions.CONSTANT and isinstance(output, Tensor):
+            self._known.set_constant(output)
+        elif self._computed_weight(name, args, kwargs, output):
+            pass
+        elif name == "__setitem__":
             self._written(args[0])
+        elif name == "glu":
+            self._glu(args, kwargs, output)
         elif name in functions.ALIAS:
             self._alias(func, name, args, kwargs, output)
         elif name in functions.LINEAR:
@@ -114,7 +136,53 @@ class Flow(TorchFunctionMode):
             self._pointwise(name, args, kwargs, output)
         elif in_place and args:
             self._known.values.pop(id(args[0]), None)
+        else:
+            self._note_other(name, args, kwargs)
         return output
+
+    def _note_other(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Note a function of a linear map that is no function of single neurons, such as softmax."""
+        for operand in (*functions.flat(args), *kwargs.values()):
+            value = self._known.value(operand)
+            if value is not None and value.activation is None:
+                self.others.setdefault(name, self._running.owner)
+
+    def _computed_weight(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> bool:
+        """Note a weight that is computed from other weights: weight norm, spectral norm, an adapter that is added."""
+        if (
+            not isinstance(output, Tensor)
+            or name in functions.ALIAS
+            or name in functions.CONVOLUTION
+            or name == "linear"
+        ):
+            return False
+        operands = [operand for operand in (*functions.flat(args), *kwargs.values()) if isinstance(operand, Tensor)]
+        weights = [(operand, weight) for operand in operands if (weight := self._weight(operand)) is not None]
+        fixed = 0 if name in functions.LINEAR else sum(self._known.is_fixed(operand) for operand in operands)
+        if (
+            not weights
+            or len(weights) + fixed < len(operands)
+            or any(weight.expert is not None for _, weight in weights)
+        ):
+            return False
+        largest = max(weights, key=lambda pair: pair[0].numel())[1]
+        self._known.set_part(output, replace(largest, is_computed=True))
+        return True
+
+    def _glu(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor) -> None:
+        """Follow a · σ(b), where a and b are the halves of a linear map."""
+        given = args[0] if args else kwargs["input"]
+        axis = args[1] if len(args) > 1 else kwargs.get("dim", -1)
+        value = self._known.value(given)
+        if value is None or value.activation is not None or axis not in (-1, given.ndim - 1):
+            return
+        gate = given.chunk(2, -1)[1]
+        half = Value(value.stream.part(value.stream.rows))
+        opened = torch.sigmoid(gate)
+        self._activated(half, gate, opened, "sigmoid", None)
+        made = self._known.value(opened)
+        assert made is not None
+        self._gated(made, output, foreign=False, other=value.stream.weight)
 
     def _keep_before_writing(self, target: Tensor) -> None:
         """Copy an activation that is about to be overwritten."""
@@ -158,7 +226,7 @@ class Flow(TorchFunctionMode):
             elif value.activation is None:
                 # Perhaps the gate or the up half of a fused projection: a stream of its own.
                 stream = value.stream
-                self._known.set_value(part, Value(Stream(stream.data, stream.rows, stream.source, stream.weight)))
+                self._known.set_value(part, Value(stream.part(stream.rows)))
             else:
                 self._known.set_value(part, cut(value, source, partial(_again, func, args[1:], kwargs, number)))
 
@@ -174,7 +242,8 @@ class Flow(TorchFunctionMode):
         elif len({stream.weight for stream in streams}) == 1 and all(value.activation is None for value in known):
             every = [stream.rows for stream in streams if stream.rows is not None]
             rows = torch.cat(every) if len(every) == len(streams) else None
-            self._known.set_value(output, Value(Stream(streams[0].data, rows, object(), streams[0].weight)))
+            joined = replace(streams[0], rows=rows, source=object())
+            self._known.set_value(output, Value(joined))
 
     def _select_rows(
         self, name: str, source: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
@@ -212,6 +281,8 @@ class Flow(TorchFunctionMode):
             return
         data, columns = operands[:2]
         weight = self._weight(columns)
+        if weight is None and name == "linear":
+            weight = self._known.buffer(columns)
         if weight is None:  # weight @ data, whose hidden axis is the one before the last
             columns, data = operands[:2]
             weight = self._weight(columns)
@@ -228,24 +299,42 @@ class Flow(TorchFunctionMode):
             elif name not in functions.CONVOLUTION and name != "linear" and columns.ndim > 1:
                 columns = columns.transpose(-1, -2)
         self.multiplied.add(weight.name)
+        is_spatial = False
         value = self._known.value(data)
         if name in functions.CONVOLUTION:
             if columns.shape[1] == 1 and columns.shape[0] > 1:  # depthwise: neurons are not mixed
                 if value is not None:
                     self._known.set_value(output, value)
                 return
-            if math.prod(columns.shape[2:]) > 1:
-                return
-        if value is not None and value.activation is not None:
+            is_spatial = math.prod(columns.shape[2:]) > 1
+        if value is not None and value.activation is not None and not is_spatial and not value.stream.is_spatial:
             offsets = operands[2] if "grouped_mm" in name and len(operands) > 2 else None
             # An activation that enters several products is counted at the first (a projection before its adapter).
             first = self._first_use.setdefault((value.origin, id(value.activation)), weight.name)
+            self._used.add(value.origin)
             if first == weight.name:
                 self._on_use(Use(value, data, self._running.owner, weight, columns, axis, offsets))
         rows = self._known.rows.get(id(data)) if value is None else value.stream.rows
         source: object = self._known.source(data)
         if value is not None:
             source = value.stream if value.activation is None else value.origin
+        neurons = 1 if name in functions.CONVOLUTION or (axis == -2 and output.ndim == 2) else -1
+        self._known.set_value(output, Value(Stream(data, rows, source, weight.name, neurons, is_spatial)))
+
+    def _multiplied(self, data: Tensor, output: Tensor, linear: RunningModule) -> None:
+        """Follow a linear map whose weight can't be seen."""
+        module: Any = linear.module
+        weight = Weight(f"{linear.path}.weight", is_computed=True)
+        value = self._known.value(data)
+        if value is not None and value.activation is not None and not value.stream.is_spatial:
+            columns = torch.empty(module.out_features, module.in_features, device="meta")
+            self._used.add(value.origin)
+            self._on_use(Use(value, data, linear.path, weight, columns, -1))
+        self.multiplied.add(weight.name)
+        source: object = self._known.source(data)
+        if value is not None:
+            source = value.stream if value.activation is None else value.origin
+        rows = self._known.rows.get(id(data)) if value is None else value.stream.rows
         self._known.set_value(output, Value(Stream(data, rows, source, weight.name)))
 
     def _pointwise(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
@@ -256,7 +345,8 @@ class Flow(TorchFunctionMode):
             if weight is not None and any(
                 self._weight(operand) and operand.shape == output.shape for operand in operands
             ):
-                self._known.set_part(output, weight)  # a weight that is scaled or masked on its way
+                # A weight that is scaled or masked on its way.
+                self._known.set_part(output, replace(weight, is_computed=True))
             for operand in operands:
                 rows = self._known.rows.get(id(operand))
                 if rows is not None and len(output) == len(rows):
@@ -271,6 +361,7 @@ class Flow(TorchFunctionMode):
             operand
             for operand in operands
             if id(operand) not in self._known.values
+            and id(operand) not in self._known.constants
             and self._weight(operand) is None
             and operand.numel() > width
             and operand.shape[-1] > 1
@@ -287,7 +378,7 @@ class Flow(TorchFunctionMode):
             # A linear map and its adapter, or a linear map of two things.
             stream = known[0][1].stream
             source = stream.source if have_one_root(streams) else object()
-            self._known.set_value(output, Value(Stream(stream.data, stream.rows, source, stream.weight)))
+            self._known.set_value(output, Value(replace(stream, source=source)))
         elif len(streams) == 2 and name in functions.PRODUCT:
             self._two_streams(known, output)
         else:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
 def _names(names: str) -> frozenset[str]:
@@ -18,7 +19,8 @@ def _names(names: str) -> frozenset[str]:
 NONLINEAR = _names(
     "relu relu6 gelu silu mish elu selu celu leaky_relu prelu rrelu hardswish hardtanh hardsigmoid hardshrink softshrink "
     "tanhshrink threshold softplus softsign logsigmoid log_sigmoid sigmoid expit tanh erf exp log square pow abs sqrt rsqrt sin cos "
-    "maximum minimum where special_expit atan arctan sinh cosh erfc gt ge lt le greater greater_equal less less_equal"
+    "maximum minimum where special_expit atan arctan sinh cosh erfc gt ge lt le greater greater_equal less less_equal sign sgn "
+    "heaviside"
 )
 """Functions of single neurons that are not affine; their output is an activation."""
 
@@ -53,6 +55,9 @@ SPLITS = _names("chunk split split_with_sizes tensor_split unbind narrow select 
 """Functions that can cut a fused projection into its gate and its up half."""
 
 SUMS = _names("add sub rsub subtract")
+
+CONSTANT = _names("zeros ones full zeros_like ones_like full_like new_zeros new_ones new_full tensor")
+"""Functions whose output doesn't depend on the data."""
 
 KNOWN = NONLINEAR | PRODUCT | AFFINE | LINEAR | ALIAS
 
@@ -99,9 +104,23 @@ def is_activation(module: nn.Module) -> bool:
     return kind.__module__ in _ACTIVATION_MODULES and kind.__name__ not in _NOT_ACTIVATIONS
 
 
+def is_opaque_linear(module: nn.Module) -> bool:
+    """Return whether a module is a linear map whose weight is no matrix of floating-point numbers, as when it is quantised."""
+    size = tuple(getattr(module, name, None) for name in ("out_features", "in_features"))
+    return (
+        "Linear" in type(module).__name__
+        and all(isinstance(number, int) for number in size)
+        and not any(
+            is_lazy(weight) or (weight.shape == size and weight.is_floating_point()) for weight in module.parameters()
+        )
+    )
+
+
 def is_norm(module: nn.Module) -> bool:
-    """Return whether a module normalises, by the name of its class."""
-    return "norm" in type(module).__name__.lower() and next(module.children(), None) is None
+    """Return whether a module normalises data, by the name of its class; weight norm computes a weight."""
+    kind = type(module)
+    is_of_weights = kind.__module__.startswith("torch.nn.utils.")
+    return "norm" in kind.__name__.lower() and next(module.children(), None) is None and not is_of_weights
 
 
 def function_name(module: nn.Module) -> str:

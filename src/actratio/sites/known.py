@@ -16,6 +16,7 @@ class Known:
         sources: the identity of what a view or a cast was made from.
         parts: tensors that are a weight, or a part of one.
         rows: which tokens the rows of a tensor are, where rows were selected.
+        constants: tensors that don't depend on the data.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -23,12 +24,14 @@ class Known:
         self.sources: dict[int, int] = {}
         self.parts: dict[int, Weight] = {}
         self.rows: dict[int, Tensor] = {}
+        self.constants: set[int] = set()
         self._weights = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._buffers = {id(buffer): name for name, buffer in model.named_buffers()}
         self._held: list[Tensor] = []
 
     def forget(self) -> None:
         """Let go of all tensors."""
-        for tensors in (self.values, self.sources, self.parts, self.rows, self._held):
+        for tensors in (self.values, self.sources, self.parts, self.rows, self.constants, self._held):
             tensors.clear()
 
     def hold(self, tensor: Tensor) -> None:
@@ -49,6 +52,11 @@ class Known:
         self.hold(tensor)
         self.parts[id(tensor)] = weight
 
+    def set_constant(self, tensor: Tensor) -> None:
+        """Note that a tensor doesn't depend on the data."""
+        self.hold(tensor)
+        self.constants.add(id(tensor))
+
     def set_rows(self, tensor: Tensor, rows: Tensor) -> None:
         """Note which tokens the rows of a tensor are."""
         self.hold(tensor)
@@ -63,6 +71,16 @@ class Known:
     def source(self, tensor: Tensor) -> int:
         """Return the identity of the tensor that a tensor is a view or a cast of, or its own."""
         return self.sources.get(id(tensor), id(tensor))
+
+    def is_fixed(self, tensor: Tensor) -> bool:
+        """Return whether a tensor is a buffer or a constant."""
+        return id(tensor) in self._buffers or id(tensor) in self.constants
+
+    def buffer(self, tensor: Tensor) -> Weight | None:
+        """Return which buffer a tensor is, if it may be a weight: a matrix of floating-point numbers."""
+        name = self._buffers.get(id(tensor))
+        is_matrix = tensor.ndim == 2 and tensor.is_floating_point()
+        return Weight(name) if name is not None and is_matrix else None
 
     def weight(self, tensor: Tensor, running: RunningModule | None) -> Weight | None:
         """Return which weight a tensor is, or is a part of.

@@ -18,7 +18,8 @@ class RunningModule:
     """A module that is running.
 
     Attributes:
-        atomic: whether it is an activation function or a normalisation, or runs inside one; its steps are not followed.
+        atomic: whether it is an activation function, a normalisation or a quantised linear map, or runs inside one; its steps are
+            not followed.
     """
 
     path: str
@@ -82,7 +83,9 @@ class RunningModules:
             return
         path = self._names.get(id(module), self.owner)
         self.ran.add(path)
-        atomic = self.atomic or functions.is_activation(module) or functions.is_norm(module)
+        atomic = self.atomic or any(
+            kind(module) for kind in (functions.is_activation, functions.is_norm, functions.is_opaque_linear)
+        )
         self._stack.append(RunningModule(path, module, atomic))
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

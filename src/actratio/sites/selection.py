@@ -9,6 +9,9 @@ from difflib import get_close_matches
 from actratio.errors import SiteError
 from actratio.sites.site import MEASURED, Site
 
+ALL = "all-activations"
+"""Selects every activation of a model, also those that enter no down projection, as in a convolutional network."""
+
 Select = str | Sequence[str] | Callable[[Site], bool] | None
 """Globs over names (sites that match any of them), a function of a site, or ``None`` for MLPs and experts."""
 
@@ -30,6 +33,8 @@ def choose(sites: Sequence[Site], select: Select) -> list[Site]:
             raise SiteError(f"the function selects none of the model's {len(sites)} sites; {_others(sites)}")
         return chosen
     globs = [select] if isinstance(select, str) else list(select)
+    if ALL in globs:
+        return list(sites)
     if not globs:
         raise SiteError("no sites are asked for; give a glob over their names, such as '*'")
     for glob in globs:
@@ -41,7 +46,7 @@ def choose(sites: Sequence[Site], select: Select) -> list[Site]:
 def _others(sites: Iterable[Site]) -> str:
     listed = ", ".join(dict.fromkeys(f"{site.name} ({site.role}, {site.function})" for site in sites))
     return (
-        f"its activations are {listed}; select them by name"
+        f"its activations are {listed}; select them by name, or all of them as {ALL}"
         if listed
         else "no activation function follows a linear layer"
     )

@@ -19,12 +19,20 @@ class Stream:
         rows: which token each row of ``data`` is, where rows were selected; ``None`` for all rows in order.
         source: identity of what was read, through casts and views.
         weight: name of the linear map's weight.
+        axis: of the neurons in its output: 1 for a convolution, otherwise -1.
+        is_spatial: whether it is a convolution that mixes neighbours, which is no part of an MLP.
     """
 
     data: Tensor
     rows: Tensor | None
     source: object
     weight: str
+    axis: int = -1
+    is_spatial: bool = False
+
+    def part(self, rows: Tensor | None) -> Stream:
+        """Return a stream for a part of this one's output, whose rows are these."""
+        return Stream(self.data, rows, self.source, self.weight, self.axis, self.is_spatial)
 
 
 @dataclass(frozen=True)
@@ -34,10 +42,12 @@ class Weight:
     Attributes:
         name: the parameter's, as ``named_parameters`` has it.
         expert: which slice of the first axis: a number, a tensor with one for each row, or ``None`` for all of it.
+        is_computed: whether the model computes it from the parameter of this name, so that its values are others.
     """
 
     name: str
     expert: int | Tensor | None = None
+    is_computed: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,7 @@ def cut(value: Value, source: Tensor, take: Callable[[Tensor], Tensor]) -> Value
             rows = take(rows)
     return replace(
         value,
-        stream=Stream(stream.data, rows, stream.source, stream.weight),
+        stream=stream.part(rows),
         activation=part(value.activation),
         pre=part(value.pre),
         hidden=part(value.hidden),
