@@ -37,7 +37,7 @@ ADDRESS_SPACE = 2 << 30
 GROWTH = 256
 """MiB by which a reader's resident memory may grow while it reads changed files."""
 
-SLOW_SHARE = 0.15
+SLOW_SHARE = 0.45
 """Changes of a slow reader, as a share of those of a fast one."""
 
 BAD = ("wrong", "traceback", "several lines", "hung", "crashed")
@@ -272,7 +272,12 @@ def main() -> None:
     rows = fuzz(given.mutations, given.seed, given.readers and given.readers.split(";"))
     promised = goals(rows)
     if given.json:
-        bounds = {"seed": given.seed, "seconds": SECONDS, "growth_mib": GROWTH, "address_space_mib": ADDRESS_SPACE >> 20}
+        bounds = {
+            "seed": given.seed,
+            "seconds": SECONDS,
+            "growth_mib": GROWTH,
+            "address_space_mib": ADDRESS_SPACE >> 20,
+        }
         print(json.dumps({"machine": {**provenance, **bounds}, "goals": promised, "rows": rows}, indent=1))
         return
     show([{name: value for name, value in row.items() if name != "examples"} for row in rows], promised, width=160)

@@ -67,7 +67,10 @@ def _of_frame(frame: pd.DataFrame) -> str:
 
 
 def _measured(measurement: Any) -> Any:
-    rows = [(row.site, row.tensor, row.criterion, {k: str(v) for k, v in row.counts.values().items()}) for row in measurement]
+    rows = [
+        (row.site, row.tensor, row.criterion, {k: str(v) for k, v in row.counts.values().items()})
+        for row in measurement
+    ]
     histograms = {key: value.counts.tolist() for key, value in measurement.magnitudes.items()}
     return rows, histograms, measurement.model, measurement.settings, measurement.provenance, measurement.fingerprint
 
@@ -106,7 +109,7 @@ def _data_readers(folder: Path) -> dict[str, Reader]:
         _, classes, *arrays = value
         x_train, y_train, x_val, y_val = arrays
         finite = all(np.isfinite(x).all() and x.dtype == np.float32 for x in (x_train, x_val))
-        labels = all(0 <= y.min() and y.max() < classes for y in (y_train, y_val))
+        labels = all(y.min() >= 0 and y.max() < classes for y in (y_train, y_val))
         return bool(finite and labels and len(x_train) == len(y_train) and len(x_val) == len(y_val))
 
     def texts(name: str) -> Callable[[], Any]:
@@ -163,7 +166,9 @@ def _table_readers(folder: Path, run: Path) -> dict[str, Reader]:
         for layer, neurons in ((1, width), (2, 10))
     ]
     (folder / "published.csv").write_text("\n".join([header, *lines]) + "\n")
-    layers = "\n".join(f"{model},{layer},{number},{0.04 + layer / 20}" for model in "ab" for layer in range(3) for number in (0, 1))
+    layers = "\n".join(
+        f"{model},{layer},{number},{0.04 + layer / 20}" for model in "ab" for layer in range(3) for number in (0, 1)
+    )
     (folder / "gpt.csv").write_text(f"model,layer,input,activation_ratio\n{layers}\n")
 
     def fitted(name: str) -> Callable[[], Any]:
@@ -175,7 +180,9 @@ def _table_readers(folder: Path, run: Path) -> dict[str, Reader]:
 
     def are_counts(value: Any) -> bool:
         frame = value[1]
-        return bool((frame["width"] >= 0).all() and (frame["active_mean"] >= 0).all() and np.isfinite(frame["width"]).all())
+        return bool(
+            (frame["width"] >= 0).all() and (frame["active_mean"] >= 0).all() and np.isfinite(frame["width"]).all()
+        )
 
     def published() -> Any:
         theirs = read_published(folder / "published.csv")
@@ -187,7 +194,10 @@ def _table_readers(folder: Path, run: Path) -> dict[str, Reader]:
         return profiles, [profile.verdict for profile in profiles]
 
     def are_profiles(value: Any) -> bool:
-        return all(0 <= profile.first <= 1 and 0 <= profile.plateau <= 1 and math.isfinite(profile.drift) for profile in value[0])
+        return all(
+            0 <= profile.first <= 1 and 0 <= profile.plateau <= 1 and math.isfinite(profile.drift)
+            for profile in value[0]
+        )
 
     return {
         "observations, CSV": Reader(folder / "observed.csv", fitted("observed.csv"), are_counts, (in_bytes, in_cell), is_slow=True),
@@ -245,7 +255,7 @@ def _measurement_readers(folder: Path) -> dict[str, Reader]:
 
     def is_possible(value: Any) -> bool:
         return all(
-            0 <= int(row.counts.active.min()) and int(row.counts.active.max()) <= row.counts.tokens for row in value[0]
+            int(row.counts.active.min()) >= 0 and int(row.counts.active.max()) <= row.counts.tokens for row in value[0]
         )
 
     def merged() -> Any:
@@ -460,7 +470,9 @@ def _model_readers(folder: Path) -> dict[str, Reader]:
 
     def loaded(place: Path) -> Callable[[], Any]:
         def read() -> Any:
-            return hashlib.sha256(b"".join(value.numpy().tobytes() for value in load_model(str(place)).state_dict().values())).hexdigest()
+            return hashlib.sha256(
+                b"".join(value.numpy().tobytes() for value in load_model(str(place)).state_dict().values())
+            ).hexdigest()
 
         return read
 
@@ -494,7 +506,9 @@ def _save_tokenizer(folder: Path, tokens: list[str]) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    plain = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, [("k", "i"), ("n", "g")], unk_token="<unk>"))
+    plain = Tokenizer(
+        models.BPE({token: number for number, token in enumerate(tokens)}, [("k", "i"), ("n", "g")], unk_token="<unk>")
+    )
     plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     plain.decoder = decoders.ByteLevel()
     PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="</s>", unk_token="<unk>").save_pretrained(folder)

@@ -22,6 +22,10 @@ import re
 class ActratioError(Exception):
     """Base class of all errors of this package. Catch it to catch all of them."""
 
+    def __str__(self) -> str:
+        """Return the message on one line, also if it quotes a name or another library's message that has several."""
+        return " ".join(line.strip() for line in super().__str__().splitlines())
+
 
 class ArchitectureError(ActratioError):
     """The layer widths are invalid or do not match the data."""

@@ -14,6 +14,7 @@ from actratio.checksums import content_checksum
 from actratio.counting.counts import SiteCounts
 from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.measurement import Measurement, Row
+from actratio.counting.validity import check_measurement
 from actratio.errors import RunError, short
 from actratio.files import is_temporary, remove_leftovers, replacing, write_json, write_table
 from actratio.sites import Site
@@ -118,7 +119,7 @@ def decode(arrays: Mapping[str, Tensor], described: Mapping[str, Any]) -> Measur
     """Return the measurement that ``encode`` was called on.
 
     Raises:
-        KeyError, TypeError, ValueError: something is missing or of the wrong type.
+        KeyError, TypeError, ValueError: something is missing, of the wrong type or impossible.
     """
     own: list[dict[str, Tensor]] = [{} for _ in described["rows"]]
     for name, value in arrays.items():
@@ -133,7 +134,7 @@ def decode(arrays: Mapping[str, Tensor], described: Mapping[str, Any]) -> Measur
         (name, tensor): Magnitudes(arrays[f"magnitudes.{number}"])
         for number, (name, tensor) in enumerate(described["magnitudes"])
     }
-    return Measurement(
+    measurement = Measurement(
         described["model"],
         rows,
         magnitudes,
@@ -141,6 +142,8 @@ def decode(arrays: Mapping[str, Tensor], described: Mapping[str, Any]) -> Measur
         described["provenance"],
         described.get("fingerprint"),
     )
+    check_measurement(measurement)
+    return measurement
 
 
 def is_measurement(path: Path) -> bool:

@@ -125,7 +125,7 @@ def json_line_texts(lines: Iterable[str | bytes], path: Path | str, column: str,
             continue
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise DataError(f"line {number} of {path} is not JSON; each line must be one JSON object") from None
         if not isinstance(record, dict) or not isinstance(record.get(column), str):
             raise DataError(f"line {number} of {path} has no text in the field {column!r}; name another with --column")
