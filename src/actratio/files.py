@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,24 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"the folder {path} cannot be created ({error.strerror}); choose another with --out") from None
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Create a folder and those above it, unless it exists; if the block fails, remove those that were created and are empty.
+
+    Raises:
+        RunError: the folder cannot be created.
+    """
+    created = [folder for folder in (path, *path.parents) if not folder.exists()]
+    make_folder(path)
+    try:
+        yield
+    except BaseException:
+        for folder in created:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def check_result_folder(folder: Path, marker: str, *, force: bool = False) -> None:

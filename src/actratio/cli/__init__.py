@@ -5,8 +5,9 @@ To add a command, write its function in a module of this package and add it to `
 
 from __future__ import annotations
 
+import errno
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,25 +29,45 @@ for _name, _command in COMMANDS.items():
     app.command(_name, short_help=_command.short_help)(_command.placeholder)
 
 _INTERRUPTED = 130  # typer's exit status after Ctrl-C
+_UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM)
+"""What the system says of a path that was given and can't be used."""
+_UsageError = typer.BadParameter.__bases__[0]  # typer has no name of its own for it
 
 
 def main() -> None:
     """Run the command line. Bad input prints one sentence and exits with status 2; an interrupt exits with status 1."""
     try:
-        app(prog_name="actratio")
+        # By itself, typer would print three lines for a wrong option.
+        status = app(prog_name="actratio", standalone_mode=False)
     except ActratioError as error:
         warn("[bold red]error:[/]", str(error))
         sys.exit(2)
+    except _UsageError as error:
+        _explain_usage(error)
+        sys.exit(2)
     except (OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno in _UNUSABLE:
+            warn("[bold red]error:[/]", f"{error.filename or 'a path'} can't be used ({error.strerror}); check the path")
+            sys.exit(2)
         if not isinstance(error, OSError) and not is_out_of_memory(error):
             raise
         warn("[bold red]failed:[/]", str(error).strip())
         sys.exit(1)
-    except SystemExit as ended:
-        if ended.code != _INTERRUPTED:
-            raise
+    if status == _INTERRUPTED:
         warn("stopped;", "no file is half-written; run the same command again")
-        sys.exit(1)
+        status = 1
+    sys.exit(status or 0)
+
+
+def _explain_usage(error: Any) -> None:
+    """Print what is wrong with a command line, and where to read more; help, if nothing was given at all."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    if error.ctx is None:
+        warn("[bold red]error:[/]", message)
+    elif type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        warn("[bold red]error:[/]", f"{message[:1].lower()}{message[1:]}; see '{error.ctx.command_path} --help'")
 
 
 def warn(label: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +54,7 @@ def prune_model(
     from actratio.sparse import measure_and_prune
     from actratio.sparse.saved import check_folder, save_with
 
-    folder = out_dir or Path("runs") / ("pruned-" + Path(model).resolve().name)
+    folder = out_dir or Path("runs") / ("pruned-" + Path(os.path.realpath(model)).name)
     check_folder(folder, _NAME, force=force)
     check_dtype(dtype)
     device_named(device)

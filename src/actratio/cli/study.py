@@ -24,6 +24,7 @@ from actratio.studies.runner import FinishedRun, Runner
 study_app = typer.Typer(
     help="Run a study: compute, fit, report. A study that was stopped resumes when the same command runs again.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     invoke_without_command=True,
 )
@@ -202,4 +203,5 @@ def _parsed(field: Field[Any], value: Any) -> Any:
 
 
 for _study in STUDIES.values():
-    study_app.command(_study.name)(with_config(_command_of(_study)))
+    # With a short help of its own, the list of studies shows the whole sentence.
+    study_app.command(_study.name, short_help=_study.summary)(with_config(_command_of(_study)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,7 +71,7 @@ def sparsify_model(
     from actratio.sparse.thresholds import Target
 
     aim: dict[str, Any] = Target.parse(target).as_option()
-    folder = out_dir or Path("runs") / ("sparse-" + Path(model).resolve().name)
+    folder = out_dir or Path("runs") / ("sparse-" + Path(os.path.realpath(model)).name)
     check_folder(folder, NAME, force=force)
     batches = batch_sizes(batch)
     check_dtype(dtype)

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from actratio.counting.folder import SHARDS
 from actratio.counting.measurement import Measurement
 from actratio.errors import DataError, RunError, plural
-from actratio.files import make_folder, remove_leftovers, write_json
+from actratio.files import new_folder, remove_leftovers, write_json
 from actratio.scale.executors import Executor, LocalExecutor, Needs, Task
 from actratio.scale.manifest import Manifest, Shard, make_manifest
 from actratio.scale.results import DamagedError, ShardResults
@@ -54,8 +54,7 @@ class Corpus:
         """
         wanted = json.loads(json.dumps({**settings, "data": [*sources], "shard_rows": rows}))
         folder = path / SHARDS
-        make_folder(folder)
-        with FileLock(folder / ".manifest.lock"):  # several processes may start together
+        with new_folder(folder), FileLock(folder / ".manifest.lock") as lock:  # several processes may start together
             if (folder / _SETTINGS).is_file():
                 there = _read_settings(folder / _SETTINGS)
                 odd = next((name for name in {**there, **wanted} if there.get(name) != wanted.get(name)), None)
@@ -65,7 +64,12 @@ class Corpus:
                         "choose another folder with --out, or replace it with --force"
                     )
             else:
-                make_manifest(sources, rows=rows).save(folder / _MANIFEST)
+                try:
+                    manifest = make_manifest(sources, rows=rows)
+                except DataError:
+                    Path(lock.lock_file).unlink()  # so that nothing is left
+                    raise
+                manifest.save(folder / _MANIFEST)
                 write_json(folder / _SETTINGS, wanted)  # last: a folder with settings is complete
         return cls._of(path, wanted)
 
