@@ -251,11 +251,11 @@ def _measurement_readers(folder: Path) -> dict[str, Reader]:
             described["checksum"] = content_checksum(load_file(place / "neurons.safetensors"), described)
             (place / "measurement.json").write_text(json.dumps(described))
         measurement = load(place)
-        return measurement, measurement.to_frame(), str(measurement.merge(measurement).to_frame())
+        return str(measurement.merge(measurement).to_frame()), measurement
 
     def is_possible(value: Any) -> bool:
         return all(
-            int(row.counts.active.min()) >= 0 and int(row.counts.active.max()) <= row.counts.tokens for row in value[0]
+            int(row.counts.active.min()) >= 0 and int(row.counts.active.max()) <= row.counts.tokens for row in value[1]
         )
 
     def merged() -> Any:

@@ -68,6 +68,20 @@ def make_folder(path: Path) -> None:
         raise RunError(f"the folder {path} cannot be created ({error.strerror}); choose another with --out") from None
 
 
+def check_creatable(folder: Path) -> None:
+    """Check that a folder exists or can be created, by creating the first one that is missing and removing it.
+
+    Raises:
+        RunError: it can't be created.
+    """
+    missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    first = missing[-1] if missing else folder
+    if not missing and folder.is_dir():
+        return
+    make_folder(first)
+    first.rmdir()
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[None]:
     """Create a folder and those above it, unless it exists; if the block fails, remove those that were created and are empty.
@@ -101,6 +115,7 @@ def check_result_folder(folder: Path, marker: str, *, force: bool = False) -> No
         raise RunError(
             f"{folder} holds an earlier result; choose another folder with --out, or replace it with --force"
         )
+    check_creatable(folder)
 
 
 def is_temporary(name: str) -> bool:

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -25,8 +26,8 @@ from rich.console import Console
 
 from actratio import cli
 from actratio.cli import terminal
-from tests.cli.bad_input import LONG, READS, Row, numeric_options, rows, shown, snapshot, write_inputs
-from tests.conftest import ROOT, make_tiny_causal_lm
+from tests.cli.bad_input import LONG, READS, VALID, Row, numeric_options, rows, shown, snapshot, write_inputs
+from tests.conftest import ROOT, make_tiny_gpt2, minilm_folder
 
 GOLDEN = ROOT / "tests" / "golden" / "bad-input.txt"
 SECONDS = 20
@@ -52,10 +53,8 @@ def hang(*_: Any) -> None:
 @contextlib.contextmanager
 def inputs() -> Iterator[Path]:
     """Make a folder with everything that the rows name, and work in it."""
-    from tests.conftest import minilm_folder
-
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
-        write_inputs(Path(name), lambda: make_tiny_causal_lm("gpt2"), minilm_folder())
+        write_inputs(Path(name), make_tiny_gpt2, minilm_folder())
         yield Path(name)
 
 
@@ -63,7 +62,7 @@ def inputs() -> Iterator[Path]:
 def without_work() -> Iterator[None]:
     """Let nothing be computed: a command that would compute has accepted its input."""
     names = (
-        "actratio.studies.runner.Runner.execute", "actratio.counting.measuring.measure", "actratio.scale.corpus.Corpus.measure",
+        "actratio.studies.runner.Runner.execute", "actratio.counting.probe.Probe.__enter__", "actratio.scale.corpus.Corpus.measure",
         "actratio.sparse.calibrate", "actratio.sparse.measure_and_prune", "actratio.sparse.measure_and_predict_speed",
         "actratio.statistics.rules.operating_characteristics", "actratio.cli.rules.operating_characteristics",
         "actratio.scale.ray.RayExecutor.run",
@@ -71,7 +70,7 @@ def without_work() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in names:
             stack.enter_context(mock.patch(name, accept))
-        stack.enter_context(mock.patch("huggingface_hub.utils._http.time.sleep", lambda seconds: None))
+        stack.enter_context(mock.patch("huggingface_hub.utils._http.time.sleep"))
         stack.enter_context(mock.patch.dict(os.environ, {"HF_HUB_OFFLINE": "1"}))
         for variable in ("ACTRATIO_DATA", "ACTRATIO_PUBLISHED"):
             os.environ.pop(variable, None)
@@ -146,8 +145,12 @@ def outcomes(folder: Path) -> Iterator[tuple[Row, str, list[str]]]:
                     wrong.append(f"stderr has {err!r}")
                 if after != before:
                     wrong.append(f"files changed: {sorted({*after.items()} ^ {*before.items()})[:3]}")
-            before = after
-            sentence = "(accepted)" if status == "accepted" else plain(err).removeprefix("error: ")
+            if row.what in VALID:
+                wrong = [] if status == "accepted" else [f"{status} {err!r}, but this input is valid"]
+            elif status == "accepted":
+                wrong = ["it is accepted"]
+            shutil.rmtree(folder / "runs", ignore_errors=True)
+            sentence = f"(valid: {VALID[row.what]})" if row.what in VALID else plain(err).removeprefix("error: ")
             yield row, f"{row.what}\n    actratio {shown(row.arguments)}\n    {sentence}", wrong
 
 

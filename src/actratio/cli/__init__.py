@@ -13,7 +13,7 @@ import typer
 
 from actratio import __version__
 from actratio.cli.commands import COMMANDS, LazyGroup
-from actratio.errors import ActratioError, is_out_of_memory
+from actratio.errors import ActratioError, is_out_of_memory, short
 
 __all__ = ["app", "main"]
 
@@ -31,7 +31,7 @@ for _name, _command in COMMANDS.items():
 _INTERRUPTED = 130  # typer's exit status after Ctrl-C
 _UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM)
 """What the system says of a path that was given and can't be used."""
-_UsageError = typer.BadParameter.__bases__[0]  # typer has no name of its own for it
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer has no name of its own for it
 
 
 def main() -> None:
@@ -47,7 +47,9 @@ def main() -> None:
         sys.exit(2)
     except (OSError, MemoryError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno in _UNUSABLE:
-            warn("[bold red]error:[/]", f"{error.filename or 'a path'} can't be used ({error.strerror}); check the path")
+            warn(
+                "[bold red]error:[/]", f"{error.filename or 'a path'} can't be used ({error.strerror}); check the path"
+            )
             sys.exit(2)
         if not isinstance(error, OSError) and not is_out_of_memory(error):
             raise
@@ -62,12 +64,27 @@ def main() -> None:
 def _explain_usage(error: Any) -> None:
     """Print what is wrong with a command line, and where to read more; help, if nothing was given at all."""
     message = " ".join(error.format_message().split()).rstrip(".")
+    for option in getattr(getattr(error, "param", None), "opts", ()):
+        value = _given(option)
+        if value is not None:
+            message = message.replace(f"'{option}'", f"'{option}' ({short(value)!r} was given)", 1)
     if error.ctx is None:
         warn("[bold red]error:[/]", message)
     elif type(error).__name__ == "NoArgsIsHelpError":
         error.show()
     else:
         warn("[bold red]error:[/]", f"{message[:1].lower()}{message[1:]}; see '{error.ctx.command_path} --help'")
+
+
+def _given(option: str) -> str | None:
+    """Return the value that the command line gives for an option."""
+    arguments = sys.argv[1:]
+    for number, argument in enumerate(arguments):
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+        if argument == option and number + 1 < len(arguments):
+            return arguments[number + 1]
+    return None
 
 
 def warn(label: str, message: str) -> None:

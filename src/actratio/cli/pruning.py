@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import (
+    LARGEST,
     AllowPickle,
     Column,
     Device,
@@ -32,8 +33,8 @@ def prune_model(
     ],
     text: Annotated[list[str], typer.Option(help="Text to measure and check on; repeat it for several texts.")],
     column: Column = None,
-    length: Annotated[int, typer.Option(min=2, help="Tokens per sequence.")] = 128,
-    limit_tokens: Annotated[int, typer.Option(min=8, help="Read at most this many tokens.")] = 65536,
+    length: Annotated[int, typer.Option(min=2, max=LARGEST, help="Tokens per sequence.")] = 128,
+    limit_tokens: Annotated[int, typer.Option(min=8, max=LARGEST, help="Read at most this many tokens.")] = 65536,
     dtype: DType = "auto",
     device: Device = "auto",
     tokenizer: TokenizerName = None,

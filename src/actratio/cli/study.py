@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 from rich.markup import escape
 
 from actratio.cli.config import with_config
-from actratio.cli.options import Address, EveryRow, ExecutorName, Json, Published, Workers, split_names
+from actratio.cli.options import LARGEST, Address, EveryRow, ExecutorName, Json, Published, Workers, split_names
 from actratio.cli.terminal import err, print_findings, print_json, print_path, print_table, records, say, units_bar
 from actratio.errors import ActratioError, plural
 from actratio.scale.executors import Executor, make_executor
@@ -178,6 +178,7 @@ def _parameter(field: Field[Any], hint: Any) -> inspect.Parameter:
             help=option.help,
             show_default=shown,
             min=option.minimum,
+            max=LARGEST if int in (value_type, *get_args(value_type)) else None,
             envvar=option.environment,
         ),
     ]

@@ -16,7 +16,7 @@ from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.measurement import Measurement, Row
 from actratio.counting.validity import check_measurement
 from actratio.errors import RunError, short
-from actratio.files import is_temporary, remove_leftovers, replacing, write_json, write_table
+from actratio.files import check_creatable, is_temporary, remove_leftovers, replacing, write_json, write_table
 from actratio.sites import Site
 
 PARTIAL = "partial.safetensors"
@@ -160,7 +160,10 @@ def check_place(folder: Path, model: str, *, force: bool = False) -> None:
     Raises:
         RunError: the folder contains something else, or a measurement of another model.
     """
-    if not folder.exists() or (folder.is_dir() and all(_is_unfinished(path.name) for path in folder.iterdir())):
+    if not folder.exists():
+        check_creatable(folder)
+        return
+    if folder.is_dir() and all(_is_unfinished(path.name) for path in folder.iterdir()):
         return
     if not is_measurement(folder) and not (folder / PARTIAL).is_file():
         raise RunError(f"{folder} holds something else; choose another place for the measurement")

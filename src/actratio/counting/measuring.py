@@ -74,9 +74,7 @@ def measure(
     if isinstance(batches, Mapping):
         raise SiteError(f"batches is a {type(batches).__name__}; give a list of batches, such as [batch]")
     tensors = (tensors,) if isinstance(tensors, str) else tuple(tensors)
-    unknown = [tensor for tensor in tensors if tensor not in TENSORS]
-    if unknown or not tensors:
-        raise SiteError(f"there is no tensor {unknown[0] if unknown else ''!r}; write {' or '.join(TENSORS)}")
+    check_tensors(tensors)
     parsed = to_criteria(criteria)
     model_name = name or getattr(model, "name_or_path", "") or type(model).__name__
     recorded = {**(settings or {}), **measure_settings(sites, tensors, parsed, counts_alone)}
@@ -106,6 +104,17 @@ def measure(
     if sites is None:
         recorded["left_out"] = left_out
     return Measurement.of(probe, model_name, recorded) if kept is None else kept.joined(probe, recorded)
+
+
+def check_tensors(tensors: Sequence[str]) -> None:
+    """Check the names of tensors.
+
+    Raises:
+        SiteError: there is no such tensor, or none is given.
+    """
+    unknown = [tensor for tensor in tensors if tensor not in TENSORS]
+    if unknown or not tensors:
+        raise SiteError(f"there is no tensor {unknown[0] if unknown else ''!r}; write {' or '.join(TENSORS)}")
 
 
 def measure_settings(

@@ -85,7 +85,7 @@ def read_texts(source: str, *, column: str = "text") -> Iterator[str]:
         yield from stream_column(source, column)
     else:
         raise DataError(
-            f"{source} is not a file; pass a text file, a .jsonl, .csv, .tsv or .parquet file, or a Hugging Face id such as owner/name"
+            f"{source or repr(source)} is not a file; pass a text file, a .jsonl, .csv, .tsv or .parquet file, or a Hugging Face id such as owner/name"
         )
 
 

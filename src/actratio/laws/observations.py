@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,29 +129,27 @@ def prepare_observations(frame: pd.DataFrame, path: Path | str) -> pd.DataFrame:
     return frame
 
 
-_LARGEST_WHOLE = 2**53
-"""Larger whole numbers aren't exact as floats."""
+_LARGEST = 2**53
+"""Larger whole numbers aren't exact as floats, and no layer has so many neurons."""
 
 
-def _numbers(
-    path: Path | str, column: pd.Series, name: str, *, whole: bool, largest: float = sys.float_info.max
-) -> pd.Series:
+def _numbers(path: Path | str, column: pd.Series, name: str, *, whole: bool, largest: int = _LARGEST) -> pd.Series:
     """Return a column as numbers from 0 to ``largest``, whole numbers as int64."""
     import pandas as pd
 
     numbers = pd.to_numeric(column, errors="coerce")
-    largest = min(largest, _LARGEST_WHOLE) if whole else largest
     invalid = numbers.isna() | (numbers < 0) | (numbers > largest)
     if whole:
         invalid |= numbers != numbers.round()
     if invalid.any():
         row = int(invalid.to_numpy().argmax()) + 1
-        expected = "whole numbers" if whole else "numbers up to 1" if largest == 1 else "numbers"
+        expected = "whole numbers" if whole else "numbers"
         first = column[invalid].iloc[0]
-        shown = "an empty cell" if pd.isna(first) else repr(short(first)) if isinstance(first, str) else f"{first:g}"
+        shown = f"{first:g}" if isinstance(first, Real) else repr(short(first))
+        shown = "an empty cell" if pd.isna(first) else shown
         raise FitError(
-            f"{path}: the column {name} contains {shown} in row {row}; give {expected} that are not negative"
-            + (" or infinite" if numbers.iloc[row - 1] > largest != 1 else "")
+            f"{path}: the column {name} contains {shown} in row {row}; give {expected} "
+            + (f"up to {largest:,}" if numbers.iloc[row - 1] > largest else "that are not negative")
         )
     return numbers.astype("int64") if whole else numbers
 

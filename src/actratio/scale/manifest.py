@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -128,6 +129,7 @@ Cut = tuple[int, int, int, int, str]
 def _files(source: str) -> list[str]:
     """Return the files that a source names, sorted."""
     import fsspec
+    import fsspec.implementations.local
 
     known = (*_TEXT, *_JSON_LINES, _PARQUET)
     try:
@@ -138,6 +140,10 @@ def _files(source: str) -> list[str]:
             found = [file for file in sorted(system.find(path)) if PurePosixPath(file).suffix.lower() in known]
         else:
             found = [path] if system.exists(path) else []
+        if isinstance(system, fsspec.implementations.local.LocalFileSystem):
+            found = [
+                file for file in found if os.path.isfile(file)
+            ]  # a pipe would be waited for, and a device may have no end
     except (OSError, ValueError, ImportError) as error:
         raise DataError(f"{source} can't be opened ({short(error, 160)}); check the address") from None
     if not found:
