@@ -79,6 +79,8 @@ def _data_readers(folder: Path) -> dict[str, Reader]:
     from actratio.data import load_dataset
     from actratio.data.keel import load_keel
     from actratio.data.text import open_texts
+    from actratio.scale.manifest import make_manifest
+    from actratio.scale.shard_reader import shard_texts
 
     images = folder / "mnist"
     images.mkdir()
@@ -115,6 +117,13 @@ def _data_readers(folder: Path) -> dict[str, Reader]:
     def texts(name: str) -> Callable[[], Any]:
         return lambda: list(open_texts([str(folder / name)]))
 
+    def corpus(name: str) -> Callable[[], Any]:
+        def read() -> Any:
+            shards = make_manifest([str(folder / name)], rows=2).shards
+            return [text for shard in shards for text in shard_texts(shard, "text")]
+
+        return read
+
     def are_texts(value: Any) -> bool:
         return all(isinstance(text, str) for text in value)
 
@@ -131,6 +140,10 @@ def _data_readers(folder: Path) -> dict[str, Reader]:
         "CSV texts": Reader(folder / "texts.csv", texts("texts.csv"), are_texts, (in_bytes, in_cell)),
         "TSV texts": Reader(folder / "texts.tsv", texts("texts.tsv"), are_texts),
         "JSON lines": Reader(folder / "texts.jsonl", texts("texts.jsonl"), are_texts, (in_bytes, in_json_line)),
+        "corpus, JSON lines": Reader(
+            folder / "texts.jsonl", corpus("texts.jsonl"), are_texts, (in_bytes, in_json_line)
+        ),
+        "corpus, Parquet": Reader(folder / "texts.parquet", corpus("texts.parquet"), are_texts, (in_bytes, in_table)),
         "text": Reader(folder / "text.txt", texts("text.txt"), are_texts),
         "Parquet texts": Reader(folder / "texts.parquet", texts("texts.parquet"), are_texts, (in_bytes, in_table)),
     }  # fmt: skip

@@ -23,8 +23,9 @@ class ActratioError(Exception):
     """Base class of all errors of this package. Catch it to catch all of them."""
 
     def __str__(self) -> str:
-        """Return the message on one line, also if it quotes a name or another library's message that has several."""
-        return " ".join(line.strip() for line in super().__str__().splitlines())
+        """Return the message on one line, with what can't be printed escaped, whatever names and messages it quotes."""
+        line = " ".join(line.strip() for line in super().__str__().splitlines())
+        return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
 
 
 class ArchitectureError(ActratioError):

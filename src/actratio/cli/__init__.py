@@ -63,7 +63,7 @@ def main() -> None:
 
 def _explain_usage(error: Any) -> None:
     """Print what is wrong with a command line, and where to read more; help, if nothing was given at all."""
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = " ".join(error.format_message().split()).replace(". Did", "; did").rstrip(".?")
     for option in getattr(getattr(error, "param", None), "opts", ()):
         value = _given(option)
         if value is not None:

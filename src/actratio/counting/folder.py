@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from actratio.checksums import content_checksum
+from actratio.checksums import with_checksum, without_checksum
 from actratio.counting.counts import SiteCounts
 from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.measurement import Measurement, Row
@@ -47,7 +47,7 @@ def save_measurement(measurement: Measurement, path: str | Path, *, force: bool 
     with replacing(folder / _NEURONS) as temporary:
         save_file(arrays, temporary)
     # After a kill between the two files, the checksum also shows that they don't belong together.
-    write_json(folder / _DESCRIPTION, with_checksum(arrays, {"format": _FORMAT, **described}))
+    write_json(folder / _DESCRIPTION, with_checksum({"format": _FORMAT, **described}, arrays))
     metadata = {"settings": measurement.settings, "provenance": measurement.provenance}
     write_table(folder / _TABLE, measurement.to_frame(), metadata)
     (folder / PARTIAL).unlink(missing_ok=True)
@@ -72,28 +72,10 @@ def load(path: str | Path) -> Measurement:
         if described["format"] != _FORMAT:
             raise ValueError(f"its format is {short(described['format'])}, and this version reads {_FORMAT}")
         arrays = load_file(folder / _NEURONS)
-        check_checksum(arrays, described)
+        without_checksum(described, arrays)
         return decode(arrays, described)
     except (*DAMAGES, SafetensorError) as error:
         raise RunError(f"{folder} is damaged ({short(error, 200)}); measure again") from None
-
-
-def with_checksum(arrays: Mapping[str, Tensor], described: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a description with the checksum of it and of its arrays."""
-    plain = json.loads(json.dumps(described))  # as a JSON file returns it: tuples become lists
-    return {"checksum": content_checksum(arrays, plain), **plain}
-
-
-def check_checksum(arrays: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
-    """Check that a description and its arrays are those that ``with_checksum`` was called on.
-
-    Raises:
-        KeyError: the description has no checksum.
-        ValueError: something changed.
-    """
-    others = {name: value for name, value in described.items() if name != "checksum"}
-    if content_checksum(arrays, others) != described["checksum"]:
-        raise ValueError("its checksum does not fit: a file changed, or its files come from two measurements")
 
 
 def encode(measurement: Measurement) -> tuple[dict[str, Tensor], dict[str, Any]]:

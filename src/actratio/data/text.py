@@ -162,7 +162,7 @@ def _parquet_texts(path: Path, column: str) -> Iterator[str]:
                 texts = batch.column(0).to_pylist()
                 check_texts(path, column, texts)
                 yield from (text for text in texts if text)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read as a Parquet table ({short(error, 160)}); check the file") from None
 
 

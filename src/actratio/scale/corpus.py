@@ -11,9 +11,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from actratio.checksums import with_checksum, without_checksum
 from actratio.counting.folder import SHARDS
 from actratio.counting.measurement import Measurement
-from actratio.errors import DataError, RunError, plural
+from actratio.errors import DataError, RunError, plural, short
 from actratio.files import new_folder, remove_leftovers, write_json
 from actratio.scale.executors import Executor, LocalExecutor, Needs, Task
 from actratio.scale.manifest import Manifest, Shard, make_manifest
@@ -70,7 +71,7 @@ class Corpus:
                     Path(lock.lock_file).unlink()  # so that nothing is left
                     raise
                 manifest.save(folder / _MANIFEST)
-                write_json(folder / _SETTINGS, wanted)  # last: a folder with settings is complete
+                write_json(folder / _SETTINGS, with_checksum(wanted))  # last: a folder with settings is complete
         return cls._of(path, wanted)
 
     @classmethod
@@ -226,9 +227,6 @@ def is_corpus(path: Path) -> bool:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(settings, dict):
-            raise ValueError("it isn't an object")
-        return settings
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} can't be read ({error}); remove the folder and measure again") from None
+        return without_checksum(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f"{path} can't be read ({short(error, 160)}); remove the folder and measure again") from None

@@ -78,6 +78,6 @@ def check_memory(network: Architecture | int, seeds: int, device: torch.device) 
     if needed > memory:
         what = f"a network of width {network}" if isinstance(network, int) else str(network)
         raise ActratioError(
-            f"{seeds:,} seeds of {what} need {needed / 1e9:,.3g} GB, and {device} has {memory / 1e9:,.3g} GB; "
+            f"{seeds:,} seeds of {what} need {needed / 1e9:,.0f} GB, and {device} has {memory / 1e9:,.0f} GB; "
             "use fewer seeds"
         )
