@@ -125,8 +125,9 @@ def _work(folder: Path, seed: int, connection: Any) -> None:
         raise TimeoutError
 
     warnings.simplefilter("ignore")
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    os.dup2(sys.stderr.fileno(), 2)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for number in (1, 2):  # libraries in other languages print too
+        os.dup2(sys.stderr.fileno(), number)
     from fuzz_readers import make_readers
 
     readers = make_readers(folder)
