@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -156,8 +157,12 @@ def _data_readers(folder: Path) -> dict[str, Reader]:
     original = keel._raw_table("segment")
     copied = folder / "segment.dat"
     copied.write_bytes(original.read_bytes())
-    keel._raw_table = lambda name: copied
-    readers["KEEL table"] = Reader(copied, dataset("segment"), is_dataset, is_slow=True)
+
+    def table() -> Any:
+        with mock.patch.object(keel, "_raw_table", return_value=copied):
+            return dataset("segment")()
+
+    readers["KEEL table"] = Reader(copied, table, is_dataset, is_slow=True)
     return readers
 
 
@@ -458,6 +463,7 @@ def _model_readers(folder: Path) -> dict[str, Reader]:
 
     import transformers
 
+    from actratio.data.text import token_batches
     from actratio.models import load_model, load_tokenizer
     from actratio.models.weights import stored_weights
     from actratio.sites.mlps import resolve
@@ -490,7 +496,11 @@ def _model_readers(folder: Path) -> dict[str, Reader]:
         return read
 
     def tokens(place: Path) -> Callable[[], Any]:
-        return lambda: load_tokenizer(str(place))("ab king", truncation=False, verbose=False)["input_ids"]
+        def read() -> Any:
+            batches = token_batches(load_tokenizer(str(place)), ["ab king"], length=8, batch_size=1)
+            return [number for batch in batches for number in batch["input_ids"].flatten().tolist()]
+
+        return read
 
     def are_ids(value: Any) -> bool:
         return all(type(number) is int and number >= 0 for number in value)

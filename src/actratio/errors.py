@@ -86,6 +86,11 @@ def short_message(error: BaseException) -> str:
     return re.split(r"[.!?]+ (?=[A-Z])", line)[0].rstrip(". ") or "no reason given"
 
 
+def is_panic(error: BaseException) -> bool:
+    """Return whether an error is the panic of a library in Rust, which is no ``Exception``."""
+    return type(error).__name__ == "PanicException"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error reports missing memory; torch raises a ``RuntimeError`` for a failed allocation."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))

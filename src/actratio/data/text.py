@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actratio.errors import DataError, short
+from actratio.errors import DataError, is_panic, short
 
 ARTICLE_PROMPTS = (
     "The quick brown fox jumps over the lazy dog.",
@@ -231,7 +231,14 @@ def token_batches(
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, truncation=False, verbose=False)["input_ids"])
+    try:
+        return list(tokenizer(text, truncation=False, verbose=False)["input_ids"])
+    except BaseException as error:  # damaged tokenizers fail in many ways, some of them only on some texts
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        raise DataError(
+            f"the tokenizer failed on a text ({type(error).__name__}: {short(error, 160)}); name another with --tokenizer"
+        ) from error
 
 
 def _split(tokenizer: Any, texts: Iterable[str], length: int) -> Iterator[list[int]]:

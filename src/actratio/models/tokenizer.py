@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from actratio.errors import ModelError, short_message
+from actratio.errors import ModelError, is_panic, short_message
 from actratio.models.hub import check_hub, is_cached
 from actratio.models.source import ModelSource, find_source
 from actratio.models.transformers_library import import_transformers
@@ -41,7 +41,9 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
             source.place, trust_remote_code=trust_remote_code, **source.options
         )
         tokenizer("a")  # some damaged files fail only when they are used
-    except Exception as error:  # transformers and the hub's client raise many types of exceptions
+    except BaseException as error:  # transformers and the hub's client raise many types of exceptions
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         if _reads_no_text(transformers, source):
             raise ModelError(
                 f"{name} reads images or sound, but this command reads only text; "

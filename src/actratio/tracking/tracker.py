@@ -20,7 +20,7 @@ from actratio.compiler import force_eager
 from actratio.counting.criteria import Criterion, to_criteria
 from actratio.counting.probe import TENSORS
 from actratio.errors import SiteError, TrackerError, short
-from actratio.sites import Select, choose, trace
+from actratio.sites import Select, check_select, choose, trace
 from actratio.sites.tokens import arguments_of
 from actratio.tracking.agreement import check_agreement
 from actratio.tracking.counters import Counter, make_counter
@@ -108,6 +108,10 @@ class Tracker:
             raise TrackerError(f"there is no tensor {tensor!r}; write {' or '.join(TENSORS)}")
         if not isinstance(criterion, str | Criterion):
             raise TrackerError(f"criterion is {criterion!r}; give one criterion, such as 'positive'")
+        for option, callback in (("on_reading", on_reading), ("on_dead", on_dead)):
+            if callback is not None and not callable(callback):
+                raise TrackerError(f"{option} is {short(repr(callback))}; give a function, or None")
+        check_select(sites)
         (self._criterion,) = to_criteria(criterion)
         self._schedule = to_schedule(every, steps_per_epoch)
         self._every = every
