@@ -357,7 +357,7 @@ class Tracker:
         try:
             if state["format"] != _FORMAT:
                 raise ValueError(f"its format is {short(state['format'])}, and this version reads {_FORMAT}")
-            without_checksum(state)
+            without_checksum(dict(state))
             read_before = state["tensor"], state["criterion"]
             history = History.from_state(state)
             step, warned = int(state["step"]), set(state["warned"])
