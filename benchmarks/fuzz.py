@@ -37,7 +37,7 @@ ADDRESS_SPACE = 2 << 30
 GROWTH = 256
 """MiB by which a reader's resident memory may grow while it reads changed files."""
 
-SLOW_SHARE = 0.45
+SLOW_SHARE = 0.5
 """Changes of a slow reader, as a share of those of a fast one."""
 
 BAD = ("wrong", "traceback", "several lines", "hung", "crashed")
