@@ -135,6 +135,7 @@ class ActivationStudy(Study):
     def settings(self) -> dict[str, Any]:
         from actratio.models import check_model, model_fingerprint
 
+        text = self._text()  # quicker to check than models
         pretrained = "pretrained" in self.parts
         for name in self.models if pretrained else ():
             check_model(name)
@@ -152,7 +153,7 @@ class ActivationStudy(Study):
             "epochs": self.epochs,
             "steps": self.steps,
             "seeds": self.seeds,
-            "text": hashlib.sha256(self._text().encode()).hexdigest()[:16],
+            "text": hashlib.sha256(text.encode()).hexdigest()[:16],
             "fingerprints": {name: model_fingerprint(name) for name in self.models if pretrained},
             "data": {name: self._dataset(name).fingerprint for name in self.datasets if "mlp" in self.parts},
         }
