@@ -91,9 +91,6 @@ def check_folder(folder: Path, name: str, *, force: bool = False) -> None:
         raise RunError(
             f"{folder} is a link or the current folder and cannot be replaced; choose another folder for the model"
         )
-    parent = next(parent for parent in folder.absolute().parents if parent.exists())
-    if not parent.is_dir():
-        raise RunError(f"{parent} is not a folder; choose another folder for the model")
 
 
 def load_sparse(folder: str | Path, *, crossover: Crossover | None = None, **options: Any) -> nn.Module:
