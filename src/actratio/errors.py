@@ -19,13 +19,18 @@ with status 2.
 import re
 
 
+def printable_line(text: str) -> str:
+    """Return a text on one line, with what can't be printed escaped."""
+    line = " ".join(line.strip() for line in text.splitlines())
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
+
+
 class ActratioError(Exception):
     """Base class of all errors of this package. Catch it to catch all of them."""
 
     def __str__(self) -> str:
         """Return the message on one line, with what can't be printed escaped, whatever names and messages it quotes."""
-        line = " ".join(line.strip() for line in super().__str__().splitlines())
-        return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
+        return printable_line(super().__str__())
 
 
 class ArchitectureError(ActratioError):

@@ -13,7 +13,7 @@ import typer
 
 from actratio import __version__
 from actratio.cli.commands import COMMANDS, LazyGroup
-from actratio.errors import ActratioError, is_out_of_memory, short
+from actratio.errors import ActratioError, is_out_of_memory, printable_line, short
 
 __all__ = ["app", "main"]
 
@@ -94,7 +94,7 @@ def warn(label: str, message: str) -> None:
 
     from actratio.cli.terminal import err
 
-    err.print(f"{label} {escape(message)}", soft_wrap=True, highlight=False)
+    err.print(f"{label} {escape(printable_line(message))}", soft_wrap=True, highlight=False)
 
 
 def _version(asked: bool) -> None:
