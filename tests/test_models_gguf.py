@@ -186,3 +186,11 @@ def test_the_fingerprint_covers_the_file_and_nothing_beside_it(model: Any, tmp_p
     content[-1] ^= 1
     path.write_bytes(content)
     assert model_fingerprint(str(path)) != before
+
+
+def test_a_file_with_few_of_its_weights_is_refused_before_memory_is_filled(tmp_path: Path, model: Any) -> None:
+    """Without the number of layers, transformers would build 32 of them with random weights."""
+    path = write_gguf(tmp_path / "tiny.gguf", model)
+    path.write_bytes(path.read_bytes().replace(b"llama.block_count", b"llama.block_coun_"))
+    with pytest.raises(ActratioError, match=r"describes a model of [\d,]+ weights, and has [\d,]+; download it again"):
+        load_model(str(path))

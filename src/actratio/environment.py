@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -11,6 +12,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from actratio.errors import ActratioError, pip_install
+from actratio.fast import broken_packages
 
 _NOT_FOR_USERS = ("all", "dev")  # extras that bring nothing of their own
 
@@ -105,8 +107,10 @@ def inspect_environment() -> Environment:
     """
     devices = _devices()
     broken: list[str] = []
-    kernels = [kernel for device in ("cpu", "cuda") if device in devices for kernel in _kernels(device, broken)]
-    return Environment(_packages(), kernels, devices, broken)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what is broken is listed
+        kernels = [kernel for device in ("cpu", "cuda") if device in devices for kernel in _kernels(device, broken)]
+    return Environment(_packages(), kernels, devices, [*broken, *broken_packages()])
 
 
 def _packages() -> list[Package]:

@@ -19,8 +19,18 @@ with status 2.
 import re
 
 
+def printable_line(text: str) -> str:
+    """Return a text on one line, with what can't be printed escaped."""
+    line = " ".join(line.strip() for line in text.splitlines())
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
+
+
 class ActratioError(Exception):
     """Base class of all errors of this package. Catch it to catch all of them."""
+
+    def __str__(self) -> str:
+        """Return the message on one line, with what can't be printed escaped, whatever names and messages it quotes."""
+        return printable_line(super().__str__())
 
 
 class ArchitectureError(ActratioError):
@@ -79,6 +89,11 @@ def short_message(error: BaseException) -> str:
     """
     line = " ".join(str(error).split())
     return re.split(r"[.!?]+ (?=[A-Z])", line)[0].rstrip(". ") or "no reason given"
+
+
+def is_panic(error: BaseException) -> bool:
+    """Return whether an error is the panic of a library in Rust, which is no ``Exception``."""
+    return type(error).__name__ == "PanicException"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,38 @@ def make_folder(path: Path) -> None:
         raise RunError(f"the folder {path} cannot be created ({error.strerror}); choose another with --out") from None
 
 
+def check_creatable(folder: Path) -> None:
+    """Check that a folder exists or can be created, by creating the first one that is missing and removing it.
+
+    Raises:
+        RunError: it can't be created.
+    """
+    missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    first = missing[-1] if missing else folder
+    if not missing and folder.is_dir():
+        return
+    make_folder(first)
+    first.rmdir()
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Create a folder and those above it, unless it exists; if the block fails, remove those that were created and are empty.
+
+    Raises:
+        RunError: the folder cannot be created.
+    """
+    created = [folder for folder in (path, *path.parents) if not folder.exists()]
+    make_folder(path)
+    try:
+        yield
+    except BaseException:
+        for folder in created:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
 def check_result_folder(folder: Path, marker: str, *, force: bool = False) -> None:
     """Refuse a folder for a result that holds anything, or with ``force`` anything but an earlier result.
 
@@ -84,6 +116,7 @@ def check_result_folder(folder: Path, marker: str, *, force: bool = False) -> No
         raise RunError(
             f"{folder} holds an earlier result; choose another folder with --out, or replace it with --force"
         )
+    check_creatable(folder)
 
 
 def is_temporary(name: str) -> bool:

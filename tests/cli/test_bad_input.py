@@ -1,79 +1,205 @@
-"""Every command with every kind of bad input: one sentence and exit status 2."""
+"""Every command with every kind of bad input: one sentence, exit status 2, nothing on stdout, no file made or changed.
+
+All sentences are in ``tests/golden/bad-input.txt``. After changing one on purpose, run ``python -m tests.cli.test_bad_input``, which
+writes the file again, and look at the difference.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import re
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
+from rich.console import Console
 
-from tests.cli.conftest import Refused
+from actratio import cli
+from actratio.cli import terminal
+from tests.cli.bad_input import LONG, READS, VALID, Row, numeric_options, rows, shown, snapshot, write_inputs
+from tests.conftest import ROOT, make_tiny_gpt2, minilm_folder
 
-KINDS = ["missing", "empty.csv", "binary.bin", "empty-folder", "other-folder", "list.json", "deep.json"]
-
-COMMANDS: dict[str, list[str]] = {
-    "measure": ["measure", "{}"],
-    "sites": ["sites", "{}"],
-    "speed": ["speed", "{}"],
-    "sparsify": ["sparsify", "{}"],
-    "prune": ["prune", "{}"],
-    "fit": ["fit", "{}"],
-    "report": ["report", "{}"],
-    "merge": ["merge", "{}", "{}", "--out", "out"],
-    "compare": ["compare", "{}", "{}"],
-    "study mlp": ["study", "mlp", "--datasets", "{}"],
-    "study mlp --published": ["study", "mlp", "--published", "{}"],
-    "study mlp --config": ["study", "mlp", "--config", "{}"],
-    "study transformer": ["study", "transformer", "--models", "{}"],
-}
-
-NUMBERS = {
-    "seeds": (["study", "mlp", "--seeds", "1000000000"], "1,000,000,000 seeds of"),
-    "seeds, memory": (["study", "mlp", "--seeds", "1000000000"], "GB; use fewer seeds"),
-    "seeds, text": (["study", "mlp", "--seeds", "many"], "--seeds"),
-    "epochs": (["study", "mlp", "--epochs", "-1"], "--epochs"),
-    "batch": (["speed", "x", "--batch", "100000000000000000000"], "a size above 65,536"),
-    "batch, text": (["speed", "x", "--batch", "two"], "is not a list of sizes"),
-    "device": (["study", "mlp", "--device", "mps"], "can't compute on it on this machine"),
-    "layers": (["sites", "deep-model"], "10,000,000 layers, but at most 10,000 are read"),
-}
+GOLDEN = ROOT / "tests" / "golden" / "bad-input.txt"
+SECONDS = 20
+"""After which a command hangs."""
 
 
-@pytest.fixture(autouse=True)
-def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty.csv").touch()
-    (tmp_path / "binary.bin").write_bytes(bytes(range(256)) * 4)
-    (tmp_path / "empty-folder").mkdir()
-    (tmp_path / "other-folder").mkdir()
-    (tmp_path / "other-folder" / "thesis.tex").write_text("years of work")
-    (tmp_path / "list.json").write_text("[1, 2]")
-    (tmp_path / "deep.json").write_text("[" * 100_000)
-    (tmp_path / "deep-model").mkdir()
-    (tmp_path / "deep-model" / "config.json").write_text('{"model_type": "gpt2", "n_layer": 10000000}')
-    return tmp_path
+class HangError(BaseException):
+    """A command took too long; no ``except`` of the program catches it."""
 
 
-def assert_one_sentence(said: str) -> None:
-    assert "Traceback" not in said
-    if said.startswith("error:"):  # a wrong option also prints how to get help
-        assert said.count("\n") == 1, said
+class AcceptedError(BaseException):
+    """A command began to compute, so its input was accepted."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("command", COMMANDS)
-def test_bad_paths(command: str, kind: str, inputs: Path, refused: Refused) -> None:
-    if (command, kind) == ("study mlp --config", "empty.csv"):
-        pytest.skip("an empty configuration has no options, and is valid")
-    before = sorted(path.name for path in inputs.rglob("*"))
-    assert_one_sentence(refused(*(argument.format(kind) for argument in COMMANDS[command])))
-    if command == "study transformer":  # its folder is made before a model is loaded
-        return
-    assert sorted(path.name for path in inputs.rglob("*")) == before  # nothing half-written
+def accept(*_: Any, **__: Any) -> None:
+    raise AcceptedError
 
 
-@pytest.mark.parametrize("name", NUMBERS)
-def test_bad_numbers(name: str, refused: Refused) -> None:
-    arguments, words = NUMBERS[name]
-    said = refused(*arguments)
-    assert words in said
-    assert_one_sentence(said)
+def hang(*_: Any) -> None:
+    raise HangError
+
+
+@contextlib.contextmanager
+def inputs() -> Iterator[Path]:
+    """Make a folder with everything that the rows name, and work in it."""
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
+        write_inputs(Path(name), make_tiny_gpt2, minilm_folder())
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def without_work() -> Iterator[None]:
+    """Let nothing be computed: a command that would compute has accepted its input."""
+    names = (
+        "actratio.studies.runner.Runner.execute", "actratio.counting.probe.Probe.__enter__", "actratio.scale.corpus.Corpus.measure",
+        "actratio.sparse.calibrate", "actratio.sparse.measure_and_prune", "actratio.sparse.measure_and_predict_speed",
+        "actratio.statistics.rules.operating_characteristics", "actratio.cli.rules.operating_characteristics",
+        "actratio.scale.ray.RayExecutor.run",
+    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            stack.enter_context(mock.patch(name, accept))
+        stack.enter_context(mock.patch("huggingface_hub.utils._http.time.sleep"))
+        stack.enter_context(mock.patch.dict(os.environ, {"HF_HUB_OFFLINE": "1"}))
+        for variable in ("ACTRATIO_DATA", "ACTRATIO_PUBLISHED"):
+            os.environ.pop(variable, None)
+        yield
+
+
+@contextlib.contextmanager
+def bounded_memory() -> Iterator[None]:
+    """Let this process have few gigabytes more than it has: an endless file would fill the machine."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (6 << 30), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def run(arguments: tuple[str, ...]) -> tuple[int | str, str, str]:
+    """Run a command in this process, and return its exit status, stdout and stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    consoles = {"out": Console(file=out, width=10_000), "err": Console(file=err, width=10_000)}
+    status: int | str
+    before = signal.signal(signal.SIGALRM, hang)
+    signal.alarm(SECONDS)
+    try:
+        with (
+            mock.patch.object(sys, "argv", ["actratio", *arguments]),
+            mock.patch.multiple(terminal, **consoles),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("error")
+            try:
+                cli.main()
+                status = "returned"
+            except SystemExit as ended:
+                status = int(ended.code or 0)
+            except HangError:
+                status = "hung"
+            except AcceptedError:
+                status = "accepted"
+            except BaseException as error:
+                status = f"{type(error).__name__}: {error}"
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    return status, out.getvalue(), err.getvalue()
+
+
+def plain(sentence: str) -> str:
+    """Return a sentence without what differs from machine to machine."""
+    sentence = sentence.replace(LONG, "nnn…").replace(os.getcwd(), "…").encode(errors="backslashreplace").decode()
+    return re.sub(r"[\d,.]+ GB", "… GB", sentence).strip()
+
+
+def outcomes(folder: Path) -> Iterator[tuple[Row, str, list[str]]]:
+    """Yield each row with its line of the table, and what is wrong with the outcome."""
+    with without_work(), bounded_memory():
+        before = snapshot(folder)
+        for row in rows():
+            status, out, err = run(row.arguments)
+            after = snapshot(folder)
+            wrong = []
+            if status != "accepted":
+                if status != 2:
+                    wrong.append(f"the exit status is {status}")
+                if out:
+                    wrong.append(f"stdout has {out!r}")
+                if len(err.splitlines()) != 1:
+                    wrong.append(f"stderr has {err!r}")
+                if after != before:
+                    wrong.append(f"files changed: {sorted({*after.items()} ^ {*before.items()})[:3]}")
+            if row.what in VALID:
+                wrong = [] if status == "accepted" else [f"{status} {err!r}, but this input is valid"]
+            elif status == "accepted":
+                wrong = ["it is accepted"]
+            shutil.rmtree(folder / "runs", ignore_errors=True)
+            sentence = f"(valid: {VALID[row.what]})" if row.what in VALID else plain(err).removeprefix("error: ")
+            yield row, f"{row.what}\n    actratio {shown(row.arguments)}\n    {sentence}", wrong
+
+
+def table(lines: list[tuple[Row, str]]) -> str:
+    """Return the table as text."""
+    parts, section = [], ""
+    for row, line in lines:
+        if row.section != section:
+            section = row.section
+            parts.append(f"# {section}\n")
+        parts.append(line + "\n")
+    return "\n".join(parts)
+
+
+def test_every_bad_input_is_one_sentence() -> None:
+    with inputs() as folder:
+        found = list(outcomes(folder))
+    wrong = [f"{shown(row.arguments)}: {'; '.join(problems)}" for row, _, problems in found if problems]
+    assert not wrong, "\n".join(wrong)
+    assert table([(row, line) for row, line, _ in found]) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_every_command_with_a_path_or_a_number_is_in_the_table() -> None:
+    from actratio.cli.commands import COMMANDS
+    from actratio.studies import STUDIES
+
+    first_words = {tuple(command[:2]) if command[0] == "study" else (command[0],) for command in READS.values()}
+    commands = {(name,) for name in COMMANDS if name not in ("study", "datasets", "doctor", "rules")}
+    assert first_words == commands | {("study", name) for name in STUDIES}
+    assert {"--seeds", "--length", "--draws", "--epoch"} <= {option for _, option in numeric_options()}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
+def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    try:
+        for command in READS.values():
+            status, out, err = run(tuple(argument.format(closed / "x") for argument in command))
+            assert (status, out, len(err.splitlines())) == (2, "", 1), command
+    finally:
+        closed.chmod(0o700)
+
+
+if __name__ == "__main__":
+    with inputs() as here:
+        lines = []
+        for its_row, its_line, problems in outcomes(here):
+            lines.append((its_row, its_line))
+            if problems:
+                print(shown(its_row.arguments), *problems, sep="\n    ", file=sys.stderr)
+    GOLDEN.write_text(table(lines), encoding="utf-8")

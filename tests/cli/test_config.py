@@ -73,7 +73,7 @@ def test_a_value_of_the_file_is_a_list_or_a_single_one(
 
 def test_a_required_option_may_be_in_the_file(tmp_path: Path, refused: Refused) -> None:
     options = write(tmp_path, "text: [nothing.txt]\nby: size\n")
-    assert "Missing option" in refused("sparsify", "nowhere")
+    assert "missing option" in refused("sparsify", "nowhere")
     assert "Missing option" not in refused("sparsify", "nowhere", "--config", str(options))
 
 

@@ -67,4 +67,4 @@ def test_the_module_runs_the_command(tmp_path: Path) -> None:
 
 
 def test_a_mistyped_command_is_refused_with_the_nearest(refused: Refused) -> None:
-    assert "No such command 'mesure'. Did you mean 'measure'" in refused("mesure")
+    assert "no such command 'mesure'; did you mean 'measure'" in refused("mesure")

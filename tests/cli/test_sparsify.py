@@ -163,10 +163,11 @@ def test_sparsify_refuses_models_that_cannot_be_calibrated(
 def test_load_sparse_refuses_a_folder_without_valid_thresholds(tmp_path: Path, tiny_gpt2: TinyGPT2) -> None:
     with pytest.raises(ActratioError, match=r"has no thresholds\.json"):
         load_sparse(tmp_path)
-    valid: dict[str, Any] = {"format": 1, "by": "magnitude", "tau": {"a": 0.1}, "cett": {}, "dropped": {}}
+    valid: dict[str, Any] = {"format": 1, "by": "magnitude", "tau": {"a": 0.1}, "cett": {"a": 0.0}, "dropped": {"a": 0}}
     damaged = [
         "{", "[]", {**valid, "by": "luck"}, {**valid, "tau": {}}, {**valid, "tau": {"a": None}}, {**valid, "tau": {"a": math.nan}},
         {**valid, "tau": {"a": "0.1"}}, {**valid, "format": 2},
+        {**valid, "tau": {"a": 10**400}}, {**valid, "tau": {"a": 1e39}}, {**valid, "dropped": {}}, {**valid, "cett": {"a": True}}, "[" * 100_000,
     ]  # fmt: skip
     for content in damaged:
         (tmp_path / "thresholds.json").write_text(content if isinstance(content, str) else json.dumps(content))

@@ -33,6 +33,18 @@ def test_study_prints_the_table_and_the_paths_of_what_it_wrote(tmp_path: Path, a
     assert "2 trainings; results in" in done.stderr
 
 
+def test_a_study_of_constants_ends_and_its_figures_say_that_nothing_varies(tmp_path: Path, actratio: Actratio) -> None:
+    rows = "".join(f"1,2,{'ab'[row % 2]}\n" for row in range(40))
+    (tmp_path / "constant.csv").write_text(f"x,y,label\n{rows}")
+    done = actratio(
+        "study", "mlp", "--datasets", "constant.csv", "--architectures", "8-2,16-2", *SMALL[2:], cwd=tmp_path
+    )
+    assert "Warning" not in done.stderr
+    assert "no observations are left to fit" in done.stdout
+    page = (tmp_path / "runs" / "mlp-constant.csv" / "report.html").read_text()
+    assert page.count("Nothing varies: every value is 0.") >= 2
+
+
 def test_json_is_one_object_alone_on_stdout(tmp_path: Path, actratio: Actratio) -> None:
     done = actratio("study", "mlp", *SMALL, "--json", "--out", "here", cwd=tmp_path)
     content = json.loads(done.stdout)

@@ -490,11 +490,18 @@ def test_vision_model_has_a_first_token_and_no_padding() -> None:
         ({"batches": [X], "criteria": ["big"]}, "no criterion 'big'"),
         ({"batches": [3]}, "must be a tensor"),
         ({"batches": {"x": X}}, r"batches is a dict; give a list of batches, such as \[batch\]"),
+        ({"batches": 3}, r"batches is a int; give a list of batches, such as \[batch\]"),
+        ({"batches": [X], "sites": 3}, "sites is 3; give globs over their names"),
+        ({"batches": [X], "sites": ["*", 3]}, r"sites is \['\*', 3\]; give globs over their names"),
+        ({"batches": [X], "tensors": 3}, "tensors is 3; write activation or hidden"),
+        ({"batches": [X], "criteria": 3}, "a criterion is 3; give text"),
+        ({"batches": [X], "criteria": ["positive", None]}, "a criterion is None; give text"),
+        ({"batches": [X], "model": "gpt2"}, "the model is of type str; give an nn.Module"),
     ],
 )
 def test_measure_refuses_bad_input(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ActratioError, match=words):
-        measure(MLP(), **arguments)
+        measure(**{"model": MLP(), **arguments})
 
 
 def test_measurement_repr() -> None:

@@ -68,6 +68,7 @@ def test_read_texts_yields_a_file_whole_and_json_lines_one_by_one(tmp_path: Path
         ("a.jsonl", b'{"text": 1}', "line 1 of .*no text in the field 'text'"),
         ("a.jsonl", b'{"text": "a"}\nno', "line 2 of .* is not JSON"),
         ("a.jsonl", b"[]", "no text in the field"),
+        ("a.jsonl", b'{"text": "a"}\n' + b"[" * 100_000, "line 2 of .* is not JSON"),
         ("a.txt", b"\xff\xfe\xff", "is not UTF-8 text .*; convert it to UTF-8"),
         ("missing", None, "is not a file"),
         (
@@ -152,3 +153,29 @@ def test_text_fingerprint_changes_with_the_content(tmp_path: Path) -> None:
     assert text_fingerprint([str(path)]) == before
     path.write_text("two")
     assert text_fingerprint([str(path)]) != before
+
+
+@pytest.mark.parametrize("kind", [TypeError, type("PanicException", (BaseException,), {})])
+def test_a_damaged_tokenizer_is_told(kind: type[BaseException]) -> None:
+    def tokenizer(text: str, **options: Any) -> dict[str, list[int]]:
+        raise kind("index out of range")
+
+    words = f"the tokenizer failed on a text \\({kind.__name__}: index out of range\\); name another with --tokenizer"
+    with pytest.raises(ActratioError, match=words):
+        next(iter(token_batches(tokenizer, ["a"], length=4, batch_size=1)))
+
+
+def test_an_interrupt_is_not_taken_for_a_damaged_tokenizer() -> None:
+    def tokenizer(text: str, **options: Any) -> dict[str, list[int]]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(token_batches(tokenizer, ["a"], length=4, batch_size=1)))
+
+
+def test_a_parquet_text_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    pd.DataFrame({"text": ["SECRET"]}).to_parquet(tmp_path / "a.parquet", compression=None)
+    content = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(content.replace(b"SECRET", b"SEC\xdd\xffT"))
+    with pytest.raises(ActratioError, match="cannot be read as a Parquet table"):
+        list(read_texts(str(tmp_path / "a.parquet")))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from actratio import ActratioError
-from actratio.laws.observations import fit_observations, read_observations
+from actratio.laws.observations import fit_observations, read_observations, read_published
 
 
 def test_fit_observations_of_the_article_s_csv(published: Path) -> None:
@@ -96,6 +96,14 @@ def test_fit_observations_refuses_invalid_tables(name: str, tmp_path: Path) -> N
         ("Neuron Count", "many", "the column width contains 'many'"),
         ("Active Count", "-3", "the column active_mean contains -3"),
         ("Epoch", "1.5", "the column epoch contains 1.5"),
+        (
+            "Neuron Count",
+            "1e308",
+            r"the column width contains 1e\+308 in row 4; give numbers up to 9,007,199,254,740,992",
+        ),
+        ("Activation Ratio", "much", "the column activation_ratio contains 'much' in row 4; give numbers"),
+        ("Activation Ratio", "1.5", "the column activation_ratio contains 1.5 in row 4; give numbers up to 1"),
+        ("Val Accuracy", "", "the column val_accuracy contains an empty cell in row 4"),
     ],
 )
 def test_read_observations_refuses_a_damaged_table_in_the_article_s_format(
@@ -107,7 +115,7 @@ def test_read_observations_refuses_a_damaged_table_in_the_article_s_format(
     frame.loc[3, column] = value
     frame.to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(ActratioError, match=words):
-        read_observations(tmp_path / "t.csv")
+        read_published(tmp_path / "t.csv")
 
 
 def test_fit_observations_refuses_a_split_or_epoch_that_the_table_lacks(tmp_path: Path) -> None:

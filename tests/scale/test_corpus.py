@@ -258,3 +258,20 @@ def test_the_commands_of_the_page_run_as_written(tmp_path: Path, model: Path, co
         found.append(counts(tmp_path / "runs" / "corpus"))
     assert len(found) == 5
     assert all(other == found[0] for other in found)
+
+
+def test_sources_that_cannot_be_read_leave_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    for source in ("missing.txt", "empty.txt"):
+        with pytest.raises(actratio.ActratioError):
+            Corpus.open(tmp_path / "runs" / "out", [str(tmp_path / source)], 2, {})
+        assert [path.name for path in tmp_path.iterdir()] == ["empty.txt"]
+
+
+def test_changed_settings_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n")
+    Corpus.open(tmp_path / "out", [str(tmp_path / "a.txt")], 2, {"length": 256})
+    file = tmp_path / "out" / "shards" / "settings.json"
+    file.write_text(file.read_text().replace("256", "255"))
+    with pytest.raises(actratio.ActratioError, match=r"settings\.json can't be read \(its checksum does not fit\)"):
+        Corpus.load(tmp_path / "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from actratio.checksums import with_checksum, without_checksum
 from actratio.errors import DataError, RunError
 from actratio.scale import Manifest, make_manifest
 from actratio.scale.shard_reader import shard_texts
@@ -77,12 +79,23 @@ def test_a_manifest_survives_a_file(folder: Path, tmp_path: Path) -> None:
     manifest = make_manifest([str(folder)], rows=2)
     manifest.save(tmp_path / "manifest.json")
     assert Manifest.load(tmp_path / "manifest.json") == manifest
-    content = json.loads((tmp_path / "manifest.json").read_text())
+    content = without_checksum(json.loads((tmp_path / "manifest.json").read_text()))
     for change in ({"name": "../../x"}, {"first": -1}, {"first": 1.5}, {"extra": 1}, {"start": True}):
         damaged = {**content, "shards": [{**content["shards"][0], **change}]}
-        (tmp_path / "damaged.json").write_text(json.dumps(damaged))
-        with pytest.raises(RunError, match="can't be read as a manifest"):
+        (tmp_path / "damaged.json").write_text(json.dumps(with_checksum(damaged)))
+        with pytest.raises(RunError, match="can't be read as a manifest") as refused:
             Manifest.load(tmp_path / "damaged.json")
+        assert "checksum" not in str(refused.value)
+
+
+@pytest.mark.parametrize("change", [("1", "2"), ('"last": 2', '"last": 3'), ("corpus", "corpse"), ("checksum", "sum")])
+def test_a_changed_manifest_is_refused(change: tuple[str, str], folder: Path, tmp_path: Path) -> None:
+    make_manifest([str(folder)], rows=2).save(tmp_path / "manifest.json")
+    content = (tmp_path / "manifest.json").read_text()
+    assert change[0] in content
+    (tmp_path / "manifest.json").write_text(content.replace(*change, 1))
+    with pytest.raises(RunError, match="can't be read as a manifest"):
+        Manifest.load(tmp_path / "manifest.json")
 
 
 def test_the_fingerprint_changes_with_the_text_and_the_cuts(folder: Path) -> None:
@@ -131,6 +144,11 @@ def test_bad_sources_are_told(folder: Path) -> None:
         make_manifest([str(folder), str(folder / "b.txt")], rows=2)
     with pytest.raises(DataError, match="can't be opened"):
         make_manifest(["nosuchsystem://x/y"], rows=2)
+    os.mkfifo(folder / "pipe.txt")
+    (folder / "zero.txt").symlink_to("/dev/zero")
+    for source in ("pipe.txt", "zero.txt", "*pipe*"):
+        with pytest.raises(DataError, match="names no file"):
+            make_manifest([str(folder / source)], rows=2)
     (folder / "empty.txt").touch()
     with pytest.raises(DataError, match="has no rows"):
         make_manifest([str(folder / "empty.txt")], rows=2)

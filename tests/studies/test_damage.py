@@ -95,6 +95,16 @@ def test_changed_settings_are_refused(run: Path) -> None:
         FinishedRun.read(run)
 
 
+def test_a_table_whose_checksum_lost_its_name_is_refused(run: Path) -> None:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(run / "results.parquet")
+    metadata = {key: value.replace(b'"checksum"', b'"checksun"') for key, value in table.schema.metadata.items()}
+    pq.write_table(table.replace_schema_metadata(metadata), run / "results.parquet")
+    with pytest.raises(ActratioError, match="its checksum does not fit"):
+        FinishedRun.read(run)
+
+
 def test_damaged_times_are_dropped(run: Path) -> None:
     assert len(unit_seconds(run)) == 2
     (run / "seconds.json").write_text((run / "seconds.json").read_text().replace(": 0.", ": 9."))

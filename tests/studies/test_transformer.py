@@ -42,9 +42,12 @@ def test_study_transformer_measures_a_pretrained_encoder(
 def test_study_transformer_refuses_a_model_that_changed_on_disk(
     tiny_gpt2: Callable[..., Any], minilm: Path, tmp_path: Path
 ) -> None:
+    import transformers
+
     folder = tmp_path / "model"
     model = tiny_gpt2("relu")
     model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained(folder)
     study = TransformerStudy(models=(str(folder),), prompts=("A king.",))
     Runner(study, tmp_path / "run")
     Runner(study, tmp_path / "run")  # unchanged, so accepted
@@ -181,3 +184,10 @@ def test_encoder_decoders_are_measured(minilm: Path, tmp_path: Path) -> None:
     sites = set(runner.frame()["site"])
     assert any(site.startswith("encoder") for site in sites)
     assert any(site.startswith("decoder") for site in sites)
+
+
+def test_a_model_that_cannot_be_loaded_is_told_before_a_folder_is_made(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ActratioError, match=r"holds no model: it has no config\.json"):
+        Runner(TransformerStudy(models=(str(tmp_path / "empty"),)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

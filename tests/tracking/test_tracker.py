@@ -654,6 +654,8 @@ def test_training_in_evaluation_mode_is_an_error() -> None:
         ({"dead_limit": 2}, "dead_limit is 2; give a share"),
         ({"dead_limit": "0.5"}, "dead_limit is '0.5'; give a share"),
         ({"criterion": ["positive", "nonzero"]}, "give one criterion, such as 'positive'"),
+        ({"on_reading": "x"}, "on_reading is 'x'; give a function, or None"),
+        ({"on_dead": 3}, "on_dead is 3; give a function, or None"),
     ],
 )
 def test_options_that_cannot_be_understood(options: dict[str, Any], message: str) -> None:
@@ -674,6 +676,8 @@ def test_other_bad_input() -> None:
         Tracker(modules(), criterion="big")
     with pytest.raises(SiteError, match="no site matches 'x'"):
         Tracker(modules(), inputs=batch(0), sites="x").start()
+    with pytest.raises(SiteError, match="sites is 3; give globs"):
+        Tracker(modules(), sites=3)  # type: ignore[arg-type]
     tracker = track(modules(), inputs=batch(0))
     with pytest.raises(TrackerError, match="attached already"):
         tracker.start()
@@ -682,6 +686,17 @@ def test_other_bad_input() -> None:
         tracker.step()
     with pytest.raises(TrackerError, match="not the state of a tracker"):
         tracker.load_state_dict({"step": 3})
+
+
+@pytest.mark.parametrize("change", [{"step": 4}, {"warned": ["x"]}, {"readings": []}, {"sites": []}, {"checksum": 0}])
+def test_a_changed_state_is_refused(change: dict[str, Any]) -> None:
+    model, optimizer = made("modules")
+    with Tracker(model, 1, dead_limit=None) as tracker:
+        train(model, optimizer, range(3))
+    state = tracker.state_dict()
+    Tracker(modules(), 1).load_state_dict(state)
+    with pytest.raises(TrackerError, match=r"not the state of a tracker \(its checksum does not fit\)"):
+        Tracker(modules(), 1).load_state_dict({**state, **change})
 
 
 def test_figures(tmp_path: Any) -> None:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from actratio import __version__
 from actratio.cli.commands import COMMANDS, LazyGroup
 from actratio.cli.interrupts import stopping_on_signals
-from actratio.errors import ActratioError, is_out_of_memory
+from actratio.errors import ActratioError, is_out_of_memory, printable_line, short
 
 __all__ = ["app", "main"]
 
@@ -31,27 +31,64 @@ for _name, _command in COMMANDS.items():
 
 _FULL = "the disk is full; make room and run the same command again, which goes on where it stopped"
 _INTERRUPTED = 130  # typer's exit status after Ctrl-C
+_UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM)
+"""What the system says of a path that was given and can't be used."""
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer has no name of its own for it
 
 
 def main() -> None:
     """Run the command line. Bad input prints one sentence and exits with status 2; an interrupt exits with status 1."""
     try:
         with stopping_on_signals():
-            app(prog_name="actratio")
+            # By itself, typer would print three lines for a wrong option.
+            status = app(prog_name="actratio", standalone_mode=False)
     except ActratioError as error:
         warn("[bold red]error:[/]", str(error))
         sys.exit(2)
+    except _UsageError as error:
+        _explain_usage(error)
+        sys.exit(2)
     except (OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno in _UNUSABLE:
+            warn(
+                "[bold red]error:[/]", f"{error.filename or 'a path'} can't be used ({error.strerror}); check the path"
+            )
+            sys.exit(2)
         if not isinstance(error, OSError) and not is_out_of_memory(error):
             raise
         is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         warn("[bold red]failed:[/]", _FULL if is_full else str(error).strip())
         sys.exit(1)
-    except SystemExit as ended:
-        if ended.code != _INTERRUPTED:
-            raise
+    if status == _INTERRUPTED:
         warn("stopped;", "no file is half-written; run the same command again")
-        sys.exit(1)
+        status = 1
+    sys.exit(status or 0)
+
+
+def _explain_usage(error: Any) -> None:
+    """Print what is wrong with a command line, and where to read more; help, if nothing was given at all."""
+    message = " ".join(error.format_message().split()).replace(". Did", "; did").rstrip(".?")
+    for option in getattr(getattr(error, "param", None), "opts", ()):
+        value = _given(option)
+        if value is not None:
+            message = message.replace(f"'{option}'", f"'{option}' ({short(value)!r} was given)", 1)
+    if error.ctx is None:
+        warn("[bold red]error:[/]", message)
+    elif type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        warn("[bold red]error:[/]", f"{message[:1].lower()}{message[1:]}; see '{error.ctx.command_path} --help'")
+
+
+def _given(option: str) -> str | None:
+    """Return the value that the command line gives for an option."""
+    arguments = sys.argv[1:]
+    for number, argument in enumerate(arguments):
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+        if argument == option and number + 1 < len(arguments):
+            return arguments[number + 1]
+    return None
 
 
 def warn(label: str, message: str) -> None:
@@ -61,7 +98,7 @@ def warn(label: str, message: str) -> None:
 
     from actratio.cli.terminal import err
 
-    err.print(f"{label} {escape(message)}", soft_wrap=True, highlight=False)
+    err.print(f"{label} {escape(printable_line(message))}", soft_wrap=True, highlight=False)
 
 
 def _version(asked: bool) -> None:

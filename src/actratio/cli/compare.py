@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -92,7 +93,7 @@ def merge_runs(
         raise RunError(f"only {runs[0]} was given; name at least two measurements to merge")
     if out_dir is None:
         raise RunError("merged measurements need a folder of their own; give it with --out")
-    places = [run.resolve() for run in runs]
+    places = [os.path.realpath(run) for run in runs]
     repeated = next((run for run, place in zip(runs, places, strict=True) if places.count(place) > 1), None)
     if repeated is not None:
         raise RunError(f"{repeated} is given twice, so its text would count twice; give each measurement once")

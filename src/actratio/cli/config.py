@@ -70,10 +70,12 @@ def _read_mapping(path: Path) -> dict[Any, Any]:
     import yaml
 
     try:
+        if not path.is_file():  # a pipe would be waited for, and a device may have no end
+            raise OSError
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError:
         raise ActratioError(f"--config {path} is not a file that can be read; give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" at line {mark.line + 1}"
         raise ActratioError(f"--config {path} is not valid YAML{where}; write one 'option: value' per line") from None
@@ -98,6 +100,8 @@ def _as_typed(option: Any, value: Any, given: str) -> str | bool | list[str]:
 def _as_text(value: Any, given: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ActratioError(f"{given}, and the option takes text or a number; quote a text that YAML reads otherwise")
+    if "\0" in str(value):  # a command line can't have one, so nothing below expects it
+        raise ActratioError(f"{given}, which has a NUL character; remove it")
     return str(value)
 
 

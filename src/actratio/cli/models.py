@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import (
+    LARGEST,
     Address,
     AllowPickle,
     Column,
@@ -62,12 +63,15 @@ def measure_model(
             show_default=False,
         ),
     ] = None,
-    shard_rows: Annotated[int, typer.Option(min=1, help="With --data: most lines or rows in a shard.")] = 1000,
+    shard_rows: Annotated[
+        int, typer.Option(min=1, max=LARGEST, help="With --data: most lines or rows in a shard.")
+    ] = 1000,
     executor: ExecutorName = "local",
     workers: Workers = None,
     address: Address = None,
     threads: Annotated[
-        int, typer.Option(min=1, help="With --data: cores of each worker; they decide how sums are rounded.")
+        int,
+        typer.Option(min=1, max=LARGEST, help="With --data: cores of each worker; they decide how sums are rounded."),
     ] = 1,
     shards: Annotated[
         str | None,
@@ -76,8 +80,8 @@ def measure_model(
         ),
     ] = None,
     column: Column = None,
-    length: Annotated[int, typer.Option(min=1, help="Most tokens per sequence.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences per forward pass.")] = 4,
+    length: Annotated[int, typer.Option(min=1, max=LARGEST, help="Most tokens per sequence.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, max=LARGEST, help="Sequences per forward pass.")] = 4,
     packed: Annotated[
         bool,
         typer.Option(
@@ -85,7 +89,7 @@ def measure_model(
         ),
     ] = False,
     limit_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Stop after this many tokens.", show_default=False)
+        int | None, typer.Option(min=1, max=LARGEST, help="Stop after this many tokens.", show_default=False)
     ] = None,
     sites: Annotated[
         str | None, typer.Option(help="Globs over site names, separated by commas.", show_default="MLPs and experts")
@@ -117,7 +121,7 @@ def measure_model(
     from itertools import chain
 
     from actratio.counting.folder import PARTIAL, check_place, finished, load
-    from actratio.counting.measuring import measure, measure_settings
+    from actratio.counting.measuring import check_tensors, measure, measure_settings
     from actratio.data.text import ARTICLE_PROMPTS, open_texts, text_fingerprint, token_batches
     from actratio.devices import device_named
     from actratio.files import write_csv
@@ -131,6 +135,7 @@ def measure_model(
     check_place(folder, model, force=force)
     chosen_sites = None if sites is None else split_names([sites])
     chosen_tensors = split_names([tensors])
+    check_tensors(chosen_tensors)
     if data:
         from actratio.cli.corpus import Where, measure_corpus
         from actratio.scale import LoadModel, ShardSettings

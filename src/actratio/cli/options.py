@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+LARGEST = 2**53
+"""Largest number of an option; larger ones are not exact as floats, and no machine gets there."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
@@ -26,7 +29,8 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result 
 EveryRow = Annotated[bool, typer.Option("--full", help="Print every row of a long table, and every expert.")]
 ExecutorName = Annotated[str, typer.Option(help="Where the parts are computed: local or ray.")]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="With --executor ray: number of workers.", show_default="as many as fit")
+    int | None,
+    typer.Option(min=1, max=LARGEST, help="With --executor ray: number of workers.", show_default="as many as fit"),
 ]
 Address = Annotated[
     str | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import (
+    LARGEST,
     AllowPickle,
     Column,
     Device,
@@ -31,8 +33,8 @@ def prune_model(
     ],
     text: Annotated[list[str], typer.Option(help="Text to measure and check on; repeat it for several texts.")],
     column: Column = None,
-    length: Annotated[int, typer.Option(min=2, help="Tokens per sequence.")] = 128,
-    limit_tokens: Annotated[int, typer.Option(min=8, help="Read at most this many tokens.")] = 65536,
+    length: Annotated[int, typer.Option(min=2, max=LARGEST, help="Tokens per sequence.")] = 128,
+    limit_tokens: Annotated[int, typer.Option(min=8, max=LARGEST, help="Read at most this many tokens.")] = 65536,
     dtype: DType = "auto",
     device: Device = "auto",
     tokenizer: TokenizerName = None,
@@ -53,7 +55,7 @@ def prune_model(
     from actratio.sparse import measure_and_prune
     from actratio.sparse.saved import check_folder, save_with
 
-    folder = out_dir or Path("runs") / ("pruned-" + Path(model).resolve().name)
+    folder = out_dir or Path("runs") / ("pruned-" + Path(os.path.realpath(model)).name)
     check_folder(folder, _NAME, force=force)
     check_dtype(dtype)
     device_named(device)

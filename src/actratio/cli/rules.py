@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from actratio.cli.options import Json
+from actratio.cli.options import LARGEST, Json
 from actratio.cli.terminal import err, print_json, print_table, records
 from actratio.errors import ActratioError
 from actratio.statistics.rules import DRAWS, operating_characteristics
@@ -14,7 +14,7 @@ from actratio.statistics.rules import DRAWS, operating_characteristics
 
 def show_rules(
     name: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study, as 'actratio study --list' shows it.")],
-    draws: Annotated[int, typer.Option(min=1, help="Simulated studies for each truth.")] = DRAWS,
+    draws: Annotated[int, typer.Option(min=1, max=LARGEST, help="Simulated studies for each truth.")] = DRAWS,
     as_json: Json = False,
 ) -> None:
     """Simulate a study's verdict rules: how often each says yes, no or undecidable when the truth is known."""

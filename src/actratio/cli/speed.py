@@ -102,7 +102,7 @@ def batch_sizes(text: str) -> list[int]:
     """
     if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", text):
         raise DataError(f"--batch {text!r} is not a list of sizes; write such as 1,2,4")
-    sizes = [int(size) for size in text.split(",") if len(size.strip()) <= len(str(_LARGEST_BATCH))]
+    sizes = [int(size.strip()) for size in text.split(",") if len(size.strip()) <= len(str(_LARGEST_BATCH))]
     if len(sizes) < text.count(",") + 1 or max(sizes) > _LARGEST_BATCH:
         raise DataError(f"--batch {short(text)!r} has a size above {_LARGEST_BATCH:,}; give smaller sizes")
     return sizes

@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 from rich.markup import escape
 
 from actratio.cli.config import with_config
-from actratio.cli.options import Address, EveryRow, ExecutorName, Json, Published, Workers, split_names
+from actratio.cli.options import LARGEST, Address, EveryRow, ExecutorName, Json, Published, Workers, split_names
 from actratio.cli.terminal import err, print_findings, print_json, print_path, print_table, records, say, units_bar
 from actratio.errors import ActratioError, plural
 from actratio.scale.executors import Executor, make_executor
@@ -24,6 +24,7 @@ from actratio.studies.runner import FinishedRun, Runner
 study_app = typer.Typer(
     help="Run a study: compute, fit, report. A study that was stopped resumes when the same command runs again.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     invoke_without_command=True,
 )
@@ -177,6 +178,7 @@ def _parameter(field: Field[Any], hint: Any) -> inspect.Parameter:
             help=option.help,
             show_default=shown,
             min=option.minimum,
+            max=LARGEST if int in (value_type, *get_args(value_type)) else None,
             envvar=option.environment,
         ),
     ]
@@ -202,4 +204,5 @@ def _parsed(field: Field[Any], value: Any) -> Any:
 
 
 for _study in STUDIES.values():
-    study_app.command(_study.name)(with_config(_command_of(_study)))
+    # With a short help of its own, the list of studies shows the whole sentence.
+    study_app.command(_study.name, short_help=_study.summary)(with_config(_command_of(_study)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from actratio.cli.options import (
+    LARGEST,
     AllowPickle,
     Column,
     Device,
@@ -41,8 +43,8 @@ def sparsify_model(
         str, typer.Option(help="What is compared with the threshold: contribution or magnitude.")
     ] = "contribution",
     column: Column = None,
-    length: Annotated[int, typer.Option(min=2, help="Tokens per sequence.")] = 128,
-    limit_tokens: Annotated[int, typer.Option(min=8, help="Read at most this many tokens.")] = 16384,
+    length: Annotated[int, typer.Option(min=2, max=LARGEST, help="Tokens per sequence.")] = 128,
+    limit_tokens: Annotated[int, typer.Option(min=8, max=LARGEST, help="Read at most this many tokens.")] = 16384,
     batch: Annotated[
         str,
         typer.Option(help="Numbers of sequences decoded together, separated by commas; the speed of each is measured."),
@@ -67,10 +69,11 @@ def sparsify_model(
     from actratio.sites.mlps import resolve
     from actratio.sparse import calibrate, check_speed
     from actratio.sparse.saved import NAME, check_folder, save_sparse
-    from actratio.sparse.thresholds import Target
+    from actratio.sparse.thresholds import Target, check_by
 
     aim: dict[str, Any] = Target.parse(target).as_option()
-    folder = out_dir or Path("runs") / ("sparse-" + Path(model).resolve().name)
+    check_by(by)
+    folder = out_dir or Path("runs") / ("sparse-" + Path(os.path.realpath(model)).name)
     check_folder(folder, NAME, force=force)
     batches = batch_sizes(batch)
     check_dtype(dtype)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from actratio.errors import CriterionError
+from actratio.errors import CriterionError, short
 
 
 class Criterion(ABC):
@@ -203,6 +203,10 @@ def to_criteria(criteria: str | Criterion | Iterable[str | Criterion]) -> tuple[
     (Positive(),)
     """
     items = [criteria] if isinstance(criteria, str | Criterion) else criteria
+    items = list(items) if isinstance(items, Iterable) else [items]
+    wrong = next((item for item in items if not isinstance(item, str | Criterion)), None)
+    if wrong is not None or (None in items):
+        raise CriterionError(f"a criterion is {short(repr(wrong))}; give text, such as 'positive', or a Criterion")
     parsed = tuple(item if isinstance(item, Criterion) else parse_criterion(item) for item in items)
     if not parsed:
         raise CriterionError("there is no criterion to count by; give one, such as positive")

@@ -10,12 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
-from actratio.checksums import content_checksum
+from actratio.checksums import with_checksum, without_checksum
 from actratio.counting.counts import SiteCounts
 from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.measurement import Measurement, Row
+from actratio.counting.validity import check_measurement
 from actratio.errors import RunError, short
-from actratio.files import is_temporary, remove_leftovers, write_arrays, write_json, write_table
+from actratio.files import check_creatable, is_temporary, remove_leftovers, write_arrays, write_json, write_table
 from actratio.sites import Site
 
 PARTIAL = "partial.safetensors"
@@ -43,7 +44,7 @@ def save_measurement(measurement: Measurement, path: str | Path, *, force: bool 
     arrays, described = encode(measurement)
     write_arrays(folder / _NEURONS, arrays)
     # After a kill between the two files, the checksum also shows that they don't belong together.
-    write_json(folder / _DESCRIPTION, with_checksum(arrays, {"format": _FORMAT, **described}))
+    write_json(folder / _DESCRIPTION, with_checksum({"format": _FORMAT, **described}, arrays))
     metadata = {"settings": measurement.settings, "provenance": measurement.provenance}
     write_table(folder / _TABLE, measurement.to_frame(), metadata)
     (folder / PARTIAL).unlink(missing_ok=True)
@@ -68,28 +69,10 @@ def load(path: str | Path) -> Measurement:
         if described["format"] != _FORMAT:
             raise ValueError(f"its format is {short(described['format'])}, and this version reads {_FORMAT}")
         arrays = load_file(folder / _NEURONS)
-        check_checksum(arrays, described)
+        without_checksum(described, arrays)
         return decode(arrays, described)
     except (*DAMAGES, SafetensorError) as error:
         raise RunError(f"{folder} is damaged ({short(error, 200)}); measure again") from None
-
-
-def with_checksum(arrays: Mapping[str, Tensor], described: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a description with the checksum of it and of its arrays."""
-    plain = json.loads(json.dumps(described))  # as a JSON file returns it: tuples become lists
-    return {"checksum": content_checksum(arrays, plain), **plain}
-
-
-def check_checksum(arrays: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
-    """Check that a description and its arrays are those that ``with_checksum`` was called on.
-
-    Raises:
-        KeyError: the description has no checksum.
-        ValueError: something changed.
-    """
-    others = {name: value for name, value in described.items() if name != "checksum"}
-    if content_checksum(arrays, others) != described["checksum"]:
-        raise ValueError("its checksum does not fit: a file changed, or its files come from two measurements")
 
 
 def encode(measurement: Measurement) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -115,7 +98,7 @@ def decode(arrays: Mapping[str, Tensor], described: Mapping[str, Any]) -> Measur
     """Return the measurement that ``encode`` was called on.
 
     Raises:
-        KeyError, TypeError, ValueError: something is missing or of the wrong type.
+        KeyError, TypeError, ValueError: something is missing, of the wrong type or impossible.
     """
     own: list[dict[str, Tensor]] = [{} for _ in described["rows"]]
     for name, value in arrays.items():
@@ -130,7 +113,7 @@ def decode(arrays: Mapping[str, Tensor], described: Mapping[str, Any]) -> Measur
         (name, tensor): Magnitudes(arrays[f"magnitudes.{number}"])
         for number, (name, tensor) in enumerate(described["magnitudes"])
     }
-    return Measurement(
+    measurement = Measurement(
         described["model"],
         rows,
         magnitudes,
@@ -138,6 +121,8 @@ def decode(arrays: Mapping[str, Tensor], described: Mapping[str, Any]) -> Measur
         described["provenance"],
         described.get("fingerprint"),
     )
+    check_measurement(measurement)
+    return measurement
 
 
 def is_measurement(path: Path) -> bool:
@@ -154,7 +139,10 @@ def check_place(folder: Path, model: str, *, force: bool = False) -> None:
     Raises:
         RunError: the folder contains something else, or a measurement of another model.
     """
-    if not folder.exists() or (folder.is_dir() and all(_is_unfinished(path.name) for path in folder.iterdir())):
+    if not folder.exists():
+        check_creatable(folder)
+        return
+    if folder.is_dir() and all(_is_unfinished(path.name) for path in folder.iterdir()):
         return
     if not is_measurement(folder) and not (folder / PARTIAL).is_file():
         raise RunError(f"{folder} holds something else; choose another place for the measurement")

@@ -17,7 +17,7 @@ from actratio.counting.partial import PartialCounts
 from actratio.counting.probe import TENSORS, Probe
 from actratio.errors import ActratioError, SiteError
 from actratio.models.fingerprint import weights_fingerprint
-from actratio.sites import Select, checked_call, choose, device_of, evaluating, trace
+from actratio.sites import Select, check_select, checked_call, choose, device_of, evaluating, trace
 from actratio.sites.inputs import without_cache
 from actratio.sites.wrappers import check_can_be_followed, unwrapped
 
@@ -72,19 +72,20 @@ def measure(
         >>> measure(model, [torch.tensor([[1.0, -1.0]])]).to_frame()["activation_ratio"].item()
         0.5
     """
-    if isinstance(batches, Mapping):
-        raise SiteError(f"batches is a {type(batches).__name__}; give a list of batches, such as [batch]")
+    if not isinstance(model, nn.Module):
+        raise SiteError(f"the model is of type {type(model).__name__}; give an nn.Module")
+    remaining = _iterator(batches)
+    check_select(sites)
+    if not isinstance(tensors, Iterable):
+        raise SiteError(f"tensors is {tensors!r}; write {' or '.join(TENSORS)}")
     tensors = (tensors,) if isinstance(tensors, str) else tuple(tensors)
-    unknown = [tensor for tensor in tensors if tensor not in TENSORS]
-    if unknown or not tensors:
-        raise SiteError(f"there is no tensor {unknown[0] if unknown else ''!r}; write {' or '.join(TENSORS)}")
+    check_tensors(tensors)
     parsed = to_criteria(criteria)
     model = unwrapped(model)
     check_can_be_followed(model)
     model_name = name or getattr(model, "name_or_path", "") or type(model).__name__
     recorded = {**(settings or {}), **measure_settings(sites, tensors, parsed, counts_alone)}
     kept = None if partial is None else PartialCounts(Path(partial), model_name, recorded, weights_fingerprint(model))
-    remaining = iter(batches)
     with evaluating(model), torch.no_grad(), ExitStack() as block:
         if kept is not None and kept.before is not None:
             stage("skipping the batches that are counted")
@@ -109,6 +110,26 @@ def measure(
     if sites is None:
         recorded["left_out"] = left_out
     return Measurement.of(probe, model_name, recorded) if kept is None else kept.joined(probe, recorded)
+
+
+def _iterator(batches: Any) -> Iterator[Any]:
+    try:
+        if not isinstance(batches, Mapping):
+            return iter(batches)
+    except TypeError:  # it has no items
+        pass
+    raise SiteError(f"batches is a {type(batches).__name__}; give a list of batches, such as [batch]")
+
+
+def check_tensors(tensors: Sequence[str]) -> None:
+    """Check the names of tensors.
+
+    Raises:
+        SiteError: there is no such tensor, or none is given.
+    """
+    unknown = [tensor for tensor in tensors if tensor not in TENSORS]
+    if unknown or not tensors:
+        raise SiteError(f"there is no tensor {unknown[0] if unknown else ''!r}; write {' or '.join(TENSORS)}")
 
 
 def measure_settings(

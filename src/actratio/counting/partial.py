@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from actratio.checksums import with_checksum, without_checksum
 from actratio.counting.measurement import Measurement
 from actratio.counting.probe import Probe
 from actratio.errors import RunError, short
@@ -56,11 +57,11 @@ class PartialCounts:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        from actratio.counting.folder import DAMAGES, check_checksum, decode
+        from actratio.counting.folder import DAMAGES, decode
 
         try:
             described, arrays = _described(self._path), load_file(self._path)
-            check_checksum(arrays, described)
+            without_checksum(described, arrays)
             self.before = decode(arrays, described)
             self.batches, self.left_out = described["batches"], described["left_out"]
             self._text = described["text"]
@@ -114,14 +115,14 @@ class PartialCounts:
 
     def save(self) -> None:
         """Write what was noted since the last time."""
-        from actratio.counting.folder import encode, with_checksum
+        from actratio.counting.folder import encode
 
         if self._noted is None:
             return
         probe, batches, text = self._noted
         arrays, described = encode(self.joined(probe, self._settings))
         described |= {"format": _FORMAT, "batches": batches, "left_out": self.left_out, "text": text}
-        write_arrays(self._path, arrays, {"measurement": json.dumps(with_checksum(arrays, described))})
+        write_arrays(self._path, arrays, {"measurement": json.dumps(with_checksum(described, arrays))})
         self._saved, self._noted = time.monotonic(), None
 
     def joined(self, probe: Probe, settings: dict[str, Any]) -> Measurement:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actratio.errors import DataError, short
+from actratio.errors import DataError, is_panic, short
 
 ARTICLE_PROMPTS = (
     "The quick brown fox jumps over the lazy dog.",
@@ -85,7 +85,7 @@ def read_texts(source: str, *, column: str = "text") -> Iterator[str]:
         yield from stream_column(source, column)
     else:
         raise DataError(
-            f"{source} is not a file; pass a text file, a .jsonl, .csv, .tsv or .parquet file, or a Hugging Face id such as owner/name"
+            f"{source or repr(source)} is not a file; pass a text file, a .jsonl, .csv, .tsv or .parquet file, or a Hugging Face id such as owner/name"
         )
 
 
@@ -125,7 +125,7 @@ def json_line_texts(lines: Iterable[str | bytes], path: Path | str, column: str,
             continue
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise DataError(f"line {number} of {path} is not JSON; each line must be one JSON object") from None
         if not isinstance(record, dict) or not isinstance(record.get(column), str):
             raise DataError(f"line {number} of {path} has no text in the field {column!r}; name another with --column")
@@ -162,7 +162,7 @@ def _parquet_texts(path: Path, column: str) -> Iterator[str]:
                 texts = batch.column(0).to_pylist()
                 check_texts(path, column, texts)
                 yield from (text for text in texts if text)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read as a Parquet table ({short(error, 160)}); check the file") from None
 
 
@@ -231,7 +231,14 @@ def token_batches(
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, truncation=False, verbose=False)["input_ids"])
+    try:
+        return list(tokenizer(text, truncation=False, verbose=False)["input_ids"])
+    except BaseException as error:  # damaged tokenizers fail in many ways, some of them only on some texts
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
+        raise DataError(
+            f"the tokenizer failed on a text ({type(error).__name__}: {short(error, 160)}); name another with --tokenizer"
+        ) from error
 
 
 def _split(tokenizer: Any, texts: Iterable[str], length: int) -> Iterator[list[int]]:

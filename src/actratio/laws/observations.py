@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actratio.errors import FitError
+from actratio.errors import FitError, short
 from actratio.files import read_table
 from actratio.laws.fitting import fit
 from actratio.laws.results import Laws
@@ -129,16 +129,15 @@ def prepare_observations(frame: pd.DataFrame, path: Path | str) -> pd.DataFrame:
     return frame
 
 
-_LARGEST_WHOLE = 2**53
-"""Larger whole numbers aren't exact as floats."""
+_LARGEST = 2**53
+"""Larger whole numbers aren't exact as floats, and no layer has so many neurons."""
 
 
-def _numbers(path: Path | str, column: pd.Series, name: str, *, whole: bool) -> pd.Series:
-    """Return a column as numbers that are not negative, whole numbers as int64."""
+def _numbers(path: Path | str, column: pd.Series, name: str, *, whole: bool, largest: int = _LARGEST) -> pd.Series:
+    """Return a column as numbers from 0 to ``largest``, whole numbers as int64."""
     import pandas as pd
 
     numbers = pd.to_numeric(column, errors="coerce")
-    largest = _LARGEST_WHOLE if whole else sys.float_info.max
     invalid = numbers.isna() | (numbers < 0) | (numbers > largest)
     if whole:
         invalid |= numbers != numbers.round()
@@ -146,10 +145,11 @@ def _numbers(path: Path | str, column: pd.Series, name: str, *, whole: bool) -> 
         row = int(invalid.to_numpy().argmax()) + 1
         expected = "whole numbers" if whole else "numbers"
         first = column[invalid].iloc[0]
-        shown = "an empty cell" if pd.isna(first) else repr(first) if isinstance(first, str) else f"{first:g}"
+        shown = f"{first:g}" if isinstance(first, Real) else repr(short(first))
+        shown = "an empty cell" if pd.isna(first) else shown
         raise FitError(
-            f"{path}: the column {name} contains {shown} in row {row}; give {expected} that are not negative"
-            + (" or infinite" if numbers.iloc[row - 1] > largest else "")
+            f"{path}: the column {name} contains {shown} in row {row}; give {expected} "
+            + (f"up to {largest:,}" if numbers.iloc[row - 1] > largest else "that are not negative")
         )
     return numbers.astype("int64") if whole else numbers
 
@@ -166,6 +166,9 @@ def read_published(path: Path) -> pd.DataFrame:
         raise FitError(
             f"{path} is not a table of published measurements; give a table with the article's columns {columns}"
         )
+    for column in ("activation_ratio", "val_accuracy"):
+        if column in frame.columns:
+            frame[column] = _numbers(path, frame[column], column, whole=False, largest=1)
     return frame
 
 

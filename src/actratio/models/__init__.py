@@ -1,7 +1,7 @@
 """Models of transformers by hub id, folder, GGUF file or short name, without executing code that comes with them."""
 
 from actratio.models.fingerprint import model_fingerprint, weights_fingerprint
-from actratio.models.loading import DTYPES, check_dtype, load_model, with_decoder_inputs
+from actratio.models.loading import DTYPES, check_dtype, check_model, load_model, with_decoder_inputs
 from actratio.models.source import SHORT_NAMES, ModelSource, find_source
 from actratio.models.tokenizer import load_tokenizer
 from actratio.models.weights import weights_note
@@ -11,6 +11,7 @@ __all__ = [
     "SHORT_NAMES",
     "ModelSource",
     "check_dtype",
+    "check_model",
     "find_source",
     "load_model",
     "load_tokenizer",

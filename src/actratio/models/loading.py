@@ -16,6 +16,7 @@ from actratio.devices import device_named
 from actratio.errors import ModelError, short_message
 from actratio.models.hub import check_hub
 from actratio.models.source import ModelSource, find_source
+from actratio.models.tokenizer import load_tokenizer
 from actratio.models.transformers_library import import_transformers
 from actratio.models.weights import stored_weights, unreadable
 from actratio.sites import device_of
@@ -36,6 +37,10 @@ MAX_LAYERS = 10_000
 """Most layers of a model that is loaded; the modules of more would take minutes to build."""
 
 
+_MOST_MISSING = 2
+"""Most weights of a model for each in its GGUF file; some are stored once and used twice."""
+
+
 def check_dtype(name: str) -> None:
     """Raise a clear error if there is no dtype of this name.
 
@@ -44,6 +49,41 @@ def check_dtype(name: str) -> None:
     """
     if name not in DTYPES:
         raise ModelError(f"there is no dtype {name!r}; use one of {', '.join(DTYPES)}")
+
+
+def check_model(name: str, *, trust_remote_code: bool = False) -> None:
+    """Check that a model is there, with a configuration and a tokenizer that can be read, without loading its weights.
+
+    Raises:
+        ModelError: it isn't, or transformers isn't installed.
+    """
+    transformers = import_transformers()
+    source = find_source(name)
+    check_hub(source)
+    if source.gguf_path is not None:
+        stored_weights(source.gguf_path)
+    _check_has_model(source)
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            source.place, trust_remote_code=trust_remote_code, **source.options
+        )
+        _check_layers(name, config)
+    except ModelError:
+        raise
+    except Exception as error:  # transformers and the hub's client raise many types of exceptions
+        if source.gguf_file is not None:
+            raise unreadable(source, error) from None
+        raise ModelError(_explain(source, error, allow_pickle=True, trust_remote_code=trust_remote_code)) from None
+    load_tokenizer(name, trust_remote_code=trust_remote_code)
+
+
+def _check_has_model(source: ModelSource) -> None:
+    """Raise an error if a folder has no configuration of a model."""
+    folder = Path(source.place)
+    if source.gguf_file is None and folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{source.name} holds no model: it has no config.json and no GGUF file; pass a folder that save_pretrained wrote"
+        )
 
 
 def load_model(
@@ -79,6 +119,7 @@ def load_model(
     check_hub(source)
     if source.gguf_path is not None:
         stored_weights(source.gguf_path)  # a clear error if the file is damaged
+    _check_has_model(source)
     allow_pickle = allow_pickle or source.has_pickle
     try:
         config = transformers.AutoConfig.from_pretrained(
@@ -86,8 +127,10 @@ def load_model(
         )
         _check_layers(name, config)
         model_class = _model_class(transformers, config)
+        empty = _build_without_weights(model_class, config)
+        _check_size(source, empty)
         if device_map is None:
-            _check_memory(name, _build_without_weights(model_class, config), _dtype_in_memory(source, dtype), target)
+            _check_memory(name, empty, _dtype_in_memory(source, dtype), target)
         model, info = _from_pretrained(
             model_class,
             source,
@@ -204,6 +247,18 @@ def _check_complete(name: str, missing: Iterable[str]) -> None:
         others = f" and {len(missing_inside) - 1} others" if len(missing_inside) > 1 else ""
         raise ModelError(
             f"{name} has no weights for {missing_inside[0]}{others}; pass a complete model, saved with save_pretrained"
+        )
+
+
+def _check_size(source: ModelSource, model: nn.Module | None) -> None:
+    """Raise an error if a GGUF file has far fewer weights than its configuration says, before memory is filled with random ones."""
+    if source.gguf_path is None or model is None:
+        return
+    stored = stored_weights(source.gguf_path).parameters
+    needed = sum(parameter.numel() for parameter in model.parameters())
+    if needed > _MOST_MISSING * stored:
+        raise ModelError(
+            f"{source.name} describes a model of {needed:,} weights, and has {stored:,}; download it again, or pass another model"
         )
 
 

@@ -114,6 +114,8 @@ def _check_name(name: str) -> None:
     Raises:
         ModelError: there is no such folder, and ``name`` starts like a path (``.``, ``/`` or ``~``) or is not ``owner/name``.
     """
+    if not name.strip():
+        raise ModelError(f"{name!r} names no model; pass a folder with a saved model, a GGUF file, or a hub id")
     if Path(name).expanduser().is_dir():
         return
     if name.startswith((".", "/", "~")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from actratio.errors import ModelError, short_message
+from actratio.errors import ModelError, is_panic, short_message
 from actratio.models.hub import check_hub, is_cached
 from actratio.models.source import ModelSource, find_source
 from actratio.models.transformers_library import import_transformers
@@ -32,12 +32,18 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     if source.gguf_path is not None:
         stored_weights(source.gguf_path)  # a clear error if the file is damaged
     no_tokenizer = ModelError(f"{name} has no tokenizer; name the model or folder that has it with --tokenizer")
+    if _is_empty(source):
+        no_tokenizer = ModelError(
+            f"{name} holds neither a model nor a tokenizer; pass a folder that save_pretrained wrote"
+        )
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             source.place, trust_remote_code=trust_remote_code, **source.options
         )
         tokenizer("a")  # some damaged files fail only when they are used
-    except Exception as error:  # transformers and the hub's client raise many types of exceptions
+    except BaseException as error:  # transformers and the hub's client raise many types of exceptions
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         if _reads_no_text(transformers, source):
             raise ModelError(
                 f"{name} reads images or sound, but this command reads only text; "
@@ -82,6 +88,13 @@ def _has_tokenizer(source: ModelSource) -> bool:
     if folder.is_dir():
         return any((folder / name).is_file() for name in _FILES)
     return any(is_cached(source.place, name) for name in _FILES)
+
+
+def _is_empty(source: ModelSource) -> bool:
+    """Return whether a folder has neither a model nor a tokenizer."""
+    folder = Path(source.place)
+    has_config = source.gguf_file is not None or (folder / "config.json").is_file()
+    return folder.is_dir() and not has_config and not _has_tokenizer(source)
 
 
 def _reads_no_text(transformers: Any, source: ModelSource) -> bool:

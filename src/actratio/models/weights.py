@@ -72,7 +72,7 @@ def _stored_weights(path: Path, size: int, changed: int) -> StoredWeights:
     return StoredWeights(tuple(name for name, _ in counted.most_common()), sum(counted.values()))
 
 
-def unreadable(source: ModelSource, error: Exception) -> ModelError:
+def unreadable(source: ModelSource, error: BaseException) -> ModelError:
     """Return the error for a GGUF file that transformers can't load.
 
     Args:

@@ -59,6 +59,19 @@ class Chart:
     percent: bool = False
     x_ticks: Sequence[float] | None = None
 
+    @property
+    def note(self) -> str | None:
+        """A sentence to write into a chart that would look empty, because nothing varies; ``None`` for other charts."""
+        values = [y.value for series in self.series for y in series.y if math.isfinite(y.value)]
+        if len(values) < 2 or min(values) < max(values):
+            return None
+        return f"Nothing varies: every value is {values[0]:{'.1%' if self.percent else '.3g'}}."
+
+    @property
+    def has_log_y(self) -> bool:
+        """Whether the y axis is drawn on a logarithmic scale, which has no place for zeros alone."""
+        return self.y_log and any(y.value > 0 for series in self.series for y in series.y)
+
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return the chart's numbers as a header and rows.
 

@@ -38,12 +38,16 @@ def _figure(chart: Chart) -> dict[str, Any]:
         x_axis |= {"tickvals": list(chart.x_ticks), "ticktext": [f"{tick:g}" for tick in chart.x_ticks]}
     elif chart.x_log:
         x_axis |= _decades([x for series in chart.series for x in series.x])
-    y_axis: dict[str, Any] = {"title": {"text": _text(chart.y_label)}, "type": "log" if chart.y_log else "linear"}
-    if chart.y_log:
+    y_axis: dict[str, Any] = {"title": {"text": _text(chart.y_label)}, "type": "log" if chart.has_log_y else "linear"}
+    if chart.has_log_y:
         y_axis |= _decades([y.value for series in chart.series for y in series.y])
     if chart.percent:
         y_axis["tickformat"] = "~%"
-    return {"key": chart.key, "data": traces, "layout": {"xaxis": x_axis, "yaxis": y_axis}}
+    layout: dict[str, Any] = {"xaxis": x_axis, "yaxis": y_axis}
+    if chart.note is not None:
+        place = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.75, "showarrow": False}
+        layout["annotations"] = [{"text": _text(chart.note), **place}]
+    return {"key": chart.key, "data": traces, "layout": layout}
 
 
 def _decades(values: list[float]) -> dict[str, Any]:

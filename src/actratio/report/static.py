@@ -118,20 +118,23 @@ def _draw_chart(axes: Axes, chart: Chart) -> None:
         _draw_series(axes, series)
     if chart.x_log:
         axes.set_xscale("log")
-    if chart.y_log:
+    if chart.has_log_y:
         axes.set_yscale("log")
     if chart.x_ticks is not None:
         axes.xaxis.set_major_locator(FixedLocator(list(chart.x_ticks)))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
-    if chart.y_log:
+    if chart.has_log_y:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(ScalarFormatter())
         axes.yaxis.set_minor_formatter(NullFormatter())
     elif chart.percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.grid(alpha=0.25, which="both" if chart.y_log else "major")
+    axes.grid(alpha=0.25, which="both" if chart.has_log_y else "major")
     axes.spines[["top", "right"]].set_visible(False)
+    if chart.note is not None:
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+        axes.text(0.5, 0.75, chart.note, transform=axes.transAxes, ha="center", va="center", bbox=box, parse_math=False)
     legend = axes.legend(fontsize=8, frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)

@@ -11,10 +11,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from actratio.checksums import with_checksum, without_checksum
 from actratio.counting.folder import SHARDS
 from actratio.counting.measurement import Measurement
-from actratio.errors import DataError, RunError, plural
-from actratio.files import make_folder, remove_leftovers, write_json
+from actratio.errors import DataError, RunError, plural, short
+from actratio.files import new_folder, remove_leftovers, write_json
 from actratio.scale.executors import Executor, LocalExecutor, Needs, Task
 from actratio.scale.manifest import Manifest, Shard, make_manifest
 from actratio.scale.results import DamagedError, ShardResults
@@ -60,11 +61,9 @@ class Corpus:
         """
         wanted = json.loads(json.dumps({**settings, "data": [*sources], "shard_rows": rows}))
         folder = path / SHARDS
-        make_folder(folder)
-        with FileLock(folder / _LOCK):  # several processes may start together
-            if replace:
-                _remove_shards(folder)
-            if (folder / _SETTINGS).is_file():
+        with new_folder(folder), FileLock(folder / _LOCK) as lock:  # several processes may start together
+            is_there = (folder / _SETTINGS).is_file()
+            if is_there and not replace:
                 there = _read_settings(folder / _SETTINGS)
                 odd = next((name for name in {**there, **wanted} if there.get(name) != wanted.get(name)), None)
                 if odd is not None:
@@ -73,8 +72,16 @@ class Corpus:
                         "choose another folder with --out, or replace it with --force"
                     )
             else:
-                make_manifest(sources, rows=rows).save(folder / _MANIFEST)
-                write_json(folder / _SETTINGS, wanted)  # last: a folder with settings is complete
+                try:
+                    manifest = make_manifest(sources, rows=rows)
+                except DataError:
+                    if not is_there:
+                        Path(lock.lock_file).unlink()  # so that nothing is left
+                    raise
+                if replace:
+                    _remove_shards(folder)
+                manifest.save(folder / _MANIFEST)
+                write_json(folder / _SETTINGS, with_checksum(wanted))  # last: a folder with settings is complete
         return cls._of(path, wanted)
 
     @classmethod
@@ -261,9 +268,6 @@ def is_corpus(path: Path) -> bool:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(settings, dict):
-            raise ValueError("it isn't an object")
-        return settings
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} can't be read ({error}); remove the folder and measure again") from None
+        return without_checksum(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f"{path} can't be read ({short(error, 160)}); remove the folder and measure again") from None

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from actratio.checksums import with_checksum, without_checksum
 from actratio.errors import DataError, RunError, short
 from actratio.files import write_json
 
@@ -68,7 +70,7 @@ class Manifest:
 
     def save(self, path: Path) -> None:
         """Write the manifest as JSON."""
-        write_json(path, {"format": _FORMAT, "shards": [asdict(shard) for shard in self.shards]})
+        write_json(path, with_checksum({"format": _FORMAT, "shards": [asdict(shard) for shard in self.shards]}))
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
@@ -78,11 +80,11 @@ class Manifest:
             RunError: the file is missing or damaged.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = without_checksum(json.loads(path.read_text(encoding="utf-8")))
             if content["format"] != _FORMAT:
-                raise ValueError(f"its format is {content['format']}, and this version reads {_FORMAT}")
+                raise ValueError(f"its format is {short(content['format'])}, and this version reads {_FORMAT}")
             return cls(tuple(_checked(item) for item in content["shards"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(
                 f"{path} can't be read as a manifest ({short(error, 160)}); remove the folder and measure again"
             ) from None
@@ -128,6 +130,7 @@ Cut = tuple[int, int, int, int, str]
 def _files(source: str) -> list[str]:
     """Return the files that a source names, sorted."""
     import fsspec
+    import fsspec.implementations.local
 
     known = (*_TEXT, *_JSON_LINES, _PARQUET)
     try:
@@ -138,6 +141,10 @@ def _files(source: str) -> list[str]:
             found = [file for file in sorted(system.find(path)) if PurePosixPath(file).suffix.lower() in known]
         else:
             found = [path] if system.exists(path) else []
+        if isinstance(system, fsspec.implementations.local.LocalFileSystem):
+            found = [
+                file for file in found if os.path.isfile(file)
+            ]  # a pipe would be waited for, and a device may have no end
     except (OSError, ValueError, ImportError) as error:
         raise DataError(f"{source} can't be opened ({short(error, 160)}); check the address") from None
     if not found:
@@ -178,7 +185,7 @@ def _parquet_cuts(opened: Any, rows: int) -> Iterator[Cut]:
     try:
         groups = pq.ParquetFile(opened).metadata
         sizes = [groups.row_group(number).num_rows for number in range(groups.num_row_groups)]
-    except pa.ArrowException as error:
+    except (ValueError, OverflowError, pa.ArrowException) as error:
         raise OSError(str(error)) from None
     first = row = 0
     for number, size in enumerate(sizes):

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from actratio.counting.folder import DAMAGES, check_checksum, decode, encode, with_checksum
+from actratio.checksums import with_checksum, without_checksum
+from actratio.counting.folder import DAMAGES, decode, encode
 from actratio.counting.measurement import Measurement
 from actratio.errors import short
 from actratio.files import write_arrays, write_json
@@ -42,7 +43,7 @@ class ShardResults:
         described: dict[str, Any] = {"format": _FORMAT, "settings": self._settings, "fingerprint": shard.fingerprint}
         if measurement is not None:
             arrays, described["measurement"] = encode(measurement)
-        write_arrays(self._file(shard), arrays, {"shard": json.dumps(with_checksum(arrays, described))})
+        write_arrays(self._file(shard), arrays, {"shard": json.dumps(with_checksum(described, arrays))})
         self._failure(shard).unlink(missing_ok=True)
 
     def load(self, shard: Shard) -> Measurement | None:
@@ -58,7 +59,7 @@ class ShardResults:
                 metadata = opened.metadata() or {}
                 arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             described = json.loads(metadata["shard"])
-            check_checksum(arrays, described)
+            without_checksum(described, arrays)
             if described["format"] != _FORMAT or described["settings"] != self._settings:
                 raise ValueError("it was measured with other settings")
             if described["fingerprint"] != shard.fingerprint:

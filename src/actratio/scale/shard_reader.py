@@ -70,5 +70,5 @@ def _parquet_texts(shard: Shard, column: str) -> Iterator[str]:
                     check_texts(shard.file, column, texts)
                     yield from (text for text in texts if text)
                 row += size
-        except pa.ArrowException as error:
+        except (ValueError, pa.ArrowException) as error:
             raise OSError(str(error)) from None

@@ -2,7 +2,7 @@
 
 from actratio.sites.find import call, checked_call, evaluating, find_sites, trace
 from actratio.sites.inputs import device_of
-from actratio.sites.selection import Select, choose
+from actratio.sites.selection import Select, check_select, choose
 from actratio.sites.site import MEASURED, Group, Role, Site
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Select",
     "Site",
     "call",
+    "check_select",
     "checked_call",
     "choose",
     "device_of",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
-from actratio.errors import SiteError
+from actratio.errors import SiteError, short
 from actratio.sites.site import MEASURED, Site
 
 ALL = "all-activations"
@@ -16,12 +17,26 @@ Select = str | Sequence[str] | Callable[[Site], bool] | None
 """Globs over names (sites that match any of them), a function of a site, or ``None`` for MLPs and experts."""
 
 
+def check_select(select: Any) -> None:
+    """Check the type of what selects sites.
+
+    Raises:
+        SiteError: it is none of ``Select``.
+    """
+    is_list = isinstance(select, Sequence) and all(isinstance(glob, str) for glob in select)
+    if select is not None and not is_list and not callable(select):
+        raise SiteError(
+            f"sites is {short(repr(select))}; give globs over their names, such as '*', or a function of a site"
+        )
+
+
 def choose(sites: Sequence[Site], select: Select) -> list[Site]:
     """Return the selected sites in their order.
 
     Raises:
-        SiteError: a glob or the whole selection matches nothing.
+        SiteError: a glob or the whole selection matches nothing, or ``select`` is of another type.
     """
+    check_select(select)
     if select is None:
         chosen = [site for site in sites if site.role in MEASURED]
         if not chosen:

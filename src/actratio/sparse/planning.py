@@ -10,6 +10,7 @@ from torch import Tensor
 
 from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError, pip_install
+from actratio.fast import broken_packages
 from actratio.sites import Site
 from actratio.sites.linear import rows_of
 from actratio.sites.mlps import MLP
@@ -67,6 +68,9 @@ def kernel_unsupported_reason(layer: object) -> str | None:
         return None
     reason = f"there is no kernel for {rows.dtype} on {rows.device.type}"
     package = dispatch.missing_package(rows.device.type)
+    broken = broken_packages()
+    if broken:
+        return f"{reason}: {broken[0]}"
     return reason if package is None else f"{reason}, and {package} is not installed; run {pip_install('fast')}"
 
 

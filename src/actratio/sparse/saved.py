@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from actratio.errors import ModelError, RunError
+from actratio.errors import ModelError, RunError, short
 from actratio.files import check_result_folder, new_file_mode, write_json
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.conversion import sparsify
@@ -21,6 +21,8 @@ from actratio.sparse.thresholds import BY, LayerThresholds
 
 NAME = "thresholds.json"
 _FORMAT = 1
+_BY_SITE = ("tau", "cett", "dropped")
+"""Keys whose values are a number for each site, in the order of ``LayerThresholds``."""
 
 
 def save_sparse(
@@ -89,9 +91,6 @@ def check_folder(folder: Path, name: str, *, force: bool = False) -> None:
         raise RunError(
             f"{folder} is a link or the current folder and cannot be replaced; choose another folder for the model"
         )
-    parent = next(parent for parent in folder.absolute().parents if parent.exists())
-    if not parent.is_dir():
-        raise RunError(f"{parent} is not a folder; choose another folder for the model")
 
 
 def load_sparse(folder: str | Path, *, crossover: Crossover | None = None, **options: Any) -> nn.Module:
@@ -141,21 +140,23 @@ def _read(path: Path) -> LayerThresholds:
     try:
         content = json.loads((path / NAME).read_text(encoding="utf-8"))
         if content["format"] != _FORMAT:
-            raise ValueError(f"its format is {content['format']}, and this version reads {_FORMAT}")
-        chosen = LayerThresholds(content["by"], content["tau"], content["cett"], content["dropped"])
-        _check(chosen)
+            raise ValueError(f"its format is {short(content['format'])}, and this version reads {_FORMAT}")
+        if content["by"] not in BY:
+            raise ValueError(f"neurons are dropped by {short(content['by'])}")
+        if not content["tau"]:
+            raise ValueError("it has no thresholds")
+        numbers = {key: {name: _number(name, value) for name, value in content[key].items()} for key in _BY_SITE}
+        if any(set(numbers[key]) != set(numbers["tau"]) for key in _BY_SITE):
+            raise ValueError("not every site has a threshold, an error and a share")
     except FileNotFoundError:
         raise ModelError(f"{path} has no {NAME}; give a folder that 'actratio sparsify' wrote") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path / NAME} is damaged ({error}); run 'actratio sparsify' again") from None
-    return chosen
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path / NAME} is damaged ({short(error, 200)}); run 'actratio sparsify' again") from None
+    return LayerThresholds(content["by"], *(numbers[key] for key in _BY_SITE))
 
 
-def _check(chosen: LayerThresholds) -> None:
-    if chosen.by not in BY:
-        raise ValueError(f"neurons are dropped by {chosen.by!r}")
-    if not chosen.thresholds:
-        raise ValueError("it has no thresholds")
-    for name, threshold in chosen.thresholds.items():
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold < math.inf:
-            raise ValueError(f"the threshold of {name} is {threshold!r}")
+def _number(name: str, value: Any) -> float:
+    # Compared with float32, in which a larger one would be infinite.
+    if type(value) not in (int, float) or not 0 <= value <= torch.finfo(torch.float32).max:
+        raise ValueError(f"a number of {short(name)} is {short(value)}")
+    return float(value)

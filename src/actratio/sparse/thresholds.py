@@ -161,10 +161,19 @@ class Calibration(LayerThresholds):
         return [cost] if self.sign is None else [cost, str(self.sign)]
 
 
-def neuron_norms(mlp: MLP, by: str) -> Tensor:
-    """Return what each neuron's ``|h|`` is multiplied by before it is compared with τ, (width,) float32."""
+def check_by(by: str) -> None:
+    """Check what is compared with a threshold.
+
+    Raises:
+        SiteError: it is none of ``BY``.
+    """
     if by not in BY:
         raise SiteError(f"neurons cannot be dropped by {by!r}; write {' or '.join(BY)}")
+
+
+def neuron_norms(mlp: MLP, by: str) -> Tensor:
+    """Return what each neuron's ``|h|`` is multiplied by before it is compared with τ, (width,) float32."""
+    check_by(by)
     rows = mlp.rows.detach().float()
     return rows.norm(dim=1) if by == "contribution" else torch.ones(len(rows), device=rows.device)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 
@@ -58,15 +57,18 @@ def check_widths(widths: Sequence[str]) -> None:
     check_unique("width", [int(width) for width in widths])
 
 
-def check_memory(architecture: Architecture, seeds: int, device: torch.device) -> None:
+def check_memory(network: Architecture | int, seeds: int, device: torch.device) -> None:
     """Raise an error if the networks of all seeds, which are trained together, don't fit in the device's memory.
+
+    Args:
+        network: its architecture, or only the width of its widest layer.
 
     Raises:
         ActratioError: weights, gradients and momenta alone need more than all memory of the device.
     """
-    widths = architecture.widths
-    numbers = sum(before * after for before, after in pairwise(widths)) * seeds
-    needed = 3 * 4 * numbers  # weights, gradients and momenta in float32
+    # A layer has at least one weight before and one after each neuron.
+    weights = 2 * network if isinstance(network, int) else sum(out * into for out, into in network.shapes)
+    needed = 3 * 4 * weights * seeds  # weights, gradients and momenta in float32
     if device.type == "cuda":
         memory = torch.cuda.mem_get_info(device)[1]
     elif hasattr(os, "sysconf"):
@@ -74,7 +76,8 @@ def check_memory(architecture: Architecture, seeds: int, device: torch.device) -
     else:  # Windows doesn't say
         return
     if needed > memory:
+        what = f"a network of width {network}" if isinstance(network, int) else str(network)
         raise ActratioError(
-            f"{seeds:,} seeds of {architecture} need {needed / 1e9:,.3g} GB, and {device} has {memory / 1e9:,.3g} GB; "
+            f"{seeds:,} seeds of {what} need {needed / 1e9:,.0f} GB, and {device} has {memory / 1e9:,.0f} GB; "
             "use fewer seeds"
         )

@@ -266,7 +266,7 @@ class FinishedRun:
             raise RunError(f"{path} has no finished {study.unit_noun} yet; run the study's command again to resume")
         frame, metadata = read_table(table)
         checked = frame_checksum(frame) if "checksum" in metadata else None  # earlier versions wrote none
-        if checked != metadata.get("checksum"):
+        if checked != metadata.get("checksum") or not set(metadata) <= {"settings", "provenance", "checksum"}:
             raise RunError(
                 f"{table} is damaged (its checksum does not fit); run the study's command again to write it from the units"
             )

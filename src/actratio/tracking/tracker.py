@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from actratio.checksums import with_checksum, without_checksum
 from actratio.compiler import force_eager
 from actratio.counting.criteria import Criterion, to_criteria
 from actratio.counting.probe import TENSORS
-from actratio.errors import SiteError, TrackerError
-from actratio.sites import Select, choose, trace
+from actratio.errors import SiteError, TrackerError, short
+from actratio.sites import Select, check_select, choose, trace
 from actratio.sites.tokens import arguments_of
 from actratio.tracking.agreement import check_agreement
 from actratio.tracking.counters import Counter, make_counter
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from actratio.report.notebook import Figures
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 class Tracker:
@@ -107,6 +108,10 @@ class Tracker:
             raise TrackerError(f"there is no tensor {tensor!r}; write {' or '.join(TENSORS)}")
         if not isinstance(criterion, str | Criterion):
             raise TrackerError(f"criterion is {criterion!r}; give one criterion, such as 'positive'")
+        for option, callback in (("on_reading", on_reading), ("on_dead", on_dead)):
+            if callback is not None and not callable(callback):
+                raise TrackerError(f"{option} is {short(repr(callback))}; give a function, or None")
+        check_select(sites)
         (self._criterion,) = to_criteria(criterion)
         self._schedule = to_schedule(every, steps_per_epoch)
         self._every = every
@@ -340,22 +345,26 @@ class Tracker:
         With it, the table of a resumed run equals that of an undisturbed one.
         """
         about = {"format": _FORMAT, "step": self.steps, "tensor": self._tensor, "criterion": str(self._criterion)}
-        return {**about, "warned": sorted(self._dead_limit.told), **self._history.state_dict()}
+        state = {**about, "warned": sorted(self._dead_limit.told), **self._history.state_dict()}
+        return with_checksum(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` returned.
 
         Raises:
-            TrackerError: it is not the state of a tracker, or of one that reads something else.
+            TrackerError: it is not the state of a tracker, it changed since, or it is of a tracker that reads something else.
         """
         try:
             if state["format"] != _FORMAT:
-                raise ValueError(f"its format is {state['format']}, and this version reads {_FORMAT}")
+                raise ValueError(f"its format is {short(state['format'])}, and this version reads {_FORMAT}")
+            without_checksum(dict(state))
             read_before = state["tensor"], state["criterion"]
             history = History.from_state(state)
             step, warned = int(state["step"]), set(state["warned"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise TrackerError(f"this is not the state of a tracker ({error}); give what state_dict returned") from None
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+            raise TrackerError(
+                f"this is not the state of a tracker ({short(error, 200)}); give what state_dict returned"
+            ) from None
         reads = self._tensor, str(self._criterion)
         if read_before != reads:
             raise TrackerError(

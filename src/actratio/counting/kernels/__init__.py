@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 
 from torch import Tensor
@@ -19,6 +17,7 @@ from actratio.counting.counts import SiteCounts
 from actratio.counting.criteria import Criterion
 from actratio.counting.kernels import reference
 from actratio.counting.magnitudes import Magnitudes
+from actratio.fast import import_kernel
 
 __all__ = ["add_active", "count", "has_kernel"]
 
@@ -94,8 +93,6 @@ def _unknown_fields(kernel: ModuleType, co_activation: bool) -> frozenset[str]:
 @cache
 def _compiled() -> list[ModuleType]:
     """Return the kernels whose compilers are installed (the extra ``fast``), imported at the first count."""
-    kernels = []
-    for name, needs in (("cpu", "numba"), ("cuda", "triton")):
-        if find_spec(needs) is not None:
-            kernels.append(import_module(f"actratio.counting.kernels.{name}"))
-    return kernels
+    names = (("cpu", "numba"), ("cuda", "triton"))
+    imported = [import_kernel(f"actratio.counting.kernels.{name}", needs) for name, needs in names]
+    return [kernel for kernel in imported if kernel is not None]

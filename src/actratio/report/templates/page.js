@@ -41,7 +41,7 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: c.text, size: 13 }, margin: { l: 10, r: 10, t: 10, b: 55 + below + 18 * (lines.length - 1) },
       legend: { orientation: "h", xref: "container", x: 0, yref: "container", y: 0, yanchor: "bottom" }, hovermode: "closest",
-      xaxis: x, yaxis: y
+      xaxis: x, yaxis: y, annotations: figure.layout.annotations || []
     };
   }
   function draw() {

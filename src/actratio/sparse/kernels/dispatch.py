@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from actratio.fast import import_kernel
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.kernels.product import Product, Weights, needs_dense
 
@@ -25,11 +25,10 @@ _KERNELS = (("numba", "cpu", "CPUProduct"), ("triton", "cuda", "CUDAProduct"))
 @cache
 def _kernels() -> tuple[type[Product], ...]:
     """Return the kernels whose packages are installed (the extra ``fast``)."""
-    return tuple(
-        getattr(import_module(f"actratio.sparse.kernels.{module}"), name)
-        for package, module, name in _KERNELS
-        if find_spec(package) is not None
-    )
+    imported = [
+        (import_kernel(f"actratio.sparse.kernels.{module}", package), name) for package, module, name in _KERNELS
+    ]
+    return tuple(getattr(module, name) for module, name in imported if module is not None)
 
 
 def missing_package(device_type: str) -> str | None:

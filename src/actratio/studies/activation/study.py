@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from actratio.data import Dataset, data_folder, load_dataset
 from actratio.data.text import read_texts
 from actratio.data.variants import take_examples
+from actratio.devices import device_named
 from actratio.errors import ActratioError, DataError, plural
 from actratio.report.findings import Findings
 from actratio.statistics.rules import Rule
@@ -18,7 +19,7 @@ from actratio.studies.activation.character import ARMS, Size
 from actratio.studies.activation.claims import CONFIRMATORY_DATASETS, CONFIRMATORY_MODELS
 from actratio.studies.activation.trained import MLP_ARMS
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
-from actratio.studies.checks import check_at_least, check_unique
+from actratio.studies.checks import check_at_least, check_memory, check_unique
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,9 +133,14 @@ class ActivationStudy(Study):
         )
 
     def settings(self) -> dict[str, Any]:
-        from actratio.models import model_fingerprint
+        from actratio.models import check_model, model_fingerprint
 
+        text = self._text()  # quicker to check than models
         pretrained = "pretrained" in self.parts
+        for name in self.models if pretrained else ():
+            check_model(name)
+        if set(self.parts) != {"pretrained"}:
+            check_memory(self.width, self.seeds, device_named("cpu"))
         return {
             "study": self.name,
             "parts": list(self.parts),
@@ -147,7 +153,7 @@ class ActivationStudy(Study):
             "epochs": self.epochs,
             "steps": self.steps,
             "seeds": self.seeds,
-            "text": hashlib.sha256(self._text().encode()).hexdigest()[:16],
+            "text": hashlib.sha256(text.encode()).hexdigest()[:16],
             "fingerprints": {name: model_fingerprint(name) for name in self.models if pretrained},
             "data": {name: self._dataset(name).fingerprint for name in self.datasets if "mlp" in self.parts},
         }

@@ -19,6 +19,7 @@ from actratio.errors import ActratioError, DataError, plural
 from actratio.models import (
     SHORT_NAMES,
     check_dtype,
+    check_model,
     find_source,
     load_model,
     load_tokenizer,
@@ -116,6 +117,8 @@ class ArchitecturesStudy(Study):
             )
 
     def settings(self) -> dict[str, Any]:
+        for name in self.models:
+            check_model(name, trust_remote_code=self.trust_remote_code)
         notes = {name: weights_note(name) for name in self.models}
         return {
             "study": self.name,

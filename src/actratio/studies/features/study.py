@@ -15,7 +15,7 @@ from actratio.errors import ActratioError, plural
 from actratio.report.findings import Findings
 from actratio.statistics.rules import Rule
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
-from actratio.studies.checks import check_at_least, check_unique, check_widths
+from actratio.studies.checks import check_at_least, check_memory, check_unique, check_widths
 from actratio.studies.features.capacity import compare_capacity
 from actratio.studies.features.grid import (
     CAPACITY,
@@ -98,6 +98,8 @@ class FeaturesStudy(Study):
         check_at_least(1, number_of_seeds=self.seeds, number_of_steps=self.steps)
 
     def settings(self) -> dict[str, Any]:
+        for width in {width for test in self.tests for width in self._widths(test)}:
+            check_memory(width, self.seeds, device_named(self.device))
         data = {}
         if self._needs_data():
             whole = self._loaded.whole(self.dataset, self.data_dir)

@@ -14,7 +14,7 @@ from actratio.report.findings import Findings
 from actratio.statistics.rules import Rule
 from actratio.statistics.trajectories import log_spaced
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
-from actratio.studies.checks import check_at_least, check_unique, check_widths
+from actratio.studies.checks import check_at_least, check_memory, check_unique, check_widths
 from actratio.studies.tasks.conditions import INTERVENTIONS, TASKS, Condition, prepare
 from actratio.studies.tasks.counted_training import COLUMNS, counts_frame, samples, train_and_count
 from actratio.training import Architecture, Recipe
@@ -86,6 +86,8 @@ class TasksStudy(Study):
         check_at_least(1, number_of_seeds=self.seeds, number_of_steps=self.steps)
 
     def settings(self) -> dict[str, Any]:
+        for width in map(int, self.widths):
+            check_memory(width, self.seeds, device_named(self.device))
         return {
             "study": self.name,
             "tasks": list(self.tasks),

@@ -18,7 +18,7 @@ from actratio.errors import plural
 from actratio.report.findings import Findings
 from actratio.statistics.rules import Rule
 from actratio.studies.base import Arrays, Checkpoint, Option, Study, Unit
-from actratio.studies.checks import check_at_least, check_widths
+from actratio.studies.checks import check_at_least, check_memory, check_widths
 from actratio.studies.training.conditions import MECHANISM_RECIPES, factorial_runs
 from actratio.studies.training.recording import record
 from actratio.studies.training.rules import RULES
@@ -99,6 +99,8 @@ class TrainingStudy(Study):
 
     def settings(self) -> dict[str, Any]:
         data = self._data
+        for width in self._widths:
+            check_memory(self._architecture(width), self.seeds, device_named(self.device))
         return {
             "study": self.name,
             "dataset": self.dataset,

@@ -73,8 +73,10 @@ class TransformerStudy(Study):
         check_dtype(self.dtype)
 
     def settings(self) -> dict[str, Any]:
-        from actratio.models import model_fingerprint, weights_note
+        from actratio.models import check_model, model_fingerprint, weights_note
 
+        for name in self.models:
+            check_model(name, trust_remote_code=self.trust_remote_code)
         notes = {name: weights_note(name) for name in self.models}
         weights = {name: note for name, note in notes.items() if note is not None}
         return {
