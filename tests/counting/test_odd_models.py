@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from actratio import ActratioError, measure
+from actratio.sites.late import UncountedWarning
 
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
 
@@ -90,3 +92,246 @@ def test_complex_numbers_and_vmap_are_one_sentence() -> None:
 
     with pytest.raises(ActratioError, match="failed in the forward pass of a batch"):
         measure(Mapped(), [X])
+
+
+def counted(model: nn.Module, *batches: Tensor, **options: Any) -> dict[str, list[int]]:
+    """Return the active neurons of each site."""
+    return {row.site.name: row.counts.active.tolist() for row in measure(model, list(batches), **options)}
+
+
+def active(x: Tensor) -> list[int]:
+    """Count by hand, with the neurons on the last axis."""
+    return (x > 0).reshape(-1, x.shape[-1]).sum(0).tolist()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [torch.sign, lambda z: torch.heaviside(z, torch.tensor(0.0)), lambda z: z.max(torch.zeros_like(z)), lambda z: F.relu(z) * 0.5],
+    ids=["sign", "heaviside", "max of zeros", "scaled"],
+)  # fmt: skip
+def test_other_functions_of_single_neurons_are_counted(function: Callable[[Tensor], Tensor]) -> None:
+    model = Plain(function)
+    assert list(counted(model, X).values()) == [active(function(model.up(X)))]
+
+
+def test_thresholds_are_applied_before_a_constant_factor() -> None:
+    model = Plain(lambda z: F.relu(z) * 0.1)
+    (row,) = measure(model, [X], criteria="above(0.2)")
+    assert torch.equal(row.counts.active, (F.relu(model.up(X)) > 0.2).sum(0))
+
+
+def written_anew(x: Tensor) -> Tensor:
+    output = torch.zeros_like(x)
+    output[:, 1:] = x[:, :-1].cumsum(-1)  # depends on the data in a way that isn't followed
+    return output
+
+
+def test_a_tensor_of_zeros_that_is_written_to_is_data() -> None:
+    class Scan(Plain):
+        def forward(self, x: Tensor) -> Any:
+            return self.down(F.relu(self.up(x)) * written_anew(torch.tanh(x @ torch.ones(4, 6))))
+
+    (row,) = measure(Scan(F.relu), [X], sites="*", tensors="activation")
+    assert row.site.role == "state-space"
+
+
+@pytest.mark.parametrize("make", [nn.GLU, lambda: F.glu], ids=["module", "function"])
+def test_glu_is_gated_by_the_sigmoid_of_its_second_half(make: Callable[[], Any]) -> None:
+    model = Plain(make())
+    model.down = nn.Linear(3, 2)
+    first, second = model.up(X).chunk(2, -1)
+    rows = {row.tensor: row.counts.active.tolist() for row in measure(model, [X])}
+    assert rows == {"activation": active(torch.sigmoid(second)), "hidden": active(first * torch.sigmoid(second))}
+
+
+@pytest.mark.parametrize("name", ["softmax", "maxout", "topk"])
+def test_functions_of_several_neurons_are_named(name: str) -> None:
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "softmax": lambda z: F.softmax(z, -1),
+        "maxout": lambda z: z.view(-1, 6, 1).max(-1).values,
+        "topk": lambda z: torch.zeros_like(z).scatter(-1, z.topk(2).indices, z.topk(2).values),
+    }
+    said = {"maxout": "max"}.get(name, name)
+    with pytest.raises(ActratioError, match=f"its linear layers enter {said}, and no function of single neurons"):
+        measure(Plain(functions[name]), [X])
+
+
+class Adapted(nn.Module):
+    """Weights that are computed, in buffers, or with an adapter."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randint(-3, 4, shape, generator=generator).float()
+
+        if kind == "buffers":
+            self.register_buffer("up", draw(6, 4))
+            self.register_buffer("down", draw(2, 6))
+        else:
+            self.up, self.down = nn.Parameter(draw(6, 4)), nn.Parameter(draw(2, 6))
+        self.a, self.b = nn.Parameter(draw(6, 2)), nn.Parameter(draw(2, 4))
+        self.kind = kind
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        if self.kind == "adapter":
+            return self.up + self.a @ self.b, self.down
+        return (self.up * 3, self.down * 2) if self.kind == "computed" else (self.up, self.down)
+
+    def forward(self, x: Tensor) -> Tensor:
+        up, down = self.weights()
+        return F.linear(torch.relu(F.linear(x, up)), down)
+
+
+@pytest.mark.parametrize("kind", ["computed", "buffers", "adapter"])
+def test_weights_that_are_no_plain_parameters(kind: str) -> None:
+    model = Adapted(kind)
+    up, down = model.weights()
+    expected = torch.relu(F.linear(X, up))
+    assert list(counted(model, X).values()) == [active(expected)]
+    (row,) = measure(model, [X], criteria="contribution(20.5)")
+    norms = down.norm(dim=0)  # of the weight that is multiplied
+    assert row.counts.active.tolist() == (expected.abs() * norms > 20.5).sum(0).tolist()
+
+
+@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
+@pytest.mark.parametrize("where", [nn.utils.parametrizations, nn.utils], ids=["parametrization", "hook"])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_normalised_weights(norm: str, where: Any) -> None:
+    model = Plain(F.relu)
+    getattr(where, norm)(model.up)
+    getattr(where, norm)(model.down)
+    model.eval()
+    assert list(counted(model, X).values()) == [active(F.relu(model.up(X)))]
+
+
+def test_quantised_weights_are_found_and_have_no_norms() -> None:
+    class Linear8bit(nn.Module):
+        """As libraries write them: the weight is no matrix of floating-point numbers."""
+
+        def __init__(self, linear: nn.Linear) -> None:
+            super().__init__()
+            self.in_features, self.out_features = linear.in_features, linear.out_features
+            self.register_buffer("packed", (linear.weight * 16).round().to(torch.int8).flatten())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.packed.view(self.out_features, self.in_features).float().t() / 16
+
+    model = Plain(nn.ReLU())
+    model.up, model.down = Linear8bit(model.up), Linear8bit(model.down)  # type: ignore[assignment]
+    assert counted(model, X) == {"function": active(F.relu(model.up(X)))}
+    with pytest.raises(ActratioError, match="the down projection of function is quantised"):
+        measure(model, [X], criteria="contribution(0.5)")
+
+
+def test_dynamically_quantised_models() -> None:
+    import warnings
+
+    with warnings.catch_warnings(action="ignore"):  # PyTorch is going to remove it
+        model = torch.ao.quantization.quantize_dynamic(Plain(nn.ReLU()), {nn.Linear}, dtype=torch.qint8)
+        assert counted(model, X) == {"function": active(F.relu(model.up(X)))}
+
+
+def test_activations_without_a_down_projection_are_counted() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3), nn.Tanh())
+    assert counted(model, X, X, sites="*") == {
+        "1": active(torch.cat([model[:2](X)] * 2)),
+        "3": active(torch.cat([model(X)] * 2)),
+    }
+
+
+class Block(nn.Module):
+    """A residual block that uses one ReLU in place, twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 3, 3, padding=1)
+        self.norm, self.relu = nn.BatchNorm2d(5), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.norm(self.first(x)))
+        y = self.second(y)
+        y += x
+        return self.relu(y)
+
+
+def test_convolutional_networks_are_measured_by_all_activations() -> None:
+    images = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    model = Block().eval()
+    with pytest.raises(
+        ActratioError, match=r"has no MLP; its activations are .*relu.*, or all of them as all-activations"
+    ):
+        measure(model, [images])
+    first = F.relu(model.norm(model.first(images)))
+    by_name = measure(model, [images, images], sites="all-activations")
+    assert by_name.rows[0].counts.active.tolist() == active(torch.cat([first] * 2).movedim(1, -1))
+    assert by_name.rows[0].counts.tokens == 2 * 2 * 16  # each position of each image
+    last = model(images)
+    assert [row.counts.active.tolist() for row in by_name.rows[1:]] in (
+        [active(torch.cat([last] * 2).movedim(1, -1))],
+        [],
+    )
+
+
+def test_scripted_models_are_refused_by_name() -> None:
+    import warnings
+
+    with warnings.catch_warnings(action="ignore"):  # PyTorch is going to remove TorchScript
+        scripted = torch.jit.script(Plain(nn.ReLU()))
+        traced = torch.jit.trace(Plain(nn.ReLU()), X)
+    for model in (scripted, traced):
+        with pytest.raises(ActratioError, match="the model is a ScriptModule, which can't be followed"):
+            measure(model, [X])
+    with pytest.raises(ActratioError, match="0 is a ScriptModule"):
+        measure(nn.Sequential(scripted, nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)), [X])
+
+
+class Branches(nn.Module):
+    """An MLP, and another one for large batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.small, self.large = Plain(nn.ReLU()), Plain(nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.small(x)
+        return y + self.large(x) if len(x) > 6 else y
+
+
+def test_a_part_that_runs_only_in_later_batches_is_named() -> None:
+    many = torch.cat([X, X])
+    with pytest.warns(UncountedWarning, match=r"large\.up.* ran for the first time after the sites were found"):
+        assert list(counted(Branches(), X, many)) == ["small"]
+    assert list(counted(Branches(), many)) == ["small", "large"]
+    assert list(counted(Branches(), X)) == ["small"]  # and no warning, which would be an error here
+
+
+def test_the_warning_survives_an_interrupt(tmp_path: Path) -> None:
+    def interrupted() -> Iterator[Tensor]:
+        yield X
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(Branches(), interrupted(), partial=tmp_path / "partial")
+    with pytest.warns(UncountedWarning, match=r"large\.up"):
+        measure(Branches(), [X, torch.cat([X, X])], partial=tmp_path / "partial")
+
+
+def test_a_compiled_part_of_an_eager_model_is_counted() -> None:
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            part = Plain(F.relu)
+            for weight in part.parameters():  # integers, so that compiled code can't round otherwise
+                weight.data = (weight.data * 8).round()
+            self.part = torch.compile(part, backend="eager")
+
+        def forward(self, x: Tensor) -> Any:
+            return self.part(x)
+
+    x = (X * 4).round()
+    model = Whole()
+    assert counted(model, x, x) == {"part": active(torch.cat([F.relu(model.part.up(x))] * 2))}

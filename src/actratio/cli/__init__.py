@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -38,6 +39,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer has no n
 
 def main() -> None:
     """Run the command line. Bad input prints one sentence and exits with status 2; an interrupt exits with status 1."""
+    warnings.showwarning = _show_warning
     try:
         with stopping_on_signals():
             # By itself, typer would print three lines for a wrong option.
@@ -63,6 +65,17 @@ def main() -> None:
         warn("stopped;", "no file is half-written; run the same command again")
         status = 1
     sys.exit(status or 0)
+
+
+_show_any_warning = warnings.showwarning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+    """Print a warning of this package as a sentence, and any other as Python does."""
+    if category.__module__.startswith("actratio."):
+        warn("[bold yellow]warning:[/]", str(message))
+    else:
+        _show_any_warning(message, category, *place, **options)
 
 
 def _explain_usage(error: Any) -> None:

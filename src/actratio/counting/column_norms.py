@@ -31,20 +31,20 @@ class ColumnNorms:
         Raises:
             SiteError: the site has no down projection, or its weight can't be read.
         """
-        if columns is not None:
-            if columns.is_meta:
-                raise SiteError(
-                    f"the down projection of {site.name} is quantised, and the criterion contribution(τ) needs the norms of its "
-                    "columns; use another criterion, or leave the site out"
-                )
-            computed: Tensor = columns.detach().float().flatten(0, -2).norm(dim=0)
-            return computed
         if site.down is None:
             raise SiteError(
                 f"{site.name} has no down projection, whose norms the criterion contribution(τ) needs; "
                 "use another criterion, or leave the site out"
             )
-        weight = self._weights[site.down]
+        weight = self._weights.get(site.down)
+        if weight is None or (columns is not None and columns.is_meta):
+            raise SiteError(
+                f"the down projection of {site.name} is quantised, and the criterion contribution(τ) needs the norms of its "
+                "columns; use another criterion, or leave the site out"
+            )
+        if columns is not None:
+            computed: Tensor = columns.detach().float().flatten(0, -2).norm(dim=0)
+            return computed
         version, norms = self._known.get(site.name, (None, None))
         if norms is None or version != weight._version:
             part = (weight if site.expert is None else weight[site.expert]).detach().float()

@@ -19,6 +19,7 @@ from actratio.errors import ActratioError, SiteError
 from actratio.models.fingerprint import weights_fingerprint
 from actratio.sites import Select, check_select, checked_call, choose, device_of, evaluating, trace
 from actratio.sites.inputs import without_cache
+from actratio.sites.late import LateParts, asleep
 from actratio.sites.wrappers import check_can_be_followed, unwrapped
 
 Progress = Callable[[int], None]
@@ -93,6 +94,7 @@ def measure(
             found = list(dict.fromkeys(row.site for row in kept.before))
             probe = Probe(model, found, tensors=tensors, criteria=parsed, counts_alone=counts_alone)
             block.enter_context(probe)
+            block.enter_context(LateParts(model, kept.asleep))
             before, left_out = tokens_of(kept.before), kept.left_out
         else:
             probe, left_out = _first_batch(model, remaining, block, sites, tensors, parsed, counts_alone, kept, stage)
@@ -173,17 +175,20 @@ def _first_batch(
     for few_tokens in (True, False):
         try:
             stage("finding the MLPs")
-            found = trace(model, first, few_tokens=few_tokens)
+            ran: set[str] = set()
+            found = trace(model, first, few_tokens=few_tokens, ran=ran)
+            late = asleep(model, ran, found)
             probe = Probe(model, choose(found, sites), tensors=tensors, criteria=criteria, counts_alone=counts_alone)
             block.enter_context(probe)
+            block.enter_context(LateParts(model, late))
             left_out = dict(Counter(str(site.role) for site in found if site.down and site not in probe.sites))
             if kept is not None:
-                kept.left_out = left_out
+                kept.left_out, kept.asleep = left_out, late
             stage("counting the first batch")
             _count(model, batch, probe, kept)
             return probe, left_out
-        except SiteError:  # perhaps a site runs only in longer sequences, or more often in them
-            block.close()
+        except SiteError as error:  # perhaps a site runs only in longer sequences, or more often in them
+            block.__exit__(type(error), error, None)
             if not few_tokens:
                 raise
     raise AssertionError

@@ -22,7 +22,7 @@ from actratio.files import write_arrays
 SAVE_EVERY = 30.0
 """Seconds between two savings."""
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 class PartialCounts:
@@ -38,12 +38,14 @@ class PartialCounts:
         before: what an earlier, interrupted process counted, or ``None``.
         batches: number of batches in ``before`` and in what was noted since.
         left_out: roles of sites that aren't measured, as in the measurement's settings.
+        asleep: paths of modules that didn't run when the sites were found.
     """
 
     def __init__(self, path: Path, model: str, settings: Mapping[str, Any], fingerprint: str | None) -> None:
         self.before: Measurement | None = None
         self.batches = 0
         self.left_out: dict[str, int] = {}
+        self.asleep: list[str] = []
         self._path, self._model, self._fingerprint = path, model, fingerprint
         self._settings = json.loads(json.dumps(settings))
         self._digest = hashlib.sha256()
@@ -64,7 +66,7 @@ class PartialCounts:
             without_checksum(described, arrays)
             self.before = decode(arrays, described)
             self.batches, self.left_out = described["batches"], described["left_out"]
-            self._text = described["text"]
+            self.asleep, self._text = described["asleep"], described["text"]
         except (*DAMAGES, SafetensorError) as error:
             raise RunError(f"{self._path} is damaged ({short(error, 200)}); remove it to measure again") from None
         if self.before.settings != self._settings or self.before.model != self._model:
@@ -121,7 +123,13 @@ class PartialCounts:
             return
         probe, batches, text = self._noted
         arrays, described = encode(self.joined(probe, self._settings))
-        described |= {"format": _FORMAT, "batches": batches, "left_out": self.left_out, "text": text}
+        described |= {
+            "format": _FORMAT,
+            "batches": batches,
+            "left_out": self.left_out,
+            "asleep": self.asleep,
+            "text": text,
+        }
         write_arrays(self._path, arrays, {"measurement": json.dumps(with_checksum(described, arrays))})
         self._saved, self._noted = time.monotonic(), None
 

@@ -58,7 +58,7 @@ def find_sites(model: nn.Module, inputs: Any = None, *, sites: Select = None) ->
     return choose(trace(model, inputs), sites)
 
 
-def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False) -> list[Site]:
+def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False, ran: set[str] | None = None) -> list[Site]:
     """Return all sites of a model, of any role, as ``find_sites`` finds them.
 
     Only a small part of the inputs is read, because all tensors of the pass are held until it ends.
@@ -66,6 +66,7 @@ def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False) -> 
     Args:
         few_tokens: whether to cut sequences of tokens too, which takes less time. A model that cuts its sequences into
             chunks may then have sites that run more often in a longer pass; ``Probe`` raises an error for these.
+        ran: gets the paths of the modules that ran.
     """
     # The original of a compiled module has the hooks' names, and runs the same Python.
     model = unwrapped(model)
@@ -78,12 +79,12 @@ def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False) -> 
     *smaller, whole = shrink_inputs(model, inputs, few_tokens)
     for number, part in enumerate(smaller):
         try:
-            sites, is_complete = _follow(model, part)
+            sites, is_complete = _follow(model, part, ran)
         except SiteError:  # a model that can't read less
             continue
         if is_complete or not (few_tokens and number == 0):
             return sites
-    return _follow(model, whole)[0]
+    return _follow(model, whole, ran)[0]
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
@@ -124,7 +125,7 @@ def _described(inputs: Any) -> str:
     return f"called with {' and '.join(shapes) or 'no tensors'}"
 
 
-def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool]:
+def _follow(model: nn.Module, inputs: Any, ran: set[str] | None) -> tuple[list[Site], bool]:
     """Return the sites that one forward pass shows, and whether every part of the model ran in it."""
     groups: dict[Group, _Group] = {}
 
@@ -159,6 +160,8 @@ def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool]:
         sites = unique(with_sleeping_experts(sites, dict(model.named_modules())))
         # A part has the same name whether it is compiled or not.
         sites = [replace(site, name=site.name.replace("_orig_mod.", "").removesuffix("._orig_mod")) for site in sites]
+        if ran is not None:
+            ran |= flow.ran
         return sites, not _sleeping(model, flow)
 
 
@@ -294,6 +297,8 @@ def _hidden_axis(group: _Group, weights: Mapping[str, Tensor]) -> int:
 def _is_direct(group: _Group, runs: Mapping[str | None, int]) -> bool:
     use, value = group.use, group.value
     if use is None or value.module is None or group.experts is not None or use.axis != -1:
+        return False
+    if use.weight.is_computed and not use.columns.is_meta:  # the norms of its columns are those of what enters the product
         return False
     enters_unchanged = value.hidden is None or use.entered is value.hidden
     return (

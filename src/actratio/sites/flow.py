@@ -119,6 +119,7 @@ class Flow(TorchFunctionMode):
         in_place = in_place or functions.writes(name, args, kwargs)
         if in_place and args and isinstance(args[0], Tensor):
             self._keep_before_writing(args[0])
+            self._known.constants.discard(id(args[0]))
         output = func(*args, **kwargs)
         if name in functions.CONSTANT and isinstance(output, Tensor):
             self._known.set_constant(output)

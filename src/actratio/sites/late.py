@@ -1,0 +1,79 @@
+"""Parts of a model that run for the first time after its sites were found."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+from torch import nn
+
+from actratio.hooks import Unsaved
+from actratio.sites import functions
+from actratio.sites.site import Site
+
+_MOST_NAMED = 5
+
+
+class UncountedWarning(UserWarning):
+    """A part of the model ran that had not run when its sites were found, so its activations are not counted."""
+
+
+def asleep(model: nn.Module, ran: Collection[str], sites: Iterable[Site]) -> list[str]:
+    """Return the paths of activations and linear maps that didn't run, and belong to no site, as the experts that no token reached do."""
+    known = {
+        path for site in sites for path in (site.owner, site.module, _module_of(site.up), _module_of(site.down)) if path
+    }
+    return [
+        path
+        for path, module in model.named_modules()
+        if path not in ran
+        and (functions.is_activation(module) or any(weight.ndim > 1 for weight in module.parameters(recurse=False)))
+        and not any(path == other or path.startswith(f"{other}.") for other in known)
+    ]
+
+
+def _module_of(weight: str | None) -> str:
+    return (weight or "").rpartition(".")[0]
+
+
+class LateParts:
+    """Warns by name, at the end of the block, of modules that ran in it. Modules that don't run cost nothing.
+
+    Args:
+        paths: of the modules, as ``asleep`` returns them.
+    """
+
+    def __init__(self, model: nn.Module, paths: Sequence[str]) -> None:
+        self._model, self._paths = model, paths
+        self._ran: dict[str, None] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> LateParts:
+        modules = dict(self._model.named_modules())
+        for path in self._paths:
+            self._watch(path, modules[path])
+        return self
+
+    def _watch(self, path: str, module: nn.Module) -> None:
+        def ran(module: nn.Module, args: tuple[Any, ...]) -> None:
+            self._ran[path] = None
+
+        self._stack.callback(module.register_forward_pre_hook(Unsaved(ran)).remove)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        if kind is not None or not self._ran:
+            return
+        names, more = list(self._ran)[:_MOST_NAMED], len(self._ran) - _MOST_NAMED
+        listed = ", ".join(names) + (f" and {more} more" if more > 0 else "")
+        warnings.warn(
+            f"{listed} ran for the first time after the sites were found, so activations in them are not counted; put a batch in "
+            "which they run first",
+            UncountedWarning,
+            stacklevel=3,
+        )
