@@ -35,28 +35,25 @@ def main() -> None:
     try:
         app(prog_name="actratio")
     except ActratioError as error:
-        warn("[bold red]error:[/]", str(error))
+        _end("error:", str(error), "bold red")
         sys.exit(2)
     except (OSError, MemoryError, RuntimeError) as error:
         if not isinstance(error, OSError) and not is_out_of_memory(error):
             raise
-        warn("[bold red]failed:[/]", str(error).strip())
+        _end("failed:", " ".join(str(error).split()), "bold red")
         sys.exit(1)
     except SystemExit as ended:
         if ended.code != _INTERRUPTED:
             raise
-        warn("stopped;", "no file is half-written; run the same command again")
+        _end("stopped;", "no file is half-written; run the same command again")
         sys.exit(1)
 
 
-def warn(label: str, message: str) -> None:
-    """Print the last line on stderr."""
+def _end(label: str, message: str, style: str = "") -> None:
     # The terminal is imported here because `actratio --version` does not need it.
-    from rich.markup import escape
+    from actratio.cli.terminal import warn
 
-    from actratio.cli.terminal import err
-
-    err.print(f"{label} {escape(message)}", soft_wrap=True, highlight=False)
+    warn(label, message, style)
 
 
 def _version(asked: bool) -> None:

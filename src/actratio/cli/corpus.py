@@ -15,7 +15,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from actratio.cli.models import show_measurement
-from actratio.cli.terminal import err, say
+from actratio.cli.terminal import err, say, waiting
 from actratio.errors import RunError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def measure_corpus(
         raise RunError(f"{folder} holds a measurement; choose another folder with --out, or replace it with --force")
     if force and part == (0, 1):
         shutil.rmtree(folder / SHARDS, ignore_errors=True)
-    with err.status("reading the corpus"):
+    with waiting("reading the corpus"):
         corpus = Corpus.open(folder, sources, rows, {**vars(load), **how.as_json()})
     worker = ShardWorker(load, load.name, corpus.results, how, {**corpus.settings, "model": load.name})
     needs = Needs(how.threads, gpus=float(torch.cuda.is_available() and load.device in ("auto", "cuda")))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from actratio.cli.options import (
     Address,
@@ -25,7 +24,6 @@ from actratio.cli.options import (
 )
 from actratio.cli.progress import measuring_bar
 from actratio.cli.terminal import (
-    err,
     is_piped,
     note_weights,
     print_json,
@@ -35,6 +33,7 @@ from actratio.cli.terminal import (
     print_tables,
     records,
     say,
+    waiting,
 )
 from actratio.counting.criteria import criterion_forms, to_criteria
 from actratio.errors import RunError, short
@@ -182,7 +181,7 @@ def measure_model(
     if force:
         (folder / PARTIAL).unlink(missing_ok=True)
     loaded_tokenizer = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
-    with err.status(f"loading {escape(short(model))}"):
+    with waiting(f"loading {short(model)}"):
         loaded = load_model(
             model,
             dtype=dtype,
@@ -253,7 +252,7 @@ def list_sites(
     from actratio.sites import find_sites
 
     weights = note_weights(model)
-    with err.status(f"loading {escape(short(model))}"):
+    with waiting(f"loading {short(model)}"):
         loaded = load_model(model, device="cpu", trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
     found = find_sites(loaded, sites=None if sites is None else split_names([sites]))
     if as_json:
@@ -287,7 +286,7 @@ def show_measurement(measurement: Measurement, folder: Path, *, every_row: bool,
     from actratio.report.measured_tables import measurement_tables
     from actratio.report.page import write_report
 
-    with err.status("drawing the figures and the report"):
+    with waiting("drawing the figures and the report"):
         findings = measurement_findings(measurement)
         page = write_report(findings, folder)
     if as_json:

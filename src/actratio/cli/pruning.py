@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from actratio.cli.options import (
     AllowPickle,
@@ -19,7 +18,7 @@ from actratio.cli.options import (
     TokenizerName,
     TrustRemoteCode,
 )
-from actratio.cli.terminal import err, note_weights, print_json, print_path, print_sentences, print_table
+from actratio.cli.terminal import note_weights, print_json, print_path, print_sentences, print_table, waiting
 from actratio.errors import short
 
 _NAME = "pruned.json"
@@ -60,12 +59,12 @@ def prune_model(
     weights = note_weights(model)
     texts = open_texts(text, column=column)
     tokens = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
-    with err.status(f"loading {escape(short(model))}"):
+    with waiting(f"loading {short(model)}"):
         loaded = load_model(
             model, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
         )
     batches = token_batches(tokens, texts, length=length, batch_size=4, packed=True, limit=limit_tokens)
-    with err.status("measuring") as status:
+    with waiting("measuring") as status:
         pruning = measure_and_prune(loaded, batches, progress=status.update)
     settings = {
         "model": model, "text": text, "column": column, "length": length, "limit_tokens": limit_tokens, "dtype": dtype, "tokens": pruning.tokens,

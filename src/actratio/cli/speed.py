@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from actratio.cli.options import AllowPickle, Device, DType, EveryRow, Json, TokenizerName, TrustRemoteCode
-from actratio.cli.terminal import err, note_weights, print_json, print_sentences, print_table, print_text
+from actratio.cli.terminal import note_weights, print_json, print_sentences, print_table, print_text, waiting
 from actratio.errors import DataError, short
 
 if TYPE_CHECKING:
@@ -62,11 +61,11 @@ def predict_model_speed(
     weights = note_weights(name)
     texts = open_texts(text) if text else iter(ARTICLE_PROMPTS)
     tokens = None if measurement is not None else load_tokenizer(tokenizer or name, trust_remote_code=trust_remote_code)
-    with err.status(f"loading {escape(short(name))}"):
+    with waiting(f"loading {short(name)}"):
         loaded = load_model(
             name, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
         )
-    with err.status("timing this machine and the model") as status:
+    with waiting("timing this machine and the model") as status:
         if measurement is not None:
             prediction = predict_speed(loaded, measurement, batches)
         else:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from actratio.cli.options import (
     AllowPickle,
@@ -20,7 +19,7 @@ from actratio.cli.options import (
     TrustRemoteCode,
 )
 from actratio.cli.speed import batch_sizes
-from actratio.cli.terminal import err, note_weights, print_json, print_path, print_sentences, print_table
+from actratio.cli.terminal import note_weights, print_json, print_path, print_sentences, print_table, waiting
 from actratio.errors import short
 
 
@@ -78,12 +77,12 @@ def sparsify_model(
     weights = note_weights(model)
     texts = open_texts(text, column=column)
     tokens = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
-    with err.status(f"loading {escape(short(model))}"):
+    with waiting(f"loading {short(model)}"):
         loaded = load_model(
             model, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
         )
     sequences = list(token_batches(tokens, texts, length=length, batch_size=4, packed=True, limit=limit_tokens))
-    with err.status("finding the MLPs") as status:
+    with waiting("finding the MLPs") as status:
         mlps = resolve(loaded)
         calibration = calibrate(loaded, sequences, **aim, by=by, mlps=mlps, progress=status.update)
         status.update("predicting and timing")
