@@ -13,8 +13,8 @@ from actratio import cli
 from actratio.cli import progress as progress_module
 from actratio.cli import terminal
 from actratio.cli.terminal import SafeConsole
-from actratio.cli.unseen import visible, visible_json
 from actratio.errors import ActratioError
+from actratio.unseen import visible, visible_json
 
 from .names import MARKUP, SEQUENCES, acted_on
 

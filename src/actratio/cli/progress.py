@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from actratio.cli.terminal import err
-from actratio.cli.unseen import visible
+from actratio.unseen import visible
 
 
 @contextmanager

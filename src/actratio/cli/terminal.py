@@ -25,7 +25,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from actratio.cli.layout import fit
-from actratio.cli.unseen import visible, visible_json
+from actratio.unseen import visible, visible_json
 
 if TYPE_CHECKING:
     import pandas as pd

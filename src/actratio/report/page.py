@@ -10,6 +10,7 @@ from actratio.files import replacing, write_csv
 from actratio.report.findings import Findings
 from actratio.report.interactive import plotly_figure
 from actratio.report.static import save_charts
+from actratio.spreadsheets import to_csv
 
 PAGE = "report.html"
 
@@ -41,7 +42,7 @@ def write_page(findings: Findings, path: Path) -> Path:
     rendered = environment.get_template("page.html").render(
         page=findings,
         figures=_json([plotly_figure(chart) for chart in findings.charts]),
-        table=None if findings.frame is None else _json(findings.frame.to_csv(index=False, float_format="%.8g")),
+        table=None if findings.frame is None else _json(to_csv(findings.frame, float_format="%.8g")),
         plotly=files("actratio.report").joinpath("assets", "plotly-cartesian.min.js").read_text(encoding="utf-8"),
     )
     with replacing(path) as temporary:
