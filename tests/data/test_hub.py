@@ -21,7 +21,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
     datasets = pytest.importorskip("datasets")
 
     def put(splits: dict[str, Any]) -> None:
-        monkeypatch.setattr(datasets, "load_dataset", lambda identifier: datasets.DatasetDict(splits))
+        monkeypatch.setattr(datasets, "load_dataset", lambda identifier, revision: datasets.DatasetDict(splits))
 
     return put
 

@@ -17,6 +17,7 @@ from actratio.cli.options import (
     ExecutorName,
     Force,
     Json,
+    Revision,
     TokenizerName,
     TrustRemoteCode,
     Workers,
@@ -104,6 +105,7 @@ def measure_model(
     csv: Annotated[
         bool, typer.Option("--csv", help="Write the table as sites.csv too, and gpt.csv with the article's columns.")
     ] = False,
+    revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
     every_row: EveryRow = False,
@@ -120,10 +122,19 @@ def measure_model(
     from actratio.data.text import ARTICLE_PROMPTS, open_texts, text_fingerprint, token_batches
     from actratio.devices import device_named
     from actratio.files import write_csv
-    from actratio.models import check_dtype, load_model, load_tokenizer, weights_fingerprint, with_decoder_inputs
+    from actratio.models import (
+        check_dtype,
+        commit_setting,
+        find_source,
+        load_model,
+        load_tokenizer,
+        weights_fingerprint,
+        with_decoder_inputs,
+    )
     from actratio.studies.transformer.profiles import article_table
 
     # Everything that can be wrong is checked before the model is loaded, which takes longest.
+    find_source(model, revision)
     parsed = to_criteria(split_names([criteria]))
     check_dtype(dtype)
     folder = out_dir or Path("runs") / f"measure-{Path(model).name or Path(model).resolve().name}"
@@ -144,7 +155,7 @@ def measure_model(
             folder,
             data,
             shard_rows,
-            LoadModel(model, tokenizer, dtype, device, device_map, trust_remote_code, allow_pickle),
+            LoadModel(model, tokenizer, dtype, device, device_map, trust_remote_code, allow_pickle, revision),
             ShardSettings(
                 column or "text", length, batch_size, packed, chosen_sites, chosen_tensors, parsed, threads=threads
             ),
@@ -161,6 +172,7 @@ def measure_model(
     texts = chain(prompts or (), open_texts(text or (), column=column))
     settings = {
         "model": model,
+        "revision": revision,
         "text": text or [],
         "text_fingerprint": text_fingerprint(text or ()),
         "prompts": prompts or [],
@@ -180,13 +192,16 @@ def measure_model(
     )
     if force:
         (folder / PARTIAL).unlink(missing_ok=True)
-    loaded_tokenizer = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
+    loaded_tokenizer = load_tokenizer(
+        tokenizer or model, revision=None if tokenizer else revision, trust_remote_code=trust_remote_code
+    )
     with waiting(f"loading {short(model)}"):
         loaded = load_model(
             model,
             dtype=dtype,
             device=device,
             device_map=device_map,
+            revision=revision,
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
         )
@@ -211,7 +226,7 @@ def measure_model(
                 tensors=chosen_tensors,
                 criteria=parsed,
                 name=model,
-                settings=settings,
+                settings={**settings, **commit_setting(model, revision)},
                 partial=folder / PARTIAL,
                 progress=progress,
                 stage=stage,
@@ -240,6 +255,7 @@ def list_sites(
         str | None,
         typer.Option(help="Globs over site names, separated by commas.", show_default="MLPs and experts"),
     ] = None,
+    revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
     every_row: EveryRow = False,
@@ -248,17 +264,25 @@ def list_sites(
     """List where a model computes MLP activations, found by following one small forward pass."""
     from dataclasses import asdict
 
-    from actratio.models import load_model
+    from actratio.models import commit_setting, load_model
     from actratio.sites import find_sites
 
     weights = note_weights(model)
     with waiting(f"loading {short(model)}"):
-        loaded = load_model(model, device="cpu", trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+        loaded = load_model(
+            model, device="cpu", revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
+        )
     found = find_sites(loaded, sites=None if sites is None else split_names([sites]))
     if as_json:
         print_json(
             {
-                "settings": {"model": model, "sites": sites, **weights},
+                "settings": {
+                    "model": model,
+                    "revision": revision,
+                    "sites": sites,
+                    **commit_setting(model, revision),
+                    **weights,
+                },
                 "rows": [asdict(site) for site in found],
                 "path": None,
             }

@@ -17,6 +17,7 @@ from actratio.errors import ModelError, short_message
 from actratio.models.hub import check_hub
 from actratio.models.source import ModelSource, find_source
 from actratio.models.transformers_library import import_transformers
+from actratio.models.trust import check_index, check_kernels
 from actratio.models.weights import stored_weights, unreadable
 from actratio.sites import device_of
 
@@ -52,6 +53,7 @@ def load_model(
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | None = None,
+    revision: str | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
 ) -> nn.Module:
@@ -63,9 +65,10 @@ def load_model(
         dtype: a key of ``DTYPES``; ``auto`` is float32 for a GGUF file.
         device: ``auto``, ``cpu``, ``cuda`` or another device name of PyTorch.
         device_map: passed to transformers, to split the model over several devices; overrides ``device``.
-        trust_remote_code: run Python code that comes with the model.
-        allow_pickle: also load weights that are not in safetensors, with ``weights_only``. The packages of ``SHORT_NAMES`` don't
-            need it.
+        revision: branch, tag or commit of a hub model.
+        trust_remote_code: run Python code that comes with the model, or that its configuration names.
+        allow_pickle: also load weights that are not in safetensors, with ``torch.load(weights_only=True)``, which executes no code
+            but has been broken in the past. The packages of ``SHORT_NAMES`` don't need it.
 
     Raises:
         ModelError: transformers or gguf is not installed, the dtype is unknown, the model does not exist or is incomplete, its
@@ -75,16 +78,19 @@ def load_model(
     check_dtype(dtype)
     target = device_named(device)
     transformers = import_transformers()
-    source = find_source(name)
+    source = find_source(name, revision)
     check_hub(source)
     if source.gguf_path is not None:
         stored_weights(source.gguf_path)  # a clear error if the file is damaged
     allow_pickle = allow_pickle or source.has_pickle
+    check_index(source)
     try:
         config = transformers.AutoConfig.from_pretrained(
             source.place, trust_remote_code=trust_remote_code, **source.options
         )
         _check_layers(name, config)
+        if not trust_remote_code:
+            check_kernels(name, config)
         model_class = _model_class(transformers, config)
         if device_map is None:
             _check_memory(name, _build_without_weights(model_class, config), _dtype_in_memory(source, dtype), target)
@@ -119,7 +125,7 @@ def _dtype_in_memory(source: ModelSource, dtype: str) -> Any:
 def _from_pretrained(model_class: Any, source: ModelSource, **options: Any) -> tuple[Any, dict[str, Any]]:
     """Load the model and the lists of missing weights. A GGUF file becomes a dense model like any other."""
     if source.gguf_file is None:
-        dense, info = model_class.from_pretrained(source.place, **options)
+        dense, info = model_class.from_pretrained(source.place, weights_only=True, **source.options, **options)
         return _named(dense, source), info
     import transformers
 

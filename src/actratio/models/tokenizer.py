@@ -18,14 +18,18 @@ _FILES = (
 """Files of which a folder with a tokenizer has at least one."""
 
 
-def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
     """Load the tokenizer of a folder, a GGUF file, a short name or a hub id.
+
+    Args:
+        revision: branch, tag or commit of a hub model.
+        trust_remote_code: run Python code that comes with the tokenizer.
 
     Raises:
         ModelError: there is no tokenizer, or transformers is not installed.
     """
     transformers = import_transformers()
-    source = find_source(name)
+    source = find_source(name, revision)
     check_hub(source)
     if source.vocabulary is not None:
         return _tokenizer_of_letters(source.vocabulary)
@@ -81,7 +85,7 @@ def _has_tokenizer(source: ModelSource) -> bool:
     folder = Path(source.place)
     if folder.is_dir():
         return any((folder / name).is_file() for name in _FILES)
-    return any(is_cached(source.place, name) for name in _FILES)
+    return any(is_cached(source, name) for name in _FILES)
 
 
 def _reads_no_text(transformers: Any, source: ModelSource) -> bool:
@@ -96,6 +100,6 @@ def _reads_no_text(transformers: Any, source: ModelSource) -> bool:
 def _config_of(transformers: Any, source: ModelSource) -> Any:
     """Return the model's configuration, or ``None`` if transformers can't read it."""
     try:
-        return transformers.AutoConfig.from_pretrained(source.place, **source.options)
+        return transformers.AutoConfig.from_pretrained(source.place, trust_remote_code=False, **source.options)
     except Exception:  # transformers and the hub's client raise many types of exceptions
         return None
