@@ -210,7 +210,7 @@ def test_every_error_of_the_datasets_library_becomes_a_data_error(
 ) -> None:
     datasets = pytest.importorskip("datasets")
 
-    def fail(identifier: str) -> None:
+    def fail(identifier: str, revision: str | None) -> None:
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", fail)

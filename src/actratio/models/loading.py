@@ -17,7 +17,7 @@ from actratio.errors import ModelError, short_message
 from actratio.models.hub import check_hub
 from actratio.models.source import ModelSource, find_source
 from actratio.models.transformers_library import import_transformers
-from actratio.models.trust import check_index, check_kernels
+from actratio.models.trust import check_index, check_kernels, code_needed, needs_code
 from actratio.models.weights import stored_weights, unreadable
 from actratio.sites import device_of
 
@@ -233,8 +233,8 @@ def _check_memory(name: str, model: nn.Module | None, dtype: Any, device: torch.
 def _explain(source: ModelSource, error: Exception, allow_pickle: bool, trust_remote_code: bool) -> str:
     """Return an error message for an exception that was raised while loading a model from a folder or the hub."""
     name = source.name
-    if not trust_remote_code and "trust_remote_code" in str(error):
-        return f"{name} needs Python code that comes with it; if you trust it, pass --trust-remote-code to run it"
+    if not trust_remote_code and needs_code(error):
+        return code_needed(name)
     if not allow_pickle and "safetensors" in str(error):
         return f"{name} has no weights in safetensors, which cannot execute code; pass --allow-pickle to load other formats"
     kind = "folder" if Path(name).is_dir() else "hub model"

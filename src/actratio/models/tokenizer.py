@@ -9,6 +9,7 @@ from actratio.errors import ModelError, short_message
 from actratio.models.hub import check_hub, is_cached
 from actratio.models.source import ModelSource, find_source
 from actratio.models.transformers_library import import_transformers
+from actratio.models.trust import code_needed, needs_code
 from actratio.models.weights import stored_weights, unreadable
 
 _FILES = (
@@ -47,6 +48,8 @@ def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code:
                 f"{name} reads images or sound, but this command reads only text; "
                 "use actratio.measure in Python with batches of its inputs"
             ) from None
+        if needs_code(error) and not trust_remote_code:
+            raise ModelError(code_needed(name)) from None
         if source.gguf_file is None and not _has_tokenizer(source):
             raise no_tokenizer from None
         if (

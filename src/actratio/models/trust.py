@@ -13,6 +13,16 @@ _INDEX = ".index.json"
 _SAFE = ".safetensors"
 
 
+def needs_code(error: BaseException) -> bool:
+    """Return whether transformers refused to run Python code that comes with a model."""
+    return "trust_remote_code" in str(error)
+
+
+def code_needed(name: str) -> str:
+    """Return the message for a model that needs Python code of its own."""
+    return f"{name} needs Python code that comes with it; if you trust it, pass --trust-remote-code to run it"
+
+
 def check_index(source: ModelSource) -> None:
     """Check that the index of a folder's weights names files of this folder, and of the index's own format.
 
