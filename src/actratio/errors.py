@@ -18,11 +18,12 @@ with status 2.
 
 import re
 
+from actratio.unseen import visible
+
 
 def printable_line(text: str) -> str:
     """Return a text on one line, with what can't be printed escaped."""
-    line = " ".join(line.strip() for line in text.splitlines())
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
+    return visible(" ".join(line.strip() for line in text.splitlines()))
 
 
 class ActratioError(Exception):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actratio.errors import RunError, short
+from actratio.spreadsheets import to_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,9 +168,9 @@ def write_table(path: Path, frame: pd.DataFrame, metadata: dict[str, Any]) -> No
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    """Write a CSV with full precision."""
+    """Write a CSV with full precision, in which no cell is a formula; see ``spreadsheets``."""
     with replacing(path) as temporary:
-        frame.to_csv(temporary, index=False)
+        to_csv(frame, temporary)
 
 
 def read_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:

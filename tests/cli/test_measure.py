@@ -341,12 +341,11 @@ def test_default_prompts_are_said_to_be_too_few(
 def test_progress_names_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 
-    from rich.console import Console
-
     from actratio.cli import progress as shown
+    from actratio.cli.terminal import SafeConsole
 
     screen = io.StringIO()
-    monkeypatch.setattr(shown, "err", Console(file=screen, force_terminal=True, width=100))
+    monkeypatch.setattr(shown, "err", SafeConsole(file=screen, force_terminal=True, width=100))
     with shown.measuring_bar(None) as (progress, stage):
         for name in ("finding the MLPs", "counting the first batch"):
             stage(name)

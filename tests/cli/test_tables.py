@@ -18,11 +18,11 @@ from unittest import mock
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 from actratio import Measurement, Site, find_sites
 from actratio.cli import models, speed, terminal
+from actratio.cli.terminal import SafeConsole
 from actratio.counting.kernels import reference
 from actratio.counting.measurement import Row
 from actratio.report import page
@@ -38,7 +38,7 @@ def printing(place: int | str) -> Iterator[io.StringIO]:
     """Print to a terminal with so many columns, or to a pipe."""
     text = io.StringIO()
     width = place if isinstance(place, int) else None
-    console = Console(file=text, width=width, force_terminal=width is not None, color_system=None)
+    console = SafeConsole(file=text, width=width, force_terminal=width is not None, color_system=None)
     with mock.patch.object(terminal, "out", console):
         yield text
 

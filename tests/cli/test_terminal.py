@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 
 import pytest
-from rich.console import Console
 
 from actratio.cli import terminal
+from actratio.cli.terminal import SafeConsole
 from actratio.report.findings import Findings, verdicts_table
 from actratio.statistics.estimate import Estimate
 from actratio.statistics.verdict import NO, YES, Verdict
@@ -17,7 +17,7 @@ from actratio.statistics.verdict import NO, YES, Verdict
 def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What is printed, at a width that a test sets with ``resize``."""
     text = io.StringIO()
-    monkeypatch.setattr(terminal, "out", Console(file=text, width=80, force_terminal=True, color_system=None))
+    monkeypatch.setattr(terminal, "out", SafeConsole(file=text, width=80, force_terminal=True, color_system=None))
     return text
 
 
@@ -97,7 +97,7 @@ def test_successive_alike_sites_share_a_row(printed: io.StringIO) -> None:
 
 def test_a_pipe_gets_lines_with_tabs(monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
-    monkeypatch.setattr(terminal, "out", Console(file=text))
+    monkeypatch.setattr(terminal, "out", SafeConsole(file=text))
     terminal.print_table("Ratios, 1,024 tokens", HEADER[:3], [row[:3] for row in ROWS], every_row=False)
     terminal.print_sentences(["word " * 40])
     lines = text.getvalue().splitlines()

@@ -21,7 +21,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
     datasets = pytest.importorskip("datasets")
 
     def put(splits: dict[str, Any]) -> None:
-        monkeypatch.setattr(datasets, "load_dataset", lambda identifier: datasets.DatasetDict(splits))
+        monkeypatch.setattr(datasets, "load_dataset", lambda identifier, revision: datasets.DatasetDict(splits))
 
     return put
 
@@ -210,7 +210,7 @@ def test_every_error_of_the_datasets_library_becomes_a_data_error(
 ) -> None:
     datasets = pytest.importorskip("datasets")
 
-    def fail(identifier: str) -> None:
+    def fail(identifier: str, revision: str | None) -> None:
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", fail)

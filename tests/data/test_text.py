@@ -92,7 +92,7 @@ def test_read_texts_streams_a_column_from_the_hub(monkeypatch: pytest.MonkeyPatc
     import datasets
 
     rows = [{"text": "one"}, {"text": "two"}]
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, split, streaming: iter(rows))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, revision, split, streaming: iter(rows))
     assert list(read_texts("owner/name")) == ["one", "two"]
     with pytest.raises(ActratioError, match="no text in the column 'body'; its columns are text; name another"):
         list(read_texts("owner/name", column="body"))

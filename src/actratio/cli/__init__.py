@@ -15,7 +15,7 @@ import typer
 from actratio import __version__
 from actratio.cli.commands import COMMANDS, LazyGroup
 from actratio.cli.interrupts import stopping_on_signals
-from actratio.errors import ActratioError, is_out_of_memory, printable_line, short
+from actratio.errors import ActratioError, is_out_of_memory, short
 
 __all__ = ["app", "main"]
 
@@ -45,24 +45,22 @@ def main() -> None:
             # By itself, typer would print three lines for a wrong option.
             status = app(prog_name="actratio", standalone_mode=False)
     except ActratioError as error:
-        warn("[bold red]error:[/]", str(error))
+        _end("error:", str(error), "bold red")
         sys.exit(2)
     except _UsageError as error:
         _explain_usage(error)
         sys.exit(2)
     except (OSError, MemoryError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno in _UNUSABLE:
-            warn(
-                "[bold red]error:[/]", f"{error.filename or 'a path'} can't be used ({error.strerror}); check the path"
-            )
+            _end("error:", f"{error.filename or 'a path'} can't be used ({error.strerror}); check the path", "bold red")
             sys.exit(2)
         if not isinstance(error, OSError) and not is_out_of_memory(error):
             raise
         is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        warn("[bold red]failed:[/]", _FULL if is_full else str(error).strip())
+        _end("failed:", _FULL if is_full else " ".join(str(error).split()), "bold red")
         sys.exit(1)
     if status == _INTERRUPTED:
-        warn("stopped;", "no file is half-written; run the same command again")
+        _end("stopped;", "no file is half-written; run the same command again")
         status = 1
     sys.exit(status or 0)
 
@@ -73,7 +71,7 @@ _show_any_warning = warnings.showwarning
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
     """Print a warning of this package as a sentence, and any other as Python does."""
     if category.__module__.startswith("actratio."):
-        warn("[bold yellow]warning:[/]", str(message))
+        _end("warning:", str(message), "bold yellow")
     else:
         _show_any_warning(message, category, *place, **options)
 
@@ -86,11 +84,11 @@ def _explain_usage(error: Any) -> None:
         if value is not None:
             message = message.replace(f"'{option}'", f"'{option}' ({short(value)!r} was given)", 1)
     if error.ctx is None:
-        warn("[bold red]error:[/]", message)
+        _end("error:", message, "bold red")
     elif type(error).__name__ == "NoArgsIsHelpError":
         error.show()
     else:
-        warn("[bold red]error:[/]", f"{message[:1].lower()}{message[1:]}; see '{error.ctx.command_path} --help'")
+        _end("error:", f"{message[:1].lower()}{message[1:]}; see '{error.ctx.command_path} --help'", "bold red")
 
 
 def _given(option: str) -> str | None:
@@ -104,14 +102,11 @@ def _given(option: str) -> str | None:
     return None
 
 
-def warn(label: str, message: str) -> None:
-    """Print the last line on stderr."""
+def _end(label: str, message: str, style: str = "") -> None:
     # The terminal is imported here because `actratio --version` does not need it.
-    from rich.markup import escape
+    from actratio.cli.terminal import warn
 
-    from actratio.cli.terminal import err
-
-    err.print(f"{label} {escape(printable_line(message))}", soft_wrap=True, highlight=False)
+    warn(label, message, style)
 
 
 def _version(asked: bool) -> None:

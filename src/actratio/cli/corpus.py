@@ -14,7 +14,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from actratio.cli.models import show_measurement
-from actratio.cli.terminal import err, noise_to_stderr, say
+from actratio.cli.terminal import err, noise_to_stderr, say, waiting
 from actratio.errors import RunError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def measure_corpus(
     executor = make_executor(where.executor, workers=where.workers, address=where.address)
     if is_measurement(folder) and not is_corpus(folder) and not force:
         raise RunError(f"{folder} holds a measurement; choose another folder with --out, or replace it with --force")
-    with err.status("reading the corpus"):
+    with waiting("reading the corpus"):
         corpus = Corpus.open(folder, sources, rows, {**vars(load), **how.as_json()}, replace=force and part == (0, 1))
     worker = ShardWorker(load, load.name, corpus.results, how, {**corpus.settings, "model": load.name})
     needs = Needs(how.threads, gpus=float(torch.cuda.is_available() and load.device in ("auto", "cuda")))

@@ -8,7 +8,7 @@ import typer
 
 from actratio import __version__
 from actratio.cli.options import Json
-from actratio.cli.terminal import err, out, print_json, print_sentences, print_table
+from actratio.cli.terminal import out, print_json, print_sentences, print_table, waiting
 
 
 def show_environment(as_json: Json = False) -> None:
@@ -19,7 +19,7 @@ def show_environment(as_json: Json = False) -> None:
     from actratio.environment import inspect_environment
     from actratio.errors import pip_install
 
-    with err.status("looking at this machine"):
+    with waiting("looking at this machine"):
         environment = inspect_environment()
     if as_json:
         content = environment.to_dict()
@@ -52,6 +52,6 @@ def show_environment(as_json: Json = False) -> None:
     )
     missing = environment.missing_extras
     for extra, names in missing.items():
-        out.print(f"{pip_install(extra)} adds {', '.join(names)}", highlight=False, soft_wrap=True, markup=False)
+        out.print(f"{pip_install(extra)} adds {', '.join(names)}", soft_wrap=True)
     print_sentences(environment.problems or ["Everything that actratio always needs is installed."])
     raise typer.Exit(1 if environment.problems else 0)

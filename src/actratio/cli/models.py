@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from actratio.cli.options import (
     LARGEST,
@@ -19,6 +18,7 @@ from actratio.cli.options import (
     ExecutorName,
     Force,
     Json,
+    Revision,
     TokenizerName,
     TrustRemoteCode,
     Workers,
@@ -26,7 +26,6 @@ from actratio.cli.options import (
 )
 from actratio.cli.progress import measuring_bar
 from actratio.cli.terminal import (
-    err,
     is_piped,
     note_weights,
     print_json,
@@ -36,6 +35,7 @@ from actratio.cli.terminal import (
     print_tables,
     records,
     say,
+    waiting,
 )
 from actratio.counting.criteria import criterion_forms, to_criteria
 from actratio.errors import RunError, short
@@ -109,6 +109,7 @@ def measure_model(
     csv: Annotated[
         bool, typer.Option("--csv", help="Write the table as sites.csv too, and gpt.csv with the article's columns.")
     ] = False,
+    revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
     every_row: EveryRow = False,
@@ -125,10 +126,19 @@ def measure_model(
     from actratio.data.text import ARTICLE_PROMPTS, open_texts, text_fingerprint, token_batches
     from actratio.devices import device_named
     from actratio.files import write_csv
-    from actratio.models import check_dtype, load_model, load_tokenizer, weights_fingerprint, with_decoder_inputs
+    from actratio.models import (
+        check_dtype,
+        commit_setting,
+        find_source,
+        load_model,
+        load_tokenizer,
+        weights_fingerprint,
+        with_decoder_inputs,
+    )
     from actratio.studies.transformer.profiles import article_table
 
     # Everything that can be wrong is checked before the model is loaded, which takes longest.
+    find_source(model, revision)
     parsed = to_criteria(split_names([criteria]))
     check_dtype(dtype)
     folder = out_dir or Path("runs") / f"measure-{Path(model).name or Path(model).resolve().name}"
@@ -150,7 +160,7 @@ def measure_model(
             folder,
             data,
             shard_rows,
-            LoadModel(model, tokenizer, dtype, device, device_map, trust_remote_code, allow_pickle),
+            LoadModel(model, tokenizer, dtype, device, device_map, trust_remote_code, allow_pickle, revision),
             ShardSettings(
                 column or "text", length, batch_size, packed, chosen_sites, chosen_tensors, parsed, threads=threads
             ),
@@ -167,6 +177,7 @@ def measure_model(
     texts = chain(prompts or (), open_texts(text or (), column=column))
     settings = {
         "model": model,
+        "revision": revision,
         "text": text or [],
         "text_fingerprint": text_fingerprint(text or ()),
         "prompts": prompts or [],
@@ -186,13 +197,16 @@ def measure_model(
     )
     if force:
         (folder / PARTIAL).unlink(missing_ok=True)
-    loaded_tokenizer = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
-    with err.status(f"loading {escape(short(model))}"):
+    loaded_tokenizer = load_tokenizer(
+        tokenizer or model, revision=None if tokenizer else revision, trust_remote_code=trust_remote_code
+    )
+    with waiting(f"loading {short(model)}"):
         loaded = load_model(
             model,
             dtype=dtype,
             device=device,
             device_map=device_map,
+            revision=revision,
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
         )
@@ -217,7 +231,7 @@ def measure_model(
                 tensors=chosen_tensors,
                 criteria=parsed,
                 name=model,
-                settings=settings,
+                settings={**settings, **commit_setting(model, revision)},
                 partial=folder / PARTIAL,
                 progress=progress,
                 stage=stage,
@@ -246,6 +260,7 @@ def list_sites(
         str | None,
         typer.Option(help="Globs over site names, separated by commas.", show_default="MLPs and experts"),
     ] = None,
+    revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
     every_row: EveryRow = False,
@@ -254,17 +269,25 @@ def list_sites(
     """List where a model computes MLP activations, found by following one small forward pass."""
     from dataclasses import asdict
 
-    from actratio.models import load_model
+    from actratio.models import commit_setting, load_model
     from actratio.sites import find_sites
 
     weights = note_weights(model)
-    with err.status(f"loading {escape(short(model))}"):
-        loaded = load_model(model, device="cpu", trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+    with waiting(f"loading {short(model)}"):
+        loaded = load_model(
+            model, device="cpu", revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
+        )
     found = find_sites(loaded, sites=None if sites is None else split_names([sites]))
     if as_json:
         print_json(
             {
-                "settings": {"model": model, "sites": sites, **weights},
+                "settings": {
+                    "model": model,
+                    "revision": revision,
+                    "sites": sites,
+                    **commit_setting(model, revision),
+                    **weights,
+                },
                 "rows": [asdict(site) for site in found],
                 "path": None,
             }
@@ -292,7 +315,7 @@ def show_measurement(measurement: Measurement, folder: Path, *, every_row: bool,
     from actratio.report.measured_tables import measurement_tables
     from actratio.report.page import write_report
 
-    with err.status("drawing the figures and the report"):
+    with waiting("drawing the figures and the report"):
         findings = measurement_findings(measurement)
         page = write_report(findings, folder)
     if as_json:

@@ -16,6 +16,10 @@ TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
 ]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")]
+Revision = Annotated[
+    str | None,
+    typer.Option(help="Branch, tag or commit of a model of the Hugging Face hub.", show_default="the newest"),
+]
 DType = Annotated[str, typer.Option(help="auto (as saved), float32, bfloat16, float16, or the short fp32, bf16, fp16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps or another device of PyTorch.")]
 TokenizerName = Annotated[

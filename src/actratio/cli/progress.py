@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from actratio.cli.terminal import err, noise_to_stderr
+from actratio.unseen import visible
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def measuring_bar(limit: int | None) -> Iterator[tuple[Callable[[int], None], Ca
     """
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[counted]}"),
         TimeElapsedColumn(),
@@ -43,4 +43,4 @@ def measuring_bar(limit: int | None) -> Iterator[tuple[Callable[[int], None], Ca
             rate = f", {(tokens - start[1]) / seconds:,.0f}/s" if tokens > start[1] else ""
             bar.update(task, total=limit, completed=tokens, counted=f"{tokens:,} tokens{rate}")
 
-        yield progress, lambda stage: bar.update(task, description=escape(stage))
+        yield progress, lambda stage: bar.update(task, description=visible(stage))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from actratio.cli.options import (
     LARGEST,
@@ -18,10 +17,11 @@ from actratio.cli.options import (
     EveryRow,
     Force,
     Json,
+    Revision,
     TokenizerName,
     TrustRemoteCode,
 )
-from actratio.cli.terminal import err, note_weights, print_json, print_path, print_sentences, print_table
+from actratio.cli.terminal import note_weights, print_json, print_path, print_sentences, print_table, waiting
 from actratio.errors import short
 
 _NAME = "pruned.json"
@@ -43,6 +43,7 @@ def prune_model(
         typer.Option("--out", metavar="FOLDER", help="Folder of the new model.", show_default="runs/pruned-MODEL"),
     ] = None,
     force: Force = False,
+    revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
     every_row: EveryRow = False,
@@ -51,7 +52,7 @@ def prune_model(
     """Remove the neurons that never fire on a text, compare the outputs on text that was not measured, and save the smaller model."""
     from actratio.data.text import open_texts, token_batches
     from actratio.devices import device_named
-    from actratio.models import check_dtype, load_model, load_tokenizer
+    from actratio.models import check_dtype, commit_setting, load_model, load_tokenizer
     from actratio.sparse import measure_and_prune
     from actratio.sparse.saved import check_folder, save_with
 
@@ -61,16 +62,23 @@ def prune_model(
     device_named(device)
     weights = note_weights(model)
     texts = open_texts(text, column=column)
-    tokens = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
-    with err.status(f"loading {escape(short(model))}"):
+    tokens = load_tokenizer(
+        tokenizer or model, revision=None if tokenizer else revision, trust_remote_code=trust_remote_code
+    )
+    with waiting(f"loading {short(model)}"):
         loaded = load_model(
-            model, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
+            model,
+            dtype=dtype,
+            device=device,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
         )
     batches = token_batches(tokens, texts, length=length, batch_size=4, packed=True, limit=limit_tokens)
-    with err.status("measuring") as status:
+    with waiting("measuring") as status:
         pruning = measure_and_prune(loaded, batches, progress=status.update)
     settings = {
-        "model": model, "text": text, "column": column, "length": length, "limit_tokens": limit_tokens, "dtype": dtype, "tokens": pruning.tokens,
+        "model": model, "revision": revision, **commit_setting(model, revision), "text": text, "column": column, "length": length, "limit_tokens": limit_tokens, "dtype": dtype, "tokens": pruning.tokens,
         "parameters_before": pruning.parameters_before, "parameters": pruning.parameters, **weights,
     }  # fmt: skip
     path = folder if pruning.smaller else None

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from actratio.cli.options import LARGEST, Json
-from actratio.cli.terminal import err, print_json, print_table, records
+from actratio.cli.terminal import print_json, print_table, records, waiting
 from actratio.errors import ActratioError
 from actratio.statistics.rules import DRAWS, operating_characteristics
 
@@ -27,7 +27,7 @@ def show_rules(
     rules = STUDIES[name].rules()
     if not rules:
         raise ActratioError(f"the study {name!r} has no verdict rules to simulate; choose another study")
-    with err.status("simulating the rules"):
+    with waiting("simulating the rules"):
         table = pd.concat([operating_characteristics(rule, draws) for rule in rules], ignore_index=True)
     if as_json:
         statements = {rule.name: rule.statement for rule in rules}

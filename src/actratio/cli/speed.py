@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
-from actratio.cli.options import AllowPickle, Device, DType, EveryRow, Json, TokenizerName, TrustRemoteCode
-from actratio.cli.terminal import err, note_weights, print_json, print_sentences, print_table, print_text
+from actratio.cli.options import AllowPickle, Device, DType, EveryRow, Json, Revision, TokenizerName, TrustRemoteCode
+from actratio.cli.terminal import note_weights, print_json, print_sentences, print_table, print_text, waiting
 from actratio.errors import DataError, short
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ def predict_model_speed(
         ),
     ] = None,
     tokenizer: TokenizerName = None,
+    revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
     every_row: EveryRow = False,
@@ -46,7 +46,7 @@ def predict_model_speed(
     """Predict how much faster a model decodes on this machine if its inactive neurons are skipped."""
     from actratio.counting.folder import is_measurement, load
     from actratio.data.text import ARTICLE_PROMPTS, open_texts, token_batches
-    from actratio.models import load_model, load_tokenizer
+    from actratio.models import commit_setting, load_model, load_tokenizer, revision_of
     from actratio.sparse import measure_and_predict_speed, predict_speed
     from actratio.sparse.saved import NAME
 
@@ -57,23 +57,45 @@ def predict_model_speed(
             f"{model} is a measurement, which already has counts; omit --text and --tokenizer, or give its model"
         )
     name = model if measurement is None else str(measurement.settings.get("model", measurement.model))
+    if measurement is not None and revision is None:
+        measured = measurement.settings.get("commit", measurement.settings.get("revision"))
+        revision = None if measured is None else revision_of(name, str(measured))
     if measurement is not None and (Path(name) / NAME).is_file():
         raise DataError(f"{name} has thresholds, which the measurement {model} does not count; give {name} itself")
     weights = note_weights(name)
     texts = open_texts(text) if text else iter(ARTICLE_PROMPTS)
-    tokens = None if measurement is not None else load_tokenizer(tokenizer or name, trust_remote_code=trust_remote_code)
-    with err.status(f"loading {escape(short(name))}"):
-        loaded = load_model(
-            name, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
+    tokens = (
+        None
+        if measurement is not None
+        else load_tokenizer(
+            tokenizer or name, revision=None if tokenizer else revision, trust_remote_code=trust_remote_code
         )
-    with err.status("timing this machine and the model") as status:
+    )
+    with waiting(f"loading {short(name)}"):
+        loaded = load_model(
+            name,
+            dtype=dtype,
+            device=device,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
+    with waiting("timing this machine and the model") as status:
         if measurement is not None:
             prediction = predict_speed(loaded, measurement, batches)
         else:
             sequences = token_batches(tokens, texts, length=256, batch_size=4, packed=bool(text), limit=4096)
             prediction = measure_and_predict_speed(loaded, sequences, batches, folder=name, progress=status.update)
     if as_json:
-        settings = {"model": name, "dtype": dtype, "batch": batches, **weights, **prediction.machine.row()}
+        settings = {
+            "model": name,
+            "revision": revision,
+            **commit_setting(name, revision),
+            "dtype": dtype,
+            "batch": batches,
+            **weights,
+            **prediction.machine.row(),
+        }
         content = {"settings": settings, "rows": prediction.rows(), "path": None, "verdicts": prediction.verdicts}
         print_json(content)
         return

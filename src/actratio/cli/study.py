@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
-from rich.markup import escape
 
 from actratio.cli.config import with_config
 from actratio.cli.options import LARGEST, Address, EveryRow, ExecutorName, Json, Published, Workers, split_names
-from actratio.cli.terminal import err, print_findings, print_json, print_path, print_table, records, say, units_bar
+from actratio.cli.terminal import print_findings, print_json, print_path, print_table, records, say, units_bar, waiting
 from actratio.errors import ActratioError, plural
 from actratio.scale.executors import Executor, make_executor
 from actratio.studies import STUDIES, Study
@@ -72,19 +71,16 @@ def run_study(
         # though it was handled. The next exec removes the mark, so that the exit status is 1.
         exec("")
         done = f"{len(runner.finished)} of {plural(len(runner.units), study.unit_noun)}"
-        err.print(
-            f"stopped: {done} finished and kept in {escape(str(runner.folder.path))}; run the same command again to resume",
-            soft_wrap=True,
-        )
+        say(f"stopped: {done} finished and kept in {runner.folder.path}; run the same command again to resume")
         raise typer.Exit(1) from None
     show_run(runner.folder.path, reference, csv=csv, every_row=every_row, as_json=as_json)
 
 
 def show_run(path: Path, published: Any, *, csv: bool, every_row: bool, as_json: bool) -> None:
     """Analyse a study's folder, write its report, and print what was found."""
-    with err.status("analysing the results"):
+    with waiting("analysing the results"):
         run = FinishedRun.read(path, published)
-    with err.status("drawing the figures and the report"):
+    with waiting("drawing the figures and the report"):
         page = run.write_report()
     tables = [run.write_csv()] if csv else []
     findings = run.findings
@@ -110,14 +106,10 @@ def show_run(path: Path, published: Any, *, csv: bool, every_row: bool, as_json:
 
 def _print_plan(runner: Runner) -> None:
     if runner.folder.settings.get("quick"):
-        err.print("a quick run: fewer of everything than the options ask for, or than the default")
+        say("a quick run: fewer of everything than the options ask for, or than the default")
     for line in runner.study.announce():
         say(line)
-    err.print(
-        f"{plural(len(runner.units), runner.study.unit_noun)}; results in {escape(str(runner.folder.path))}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"{plural(len(runner.units), runner.study.unit_noun)}; results in {runner.folder.path}")
 
 
 def _command_of(kind: type[Study]) -> Callable[..., None]:

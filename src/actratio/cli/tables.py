@@ -10,7 +10,7 @@ import typer
 from actratio.cli.models import show_measurement
 from actratio.cli.options import EveryRow, Json, Published
 from actratio.cli.study import show_run
-from actratio.cli.terminal import err, print_json, print_sentences, print_table, print_tables, print_text, records
+from actratio.cli.terminal import print_json, print_sentences, print_table, print_tables, print_text, records, waiting
 
 
 def fit_table(
@@ -34,7 +34,7 @@ def fit_table(
     from actratio.report.laws import law_sentences, laws_table
 
     frame = read_observations(table)
-    with err.status("fitting the laws"):
+    with waiting("fitting the laws"):
         laws = fit_observations(frame, split=split, epoch=epoch, logits=logits)
     sentences = [sentence for fitted in laws for sentence in law_sentences(fitted)]
     if as_json:

@@ -1,6 +1,9 @@
 """Output for people (tables and progress, through rich) and for programs (one JSON object).
 
 Progress and errors go to stderr, so that stdout holds only the result.
+
+Names of models, modules, columns and files come from elsewhere. All that is printed passes here, where characters that a terminal
+would act on are written out. Text is shown as it is: it has no markup of rich, no codes of emojis, and no links.
 """
 
 from __future__ import annotations
@@ -15,12 +18,15 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.status import Status
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from actratio.cli.layout import fit
+from actratio.unseen import visible, visible_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,8 +36,22 @@ if TYPE_CHECKING:
 Justify = Literal["left", "right"]
 _LABEL = 13  # width of the labels before paths
 _THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+")
-out = Console()
-err = Console(stderr=True)
+
+
+class SafeConsole(Console):
+    """A console that shows text as it is, and never sends a character of it that a terminal acts on."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Render as rich does. Texts are safe before this, so that columns have the right width; this is the guarantee."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text, keep_lines=True), segment.style)
+
+
+out = SafeConsole()
+err = SafeConsole(stderr=True)
 
 
 def noise_to_stderr() -> redirect_stdout[Any]:
@@ -43,7 +63,7 @@ def noise_to_stderr() -> redirect_stdout[Any]:
 def units_bar(total: float) -> Iterator[Callable[[str, float], None]]:
     """Show the progress over the cost of all units, with the time left; in a log file, a line for every tenth."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
@@ -55,12 +75,12 @@ def units_bar(total: float) -> Iterator[Callable[[str, float], None]]:
 
         def progress(unit: str, cost: float) -> None:
             nonlocal done, tenths
-            bar.update(task, advance=cost, description=escape(unit))
+            bar.update(task, advance=cost, description=visible(unit))
             done += cost
             reached = int(done / total * 10 + 1e-9)
             if bar.disable and reached > tenths:
                 tenths = reached
-                err.print(f"{done / total:.0%} done, at {escape(unit)}", highlight=False, soft_wrap=True)
+                say(f"{done / total:.0%} done, at {unit}")
 
         yield progress
         bar.update(task, completed=total, description="finished")
@@ -71,7 +91,7 @@ def print_findings(findings: Findings, *, every_row: bool) -> None:
     print_tables(findings.tables, every_row=every_row)
     print_sentences(findings.sentences)
     if findings.afterwards:
-        out.print("Looked at afterwards", highlight=False)
+        out.print("Looked at afterwards")
         print_sentences(findings.afterwards)
 
 
@@ -96,9 +116,10 @@ def print_sentences(sentences: Iterable[str]) -> None:
 
 def print_text(text: str, style: str | None = None) -> None:
     """Print one paragraph, wrapped between words in a terminal and on one line in a pipe."""
+    text = visible(text)
     if not is_piped():
         text = textwrap.fill(text, out.width, break_long_words=False, break_on_hyphens=False)
-    out.print(text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    out.print(text, style=style, soft_wrap=True)
 
 
 def print_table(
@@ -121,16 +142,22 @@ def print_table(
     """
     if is_piped():
         # Not with rich, which turns tabs into spaces.
-        print(f"# {title}", *("\t".join(map(_plain, cells)) for cells in (header, *rows)), sep="\n", file=out.file)
+        print(
+            f"# {visible(title)}",
+            *("\t".join(map(_plain, cells)) for cells in (header, *rows)),
+            sep="\n",
+            file=out.file,
+        )
         return
+    header, rows = [visible(name) for name in header], [[visible(cell) for cell in row] for row in rows]
     grid = fit(header, rows, out.width, wraps=wraps, every_row=every_row)
     # Not as the table's own title and caption, which are wrapped to the width of the table.
     print_text(title, "bold")
     table = RichTable()
     for number, (name, width) in enumerate(zip(grid.header, grid.widths, strict=True)):
-        table.add_column(escape(name), justify="left" if number == 0 else justify, width=width, vertical="top")
+        table.add_column(Text(name), justify="left" if number == 0 else justify, width=width, vertical="top")
     for row in grid.rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(Text, row))
     out.print(table)
     for note in grid.notes:
         print_text(note, "dim")
@@ -143,7 +170,7 @@ def is_piped() -> bool:
 
 def _plain(cell: str) -> str:
     """Return a cell for programs: on one line, and numbers without separators."""
-    cell = " ".join(cell.split())
+    cell = " ".join(visible(cell).split())
     return cell.replace(",", "") if _THOUSANDS.fullmatch(cell) else cell
 
 
@@ -158,18 +185,28 @@ def note_weights(model: str) -> dict[str, str]:
     note = weights_note(model)
     if note is None:
         return {}
-    err.print(f"{escape(model)}: weights {escape(note)}", highlight=False, soft_wrap=True)
+    say(f"{model}: weights {note}")
     return {"weights": note}
 
 
 def say(message: str) -> None:
     """Print a message for people, beside the results."""
-    err.print(escape(message), highlight=False, soft_wrap=True)
+    err.print(visible(message), soft_wrap=True)
+
+
+def warn(label: str, message: str, style: str = "") -> None:
+    """Print the last line on stderr: a label and a sentence."""
+    err.print(Text.assemble((label, style), " ", visible(message)), soft_wrap=True)
+
+
+def waiting(message: str) -> Status:
+    """Show a message while the block runs; nothing in a log file."""
+    return err.status(Text(visible(message)))
 
 
 def print_path(label: str, path: Path) -> None:
     """Print where a result was written, after its label."""
-    out.print(f"{label:<{_LABEL}}{escape(str(path))}", soft_wrap=True, highlight=False)
+    out.print(f"{label:<{_LABEL}}{visible(str(path))}", soft_wrap=True)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -182,4 +219,5 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def print_json(content: dict[str, Any]) -> None:
     """Print one object, alone on stdout."""
-    print(json.dumps(content, ensure_ascii=False, allow_nan=False, default=str))  # dates and the like become text
+    # Dates and the like become text.
+    print(visible_json(json.dumps(content, ensure_ascii=False, allow_nan=False, default=str)))

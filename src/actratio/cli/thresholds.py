@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from actratio.cli.options import (
     LARGEST,
@@ -18,11 +17,12 @@ from actratio.cli.options import (
     EveryRow,
     Force,
     Json,
+    Revision,
     TokenizerName,
     TrustRemoteCode,
 )
 from actratio.cli.speed import batch_sizes
-from actratio.cli.terminal import err, note_weights, print_json, print_path, print_sentences, print_table
+from actratio.cli.terminal import note_weights, print_json, print_path, print_sentences, print_table, waiting
 from actratio.errors import short
 
 
@@ -57,6 +57,7 @@ def sparsify_model(
         typer.Option("--out", metavar="FOLDER", help="Folder of the new model.", show_default="runs/sparse-MODEL"),
     ] = None,
     force: Force = False,
+    revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     allow_pickle: AllowPickle = False,
     every_row: EveryRow = False,
@@ -65,7 +66,7 @@ def sparsify_model(
     """Choose thresholds for a model without true zeros, check them on text that was not used, and save the sparse model."""
     from actratio.data.text import open_texts, token_batches
     from actratio.devices import device_named
-    from actratio.models import check_dtype, load_model, load_tokenizer
+    from actratio.models import check_dtype, commit_setting, load_model, load_tokenizer
     from actratio.sites.mlps import resolve
     from actratio.sparse import calibrate, check_speed
     from actratio.sparse.saved import NAME, check_folder, save_sparse
@@ -80,20 +81,27 @@ def sparsify_model(
     device_named(device)
     weights = note_weights(model)
     texts = open_texts(text, column=column)
-    tokens = load_tokenizer(tokenizer or model, trust_remote_code=trust_remote_code)
-    with err.status(f"loading {escape(short(model))}"):
+    tokens = load_tokenizer(
+        tokenizer or model, revision=None if tokenizer else revision, trust_remote_code=trust_remote_code
+    )
+    with waiting(f"loading {short(model)}"):
         loaded = load_model(
-            model, dtype=dtype, device=device, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
+            model,
+            dtype=dtype,
+            device=device,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
         )
     sequences = list(token_batches(tokens, texts, length=length, batch_size=4, packed=True, limit=limit_tokens))
-    with err.status("finding the MLPs") as status:
+    with waiting("finding the MLPs") as status:
         mlps = resolve(loaded)
         calibration = calibrate(loaded, sequences, **aim, by=by, mlps=mlps, progress=status.update)
         status.update("predicting and timing")
         speeds = check_speed(loaded, calibration, batches, mlps=mlps)
     verdicts = [*calibration.verdicts, *map(str, speeds)]
     settings = {
-        "model": model, "text": text, "target": target, "by": by, "length": length, "limit_tokens": limit_tokens, "dtype": dtype,
+        "model": model, "revision": revision, **commit_setting(model, revision), "text": text, "target": target, "by": by, "length": length, "limit_tokens": limit_tokens, "dtype": dtype,
         "loss_dense": calibration.loss_dense, "loss_sparse": calibration.loss_sparse, "verdicts": verdicts, **weights,
     }  # fmt: skip
     save_sparse(folder, loaded, tokens, calibration, settings, force=force)

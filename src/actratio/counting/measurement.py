@@ -17,6 +17,7 @@ from actratio.counting.tidy import READINGS, TidyRows, tidy_frame
 from actratio.errors import RunError, plural
 from actratio.models.fingerprint import weights_fingerprint
 from actratio.sites import Site
+from actratio.unseen import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -268,7 +269,7 @@ class Measurement:
         sites = len({row.site.name for row in self.rows})
         size = f"{plural(sites, 'site')}, {plural(tokens_of(self), 'token')}"
         tables = (table_text(table, 12) for table in measurement_tables(self))
-        return "\n".join([f"<Measurement of {self.model}: {size}>", *tables])
+        return "\n".join([f"<Measurement of {visible(self.model)}: {size}>", *tables])
 
     def _repr_html_(self) -> str:
         from actratio.report.measured import measurement_sentences

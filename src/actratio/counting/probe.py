@@ -276,18 +276,23 @@ class Probe:
         assert site.module is not None  # a direct site has both
         assert site.down is not None
 
+        down = self._modules[site.down.rpartition(".")[0]]
+
+        def columns() -> Tensor | None:
+            weight = getattr(down, "weight", None)  # pruning and weight norm compute it, so it is no parameter
+            return weight if isinstance(weight, Tensor) and not isinstance(weight, nn.Parameter) else None
+
         def activated(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             if self._passes:
                 self._passes[-1].calls[site.group] += 1
-                self._record(site, "activation", output, None)
+                self._record(site, "activation", output, None, columns())
 
         def entered(module: nn.Module, args: tuple[Any, ...]) -> None:
             if self._passes:
-                self._record(site, "hidden", args[0], None)
+                self._record(site, "hidden", args[0], None, columns())
 
         self._hook(stack, self._modules[site.module].register_forward_hook(Unsaved(activated)))
         if site.gated and "hidden" in self._tensors:
-            down = self._modules[site.down.rpartition(".")[0]]
             self._hook(stack, down.register_forward_pre_hook(Unsaved(entered)))
 
     def _used(self, use: Use) -> None:

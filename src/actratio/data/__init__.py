@@ -93,7 +93,7 @@ def load_dataset(name: str, data_dir: Path | None = None, *, label: str | None =
     """Load a data set by name.
 
     Args:
-        name: a key of ``BUILTIN``, the path of a CSV file, or a Hugging Face id (``owner/name``).
+        name: a key of ``BUILTIN``, the path of a CSV file, or a Hugging Face id (``owner/name``, or ``owner/name@REVISION``).
         data_dir: the data folder; default ``$ACTRATIO_DATA``.
         label: the label column of a CSV file or a hub data set; needed only if the column has an unusual name.
             Ignored for the data sets in ``BUILTIN``.
@@ -107,7 +107,7 @@ def load_dataset(name: str, data_dir: Path | None = None, *, label: str | None =
         return builtin.load(data_folder(data_dir) if builtin.uses_data_folder or data_dir is not None else None)
     if name.lower().endswith(".csv") or _exists(Path(name).is_file):
         return load_csv(Path(name), label)
-    if name.count("/") == 1 and not name.startswith((".", "/")):
+    if name.partition("@")[0].count("/") == 1 and not name.startswith((".", "/")):
         return load_hub(name, label=label)
     raise DataError(
         f"there is no data set {short(name, _MAX_NAME_SHOWN)!r}; use one of {', '.join(BUILTIN)}, "

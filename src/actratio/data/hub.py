@@ -26,7 +26,7 @@ def load_hub(identifier: str, *, name: str | None = None, label: str | None = No
     split is ``test`` or ``validation``; if there is neither, a fifth of ``train`` is held out.
 
     Args:
-        identifier: the hub id, ``owner/name``.
+        identifier: the hub id, ``owner/name``, or ``owner/name@REVISION`` for a branch, a tag or a commit.
         name: the name of the data set in messages and results; default ``identifier``.
         label: the label column; by default it is found by its type or its name.
 
@@ -45,7 +45,8 @@ def load_hub(identifier: str, *, name: str | None = None, label: str | None = No
         ) from None
     datasets.utils.logging.disable_progress_bar()
     try:
-        splits = datasets.load_dataset(identifier)
+        place, revision = split_revision(identifier)
+        splits = datasets.load_dataset(place, revision=revision)
     except Exception as error:  # the library raises many types of exceptions
         raise DataError(
             f"{identifier} could not be loaded from the Hugging Face hub "
@@ -75,6 +76,10 @@ def load_hub(identifier: str, *, name: str | None = None, label: str | None = No
 def stream_column(identifier: str, column: str) -> Iterator[str]:
     """Yield the texts in a column of the split ``train``, without downloading all of it.
 
+    Args:
+        identifier: as for ``load_hub``.
+        column: the column with the texts.
+
     Raises:
         DataError: the library is not installed, the hub can't be reached, or the data set or column does not exist.
     """
@@ -86,7 +91,8 @@ def stream_column(identifier: str, column: str) -> Iterator[str]:
             f"run {pip_install('hub')}, or pass a file"
         ) from None
     try:
-        rows = datasets.load_dataset(identifier, split="train", streaming=True)
+        place, revision = split_revision(identifier)
+        rows = datasets.load_dataset(place, revision=revision, split="train", streaming=True)
     except Exception as error:  # the library raises many types of exceptions
         raise DataError(
             f"{identifier} is not a file, and could not be loaded from the Hugging Face hub "
@@ -99,6 +105,16 @@ def stream_column(identifier: str, column: str) -> Iterator[str]:
                 "name another with --column"
             )
         yield row[column]
+
+
+def split_revision(identifier: str) -> tuple[str, str | None]:
+    """Return a hub id and its revision, the part after an ``@``, or ``None``.
+
+    >>> split_revision("owner/name@v1.0"), split_revision("owner/name")
+    (('owner/name', 'v1.0'), ('owner/name', None))
+    """
+    place, _, revision = identifier.partition("@")
+    return place, revision or None
 
 
 def _label_column(identifier: str, features: Any) -> str:

@@ -68,7 +68,7 @@ def read_texts(source: str, *, column: str = "text") -> Iterator[str]:
     Args:
         source: the path of a ``.jsonl`` or ``.ndjson`` file (each line is an object with one text), of a ``.csv``, ``.tsv`` or
             ``.parquet`` table (each row has one text), of any other file (the whole file is one text), or a Hugging Face id,
-            ``owner/name`` (its split ``train``).
+            ``owner/name`` or ``owner/name@REVISION`` (its split ``train``).
         column: the field or the column that holds the texts. Empty cells are left out.
 
     Raises:
@@ -79,7 +79,11 @@ def read_texts(source: str, *, column: str = "text") -> Iterator[str]:
     if path.is_file():
         reader = _READERS.get(path.suffix.lower())
         yield from [_read(path)] if reader is None else reader(path, column)
-    elif source.count("/") == 1 and not source.startswith((".", "/", "~")) and path.suffix.lower() not in _SUFFIXES:
+    elif (
+        source.partition("@")[0].count("/") == 1
+        and not source.startswith((".", "/", "~"))
+        and path.suffix.lower() not in _SUFFIXES
+    ):
         from actratio.data.hub import stream_column
 
         yield from stream_column(source, column)

@@ -11,6 +11,7 @@ from actratio.errors import FitError, short
 from actratio.files import read_table
 from actratio.laws.fitting import fit
 from actratio.laws.results import Laws
+from actratio.spreadsheets import from_csv
 from actratio.statistics.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def read_observations(path: Path) -> pd.DataFrame:
         if metadata.get("settings", {}).get("quick"):
             raise FitError(f"{path} is of a quick run, which supports no law; run the study without --quick")
     else:
-        frame = read_csv(path)
+        frame = from_csv(read_csv(path))
     return prepare_observations(frame, path)
 
 

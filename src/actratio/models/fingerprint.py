@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from actratio.models.source import find_source
+from actratio.models.hub import commit_of
+from actratio.models.source import ModelSource, find_source
 from actratio.models.transformers_library import import_transformers
 from actratio.sites.wrappers import unwrapped
 
@@ -54,21 +56,25 @@ def _row_sums(tensor: Tensor) -> Tensor:
     return values.view(integers).sum(-1, dtype=torch.int64)
 
 
-def model_fingerprint(name: str) -> str:
+def model_fingerprint(name: str, revision: str | None = None) -> str:
     """Return 16 hexadecimal digits that change if a file of the model changes.
 
     For a folder, they cover the name, the size, and the first and last mebibyte of every file. For a GGUF file, they cover this
     file. For a hub id, they are the start of the commit in the local cache, or ``"unknown"``.
 
+    Args:
+        name: as for ``load_model``.
+        revision: branch, tag or commit of a hub model.
+
     Raises:
         ModelError: the folder or the file does not exist.
     """
-    source = find_source(name)
+    source = find_source(name, revision)
     root = Path(source.place)
     if source.gguf_path is not None:
         return _digest(root, [source.gguf_path])
     if not root.is_dir():
-        return _cached_commit(name)
+        return _cached_commit(source)
     paths = sorted(path for path in root.rglob("*") if path.is_file())
     return _digest(root, paths if source.vocabulary is None else [*paths, source.vocabulary])
 
@@ -86,11 +92,9 @@ def _digest(root: Path, paths: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _cached_commit(name: str) -> str:
+def _cached_commit(source: ModelSource) -> str:
     """Return the start of the commit of a hub id, or ``"unknown"``."""
     transformers = import_transformers()
-    try:
-        config = transformers.AutoConfig.from_pretrained(name)
-    except Exception:  # loading the model reports what is wrong
-        return "unknown"
-    return str(getattr(config, "_commit_hash", None) or "unknown")[:16]
+    with suppress(Exception):  # loading the model reports what is wrong
+        transformers.AutoConfig.from_pretrained(source.place, trust_remote_code=False, **source.options)
+    return (commit_of(source) or "unknown")[:16]

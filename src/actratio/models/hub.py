@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from actratio.errors import ModelError, short_message
-from actratio.models.source import ModelSource
+from actratio.models.source import ModelSource, find_source
 
 _SECONDS = 10.0
 """Longest time to wait for the hub's answer."""
@@ -20,21 +20,26 @@ def check_hub(source: ModelSource) -> None:
     Raises:
         ModelError: the hub has no such model, needs a login or an approval for it, or can't be reached.
     """
-    if Path(source.place).is_dir() or is_cached(source.place, "config.json"):
+    if not source.is_on_hub or is_cached(source, "config.json"):
         return
     import huggingface_hub
     from huggingface_hub import constants, errors
 
-    tried = f"there is no folder {source.name}, no model of this name in the local cache"
+    revision = "" if source.revision is None else f" with the revision {source.revision}"
+    tried = f"there is no folder {source.name}, no model of this name{revision} in the local cache"
     if constants.HF_HUB_OFFLINE:
         raise ModelError(
             f"{tried}, and the Hugging Face hub was not asked because HF_HUB_OFFLINE is set; check the path or the name, or unset it"
         )
     try:
-        huggingface_hub.HfApi().model_info(source.place, timeout=_SECONDS)
+        huggingface_hub.HfApi().model_info(source.place, revision=source.revision, timeout=_SECONDS)
     except errors.GatedRepoError:
         raise ModelError(
             f"{source.name} is a gated model of the Hugging Face hub; ask for access on its page, and log in with 'hf auth login'"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise ModelError(
+            f"{source.name} has no revision {source.revision} on the Hugging Face hub; give a branch, a tag or a commit that is listed on its page"
         ) from None
     except errors.RepositoryNotFoundError:
         raise ModelError(
@@ -49,9 +54,25 @@ def check_hub(source: ModelSource) -> None:
         ) from None
 
 
-def is_cached(name: str, file: str) -> bool:
-    """Return whether the local cache has a file of a hub model."""
+def is_cached(source: ModelSource, file: str) -> bool:
+    """Return whether the local cache has a file of a hub model, with its revision."""
+    return _cached(source, file) is not None
+
+
+def commit_setting(name: str, revision: str | None = None) -> dict[str, str]:
+    """Return the commit of a hub model that was loaded, as a setting to record; empty if it is not from the hub."""
+    commit = commit_of(find_source(name, revision))
+    return {} if commit is None else {"commit": commit}
+
+
+def commit_of(source: ModelSource) -> str | None:
+    """Return the commit of a hub model that was loaded, 40 hexadecimal digits; ``None`` if it is not from the hub."""
+    path = None if not source.is_on_hub else _cached(source, "config.json")
+    return None if path is None else path.parent.name  # CACHE/models--OWNER--NAME/snapshots/COMMIT/config.json
+
+
+def _cached(source: ModelSource, file: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found: Any = try_to_load_from_cache(name, file)
-    return isinstance(found, str)
+    found: Any = try_to_load_from_cache(source.place, file, revision=source.revision)
+    return Path(found) if isinstance(found, str) else None

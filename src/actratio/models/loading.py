@@ -18,6 +18,7 @@ from actratio.models.hub import check_hub
 from actratio.models.source import ModelSource, find_source
 from actratio.models.tokenizer import load_tokenizer
 from actratio.models.transformers_library import import_transformers
+from actratio.models.trust import check_index, check_kernels, code_needed, needs_code
 from actratio.models.weights import stored_weights, unreadable
 from actratio.sites import device_of
 
@@ -92,6 +93,7 @@ def load_model(
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | None = None,
+    revision: str | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
 ) -> nn.Module:
@@ -103,9 +105,10 @@ def load_model(
         dtype: a key of ``DTYPES``; ``auto`` is float32 for a GGUF file.
         device: ``auto``, ``cpu``, ``cuda`` or another device name of PyTorch.
         device_map: passed to transformers, to split the model over several devices; overrides ``device``.
-        trust_remote_code: run Python code that comes with the model.
-        allow_pickle: also load weights that are not in safetensors, with ``weights_only``. The packages of ``SHORT_NAMES`` don't
-            need it.
+        revision: branch, tag or commit of a hub model.
+        trust_remote_code: run Python code that comes with the model, or that its configuration names.
+        allow_pickle: also load weights that are not in safetensors, with ``torch.load(weights_only=True)``, which executes no code
+            but has been broken in the past. The packages of ``SHORT_NAMES`` don't need it.
 
     Raises:
         ModelError: transformers or gguf is not installed, the dtype is unknown, the model does not exist or is incomplete, its
@@ -115,17 +118,20 @@ def load_model(
     check_dtype(dtype)
     target = device_named(device)
     transformers = import_transformers()
-    source = find_source(name)
+    source = find_source(name, revision)
     check_hub(source)
     if source.gguf_path is not None:
         stored_weights(source.gguf_path)  # a clear error if the file is damaged
     _check_has_model(source)
     allow_pickle = allow_pickle or source.has_pickle
+    check_index(source)
     try:
         config = transformers.AutoConfig.from_pretrained(
             source.place, trust_remote_code=trust_remote_code, **source.options
         )
         _check_layers(name, config)
+        if not trust_remote_code:
+            check_kernels(name, config)
         model_class = _model_class(transformers, config)
         empty = _build_without_weights(model_class, config)
         _check_size(source, empty)
@@ -162,7 +168,7 @@ def _dtype_in_memory(source: ModelSource, dtype: str) -> Any:
 def _from_pretrained(model_class: Any, source: ModelSource, **options: Any) -> tuple[Any, dict[str, Any]]:
     """Load the model and the lists of missing weights. A GGUF file becomes a dense model like any other."""
     if source.gguf_file is None:
-        dense, info = model_class.from_pretrained(source.place, **options)
+        dense, info = model_class.from_pretrained(source.place, weights_only=True, **source.options, **options)
         return _named(dense, source), info
     import transformers
 
@@ -282,8 +288,8 @@ def _check_memory(name: str, model: nn.Module | None, dtype: Any, device: torch.
 def _explain(source: ModelSource, error: Exception, allow_pickle: bool, trust_remote_code: bool) -> str:
     """Return an error message for an exception that was raised while loading a model from a folder or the hub."""
     name = source.name
-    if not trust_remote_code and "trust_remote_code" in str(error):
-        return f"{name} needs Python code that comes with it; if you trust it, pass --trust-remote-code to run it"
+    if not trust_remote_code and needs_code(error):
+        return code_needed(name)
     if not allow_pickle and "safetensors" in str(error):
         return f"{name} has no weights in safetensors, which cannot execute code; pass --allow-pickle to load other formats"
     kind = "folder" if Path(name).is_dir() else "hub model"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ SHORT_NAMES = {
 }
 """Models that ``make models`` installs, by the name that commands accept."""
 
+_REVISION = re.compile(r"\w[\w./-]*", re.ASCII)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _WITHOUT_OWNER = (
     "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "openai-gpt", "t5-small", "t5-base", "t5-large",
@@ -64,6 +66,7 @@ class ModelSource:
         gguf_file: name of the GGUF file in the folder, if the weights are in one.
         has_pickle: whether weights that are not safetensors are expected, because the model comes from a known package.
         vocabulary: list of tokens, for a model without a tokenizer of transformers.
+        revision: branch, tag or commit of a hub model; ``None`` for the newest.
     """
 
     name: str
@@ -71,6 +74,12 @@ class ModelSource:
     gguf_file: str | None = None
     has_pickle: bool = False
     vocabulary: Path | None = None
+    revision: str | None = None
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether this is a hub id, and not a folder or a file."""
+        return not Path(self.place).is_dir()
 
     @property
     def gguf_path(self) -> Path | None:
@@ -80,18 +89,50 @@ class ModelSource:
     @property
     def options(self) -> dict[str, Any]:
         """Keyword arguments of ``from_pretrained`` that choose the file."""
-        return {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
+        if self.gguf_file is not None:
+            return {"gguf_file": self.gguf_file}
+        return {} if self.revision is None else {"revision": self.revision}
 
 
-def find_source(name: str) -> ModelSource:
+def find_source(name: str, revision: str | None = None) -> ModelSource:
     """Return where a model is, without reading it.
 
     Args:
         name: a key of ``SHORT_NAMES``, a GGUF file, a folder or a hub id. A file or folder comes before a short name.
+        revision: branch, tag or commit of a hub model.
 
     Raises:
-        ModelError: the path does not exist, the name can't be a hub id, or the package of a short name is not installed.
+        ModelError: the path does not exist, the name can't be a hub id, the package of a short name is not installed, or a
+            revision is given of something that is not on the hub.
     """
+    source = _find(name)
+    if revision is None:
+        return source
+    if not source.is_on_hub:
+        raise ModelError(
+            f"{name} is on this machine, where it has no revisions; omit --revision, or give a hub id such as owner/name"
+        )
+    if not _REVISION.fullmatch(revision) or ".." in revision:
+        raise ModelError(f"{revision!r} is not a revision; give a branch, a tag or a commit of {name}")
+    return replace(source, revision=revision)
+
+
+def revision_of(name: str, revision: str | None) -> str | None:
+    """Return the revision if the model is on the hub, else ``None``; for one revision of several models."""
+    return revision if find_source(name).is_on_hub else None
+
+
+def check_revision(names: Sequence[str], revision: str | None) -> None:
+    """Raise a clear error if a revision is given, and none of the models is on the hub.
+
+    Raises:
+        ModelError: see above; or as for ``find_source``.
+    """
+    if revision is not None:
+        find_source(next((name for name in names if find_source(name).is_on_hub), names[0]), revision)
+
+
+def _find(name: str) -> ModelSource:
     path = Path(name).expanduser()
     if name in SHORT_NAMES and not path.exists():
         return _packaged(name)

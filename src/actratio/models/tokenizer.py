@@ -9,6 +9,7 @@ from actratio.errors import ModelError, is_panic, short_message
 from actratio.models.hub import check_hub, is_cached
 from actratio.models.source import ModelSource, find_source
 from actratio.models.transformers_library import import_transformers
+from actratio.models.trust import code_needed, needs_code
 from actratio.models.weights import stored_weights, unreadable
 
 _FILES = (
@@ -18,14 +19,18 @@ _FILES = (
 """Files of which a folder with a tokenizer has at least one."""
 
 
-def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
     """Load the tokenizer of a folder, a GGUF file, a short name or a hub id.
+
+    Args:
+        revision: branch, tag or commit of a hub model.
+        trust_remote_code: run Python code that comes with the tokenizer.
 
     Raises:
         ModelError: there is no tokenizer, or transformers is not installed.
     """
     transformers = import_transformers()
-    source = find_source(name)
+    source = find_source(name, revision)
     check_hub(source)
     if source.vocabulary is not None:
         return _tokenizer_of_letters(source.vocabulary)
@@ -49,6 +54,8 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
                 f"{name} reads images or sound, but this command reads only text; "
                 "use actratio.measure in Python with batches of its inputs"
             ) from None
+        if needs_code(error) and not trust_remote_code:
+            raise ModelError(code_needed(name)) from None
         if source.gguf_file is None and not _has_tokenizer(source):
             raise no_tokenizer from None
         if (
@@ -87,7 +94,7 @@ def _has_tokenizer(source: ModelSource) -> bool:
     folder = Path(source.place)
     if folder.is_dir():
         return any((folder / name).is_file() for name in _FILES)
-    return any(is_cached(source.place, name) for name in _FILES)
+    return any(is_cached(source, name) for name in _FILES)
 
 
 def _is_empty(source: ModelSource) -> bool:
@@ -109,6 +116,6 @@ def _reads_no_text(transformers: Any, source: ModelSource) -> bool:
 def _config_of(transformers: Any, source: ModelSource) -> Any:
     """Return the model's configuration, or ``None`` if transformers can't read it."""
     try:
-        return transformers.AutoConfig.from_pretrained(source.place, **source.options)
+        return transformers.AutoConfig.from_pretrained(source.place, trust_remote_code=False, **source.options)
     except Exception:  # transformers and the hub's client raise many types of exceptions
         return None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from actratio.errors import RunError
 from actratio.report.chart import Chart, ForestChart, HeatMap
 from actratio.report.findings import Table
+from actratio.unseen import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,7 +106,7 @@ class Figures:
 
 def table_text(table: Table, max_rows: int) -> str:
     """Return a table as text in columns, with at most ``max_rows`` rows."""
-    cells = [table.header, *_shortened(table.rows, max_rows)]
+    cells = [[visible(cell) for cell in row] for row in (table.header, *_shortened(table.rows, max_rows))]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join(
@@ -114,7 +115,7 @@ def table_text(table: Table, max_rows: int) -> str:
         ).rstrip()
         for row in cells
     ]
-    return "\n".join([table.title, *lines])
+    return "\n".join([visible(table.title), *lines])
 
 
 def findings_html(tables: Sequence[Table], sentences: Sequence[str], max_rows: int) -> str:

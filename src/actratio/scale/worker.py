@@ -49,7 +49,7 @@ class LoadModel:
     """Loads a model of transformers and its tokenizer by name, in whatever process that is; the fields are those of ``load_model``.
 
     Attributes:
-        tokenizer: name of the tokenizer; ``None`` for the model's own.
+        tokenizer: name of the tokenizer; ``None`` for the model's own, with the model's revision.
     """
 
     name: str
@@ -59,12 +59,17 @@ class LoadModel:
     device_map: str | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    revision: str | None = None
 
     def __call__(self) -> tuple[nn.Module, Any]:
         """Return the model and the tokenizer."""
         from actratio.models import load_model, load_tokenizer
 
-        tokenizer = load_tokenizer(self.tokenizer or self.name, trust_remote_code=self.trust_remote_code)
+        tokenizer = load_tokenizer(
+            self.tokenizer or self.name,
+            revision=None if self.tokenizer else self.revision,
+            trust_remote_code=self.trust_remote_code,
+        )
         model = load_model(
             self.name,
             dtype=self.dtype,
@@ -72,8 +77,15 @@ class LoadModel:
             device_map=self.device_map,
             trust_remote_code=self.trust_remote_code,
             allow_pickle=self.allow_pickle,
+            revision=self.revision,
         )
         return model, tokenizer
+
+    def commit(self) -> dict[str, str]:
+        """Return the commit of a loaded model of the hub, as a setting to record."""
+        from actratio.models import commit_setting
+
+        return commit_setting(self.name, self.revision)
 
 
 @dataclass(frozen=True)
@@ -96,12 +108,13 @@ class ShardWorker:
 
     def __call__(self) -> Callable[[Shard], int]:
         model, tokenizer = self.load()
+        recorded = {**self.recorded, **(self.load.commit() if isinstance(self.load, LoadModel) else {})}
 
         def work(shard: Shard) -> int:
             before = torch.get_num_threads()
             torch.set_num_threads(self.settings.threads)
             try:
-                measurement = self._measure(model, tokenizer, shard)
+                measurement = self._measure(model, tokenizer, shard, recorded)
             finally:
                 torch.set_num_threads(before)
             self.results.save(shard, measurement)
@@ -109,7 +122,9 @@ class ShardWorker:
 
         return work
 
-    def _measure(self, model: nn.Module, tokenizer: Any, shard: Shard) -> Measurement | None:
+    def _measure(
+        self, model: nn.Module, tokenizer: Any, shard: Shard, recorded: Mapping[str, Any]
+    ) -> Measurement | None:
         from actratio.counting.measuring import measure
         from actratio.data.text import token_batches
         from actratio.models import with_decoder_inputs
@@ -127,5 +142,5 @@ class ShardWorker:
             criteria=own.criteria,
             counts_alone=own.counts_alone,
             name=self.name,
-            settings=self.recorded,
+            settings=recorded,
         )

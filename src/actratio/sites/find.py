@@ -298,8 +298,6 @@ def _is_direct(group: _Group, runs: Mapping[str | None, int]) -> bool:
     use, value = group.use, group.value
     if use is None or value.module is None or group.experts is not None or use.axis != -1:
         return False
-    if use.weight.is_computed and not use.columns.is_meta:  # the norms of its columns are those of what enters the product
-        return False
     enters_unchanged = value.hidden is None or use.entered is value.hidden
     return (
         enters_unchanged

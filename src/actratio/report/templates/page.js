@@ -50,6 +50,11 @@
       Plotly.react(figure.key, figure.data, layout(figure, box), { responsive: true, displaylogo: false, modeBarButtons: buttons });
     });
   }
+  // As spreadsheets.py does: an apostrophe keeps a spreadsheet from running text that starts like a formula.
+  function asText(value) {
+    var number = /^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)$/i;
+    return /^'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(value) && !number.test(value) ? "'" + value : value;
+  }
   // The numbers of a figure, one row a point or a cell.
   function numbers(figure) {
     var title = function (axis) { return axis.title ? axis.title.text : ""; };
@@ -66,12 +71,12 @@
         rows.push([trace.name, label, place].concat(y ? [trace.y[i]] : [], [bounds[0], bounds[1]]));
       });
     });
-    var decoder = document.createElement("textarea");  // plotly's texts are escaped as HTML
     return rows.map(function (row) {
       return row.map(function (cell) {
         if (typeof cell !== "string") { return cell === null || cell === undefined ? "" : String(cell); }
-        decoder.innerHTML = cell;
-        return /[",\n]/.test(decoder.value) ? '"' + decoder.value.replace(/"/g, '""') + '"' : decoder.value;
+        // plotly's texts are escaped as HTML
+        var value = asText(cell.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&"));
+        return /[",;\t\r\n]/.test(value) ? '"' + value.replace(/"/g, '""') + '"' : value;
       }).join(",") + "\n";
     }).join("");
   }

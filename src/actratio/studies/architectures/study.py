@@ -20,10 +20,12 @@ from actratio.models import (
     SHORT_NAMES,
     check_dtype,
     check_model,
+    check_revision,
     find_source,
     load_model,
     load_tokenizer,
     model_fingerprint,
+    revision_of,
     weights_note,
 )
 from actratio.report.findings import Findings
@@ -98,6 +100,10 @@ class ArchitecturesStudy(Study):
     data_dir: Path | None = field(
         default=None, metadata={"option": Option("Folder of data sets.", environment="ACTRATIO_DATA")}
     )
+    revision: str | None = field(
+        default=None,
+        metadata={"option": Option("Branch, tag or commit of the models that are from the Hugging Face hub.")},
+    )
     trust_remote_code: bool = field(
         default=False, metadata={"option": Option("Run Python code that comes with a model.", switch=True)}
     )
@@ -110,6 +116,7 @@ class ArchitecturesStudy(Study):
             raise ActratioError("no model was given; name at least one with --models")
         check_unique("model", self.models)
         check_dtype(self.dtype)
+        check_revision(self.models, self.revision)
         if self.blocks < 2 or self.tokens < 8 * self.blocks:
             raise ActratioError(
                 f"the study can't read {plural(self.tokens, 'token')} in {plural(self.blocks, 'block')}; "
@@ -123,6 +130,7 @@ class ArchitecturesStudy(Study):
         return {
             "study": self.name,
             "models": list(self.models),
+            **({} if self.revision is None else {"revision": self.revision}),
             "texts": list(self.texts),
             "text_fingerprint": hashlib.sha256(self._text().encode()).hexdigest()[:16] if self._needs_text() else None,
             "tokens": self.tokens,
@@ -130,7 +138,7 @@ class ArchitecturesStudy(Study):
             "seed": self.seed,
             "dtype": self.dtype,
             "device": device_named(self.device).type,
-            "fingerprints": {name: model_fingerprint(name) for name in self.models},
+            "fingerprints": {name: model_fingerprint(name, revision_of(name, self.revision)) for name in self.models},
             "weights": {name: note for name, note in notes.items() if note is not None},
         }
 
@@ -160,6 +168,7 @@ class ArchitecturesStudy(Study):
             name,
             dtype=self.dtype,
             device=self.device,
+            revision=revision_of(name, self.revision),
             trust_remote_code=self.trust_remote_code,
             allow_pickle=self.allow_pickle,
         )
@@ -191,7 +200,9 @@ class ArchitecturesStudy(Study):
         return {**arrays, "order": torch.tensor(order)}
 
     def _blocks(self, name: str, variant: str, model: nn.Module) -> Sequence[Block]:
-        tokenizer = load_tokenizer(name, trust_remote_code=self.trust_remote_code)
+        tokenizer = load_tokenizer(
+            name, revision=revision_of(name, self.revision), trust_remote_code=self.trust_remote_code
+        )
         sequences = max(1, self.tokens // (self.blocks * LENGTH))
         if variant == "published":
             return published_blocks(tokenizer)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from actratio.errors import FitError, short
+from actratio.spreadsheets import from_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,7 +125,7 @@ def read_gpt(path: Path) -> pd.DataFrame:
     columns = ", ".join(GPT_COLUMNS)
     if not path.is_file():
         raise FitError(f"{path} is not a file; give a CSV file with the columns {columns}")
-    frame = read_csv(path)
+    frame = from_csv(read_csv(path))
     if not set(GPT_COLUMNS) <= set(frame.columns):
         raise FitError(f"{path} is not a table of measurements of transformers; it must have the columns {columns}")
     for column, largest, what in (

@@ -55,6 +55,10 @@ class TransformerStudy(Study):
     )
     dtype: str = field(default="auto", metadata={"option": Option("auto (as saved), fp32, bf16 or fp16.")})
     device: str = field(default="auto", metadata={"option": Option("auto, cpu or cuda.")})
+    revision: str | None = field(
+        default=None,
+        metadata={"option": Option("Branch, tag or commit of the models that are from the Hugging Face hub.")},
+    )
     trust_remote_code: bool = field(
         default=False, metadata={"option": Option("Run Python code that comes with a model.", switch=True)}
     )
@@ -63,7 +67,7 @@ class TransformerStudy(Study):
     )
 
     def __post_init__(self) -> None:
-        from actratio.models import check_dtype
+        from actratio.models import check_dtype, check_revision
 
         if not self.models:
             raise ActratioError(
@@ -71,9 +75,10 @@ class TransformerStudy(Study):
             )
         check_unique("model", self.models)
         check_dtype(self.dtype)
+        check_revision(self.models, self.revision)
 
     def settings(self) -> dict[str, Any]:
-        from actratio.models import check_model, model_fingerprint, weights_note
+        from actratio.models import check_model, model_fingerprint, revision_of, weights_note
 
         for name in self.models:
             check_model(name, trust_remote_code=self.trust_remote_code)
@@ -82,10 +87,11 @@ class TransformerStudy(Study):
         return {
             "study": self.name,
             "models": list(self.models),
+            **({} if self.revision is None else {"revision": self.revision}),
             "prompts": list(self.prompts),
             "dtype": self.dtype,
             "device": device_named(self.device).type,
-            "fingerprints": {name: model_fingerprint(name) for name in self.models},
+            "fingerprints": {name: model_fingerprint(name, revision_of(name, self.revision)) for name in self.models},
             **({"weights": weights} if weights else {}),
         }
 
@@ -97,14 +103,17 @@ class TransformerStudy(Study):
         import pandas as pd
 
         from actratio.counting.measuring import measure
-        from actratio.models import load_model, load_tokenizer, with_decoder_inputs
+        from actratio.models import load_model, load_tokenizer, revision_of, with_decoder_inputs
 
         name = unit.parameters["model"]
-        tokenizer = load_tokenizer(name, trust_remote_code=self.trust_remote_code)
+        tokenizer = load_tokenizer(
+            name, revision=revision_of(name, self.revision), trust_remote_code=self.trust_remote_code
+        )
         model = load_model(
             name,
             dtype=self.dtype,
             device=self.device,
+            revision=revision_of(name, self.revision),
             trust_remote_code=self.trust_remote_code,
             allow_pickle=self.allow_pickle,
         )
