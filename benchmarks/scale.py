@@ -272,7 +272,7 @@ def shard_costs(contest: Contest) -> dict[str, float]:
     }
 
 
-def projection(costs: dict[str, float], one: Run) -> dict[str, Any]:
+def projection(costs: dict[str, float], one: Run) -> list[dict[str, Any]]:
     """Project the time for many tokens on many workers from what was measured here.
 
     Reading a shard is taken to grow with its tokens; writing and merging are not, because their size is that of the model.
@@ -290,13 +290,7 @@ def projection(costs: dict[str, float], one: Run) -> dict[str, Any]:
         "merge": (costs["load_s"] + costs["merge_s"]) * shards,
     }
     total = sum(parts.values())
-    return {
-        "tokens": TARGET_TOKENS,
-        "workers": TARGET_WORKERS,
-        "tokens_per_shard": per_shard,
-        "parts": [{"part": name, "seconds": seconds, "share": seconds / total} for name, seconds in parts.items()],
-        "seconds": total,
-    }
+    return [{"part": name, "seconds": seconds, "share": seconds / total} for name, seconds in parts.items()]
 
 
 def run_rounds(contest: Contest, rounds: int) -> tuple[list[dict[str, Any]], dict[str, list[Run]]]:
@@ -338,7 +332,7 @@ def same_integers(contest: Contest) -> list[dict[str, Any]]:
 
 
 def goals_of(
-    runs: dict[str, list[Run]], counts: list[dict[str, Any]], projected: dict[str, Any]
+    runs: dict[str, list[Run]], counts: list[dict[str, Any]], projected: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return what was asked, and whether it is met."""
 
@@ -346,7 +340,7 @@ def goals_of(
         return median(a.throughput / (factor * b.throughput) for a, b in zip(runs[name], runs[other], strict=True))
 
     wrong = sum(not row["same_integers"] for row in counts)
-    (merge,) = (part["share"] for part in projected["parts"] if part["part"] == "merge")
+    (merge,) = (part["share"] for part in projected if part["part"] == "merge")
     return [
         _goal(
             "1 worker measures at least 0.9 times as much as the plain loop", ratio("Ray, 1 worker", "plain loop"), 0.9
@@ -389,12 +383,12 @@ def main() -> None:
     goals = goals_of(runs, counts, projected)
     if given.json:
         device = torch.device("cpu")
-        answer = {"machine": machine(device, matmul_rate(device)), "rows": rows, "counts": counts, "costs": costs}
+        answer = {"machine": machine(device, matmul_rate(device)), "rows": rows, "counts": counts, "costs": [costs]}
         print(json.dumps({**answer, "projection": projected, "goals": goals}, indent=2))
         return
-    for table in (rows, counts, [costs], projected["parts"]):
+    for table in (rows, counts, [costs]):
         show(table, [], 160)
-    show([{"projected_s": projected["seconds"]}], goals, 160)
+    show(projected, goals, 160)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Write the data files, the tables and the figures of results pages from what the benchmarks printed with --json.
 
     python docs/results_benchmarks.py [--products FILE …] [--decode FILE …] [--mlps FILE …] [--overhead FILE …] [--trainer FILE …]
-        [--tracker FILE …]
+        [--tracker FILE …] [--faults FILE …] [--fuzz FILE …] [--soak FILE …] [--scale FILE …]
 
 Each option replaces the data files of its block in results/data/. Then all blocks of all pages are written from the data
 files. The text around the blocks is written by hand.
@@ -278,6 +278,80 @@ class Block:
     rows: str = "rows"
 
 
+def faults(rows: list[Row]) -> str:
+    """Return the table of commands that were killed."""
+    header = ["command", "kills", "running when killed", "files there, most", "tables that differ"]
+    body = []
+    for command in dict.fromkeys(row["command"] for row in rows):
+        own = [row for row in rows if row["command"] == command]
+        running = sum(row["was_running"] == "yes" for row in own)
+        different = sum(row["identical"] != "yes" for row in own)
+        body.append(
+            [command, f"{len(own)}", f"{running}", f"{max(int(row['files_there']) for row in own)}", f"{different}"]
+        )
+    return markdown_table(header, body)
+
+
+def fuzz(rows: list[Row]) -> str:
+    """Return the table of changed files, with and without a checksum."""
+    header = ["files", "readers", "changes", "refused", "read as before", "read as another possible value", "wrong"]
+    body = []
+    for checksum, files in (("yes", "with a checksum"), ("no", "without one")):
+        own = [row for row in rows if row["checksum"] == checksum]
+        numbers = [sum(int(row[name]) for row in own) for name in ("mutations", "refused", "unchanged", "accepted")]
+        bad = sum(int(row[name]) for row in own for name in ("wrong", "traceback", "several lines", "hung", "crashed"))
+        body.append([files, f"{len(own)}", *(f"{number:,}" for number in numbers), f"{bad}"])
+    return markdown_table(header, body)
+
+
+def soak(rows: list[Row]) -> str:
+    """Return what stayed flat, one row for each part."""
+    body = []
+    for row in rows:
+        memory = f"{float(row['early_mb']):,.0f} → {float(row['late_mb']):,.0f} MB" if row["early_mb"] else ""
+        if row["part"] == "stream":
+            what = (
+                f"{float(row['minutes']):.0f} minutes, {int(row['batches']):,} batches, {int(row['tokens']):,} tokens"
+            )
+            found = "counts as expected" if row["same_counts"] == "yes" else "**other counts**"
+        elif row["part"] == "attach":
+            what = f"{int(row['attachments']):,} probes and trackers attached and removed"
+            more = int(row["late_objects"]) - int(row["early_objects"])
+            found = f"{row['hooks_left']} hooks left, {more:+d} Python objects"
+        else:
+            what = f"a study of {int(row['units']):,} units"
+            found = f"{float(row['ms_per_unit']):.2f} ms for each, {float(row['again_ms_per_unit']):.2f} when it is run again"
+        body.append([what, memory, found])
+    return markdown_table(["part", "memory", "found"], body, text=True)
+
+
+def scale(rows: list[Row]) -> str:
+    """Return the throughput of all contestants."""
+    header = ["contestant", "tokens/s", "ratio to the plain loop", "start-up, s", "between two shards, ms"]
+    return markdown_table(
+        header,
+        (
+            [row["contestant"], f"{float(row['tokens_per_s']):,.0f}", f"{float(row['ratio_to_plain_loop']):.2f}",
+             f"{float(row['startup_s']):.1f}", f"{float(row['idle_ms']):.1f}"]
+            for row in rows
+        ),
+    )  # fmt: skip
+
+
+def scale_counts(rows: list[Row]) -> str:
+    """Return whether the integers are the plain loop's."""
+    header = ["workers", "killed on the way", "same integers"]
+    return markdown_table(header, ([row["workers"], row["killed"], row["same_integers"]] for row in rows))
+
+
+def scale_projection(rows: list[Row]) -> str:
+    """Return where the time goes."""
+    header = ["part", "seconds", "share"]
+    body = [[row["part"], f"{float(row['seconds']):,.1f}", f"{float(row['share']):.2%}"] for row in rows]
+    total = sum(float(row["seconds"]) for row in rows)
+    return markdown_table(header, [*body, ["together", f"{total:,.0f}", "100%"]])
+
+
 def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
@@ -338,6 +412,36 @@ BLOCKS = {
     "tracker-memory": Block(
         "tracker", "tracker-memory", _same("contestant", "steps", "gpt2_peak_mb", "mlp_early_mb", "mlp_late_mb"),
         tracker_memory, option="tracker", rows="memory",
+    ),
+    "faults": Block(
+        "promises", "faults",
+        _same("command", "killed_after_s", "was_running", "files_there", "resumed_s", "identical"), faults,
+    ),
+    "fuzz": Block(
+        "promises", "fuzz",
+        _same(
+            "reader", "checksum", "mutations", "unchanged", "accepted", "refused", "wrong", "traceback", "several lines", "hung",
+            "crashed", "growth_mib",
+        ),
+        fuzz,
+    ),
+    "soak": Block(
+        "promises", "soak",
+        _same(
+            "part", "minutes", "batches", "tokens", "attachments", "units", "early_mb", "late_mb", "early_objects", "late_objects",
+            "hooks_left", "ms_per_unit", "again_ms_per_unit", "same_counts",
+        ),
+        soak,
+    ),
+    "scale": Block(
+        "promises", "scale",
+        _same("contestant", "tokens_per_s", "ratio_to_plain_loop", "startup_s", "load_s", "idle_ms", "shard_s"), scale,
+    ),
+    "scale-counts": Block(
+        "promises", "scale-counts", _same("workers", "killed", "same_integers"), scale_counts, option="scale", rows="counts"
+    ),
+    "scale-projection": Block(
+        "promises", "scale-projection", _same("part", "seconds", "share"), scale_projection, option="scale", rows="projection"
     ),
 }  # fmt: skip
 
