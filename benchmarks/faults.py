@@ -55,8 +55,8 @@ def finish(arguments: list[str]) -> float:
 
 
 def study_table(folder: Path) -> Any:
-    """Return the table of a study, as values that can be compared."""
-    return read_table(folder / "results.parquet")[0].to_dict("list")
+    """Return the table of a study, as text with all digits, in which missing values are alike."""
+    return read_table(folder / "results.parquet")[0].to_csv(index=False, float_format="%.17g")
 
 
 def measured_counts(folder: Path) -> Any:
