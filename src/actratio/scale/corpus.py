@@ -14,9 +14,9 @@ from filelock import FileLock, Timeout
 from actratio.counting.folder import SHARDS
 from actratio.counting.measurement import Measurement
 from actratio.errors import DataError, RunError, plural
-from actratio.files import make_folder, remove_leftovers, write_json
+from actratio.files import check_no_link, make_folder, remove_leftovers, write_json
 from actratio.scale.executors import Executor, LocalExecutor, Needs, Task
-from actratio.scale.manifest import Manifest, Shard, make_manifest
+from actratio.scale.manifest import Manifest, Shard, check_files, make_manifest
 from actratio.scale.results import DamagedError, ShardResults
 
 _MANIFEST = "manifest.json"
@@ -50,10 +50,12 @@ class Corpus:
 
         Raises:
             DataError: the sources can't be read.
-            RunError: the folder has the shards of a corpus with other settings, or is damaged.
+            RunError: the folder has the shards of a corpus with other settings, is damaged, or names files that are not among the
+                sources.
         """
         wanted = json.loads(json.dumps({**settings, "data": [*sources], "shard_rows": rows}))
         folder = path / SHARDS
+        check_no_link(folder)
         make_folder(folder)
         with FileLock(folder / ".manifest.lock"):  # several processes may start together
             if (folder / _SETTINGS).is_file():
@@ -67,7 +69,9 @@ class Corpus:
             else:
                 make_manifest(sources, rows=rows).save(folder / _MANIFEST)
                 write_json(folder / _SETTINGS, wanted)  # last: a folder with settings is complete
-        return cls._of(path, wanted)
+        corpus = cls._of(path, wanted)
+        check_files(corpus.manifest, sources)
+        return corpus
 
     @classmethod
     def load(cls, path: Path) -> Corpus:
