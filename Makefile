@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup models demo test coverage lint docs bench browser clean
+.PHONY: setup models demo test coverage lint docs bench audit browser clean
 
 setup: .venv/ready
 
@@ -47,5 +47,11 @@ docs: setup
 bench: setup
 	$(BIN)/python benchmarks/study.py
 
+# The tool has an environment of its own, so that what it needs is not among what it looks up.
+audit:
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install --quiet --disable-pip-version-check pip-audit; } \
+		|| echo "pip-audit cannot be installed here"
+	@.venv-audit/bin/python tests/audit.py
+
 clean:
-	rm -rf .venv site runs
+	rm -rf .venv .venv-audit site runs

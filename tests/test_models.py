@@ -230,7 +230,7 @@ def test_a_hub_id_is_asked_once_and_what_was_tried_is_said(
 
     asked = []
 
-    def model_info(self: Any, name: str, *, timeout: float) -> None:
+    def model_info(self: Any, name: str, *, revision: str | None, timeout: float) -> None:
         asked.append((name, timeout))
         kind = getattr(errors, error, None)
         if kind is None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+MOST_CELLS = 10**8
+"""Most cells of a Parquet table that is read; repeated values take no space in the file, but they do in memory."""
+
 _METADATA_KEY = b"actratio"
 _TEMPORARY = re.compile(r"\.\d+\.")
 
@@ -102,6 +105,16 @@ def new_folder(path: Path) -> Iterator[None]:
         raise
 
 
+def check_no_link(folder: Path) -> None:
+    """Check that a folder inside the folder of a result is no link, through which its files would be written elsewhere.
+
+    Raises:
+        RunError: it is a link.
+    """
+    if folder.is_symlink():
+        raise RunError(f"{folder} is a link, and results are not written through links; replace it by a folder")
+
+
 def check_result_folder(folder: Path, marker: str, *, force: bool = False) -> None:
     """Refuse a folder for a result that holds anything, or with ``force`` anything but an earlier result.
 
@@ -131,7 +144,7 @@ def remove_leftovers(folder: Path) -> None:
     No other process may write to the folder at the same time.
     """
     for path in [*folder.glob(".*"), *folder.glob("*/.*")]:
-        if is_temporary(path.name) and path.is_file():
+        if is_temporary(path.name) and path.is_file() and (path.parent == folder or not path.parent.is_symlink()):
             path.unlink(missing_ok=True)
 
 
@@ -183,6 +196,10 @@ def read_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
+        with pq.ParquetFile(path) as file:
+            cells = file.metadata.num_rows * file.metadata.num_columns
+        if cells > MOST_CELLS:
+            raise ValueError(f"it has {cells:,} cells, and at most {MOST_CELLS:,} are read")
         table = pq.read_table(path)
         table.validate(full=True)  # strings that aren't UTF-8 would fail later
         frame = table.to_pandas()

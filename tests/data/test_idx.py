@@ -28,10 +28,14 @@ Encode = Callable[[np.ndarray], bytes]
         (lambda content: content[:3], 3, ["000008", "00000803"]),
         (lambda content: gzip.compress(b""), 3, ["(nothing)", "00000803"]),
         (lambda content: content[:-1], 3, ["20×4×5", "399 values"]),
-        (lambda content: content + b"\0", 3, ["20×4×5", "401 values"]),
+        (lambda content: content + b"\0", 3, ["20×4×5", "more values"]),
         (lambda content: content[:9], 3, ["ends inside its header"]),
         # 2³¹·2³¹·4 = 2⁶⁴ is 0 in 64 bits.
-        (lambda content: content[:4] + struct.pack(">3I", 2**31, 2**31, 4), 3, ["2147483648", "0 values"]),
+        (
+            lambda content: content[:4] + struct.pack(">3I", 2**31, 2**31, 4),
+            3,
+            ["2147483648", "at most 2,147,483,648 are read"],
+        ),
     ],
 )
 def test_read_idx_rejects_damaged_files(

@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import ROOT
 
 SOURCES = sorted((ROOT / "src" / "actratio").rglob("*.py"))
-MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "tarfile", "zipfile"}
-"""Modules that run what they read, or unpack names as they are."""
+MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "tarfile"}
+"""Modules that run what they read, or unpack under the names in an archive."""
 CALLS = {
     "eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load", "torch.save", "np.load", "numpy.load",
     "np.save", "numpy.save", "yaml.load", "yaml.full_load", "yaml.unsafe_load", "yaml.load_all", "pd.read_pickle", "pandas.read_pickle",
@@ -52,7 +52,7 @@ def test_no_module_runs_what_it_reads(path: Path) -> None:
     [
         "import pickle", "from joblib import load", "import dill.source", "eval(x)", "exec('x')", "torch.load(f)", "np.load(f)",
         "f(allow_pickle=True)", "from_pretrained(n, trust_remote_code=True)", "f(weights_only=False)", "yaml.load(f)", "df.to_pickle(p)",
-        "subprocess.run(c, shell=True)", "archive.extractall(p)", "import zipfile",
+        "subprocess.run(c, shell=True)", "archive.extractall(p)",
     ],
 )  # fmt: skip
 def test_offences_are_found(code: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 LABEL_NAMES = ("label", "labels", "class", "target", "category", "intent", "y")
 """Usual names of a label column. The first match is used, so in a table with ``x``, ``y`` and ``label`` it is ``label``."""
+
+MOST_UNPACKED = 4 * 2**30
+"""Most bytes of a compressed table after unpacking; a small file can be made that unpacks to any size."""
 
 _MAX_WORDS = 4096  # TF-IDF features; the most frequent words are kept
 _MAX_NAME_SHOWN = 120  # characters of a path that an error message shows
@@ -113,10 +118,13 @@ def read_csv(path: Path, **options: Any) -> pd.DataFrame:
     import pandas as pd
 
     try:
+        _check_unpacked_size(path)
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
             # Don't use the first column as an index, and read the file in one piece so that each column has one dtype.
             return pd.read_csv(path, index_col=False, low_memory=False, **options)
+    except DataError:
+        raise
     except pd.errors.ParserWarning:
         raise DataError(
             f"{path} has rows with more values than its header; give each row one value per column"
@@ -125,6 +133,39 @@ def read_csv(path: Path, **options: Any) -> pd.DataFrame:
         raise DataError(
             f"{path} cannot be read as CSV ({short(error, _MAX_REASON_SHOWN)}); save it as comma-separated UTF-8 text"
         ) from None
+
+
+def _check_unpacked_size(path: Path) -> None:
+    """Check that a compressed file isn't far larger than it looks, by unpacking it without keeping anything.
+
+    Raises:
+        DataError: it has more than ``MOST_UNPACKED`` bytes.
+    """
+    from pandas.io.common import infer_compression
+
+    kind = infer_compression(path, "infer")
+    size = 0
+    for part in () if kind is None else _unpacked(path, kind):
+        size += len(part)
+        if size > MOST_UNPACKED:
+            raise DataError(
+                f"{path} has more than {MOST_UNPACKED:,} bytes when it is unpacked; unpack it yourself if that is right"
+            )
+
+
+def _unpacked(path: Path, kind: str) -> Iterator[bytes]:
+    """Yield the content of a compressed file, a mebibyte at a time."""
+    from pandas.io.common import get_handle
+
+    if kind == "zip":  # pandas would unpack all of it at once
+        with ZipFile(path) as archive:
+            for name in archive.namelist():
+                with archive.open(name) as member:
+                    yield from iter(lambda member=member: member.read(1 << 20), b"")  # type: ignore[misc]
+        return
+    with get_handle(path, "rb", compression=kind, is_text=False) as opened:
+        file: Any = opened.handle
+        yield from iter(lambda: file.read(1 << 20), b"")
 
 
 def hold_out(name: str, frame: pd.DataFrame, label: str) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actratio.files import replacing, write_csv
+from actratio.files import check_no_link, replacing, write_csv
 from actratio.report.findings import Findings
 from actratio.report.interactive import plotly_figure
 from actratio.report.static import save_charts
@@ -24,6 +24,7 @@ def write_report(findings: Findings, folder: Path) -> Path:
     Returns:
         The path of the page.
     """
+    check_no_link(folder / "figures")
     for name, frame in findings.exports.items():
         write_csv(folder / name, frame)
     save_charts(findings.charts, folder / "figures")

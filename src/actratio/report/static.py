@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ def save_charts(charts: Sequence[Chart | ForestChart | HeatMap], folder: Path) -
     """Write each chart as SVG and PNG into ``folder``, and return the paths."""
     paths = []
     for chart in charts:
+        if not re.fullmatch(r"[\w.-]+", chart.key):
+            raise ValueError(f"the key {chart.key!r} is no name of a file")
         figure = draw_chart(chart)
         for extension in _FORMATS:
             path = folder / f"{chart.key}.{extension}"

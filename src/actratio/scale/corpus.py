@@ -15,9 +15,9 @@ from actratio.checksums import with_checksum, without_checksum
 from actratio.counting.folder import SHARDS
 from actratio.counting.measurement import Measurement
 from actratio.errors import DataError, RunError, plural, short
-from actratio.files import new_folder, remove_leftovers, write_json
+from actratio.files import check_no_link, new_folder, remove_leftovers, write_json
 from actratio.scale.executors import Executor, LocalExecutor, Needs, Task
-from actratio.scale.manifest import Manifest, Shard, make_manifest
+from actratio.scale.manifest import Manifest, Shard, check_files, make_manifest
 from actratio.scale.results import DamagedError, ShardResults
 
 _MANIFEST = "manifest.json"
@@ -56,11 +56,12 @@ class Corpus:
 
         Raises:
             DataError: the sources can't be read.
-            RunError: the folder has the shards of a corpus with other settings, or is damaged; or another process measures what
-                is to be replaced.
+            RunError: the folder has the shards of a corpus with other settings, is damaged, or names files that are not among the
+                sources; or another process measures what is to be replaced.
         """
         wanted = json.loads(json.dumps({**settings, "data": [*sources], "shard_rows": rows}))
         folder = path / SHARDS
+        check_no_link(folder)
         with new_folder(folder), FileLock(folder / _LOCK) as lock:  # several processes may start together
             is_there = (folder / _SETTINGS).is_file()
             if is_there and not replace:
@@ -82,7 +83,9 @@ class Corpus:
                     _remove_shards(folder)
                 manifest.save(folder / _MANIFEST)
                 write_json(folder / _SETTINGS, with_checksum(wanted))  # last: a folder with settings is complete
-        return cls._of(path, wanted)
+        corpus = cls._of(path, wanted)
+        check_files(corpus.manifest, sources)
+        return corpus
 
     @classmethod
     def load(cls, path: Path) -> Corpus:

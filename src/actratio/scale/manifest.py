@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -97,8 +98,8 @@ def _checked(item: Mapping[str, Any]) -> Shard:
         all(isinstance(text, str) for text in texts) and all(type(number) is int and number >= 0 for number in numbers)
     ):
         raise ValueError(f"a shard is {item}")
-    if shard.name != Path(shard.name).name:  # results are written under this name
-        raise ValueError(f"a shard has the name {shard.name!r}")
+    if not re.fullmatch("[0-9]+", shard.name):  # results are written under this name
+        raise ValueError(f"a shard has the name {short(shard.name)!r}")
     return shard
 
 
@@ -121,6 +122,36 @@ def make_manifest(sources: Sequence[str], *, rows: int) -> Manifest:
         raise DataError(f"{', '.join(sources)} has no rows; give files that are not empty")
     digits = len(str(len(cuts) - 1))
     return Manifest(tuple(Shard(f"{number:0{digits}}", file, *cut) for number, (file, cut) in enumerate(cuts)))
+
+
+def check_files(manifest: Manifest, sources: Sequence[str]) -> None:
+    """Check that a manifest names only files that the sources name: one from elsewhere could name any file or address.
+
+    Raises:
+        RunError: it names another.
+    """
+    import fsspec
+
+    places = []
+    for source in sources:
+        system, path = fsspec.core.url_to_fs(source)
+        places.append((system.unstrip_protocol(path) if _is_remote(source) else path).rstrip("/"))
+    for file in {shard.file: None for shard in manifest.shards}:
+        inside = ".." not in PurePosixPath(file).parts and "\0" not in file
+        if not any(
+            file == place
+            or (inside and file.startswith(f"{place}/"))
+            or (inside and "*" in place and file.startswith(place.partition("*")[0]))
+            for place in places
+        ):
+            raise RunError(
+                f"the shards name the file {short(file, 200)}, which {', '.join(sources)} does not; choose another folder with --out, "
+                "or run the command in the folder where it was started"
+            )
+
+
+def _is_remote(source: str) -> bool:
+    return "://" in source and not source.startswith("file://")
 
 
 Cut = tuple[int, int, int, int, str]
@@ -151,8 +182,7 @@ def _files(source: str) -> list[str]:
         raise DataError(
             f"{source} names no file; give a file, a folder with {', '.join(known)} files, a pattern or a URL"
         )
-    remote = "://" in source and not source.startswith("file://")
-    return [system.unstrip_protocol(file) if remote else file for file in found]
+    return [system.unstrip_protocol(file) if _is_remote(source) else file for file in found]
 
 
 def _cuts(file: str, rows: int) -> Iterator[Cut]:

@@ -32,12 +32,13 @@ from torch import Tensor
 
 from actratio.checksums import content_checksum
 from actratio.errors import RunError, short
-from actratio.files import is_temporary, make_folder, remove_leftovers, write_arrays, write_json
+from actratio.files import check_no_link, is_temporary, make_folder, remove_leftovers, write_arrays, write_json
 from actratio.provenance import current_provenance
 
 _SETTINGS = "settings.json"
 _TABLE = "results.parquet"
 _UNITS = "neurons"
+_CHECKPOINTS = "checkpoints"
 _LOCK = ".lock"
 _SECONDS = "seconds.json"
 _CREATION_SECONDS = 10.0  # to wait for another process that creates the folder
@@ -54,7 +55,8 @@ class RunFolder:
         units: names of the study's units, so that a report can tell whether all are finished.
 
     Raises:
-        RunError: the folder holds a study with other settings, or something that is not a study.
+        RunError: the folder holds a study with other settings, or something that is not a study, or its files would be written
+            through a link.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], units: Sequence[str]) -> None:
@@ -63,6 +65,8 @@ class RunFolder:
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file, but results need a folder; choose another with --out")
+        for inner in (_UNITS, _CHECKPOINTS):
+            check_no_link(path / inner)
         if (path / _SETTINGS).exists():
             self.provenance = self._checked_provenance()
         elif path.is_dir() and not all(_is_ours(entry.name) for entry in path.iterdir()):
@@ -145,7 +149,7 @@ class RunFolder:
 
     def checkpoint_file(self, unit: str) -> Path:
         """Return the file that holds the state of a running unit."""
-        return self.path / "checkpoints" / _file_name(unit)
+        return self.path / _CHECKPOINTS / _file_name(unit)
 
     def is_finished(self, unit: str) -> bool:
         """Whether a unit's result is there."""
