@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
 from tests.faults.processes import Command
 from tests.faults.toy import run_toy, toy_table
-from tests.scale.conftest import corpus, model  # noqa: F401
-from tests.scale.shards import counts, options
-
-Start = Callable[..., Command]
+from tests.scale.conftest import corpus, expected, model  # noqa: F401
+from tests.scale.shards import options
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def toy_expected(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """Return the table of the toy study."""
     folder = tmp_path_factory.mktemp("toy")
@@ -27,13 +24,6 @@ def toy_expected(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 
 @pytest.fixture
-def measuring(tmp_path: Path, model: Path, corpus: Path) -> Callable[[Path], list[object]]:  # noqa: F811
+def measuring(model: Path, corpus: Path) -> Callable[[Path], list[object]]:  # noqa: F811
     """Return the arguments that measure a corpus into a folder."""
     return lambda out: options(model, corpus, out)
-
-
-@pytest.fixture
-def expected(tmp_path: Path, measuring: Callable[[Path], list[object]]) -> Any:
-    """Return the counts of the corpus."""
-    assert Command(measuring(tmp_path / "expected"), tmp_path / "expected.log").finish() == 0
-    return counts(tmp_path / "expected")

@@ -57,14 +57,15 @@ def test_a_study(toy_expected: pd.DataFrame, tmp_path: Path, damage: str) -> Non
             pd.testing.assert_frame_equal(toy_table(folder), toy_expected)
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", [pytest.param("cut", marks=pytest.mark.slow), "flipped"])
 def test_a_measurement_in_shards(
     measuring: Callable[[Path], list[object]], expected: Any, tmp_path: Path, damage: str
 ) -> None:
-    whole = tmp_path / "expected"
+    whole = tmp_path / "whole"
+    assert Command(measuring(whole), tmp_path / "log").finish() == 0
     files = [file for file in files_of(whole) if file.suffix in (".json", ".safetensors")]
     assert len(files) == 14  # ten shards, the manifest, the settings, and the two files of the whole
-    for number, file in enumerate(files[:2] + files[-5:]):
+    for number, file in enumerate(files[:2] + files[-3:]):
         folder = tmp_path / str(number)
         shutil.copytree(whole, folder)
         DAMAGES[damage](folder / file)

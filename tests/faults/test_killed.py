@@ -16,9 +16,10 @@ from tests.faults.toy import run_toy, toy_table
 from tests.scale.shards import counts
 
 KILLED = -9
+SOME = [pytest.param("before", marks=pytest.mark.slow), "halfway", pytest.param("after", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", SOME)
 def test_a_study_killed_at_every_file_it_writes(toy_expected: pd.DataFrame, tmp_path: Path, moment: str) -> None:
     """It is killed at its first file; the next run in another folder at its second, and so on to the last."""
     killed = 0
@@ -62,7 +63,7 @@ def test_a_measurement_killed_at_some_of_the_files_it_writes(
     measuring: Callable[[Path], list[object]], expected: Any, tmp_path: Path
 ) -> None:
     """The manifest, the settings, a shard, and the files of the result."""
-    for dies_at in ((0, "halfway"), (1, "before"), (6, "after"), (12, "before"), (13, "before")):
+    for dies_at in ((1, "before"), (6, "halfway"), (13, "before")):
         assert measure_killed(measuring, expected, tmp_path, dies_at)
 
 
