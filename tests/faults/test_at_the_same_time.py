@@ -47,14 +47,16 @@ def test_a_second_measurement_and_a_merge_in_the_folder(
     first = Command(measuring(out), tmp_path / "first.log")
     wait_until(is_there(out, "shards/0.safetensors"))
     first.send(signal.SIGSTOP)
-    for more in ([], ["--force"]):
-        second = Command([*measuring(out), *more], tmp_path / f"second{len(more)}.log")
-        assert second.finish() == REFUSED
-        assert "is in use by another process" in second.output
-    merging = Command(["merge", out], tmp_path / "merge.log")
-    assert merging.finish() == 1
-    assert "Covered: " in merging.output
-    first.send(signal.SIGCONT)
+    try:
+        for more in ([], ["--force"]):
+            second = Command([*measuring(out), *more], tmp_path / f"second{len(more)}.log")
+            assert second.finish() == REFUSED
+            assert "is in use by another process" in second.output
+        merging = Command(["merge", out], tmp_path / "merge.log")
+        assert merging.finish() == 1
+        assert "Covered: " in merging.output
+    finally:
+        first.send(signal.SIGCONT)
     assert first.finish() == 0
     assert counts(out) == expected
 
