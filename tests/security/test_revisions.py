@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,50 @@ def cache(tmp_path_factory: pytest.TempPathFactory, tiny_causal_lm: Callable[[st
     return root
 
 
+_SERVER = """
+import contextlib, io, json, os, sys, traceback
+from actratio import cli
+
+for line in sys.stdin:
+    folder, arguments = json.loads(line)
+    os.chdir(folder)
+    sys.argv = ["actratio", *arguments]
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = ended.code or 0
+        except BaseException:
+            traceback.print_exc()
+    print(json.dumps([status, out.getvalue(), err.getvalue()]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def server(cache: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs commands: the hub's client reads where its cache is when it is imported."""
+    environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", _SERVER], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
 @pytest.fixture
-def run(cache: Path, tmp_path: Path) -> Run:
+def run(server: subprocess.Popen[str], tmp_path: Path) -> Run:
     def actratio(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, "-m", "actratio", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=300)
-        assert done.returncode == status, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(json.dumps([str(tmp_path), arguments]) + "\n")
+        server.stdin.flush()
+        ended, out, err = json.loads(server.stdout.readline())
+        assert "Traceback" not in err
+        assert ended == status, out + err
+        return subprocess.CompletedProcess(arguments, ended, out, err)
 
     return actratio
 
