@@ -22,7 +22,6 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from rich.console import Console
 
 from actratio import cli
 from actratio.cli import terminal
@@ -64,13 +63,15 @@ def without_work() -> Iterator[None]:
     names = (
         "actratio.studies.runner.Runner.execute", "actratio.counting.probe.Probe.__enter__", "actratio.scale.corpus.Corpus.measure",
         "actratio.sparse.calibrate", "actratio.sparse.measure_and_prune", "actratio.sparse.measure_and_predict_speed",
-        "actratio.statistics.rules.operating_characteristics", "actratio.cli.rules.operating_characteristics",
+        # In this order: importing cli.rules must find what is there.
+        "actratio.cli.rules.operating_characteristics", "actratio.statistics.rules.operating_characteristics",
         "actratio.scale.ray.RayExecutor.run",
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
         for name in names:
             stack.enter_context(mock.patch(name, accept))
         stack.enter_context(mock.patch("huggingface_hub.utils._http.time.sleep"))
+        stack.enter_context(mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", True))
         stack.enter_context(mock.patch.dict(os.environ, {"HF_HUB_OFFLINE": "1"}))
         for variable in ("ACTRATIO_DATA", "ACTRATIO_PUBLISHED"):
             os.environ.pop(variable, None)
@@ -92,7 +93,10 @@ def bounded_memory() -> Iterator[None]:
 def run(arguments: tuple[str, ...]) -> tuple[int | str, str, str]:
     """Run a command in this process, and return its exit status, stdout and stderr."""
     out, err = io.StringIO(), io.StringIO()
-    consoles = {"out": Console(file=out, width=10_000), "err": Console(file=err, width=10_000)}
+    consoles = {
+        "out": terminal.SafeConsole(file=out, width=10_000),
+        "err": terminal.SafeConsole(file=err, width=10_000),
+    }
     status: int | str
     before = signal.signal(signal.SIGALRM, hang)
     signal.alarm(SECONDS)

@@ -65,6 +65,7 @@ class Command:
 def _run(target: Callable[[], object] | list[object], log: Path, dies_at: tuple[int, str] | None) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the server ignores it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
     opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(opened, 1)
     os.dup2(opened, 2)

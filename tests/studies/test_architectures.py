@@ -565,7 +565,7 @@ def test_findings_lead_with_the_answer_and_have_every_table() -> None:
 
 def test_the_default_study_is_the_planned_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actratio.studies.architectures.study.weights_note", lambda name: None)  # needs no package
-    monkeypatch.setattr("actratio.studies.architectures.study.model_fingerprint", lambda name: "")
+    monkeypatch.setattr("actratio.studies.architectures.study.model_fingerprint", lambda name, revision: "")
     monkeypatch.setattr(ArchitecturesStudy, "_needs_text", lambda self: False)
     settings = ArchitecturesStudy().settings()
     assert {name: settings[name] for name in ArchitecturesStudy.planned} == dict(ArchitecturesStudy.planned)

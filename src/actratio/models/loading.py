@@ -52,14 +52,14 @@ def check_dtype(name: str) -> None:
         raise ModelError(f"there is no dtype {name!r}; use one of {', '.join(DTYPES)}")
 
 
-def check_model(name: str, *, trust_remote_code: bool = False) -> None:
+def check_model(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> None:
     """Check that a model is there, with a configuration and a tokenizer that can be read, without loading its weights.
 
     Raises:
         ModelError: it isn't, or transformers isn't installed.
     """
     transformers = import_transformers()
-    source = find_source(name)
+    source = find_source(name, revision)
     check_hub(source)
     if source.gguf_path is not None:
         stored_weights(source.gguf_path)
@@ -74,8 +74,8 @@ def check_model(name: str, *, trust_remote_code: bool = False) -> None:
     except Exception as error:  # transformers and the hub's client raise many types of exceptions
         if source.gguf_file is not None:
             raise unreadable(source, error) from None
-        raise ModelError(_explain(source, error, allow_pickle=True, trust_remote_code=trust_remote_code)) from None
-    load_tokenizer(name, trust_remote_code=trust_remote_code)
+        raise ModelError(_explain(source, error, trust_remote_code)) from None
+    load_tokenizer(name, revision=revision, trust_remote_code=trust_remote_code)
 
 
 def _check_has_model(source: ModelSource) -> None:
@@ -153,7 +153,11 @@ def load_model(
     except Exception as error:  # transformers and the hub's client raise many types of exceptions
         if source.gguf_file is not None:
             raise unreadable(source, error) from None
-        raise ModelError(_explain(source, error, allow_pickle, trust_remote_code)) from None
+        if not allow_pickle and "safetensors" in str(error):
+            raise ModelError(
+                f"{name} has no weights in safetensors, which cannot execute code; pass --allow-pickle to load other formats"
+            ) from None
+        raise ModelError(_explain(source, error, trust_remote_code)) from None
     if device_map is None:
         model = model.to(target)
     loaded: nn.Module = model.eval()
@@ -285,13 +289,11 @@ def _check_memory(name: str, model: nn.Module | None, dtype: Any, device: torch.
         )
 
 
-def _explain(source: ModelSource, error: Exception, allow_pickle: bool, trust_remote_code: bool) -> str:
+def _explain(source: ModelSource, error: Exception, trust_remote_code: bool) -> str:
     """Return an error message for an exception that was raised while loading a model from a folder or the hub."""
     name = source.name
     if not trust_remote_code and needs_code(error):
         return code_needed(name)
-    if not allow_pickle and "safetensors" in str(error):
-        return f"{name} has no weights in safetensors, which cannot execute code; pass --allow-pickle to load other formats"
     kind = "folder" if Path(name).is_dir() else "hub model"
     return (
         f"the {kind} {name} could not be loaded ({type(error).__name__}: {short_message(error)}); "

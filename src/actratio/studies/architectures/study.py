@@ -125,7 +125,7 @@ class ArchitecturesStudy(Study):
 
     def settings(self) -> dict[str, Any]:
         for name in self.models:
-            check_model(name, trust_remote_code=self.trust_remote_code)
+            check_model(name, revision=revision_of(name, self.revision), trust_remote_code=self.trust_remote_code)
         notes = {name: weights_note(name) for name in self.models}
         return {
             "study": self.name,

@@ -81,7 +81,7 @@ class TransformerStudy(Study):
         from actratio.models import check_model, model_fingerprint, revision_of, weights_note
 
         for name in self.models:
-            check_model(name, trust_remote_code=self.trust_remote_code)
+            check_model(name, revision=revision_of(name, self.revision), trust_remote_code=self.trust_remote_code)
         notes = {name: weights_note(name) for name in self.models}
         weights = {name: note for name, note in notes.items() if note is not None}
         return {
