@@ -33,6 +33,7 @@ _INTERRUPTED = 130  # typer's exit status after Ctrl-C
 def main() -> None:
     """Run the command line. Bad input prints one sentence and exits with status 2; an interrupt exits with status 1."""
     try:
+        _check_arguments(sys.argv[1:])
         app(prog_name="actratio")
     except ActratioError as error:
         _end("error:", str(error), "bold red")
@@ -47,6 +48,15 @@ def main() -> None:
             raise
         _end("stopped;", "no file is half-written; run the same command again")
         sys.exit(1)
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Raise an error if an argument isn't text, as the name of a file may be: results, which record it, are UTF-8."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise ActratioError(f"the argument {argument} is not UTF-8 text; rename the file") from None
 
 
 def _end(label: str, message: str, style: str = "") -> None:
