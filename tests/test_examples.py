@@ -16,7 +16,10 @@ from .conftest import ROOT
 TEXT = "The quick brown fox jumps over the lazy dog, and the king of a faraway land laughs.\n"
 
 
-@pytest.mark.parametrize(("model_type", "activation", "gated"), [("gpt2", "gelu_new", False), ("llama", "relu", True)])
+@pytest.mark.parametrize(
+    ("model_type", "activation", "gated"),
+    [pytest.param("gpt2", "gelu_new", False, marks=pytest.mark.slow), ("llama", "relu", True)],
+)
 def test_train_small_saves_a_model_that_can_be_measured(
     model_type: str, activation: str, gated: bool, tmp_path: Path
 ) -> None:

@@ -22,9 +22,9 @@ from actratio.statistics.estimate import Estimate
 from tests.browser import Visit
 from tests.cli.test_tables import make_measurement
 
-from .names import FORMULAS, HTML, SEQUENCES
+from .names import FORMULAS, HTML, SEQUENCES, acted_on
 
-NAMES = [*HTML, *FORMULAS, *(name for name in SEQUENCES.values() if name.isprintable() or "\x1b" in name)]
+NAMES = [*HTML, *FORMULAS, *(name for name in SEQUENCES.values() if "\udcff" not in name)]
 
 
 def hostile_findings() -> Findings:
@@ -103,6 +103,9 @@ def test_hostile_names_are_shown_and_do_not_run(browser: Any, tmp_path: Path) ->
     shown = visit.page.inner_text("body")
     for name in HTML:
         assert name in shown
+    written = visit.page.locator("h1, h2, p, li, dl, td, th").all_inner_texts()
+    assert not acted_on("".join(written).replace("\t", ""))
+    assert any("\\u202e" in text for text in written)
     assert visit.page.locator("svg[onload], img[onerror], a[href^=javascript], a[href^=http]").count() == 0
     assert visit.page.locator("script").count() == 4  # figures, table, plotly and its own
     visit.page.close()

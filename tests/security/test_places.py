@@ -8,10 +8,12 @@ import gzip
 import lzma
 import os
 import struct
+import sys
 import tarfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from actratio import files
+from actratio import cli, files
 from actratio.data import idx, tables
 from actratio.data.idx import read_idx
 from actratio.data.tables import load_csv
@@ -229,3 +231,34 @@ def test_a_table_that_claims_very_many_rows_is_not_read(tmp_path: Path, monkeypa
         read_table(path)
     monkeypatch.setattr(files, "MOST_CELLS", 4_000)
     assert len(read_table(path)[0]) == 2_000
+
+
+def test_aliases_in_a_configuration_are_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nine lists of nine aliases each are 9⁹ values."""
+    letters = "abcdefghij"
+    lists = [f"&a [{','.join(['x'] * 9)}]"]
+    lists += [f"&{name} [{','.join([f'*{before}'] * 9)}]" for before, name in pairwise(letters)]
+    path = tmp_path / "bomb.yaml"
+    path.write_text(f"batch-size: [{', '.join(lists)}]\n")
+    monkeypatch.setattr(sys, "argv", ["actratio", "measure", "owner/name", "--config", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "has an alias (*name), which is not read" in capsys.readouterr().err
+
+
+def test_a_file_whose_name_is_not_text_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["actratio", "measure", "owner/name", "--text", "\udcff.txt"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: the argument \\udcff.txt is not UTF-8 text; rename the file\n"
+    for name in ("\udcff.txt", "a\x1b[31m.txt", "a\nb.txt"):
+        (tmp_path / name).write_text("a\n")
+        with pytest.raises(DataError, match="has characters that can't be printed; rename the file"):
+            make_manifest([str(tmp_path)], rows=1)
+        (tmp_path / name).unlink()

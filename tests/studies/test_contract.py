@@ -220,6 +220,10 @@ def test_other_settings_are_refused_and_nothing_changes(
     assert (tmp_path / "run" / "results.parquet").read_bytes() == before
 
 
+# tests/faults kills a study at every file that it writes; these take longer.
+@pytest.mark.parametrize(
+    "small", ["mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in STUDIES if name != "mlp")], indirect=True
+)
 def test_kill_nine_and_resume_gives_the_identical_table(
     small: tuple[Study, list[str], dict[str, Any]], tmp_path: Path
 ) -> None:

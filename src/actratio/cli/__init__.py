@@ -41,6 +41,7 @@ def main() -> None:
     """Run the command line. Bad input prints one sentence and exits with status 2; an interrupt exits with status 1."""
     warnings.showwarning = _show_warning
     try:
+        _check_arguments(sys.argv[1:])
         with stopping_on_signals():
             # By itself, typer would print three lines for a wrong option.
             status = app(prog_name="actratio", standalone_mode=False)
@@ -100,6 +101,15 @@ def _given(option: str) -> str | None:
         if argument == option and number + 1 < len(arguments):
             return arguments[number + 1]
     return None
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Raise an error if an argument isn't text, as the name of a file may be: results, which record it, are UTF-8."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise ActratioError(f"the argument {argument} is not UTF-8 text; rename the file") from None
 
 
 def _end(label: str, message: str, style: str = "") -> None:

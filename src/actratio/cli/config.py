@@ -72,7 +72,11 @@ def _read_mapping(path: Path) -> dict[Any, Any]:
     try:
         if not path.is_file():  # a pipe would be waited for, and a device may have no end
             raise OSError
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        # A few lines of aliases of aliases stand for a value that fills the memory when it is shown.
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
+            raise ActratioError(f"--config {path} has an alias (*name), which is not read; write the value itself")
+        content = yaml.safe_load(text)
     except OSError:
         raise ActratioError(f"--config {path} is not a file that can be read; give a YAML file") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

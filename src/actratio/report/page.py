@@ -14,6 +14,7 @@ from actratio.report.findings import Findings
 from actratio.report.interactive import plotly_figure
 from actratio.report.static import save_charts
 from actratio.spreadsheets import to_csv
+from actratio.unseen import visible
 
 PAGE = "report.html"
 
@@ -41,7 +42,12 @@ def write_page(findings: Findings, path: Path) -> Path:
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
-        loader=PackageLoader("actratio.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("actratio.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # A mark that turns the direction of text would turn the sentence after a name.
+        finalize=lambda value: visible(value, keep_lines=True) if type(value) is str else value,
     )
     package = files("actratio.report")
     style, script, plotly = (

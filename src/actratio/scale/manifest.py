@@ -117,6 +117,9 @@ def make_manifest(sources: Sequence[str], *, rows: int) -> Manifest:
     twice = next((file for number, file in enumerate(files) if file in files[:number]), None)
     if twice is not None:
         raise DataError(f"{twice} is given twice; name each file once")
+    odd = next((file for file in files if not file.isprintable()), None)
+    if odd is not None:
+        raise DataError(f"the name of {odd} has characters that can't be printed; rename the file")
     cuts = [(file, cut) for file in files for cut in _cuts(file, rows)]
     if not cuts:
         raise DataError(f"{', '.join(sources)} has no rows; give files that are not empty")
