@@ -182,6 +182,7 @@ class Contest:
         logs = [
             [json.loads(line) for line in path.read_text().splitlines()] for path in (corpus.path / "log").iterdir()
         ]
+        logs = [log for log in logs if log]  # a process may be killed before it has written its first line
         shards = [shard for log in logs for shard in log]
         begin, end = max(log[0]["end"] for log in logs), min(log[-1]["end"] for log in logs)
         tokens = sum(
