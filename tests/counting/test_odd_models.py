@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from actratio import ActratioError, measure
+from actratio import ActratioError, Probe, find_sites, measure
 from actratio.sites.late import UncountedWarning
 
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
@@ -335,3 +335,140 @@ def test_a_compiled_part_of_an_eager_model_is_counted() -> None:
     x = (X * 4).round()
     model = Whole()
     assert counted(model, x, x) == {"part": active(torch.cat([F.relu(model.part.up(x))] * 2))}
+
+
+class Later(nn.Module):
+    """An activation in a module of its own, which reads what another module computed."""
+
+    def __init__(self, steps: Callable[[Tensor], Tensor], layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.steps = layer, steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.steps(self.layer(x)).sum((-1, -2))
+
+
+class Relu(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+class WeightFirst(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight @ x
+
+
+@pytest.mark.parametrize(
+    ("layer", "steps", "shape", "neurons"),
+    [
+        (nn.Conv2d(3, 5, 3), Relu(), (2, 3, 4, 6), 1),
+        (nn.Conv2d(3, 5, 3), lambda x: F.relu(x.permute(0, 2, 3, 1)), (2, 3, 4, 6), 1),
+        (nn.Conv2d(3, 5, 3), lambda x: F.relu(x.flatten(2).transpose(1, 2)), (2, 3, 4, 6), 1),
+        (nn.Conv1d(3, 5, 3), lambda x: F.relu(x.transpose(-1, -2)).transpose(1, 2), (2, 3, 6), 1),
+        (nn.Linear(3, 5), lambda x: F.relu(x.transpose(1, 2)), (2, 4, 3), -1),
+        (nn.Linear(3, 5), lambda x: F.relu(x.movedim(-1, 0)), (2, 4, 3), -1),
+        (WeightFirst(), F.relu, (2, 3, 4), 1),
+        (WeightFirst(), F.relu, (3, 4), 0),
+    ],
+)
+def test_activations_without_a_down_projection_are_counted_by_neuron(
+    layer: nn.Module, steps: Callable[[Tensor], Tensor], shape: tuple[int, ...], neurons: int
+) -> None:
+    """``neurons`` is their axis in what the layer computes."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    (row,) = measure(Later(steps, layer), [x, x], sites="all-activations")
+    assert row.counts.active.tolist() == [2 * count for count in active(layer(x).movedim(neurons, -1))]
+
+
+class Stops(nn.Module):
+    stops = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stops:
+            raise KeyboardInterrupt
+        return x
+
+
+def test_an_interrupt_while_all_activations_are_counted() -> None:
+    part = Stops()
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), part), nn.Conv2d(5, 2, 3))
+    x = torch.randn(2, 3, 6, 6)
+    probe = Probe(model, find_sites(model, x, sites="all-activations"))
+    part.stops = True
+    with pytest.raises(KeyboardInterrupt), probe:
+        model(x)
+    with probe:
+        with pytest.raises(KeyboardInterrupt):
+            model(x)
+        part.stops = False
+        model(x)
+    ((counted),) = probe.counted.values()
+    assert [counts.tokens for counts in counted.counts.values()] == [2 * 16]
+
+
+class LinearBlock(nn.Module):
+    """A whole MLP with the attributes of a linear map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.in_features, self.out_features = 4, 3
+        self.up, self.down = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.relu(self.up(x)))
+
+
+class GatedLinear(nn.Module):
+    """A gated linear map, whose weight has both halves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.in_features, self.out_features = 4, 3
+        self.weight = nn.Parameter(torch.randn(6, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = F.linear(x, self.weight).chunk(2, -1)
+        return a * torch.sigmoid(b)
+
+
+def test_modules_that_are_linear_only_by_name_are_followed() -> None:
+    block = LinearBlock()
+    model = nn.Sequential(block, nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+    rows = {row.site.name: row.counts.active.tolist() for row in measure(model, [X])}
+    assert list(rows) == ["0", "2"]
+    assert rows["0"] == active(F.relu(block.up(X)))
+    gated = nn.Sequential(GatedLinear(), nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+    assert [row.site.function for row in measure(gated, [X], tensors="activation")] == ["sigmoid", "relu"]
+
+
+class ShortOnly(nn.Module):
+    """An MLP, and another one for short sequences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.always, self.short, self.long = (
+            nn.Embedding(9, 4),
+            Plain(F.relu),
+            Plain(F.relu),
+            Plain(F.relu),
+        )
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        x = self.embedding(input_ids)
+        y: Tensor = self.always(x)
+        return y + self.short(x) if x.shape[1] < 14 else y
+
+
+def test_a_part_that_runs_only_in_short_sequences_is_named() -> None:
+    """The sites are looked for in a few tokens first, and then in more."""
+    with pytest.warns(UncountedWarning, match=r"short\.up"):
+        measure(
+            ShortOnly(), [{"input_ids": torch.arange(40).reshape(2, 20) % 9}, {"input_ids": torch.ones(2, 8).long()}]
+        )

@@ -59,6 +59,7 @@ class ScopeFollower:
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if started and started.pop():
                 started.clear()
+                flow.tell_unused()  # here, because a scope that was interrupted is stopped without this hook
                 self.stop()
 
         stack.callback(started.clear)

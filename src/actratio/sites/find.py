@@ -66,7 +66,7 @@ def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False, ran
     Args:
         few_tokens: whether to cut sequences of tokens too, which takes less time. A model that cuts its sequences into
             chunks may then have sites that run more often in a longer pass; ``Probe`` raises an error for these.
-        ran: gets the paths of the modules that ran.
+        ran: gets the paths of the modules that ran in the pass that found the sites.
     """
     # The original of a compiled module has the hooks' names, and runs the same Python.
     model = unwrapped(model)
@@ -79,12 +79,16 @@ def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False, ran
     *smaller, whole = shrink_inputs(model, inputs, few_tokens)
     for number, part in enumerate(smaller):
         try:
-            sites, is_complete = _follow(model, part, ran)
+            sites, is_complete, there = _follow(model, part)
         except SiteError:  # a model that can't read less
             continue
         if is_complete or not (few_tokens and number == 0):
-            return sites
-    return _follow(model, whole, ran)[0]
+            break
+    else:
+        sites, _, there = _follow(model, whole)
+    if ran is not None:
+        ran |= there
+    return sites
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
@@ -125,8 +129,8 @@ def _described(inputs: Any) -> str:
     return f"called with {' and '.join(shapes) or 'no tensors'}"
 
 
-def _follow(model: nn.Module, inputs: Any, ran: set[str] | None) -> tuple[list[Site], bool]:
-    """Return the sites that one forward pass shows, and whether every part of the model ran in it."""
+def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool, set[str]]:
+    """Return the sites that one forward pass shows, whether every part of the model ran in it, and the paths of those that ran."""
     groups: dict[Group, _Group] = {}
 
     def on_use(use: Use) -> None:
@@ -160,9 +164,7 @@ def _follow(model: nn.Module, inputs: Any, ran: set[str] | None) -> tuple[list[S
         sites = unique(with_sleeping_experts(sites, dict(model.named_modules())))
         # A part has the same name whether it is compiled or not.
         sites = [replace(site, name=site.name.replace("_orig_mod.", "").removesuffix("._orig_mod")) for site in sites]
-        if ran is not None:
-            ran |= flow.ran
-        return sites, not _sleeping(model, flow)
+        return sites, not _sleeping(model, flow), flow.ran
 
 
 @contextmanager
@@ -319,15 +321,14 @@ def _width(group: _Group) -> int:
 
 def _scope(owner: str, group: _Group, ran: Set[str]) -> str:
     """Return the path of the smallest module around a site whose hooks are called when it runs."""
-    common = owner.split(".")
+    paths = [owner.split("."), group.value.stream.weight.split(".")[:-1]]
     if group.use is not None:
-        up, down = (name.split(".")[:-1] for name in (group.value.stream.weight, group.use.weight.name))
-        paths = [common, group.use.owner.split("."), up, down]
-        common = []
-        for parts in zip(*paths, strict=False):
-            if len(set(parts)) > 1:
-                break
-            common.append(parts[0])
+        paths += [group.use.owner.split("."), group.use.weight.name.split(".")[:-1]]
+    common: list[str] = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
     while common and ".".join(common) not in ran:
         common.pop()
     return ".".join(common)

@@ -74,7 +74,6 @@ class Flow(TorchFunctionMode):
         try:
             with self._running.hooks(inside):
                 yield
-            self._tell_unused()
         finally:
             follow(-1)
             self.forget()
@@ -86,7 +85,8 @@ class Flow(TorchFunctionMode):
         self._used.clear()
         self._known.forget()
 
-    def _tell_unused(self) -> None:
+    def tell_unused(self) -> None:
+        """Call ``on_unused`` for every activation that entered no product, at the end of what is followed."""
         if self._on_unused is not None:
             for origin, value in self.activations.items():
                 if origin not in self._used:
@@ -222,7 +222,11 @@ class Flow(TorchFunctionMode):
                 self._known.set_source(part, source)
             return
         for number, part in enumerate(outputs):
-            if name not in functions.SPLITS and name != "index_select":
+            if name in functions.PERMUTES and value.activation is None and args:
+                axis = _permuted(func, args, kwargs, value.stream.axis)
+                moved = value if axis is None else replace(value, stream=replace(value.stream, axis=axis))
+                self._known.set_value(part, moved)
+            elif name not in functions.SPLITS and name != "index_select":
                 self._known.set_value(part, value)
             elif value.activation is None:
                 # Perhaps the gate or the up half of a fused projection: a stream of its own.
@@ -319,7 +323,7 @@ class Flow(TorchFunctionMode):
         source: object = self._known.source(data)
         if value is not None:
             source = value.stream if value.activation is None else value.origin
-        neurons = 1 if name in functions.CONVOLUTION or (axis == -2 and output.ndim == 2) else -1
+        neurons = axis if output.ndim > 1 else -1
         self._known.set_value(output, Value(Stream(data, rows, source, weight.name, neurons, is_spatial)))
 
     def _multiplied(self, data: Tensor, output: Tensor, linear: RunningModule) -> None:
@@ -459,3 +463,13 @@ def _again(
     output = func(tensor, *args, **kwargs)
     found: Tensor = output if isinstance(output, Tensor) else output[number]
     return found
+
+
+def _permuted(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], axis: int) -> int | None:
+    """Return where a permutation of its first argument's axes moves one of them, or ``None`` if it stays."""
+    ndim = args[0].ndim
+    axes: Tensor = func(
+        torch.empty(tuple(range(2, 2 + ndim)), device="meta"), *args[1:], **kwargs
+    )  # each has a size of its own
+    before, after = axis % ndim, axes.shape.index(2 + axis % ndim)
+    return None if after == before else after - ndim if axis < 0 else after

@@ -51,6 +51,9 @@ ALIAS = _names(
 )
 """Functions that move, select, cast or rescale neurons without mixing them."""
 
+PERMUTES = _names("transpose t permute movedim swapaxes swapdims")
+"""Functions that only change the order of the axes."""
+
 SPLITS = _names("chunk split split_with_sizes tensor_split unbind narrow select __getitem__")
 """Functions that can cut a fused projection into its gate and its up half."""
 
@@ -106,13 +109,14 @@ def is_activation(module: nn.Module) -> bool:
 
 def is_opaque_linear(module: nn.Module) -> bool:
     """Return whether a module is a linear map whose weight is no matrix of floating-point numbers, as when it is quantised."""
-    size = tuple(getattr(module, name, None) for name in ("out_features", "in_features"))
-    return (
-        "Linear" in type(module).__name__
-        and all(isinstance(number, int) for number in size)
-        and not any(
-            is_lazy(weight) or (weight.shape == size and weight.is_floating_point()) for weight in module.parameters()
-        )
+    out, given = (getattr(module, name, None) for name in ("out_features", "in_features"))
+    if "Linear" not in type(module).__name__ or not isinstance(out, int) or not isinstance(given, int):
+        return False
+    # Scales and low-rank parts are smaller than the weight. A module with linear maps inside may be a whole MLP.
+    return not any(
+        is_lazy(weight)
+        or (weight.is_floating_point() and weight.ndim > 1 and ("." in name or weight.numel() >= out * given))
+        for name, weight in module.named_parameters()
     )
 
 
