@@ -74,7 +74,7 @@ def _read_mapping(path: Path) -> dict[Any, Any]:
             raise OSError
         text = path.read_text(encoding="utf-8")
         # A few lines of aliases of aliases stand for a value that fills the memory when it is shown.
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
+        if "*" in text and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
             raise ActratioError(f"--config {path} has an alias (*name), which is not read; write the value itself")
         content = yaml.safe_load(text)
     except OSError:
