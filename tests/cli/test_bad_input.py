@@ -129,6 +129,8 @@ def run(arguments: tuple[str, ...]) -> tuple[int | str, str, str]:
 def plain(sentence: str) -> str:
     """Return a sentence without what differs from machine to machine."""
     sentence = sentence.replace(LONG, "nnn…").replace(os.getcwd(), "…").encode(errors="backslashreplace").decode()
+    # Which error the hub's client raises depends on whether it was imported before it was told that there is no network.
+    sentence = re.sub(r"\((OfflineModeIsEnabled|LocalEntryNotFoundError)\)", "(…)", sentence)
     return re.sub(r"[\d,.]+ GB", "… GB", sentence).strip()
 
 
