@@ -268,11 +268,7 @@ def test_convolutional_networks_are_measured_by_all_activations() -> None:
     by_name = measure(model, [images, images], sites="all-activations")
     assert by_name.rows[0].counts.active.tolist() == active(torch.cat([first] * 2).movedim(1, -1))
     assert by_name.rows[0].counts.tokens == 2 * 2 * 16  # each position of each image
-    last = model(images)
-    assert [row.counts.active.tolist() for row in by_name.rows[1:]] in (
-        [active(torch.cat([last] * 2).movedim(1, -1))],
-        [],
-    )
+    assert len(by_name.rows) == 1  # the one after the sum isn't found, as docs/sites.md says
 
 
 def test_scripted_models_are_refused_by_name() -> None:

@@ -178,7 +178,7 @@ class Flow(TorchFunctionMode):
         if value is None or value.activation is not None or axis not in (-1, given.ndim - 1):
             return
         gate = given.chunk(2, -1)[1]
-        half = Value(value.stream.part(value.stream.rows))
+        half = Value(replace(value.stream))
         opened = torch.sigmoid(gate)
         self._activated(half, gate, opened, "sigmoid", None)
         made = self._known.value(opened)
@@ -231,7 +231,7 @@ class Flow(TorchFunctionMode):
             elif value.activation is None:
                 # Perhaps the gate or the up half of a fused projection: a stream of its own.
                 stream = value.stream
-                self._known.set_value(part, Value(stream.part(stream.rows)))
+                self._known.set_value(part, Value(replace(stream)))
             else:
                 self._known.set_value(part, cut(value, source, partial(_again, func, args[1:], kwargs, number)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
+from itertools import accumulate
 from types import TracebackType
 from typing import Any
 
@@ -31,7 +32,7 @@ def asleep(model: nn.Module, ran: Collection[str], sites: Iterable[Site]) -> lis
         for path, module in model.named_modules()
         if path not in ran
         and (functions.is_activation(module) or any(weight.ndim > 1 for weight in module.parameters(recurse=False)))
-        and not any(path == other or path.startswith(f"{other}.") for other in known)
+        and known.isdisjoint(accumulate(path.split("."), "{}.{}".format))  # the path and those of the modules around it
     ]
 
 

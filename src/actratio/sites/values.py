@@ -30,10 +30,6 @@ class Stream:
     axis: int = -1
     is_spatial: bool = False
 
-    def part(self, rows: Tensor | None) -> Stream:
-        """Return a stream for a part of this one's output, whose rows are these."""
-        return Stream(self.data, rows, self.source, self.weight, self.axis, self.is_spatial)
-
 
 @dataclass(frozen=True)
 class Weight:
@@ -119,7 +115,7 @@ def cut(value: Value, source: Tensor, take: Callable[[Tensor], Tensor]) -> Value
             rows = take(rows)
     return replace(
         value,
-        stream=stream.part(rows),
+        stream=replace(stream, rows=rows),
         activation=part(value.activation),
         pre=part(value.pre),
         hidden=part(value.hidden),
