@@ -564,7 +564,10 @@ def test_findings_lead_with_the_answer_and_have_every_table() -> None:
 
 
 def test_the_default_study_is_the_planned_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actratio.studies.architectures.study.weights_note", lambda name: None)  # needs no package
+    # Without the packages of the models, which need not be installed.
+    monkeypatch.setattr("actratio.studies.architectures.study.check_model", lambda name, **options: None)
+    monkeypatch.setattr("actratio.studies.architectures.study.revision_of", lambda name, revision: None)
+    monkeypatch.setattr("actratio.studies.architectures.study.weights_note", lambda name: None)
     monkeypatch.setattr("actratio.studies.architectures.study.model_fingerprint", lambda name, revision: "")
     monkeypatch.setattr(ArchitecturesStudy, "_needs_text", lambda self: False)
     settings = ArchitecturesStudy().settings()
