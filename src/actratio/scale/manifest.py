@@ -112,15 +112,32 @@ def make_manifest(sources: Sequence[str], *, rows: int) -> Manifest:
     Raises:
         DataError: a source doesn't exist, can't be read or has no rows.
     """
-    files = [file for source in sources for file in _files(source)]
-    twice = next((file for number, file in enumerate(files) if file in files[:number]), None)
-    if twice is not None:
-        raise DataError(f"{twice} is given twice; name each file once")
+    files = _all_files(sources)
     cuts = [(file, cut) for file in files for cut in _cuts(file, rows)]
     if not cuts:
         raise DataError(f"{', '.join(sources)} has no rows; give files that are not empty")
     digits = len(str(len(cuts) - 1))
     return Manifest(tuple(Shard(f"{number:0{digits}}", file, *cut) for number, (file, cut) in enumerate(cuts)))
+
+
+def later_files(sources: Sequence[str], manifest: Manifest) -> list[str]:
+    """Return the files with rows that the sources name now, and that have no shard in the manifest."""
+    known = {shard.file for shard in manifest.shards}
+    try:
+        new = [file for file in _all_files(sources) if file not in known]
+    except DataError:  # all files are gone, which each shard reports
+        return []
+    return [file for file in new if next(_cuts(file, rows=1), None) is not None]
+
+
+def _all_files(sources: Sequence[str]) -> list[str]:
+    files: dict[str, None] = {}
+    for source in sources:
+        for file in _files(source):
+            if file in files:
+                raise DataError(f"{file} is given twice; name each file once")
+            files[file] = None
+    return list(files)
 
 
 Cut = tuple[int, int, int, int, str]
