@@ -22,6 +22,7 @@ import actratio
 from actratio.counting.measurement import Measurement
 from actratio.scale import Corpus, LocalExecutor, Needs, Outcome, Task
 from actratio.scale.executors import MakeWorker
+from actratio.scale.manifest import later_files, make_manifest
 from tests.scale.shards import counts, options
 
 
@@ -133,8 +134,20 @@ def test_files_that_came_later_are_named(
     (corpus / "c.txt").write_text("king fox\n")
     assert run_command(*options(model, corpus, tmp_path / "expected")) == 0
     message = " ".join(capsys.readouterr().err.split())
-    assert "1 file came after the corpus was cut into shards, and will not be measured (" in message
+    assert "1 file has rows that came after the corpus was cut into shards, and will not be measured (" in message
     assert counts(tmp_path / "expected") == expected
+
+
+def test_files_with_later_rows(tmp_path: Path) -> None:
+    grown, new = tmp_path / "a.txt", tmp_path / "b.txt"
+    grown.write_text("one\ntwo\n")
+    manifest = make_manifest([str(tmp_path)], rows=1)
+    assert later_files([str(tmp_path)], manifest) == []
+    grown.write_text("one\ntwo\nthree\n")
+    new.write_text("four\n")
+    assert later_files([str(tmp_path)], manifest) == [str(grown), str(new)]
+    grown.unlink()
+    assert later_files([str(grown)], manifest) == []  # its shards say so
 
 
 def test_a_distributed_job_that_does_not_exist(

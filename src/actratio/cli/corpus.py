@@ -65,8 +65,8 @@ def measure_corpus(
         later = later_files(sources, corpus.manifest)
     if later:
         say(
-            f"{plural(len(later), 'file')} came after the corpus was cut into shards, and will not be measured ({short(later[0], 80)}"
-            f"{', …' if len(later) > 1 else ''}); measure what is new in another folder, and merge the two"
+            f"{plural(len(later), 'file')} {'has' if len(later) == 1 else 'have'} rows that came after the corpus was cut into shards, and "
+            f"will not be measured ({short(later[0], 80)}{', …' if len(later) > 1 else ''}); measure them in another folder, and merge the two"
         )
     worker = ShardWorker(load, load.name, corpus.results, how, {**corpus.settings, "model": load.name})
     needs = Needs(how.threads, gpus=float(torch.cuda.is_available() and load.device in ("auto", "cuda")))

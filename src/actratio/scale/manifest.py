@@ -121,13 +121,19 @@ def make_manifest(sources: Sequence[str], *, rows: int) -> Manifest:
 
 
 def later_files(sources: Sequence[str], manifest: Manifest) -> list[str]:
-    """Return the files with rows that the sources name now, and that have no shard in the manifest."""
-    known = {shard.file for shard in manifest.shards}
+    """Return the files that have rows after those of the manifest: new files, and text files on this machine that grew."""
+    ends = {shard.file: shard.end for shard in manifest.shards}
     try:
-        new = [file for file in _all_files(sources) if file not in known]
+        files = _all_files(sources)
     except DataError:  # all files are gone, which each shard reports
         return []
-    return [file for file in new if next(_cuts(file, rows=1), None) is not None]
+
+    def is_later(file: str) -> bool:
+        if file not in ends:
+            return next(_cuts(file, rows=1), None) is not None
+        return not is_parquet(file) and os.path.isfile(file) and os.path.getsize(file) > ends[file]
+
+    return [file for file in files if is_later(file)]
 
 
 def _all_files(sources: Sequence[str]) -> list[str]:
