@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LIST = ROOT / "tests" / "golden" / "messages.txt"
 
-_PRINTS = ("print", "status", "print_table", "print_sentences", "warn")
+_PRINTS = ("print", "say", "waiting", "_end", "print_text", "print_table", "print_sentences", "warn")
 _SHOWN_ARGUMENTS = ("help", "short_help", "show_default", "title", "lead", "reading", "x_label", "y_label", "summary")
 _RETURNS_SENTENCES = ("verdict", "sentence", "reason", "announce")
 

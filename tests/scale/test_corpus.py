@@ -21,6 +21,7 @@ import actratio
 from actratio.counting.measurement import Measurement
 from actratio.scale import Corpus, LocalExecutor, Needs, Outcome, Task
 from actratio.scale.executors import MakeWorker
+from actratio.scale.manifest import later_files, make_manifest
 from tests.scale.shards import counts, options
 
 
@@ -110,6 +111,54 @@ def test_another_measurement_is_not_replaced(
     assert counts(out) != before
 
 
+def test_merged_shards_replace_no_other_measurement(
+    expected: Any, measured: Path, tmp_path: Path, model: Path, text: Path, run_command: Callable[..., int], capsys: Any
+) -> None:
+    other = tmp_path / "other"
+    assert run_command("measure", model, "--text", text, "--out", other) == 0
+    before = counts(other)
+    assert run_command("merge", measured, "--out", other) == 2
+    assert "other holds a measurement; choose another folder with --out" in capsys.readouterr().err
+    assert counts(other) == before
+    assert run_command("merge", measured, "--out", other, "--force") == 0
+    assert counts(other) == expected
+
+
+def test_files_that_came_later_are_named(
+    expected: Any, measured: Path, model: Path, corpus: Path, run_command: Callable[..., int], capsys: Any
+) -> None:
+    (corpus / "empty.txt").touch()
+    assert run_command(*options(model, corpus, measured)) == 0
+    assert "came after" not in capsys.readouterr().err
+    (corpus / "c.txt").write_text("king fox\n")
+    assert run_command(*options(model, corpus, measured)) == 0
+    message = " ".join(capsys.readouterr().err.split())
+    assert "1 file has rows that came after the corpus was cut into shards, and will not be measured (" in message
+    assert counts(measured) == expected
+
+
+def test_files_with_later_rows(tmp_path: Path) -> None:
+    grown, new = tmp_path / "a.txt", tmp_path / "b.txt"
+    grown.write_text("one\ntwo\n")
+    manifest = make_manifest([str(tmp_path)], rows=1)
+    assert later_files([str(tmp_path)], manifest) == []
+    grown.write_text("one\ntwo\nthree\n")
+    new.write_text("four\n")
+    assert later_files([str(tmp_path)], manifest) == [str(grown), str(new)]
+    grown.unlink()
+    assert later_files([str(grown)], manifest) == []  # its shards say so
+
+
+def test_a_distributed_job_that_does_not_exist(
+    tmp_path: Path, model: Path, corpus: Path, run_command: Callable[..., int], capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    assert run_command(*options(model, corpus, tmp_path / "out")) == 2
+    assert "WORLD_SIZE and RANK are set, and their distributed job can't be joined" in capsys.readouterr().err
+
+
 def test_other_settings_and_two_runs_at_once_are_refused(
     expected: Any, measured: Path, model: Path, corpus: Path, run_command: Callable[..., int], capsys: Any
 ) -> None:
@@ -129,6 +178,7 @@ def test_other_settings_and_two_runs_at_once_are_refused(
         (["--text", "x.txt"], "--text and --data were given"),
         (["--shards", "0/3"], "--shards 0/3 is not a part; write I/N"),
         (["--shards", "4/3"], "--shards 4/3 is not a part"),
+        (["--shards", "1/3", "--force"], "--force begins anew, and this process measures only a part; remove"),
         (["--executor", "slurm"], "there is no executor 'slurm'; write local or ray"),
         (["--workers", "2"], "--workers 2 needs workers, and the local executor has none; add --executor ray"),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actratio.errors import DataError, RunError
+from actratio.errors import DataError, ModelError, RunError
 from actratio.scale import Executor, LocalExecutor, Needs, Task, make_executor
 from tests.scale.shards import counts, options
 
@@ -97,6 +97,19 @@ def test_every_task_has_one_outcome(executor: Executor) -> None:
 def test_other_errors_end_the_run(executor: Executor) -> None:
     with pytest.raises(ZeroDivisionError, match="a bug"):
         list(executor.run(doubled, tasks([1, -1, 2]), Needs()))
+
+
+def broken() -> Callable[[Any], Any]:
+    """Fail to make a worker, as when its model can't be loaded."""
+    raise ModelError("there is no model here")
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("executor", [LocalExecutor(), make_executor("ray", workers=2)], ids=["local", "ray"])
+def test_a_worker_that_cannot_be_made_is_told_as_it_is(executor: Executor) -> None:
+    with pytest.raises(ModelError) as raised:
+        list(executor.run(broken, tasks([1]), Needs()))
+    assert str(raised.value) == "there is no model here"
 
 
 @pytest.mark.usefixtures("cluster")

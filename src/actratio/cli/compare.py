@@ -80,6 +80,11 @@ def merge_runs(
     if len(runs) == 1 and is_corpus(runs[0]):
         from actratio.cli.corpus import show_merged
 
+        is_elsewhere = out_dir is not None and os.path.realpath(out_dir) != os.path.realpath(runs[0])
+        if out_dir is not None and is_elsewhere and is_measurement(out_dir) and not force:
+            raise RunError(
+                f"{out_dir} holds a measurement; choose another folder with --out, or replace it with --force"
+            )
         show_merged(
             out_dir or runs[0],
             Corpus.load(runs[0]).merged(),

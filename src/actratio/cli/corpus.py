@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from actratio.cli.models import show_measurement
 from actratio.cli.terminal import err, noise_to_stderr, say, waiting
-from actratio.errors import RunError
+from actratio.errors import RunError, plural, short
 
 if TYPE_CHECKING:
     from actratio.scale import Corpus, Merged, Shard, ShardSettings
@@ -50,13 +50,24 @@ def measure_corpus(
     from actratio.counting.folder import is_measurement
     from actratio.scale import Corpus, Needs, ShardWorker, make_executor
     from actratio.scale.corpus import is_corpus
+    from actratio.scale.manifest import later_files
 
     part, wait = _part(where.shards)
     executor = make_executor(where.executor, workers=where.workers, address=where.address)
     if is_measurement(folder) and not is_corpus(folder) and not force:
         raise RunError(f"{folder} holds a measurement; choose another folder with --out, or replace it with --force")
+    if force and part != (0, 1):
+        raise RunError(
+            f"--force begins anew, and this process measures only a part; remove {folder}, or choose another folder with --out"
+        )
     with waiting("reading the corpus"):
-        corpus = Corpus.open(folder, sources, rows, {**vars(load), **how.as_json()}, replace=force and part == (0, 1))
+        corpus = Corpus.open(folder, sources, rows, {**vars(load), **how.as_json()}, replace=force)
+        later = later_files(sources, corpus.manifest)
+    if later:
+        say(
+            f"{plural(len(later), 'file')} {'has' if len(later) == 1 else 'have'} rows that came after the corpus was cut into shards, and "
+            f"will not be measured ({short(later[0], 80)}{', …' if len(later) > 1 else ''}); measure them in another folder, and merge the two"
+        )
     worker = ShardWorker(load, load.name, corpus.results, how, {**corpus.settings, "model": load.name})
     needs = Needs(how.threads, gpus=float(torch.cuda.is_available() and load.device in ("auto", "cuda")))
 
@@ -110,8 +121,7 @@ def _part(shards: str | None) -> tuple[tuple[int, int], Callable[[], None]]:
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise RunError(f"--shards {shards} is not a part; write I/N, such as 3/16 for the third of 16 parts")
         return (int(match[1]) - 1, int(match[2])), lambda: None
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1 or "RANK" not in os.environ:
+    if os.environ.get("WORLD_SIZE", "1") == "1" or "RANK" not in os.environ:
         return (0, 1), lambda: None
     import torch.distributed as dist
 
@@ -122,8 +132,14 @@ def _part(shards: str | None) -> tuple[tuple[int, int], Callable[[], None]]:
     if not dist.is_initialized():
         from datetime import timedelta
 
-        dist.init_process_group("gloo", timeout=timedelta(days=30))  # a slow shard is no reason to give up
-    return (dist.get_rank(), world), wait
+        try:
+            dist.init_process_group("gloo", timeout=timedelta(days=30))  # a slow shard is no reason to give up
+        except (ValueError, RuntimeError) as error:
+            raise RunError(
+                f"WORLD_SIZE and RANK are set, and their distributed job can't be joined ({short(error, 160)}); "
+                "start the command with torchrun, or unset them"
+            ) from None
+    return (dist.get_rank(), dist.get_world_size()), wait
 
 
 @contextmanager

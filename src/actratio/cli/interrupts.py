@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,8 @@ def stopping_on_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal was_stopped
         if was_stopped:
-            print("stopped at once; no file is half-written; run the same command again", file=sys.stderr, flush=True)
+            # Not by print, which fails if the signal came while something is printed.
+            os.write(2, b"stopped at once; no file is half-written; run the same command again\n")
             os._exit(1)
         was_stopped = True
         raise KeyboardInterrupt

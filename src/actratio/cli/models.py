@@ -92,7 +92,10 @@ def measure_model(
         int | None, typer.Option(min=1, max=LARGEST, help="Stop after this many tokens.", show_default=False)
     ] = None,
     sites: Annotated[
-        str | None, typer.Option(help="Globs over site names, separated by commas.", show_default="MLPs and experts")
+        str | None,
+        typer.Option(
+            help="Globs over site names, separated by commas, or all-activations.", show_default="MLPs and experts"
+        ),
     ] = None,
     tensors: Annotated[str, typer.Option(help="activation, hidden (gated MLPs), or both.")] = "activation,hidden",
     criteria: Annotated[str, typer.Option(help=f"{', '.join(criterion_forms())}, separated by commas.")] = "positive",
@@ -107,7 +110,10 @@ def measure_model(
     ] = None,
     force: Force = False,
     csv: Annotated[
-        bool, typer.Option("--csv", help="Write the table as sites.csv too, and gpt.csv with the article's columns.")
+        bool,
+        typer.Option(
+            "--csv", help="Write the table as sites.csv too, and without --data gpt.csv with the article's columns."
+        ),
     ] = False,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,

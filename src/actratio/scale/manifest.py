@@ -113,13 +113,7 @@ def make_manifest(sources: Sequence[str], *, rows: int) -> Manifest:
     Raises:
         DataError: a source doesn't exist, can't be read or has no rows.
     """
-    files = [file for source in sources for file in _files(source)]
-    twice = next((file for number, file in enumerate(files) if file in files[:number]), None)
-    if twice is not None:
-        raise DataError(f"{twice} is given twice; name each file once")
-    odd = next((file for file in files if not file.isprintable()), None)
-    if odd is not None:
-        raise DataError(f"the name of {odd} has characters that can't be printed; rename the file")
+    files = _all_files(sources)
     cuts = [(file, cut) for file in files for cut in _cuts(file, rows)]
     if not cuts:
         raise DataError(f"{', '.join(sources)} has no rows; give files that are not empty")
@@ -155,6 +149,34 @@ def check_files(manifest: Manifest, sources: Sequence[str]) -> None:
 
 def _is_remote(source: str) -> bool:
     return "://" in source and not source.startswith("file://")
+
+
+def later_files(sources: Sequence[str], manifest: Manifest) -> list[str]:
+    """Return the files that have rows after those of the manifest: new files, and text files on this machine that grew."""
+    ends = {shard.file: shard.end for shard in manifest.shards}
+    try:
+        files = _all_files(sources)
+    except DataError:  # all files are gone, which each shard reports
+        return []
+
+    def is_later(file: str) -> bool:
+        if file not in ends:
+            return next(_cuts(file, rows=1), None) is not None
+        return not is_parquet(file) and os.path.isfile(file) and os.path.getsize(file) > ends[file]
+
+    return [file for file in files if is_later(file)]
+
+
+def _all_files(sources: Sequence[str]) -> list[str]:
+    files: dict[str, None] = {}
+    for source in sources:
+        for file in _files(source):
+            if file in files:
+                raise DataError(f"{file} is given twice; name each file once")
+            if not file.isprintable():
+                raise DataError(f"the name of {file} has characters that can't be printed; rename the file")
+            files[file] = None
+    return list(files)
 
 
 Cut = tuple[int, int, int, int, str]

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from actratio.errors import RunError, pip_install
+from actratio.errors import ActratioError, RunError, pip_install
 from actratio.scale.executors import Executor, MakeWorker, Needs, Outcome, Task, outcome_of
 
 try:
@@ -174,4 +174,4 @@ def _room(needs: Needs) -> int:
 def _own(error: Any) -> Exception:
     """Return the error that a worker raised, as it raised it."""
     cause = error.cause
-    return cause if isinstance(cause, RunError) else error
+    return cause if isinstance(cause, ActratioError) else error
