@@ -182,3 +182,10 @@ def test_a_table_of_verdicts_shows_predictions_and_what_bounds_are(printed: io.S
     assert "Predictions: 1 met, 1 failed, 0 undecided." in table.reading
     assert "Looked at afterwards • A later look." in text
     assert "predicted" not in verdicts_table(verdicts[2:]).header
+
+
+def test_numbers_in_names_keep_their_leading_zeros(printed: io.StringIO) -> None:
+    rows = [[f"{name}", "1%"] for name in ("block.007", "part.0", "part.1", "e0041")]
+    terminal.print_table("Ratios", ["site", "ratio"], rows, every_row=False)
+    for name in ("007", "part.0–1", "e0041"):
+        assert name in printed.getvalue()

@@ -70,7 +70,7 @@ def test_an_error_is_one_line(name: str, monkeypatch: pytest.MonkeyPatch, capsys
         assert said == f"error: {name} is not a folder\n"
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, id=kind) for kind, name in SEQUENCES.items()])
+@pytest.mark.parametrize("name", SHOWN)
 def test_progress_is_written_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
     console = SafeConsole(file=text, width=120, force_terminal=True, color_system=None)
@@ -80,8 +80,9 @@ def test_progress_is_written_out(name: str, monkeypatch: pytest.MonkeyPatch) -> 
         progress(name, 0.5)
     with progress_module.measuring_bar(None) as (_, stage):
         stage(name)
-    with terminal.waiting(f"loading {name}"):
-        pass
+    with terminal.waiting(f"loading {name}") as status:
+        status.update(f"measuring {name}")
+        console.print(status.renderable)
     # Rich moves the cursor to draw a bar again: nothing else may be left.
     rest = text.getvalue()
     for control in ("\x1b[?25l", "\x1b[?25h", "\x1b[1A", "\x1b[2K", "\r"):

@@ -98,7 +98,7 @@ class _Numbered:
 
     @classmethod
     def of(cls, text: str) -> _Numbered:
-        parts = re.split(r"(\d+)", text)
+        parts = re.split(r"(?<!\d)(0|[1-9]\d*)(?!\d)", text)  # 007 stays as it is
         return cls(tuple(parts[::2]), tuple((int(number), int(number)) for number in parts[1::2]))
 
     def joined(self, other: _Numbered, place: int) -> _Numbered | None:

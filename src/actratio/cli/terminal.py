@@ -199,9 +199,17 @@ def warn(label: str, message: str, style: str = "") -> None:
     err.print(Text.assemble((label, style), " ", visible(message)), soft_wrap=True)
 
 
-def waiting(message: str) -> Status:
+class Waiting(Status):
+    """A message that is shown while something runs, and can be replaced by another."""
+
+    def update(self, status: RenderableType | None = None, **options: Any) -> None:
+        """Show another message; rich would read markup in it."""
+        super().update(Text(visible(status)) if isinstance(status, str) else status, **options)
+
+
+def waiting(message: str) -> Waiting:
     """Show a message while the block runs; nothing in a log file."""
-    return err.status(Text(visible(message)))
+    return Waiting(Text(visible(message)), console=err)
 
 
 def print_path(label: str, path: Path) -> None:
