@@ -29,6 +29,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -374,7 +375,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
+    # Ray prints on stdout that a worker was lost.
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         contest = Contest(Path(folder), given.rows, given.shards)
         costs = shard_costs(contest)
         rows, runs = run_rounds(contest, given.rounds)
