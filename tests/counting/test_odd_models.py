@@ -114,6 +114,56 @@ def test_other_functions_of_single_neurons_are_counted(function: Callable[[Tenso
     assert list(counted(model, X).values()) == [active(function(model.up(X)))]
 
 
+def zeroed(z: Tensor) -> Tensor:
+    z = z.clone()
+    z[z < 0] = 0
+    return z
+
+
+def zeroed_in_place(z: Tensor) -> Tensor:
+    z[z < 0] = 0
+    return z
+
+
+@pytest.mark.parametrize(
+    "function",
+    [zeroed, zeroed_in_place, lambda z: z.clamp(min=torch.zeros(())), lambda z: torch.clip(z, torch.zeros_like(z))],
+    ids=["mask", "mask in place", "clamp", "clip"],
+)
+def test_relu_by_other_names_is_found_beside_another_mlp(function: Callable[[Tensor], Tensor]) -> None:
+    first, second = Plain(F.relu), Plain(function)
+    second.up, second.down = nn.Linear(2, 6), nn.Linear(6, 2)
+    model = nn.Sequential(first, second).eval()
+    expected = [active(F.relu(first.up(X))), active(F.relu(second.up(first(X))))]
+    assert list(counted(model, X).values()) == expected
+
+
+def test_clamps_at_other_bounds_are_no_activation() -> None:
+    model = Plain(lambda z: F.relu(z.clamp(min=torch.tensor(-1.0), max=torch.tensor(1.0))))
+    assert [site.function for site in find_sites(model, X)] == ["relu"]
+
+
+def test_writing_where_a_mask_of_the_input_says_is_no_activation() -> None:
+    class Masked(Plain):
+        def forward(self, x: Tensor) -> Any:
+            z = self.up(x)
+            z[x.sum(-1) < 0] = 0  # padding
+            return self.down(F.relu(z))
+
+    assert [site.function for site in find_sites(Masked(F.relu), X)] == ["relu"]
+
+
+def test_glu_over_the_channels_of_a_convolution() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(4, 6, 1), nn.GLU(dim=1), nn.Conv1d(3, 2, 1)).eval()
+    x = torch.randn(2, 4, 5)
+    first, second = model[0](x).chunk(2, 1)
+    rows = {row.tensor: row.counts.active.tolist() for row in measure(model, [x])}
+    opened = torch.sigmoid(second)
+    expected = {"activation": opened, "hidden": first * opened}
+    assert rows == {name: active(tensor.movedim(1, -1)) for name, tensor in expected.items()}
+
+
 def test_thresholds_are_applied_before_a_constant_factor() -> None:
     model = Plain(lambda z: F.relu(z) * 0.1)
     (row,) = measure(model, [X], criteria="above(0.2)")
@@ -166,7 +216,7 @@ class Adapted(nn.Module):
         def draw(*shape: int) -> Tensor:
             return torch.randint(-3, 4, shape, generator=generator).float()
 
-        if kind == "buffers":
+        if kind.endswith("buffers"):
             self.register_buffer("up", draw(6, 4))
             self.register_buffer("down", draw(2, 6))
         else:
@@ -181,10 +231,12 @@ class Adapted(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         up, down = self.weights()
+        if self.kind == "products with buffers":
+            return torch.relu(x @ up.T) @ down.T
         return F.linear(torch.relu(F.linear(x, up)), down)
 
 
-@pytest.mark.parametrize("kind", ["computed", "buffers", "adapter"])
+@pytest.mark.parametrize("kind", ["computed", "buffers", "products with buffers", "adapter"])
 def test_weights_that_are_no_plain_parameters(kind: str) -> None:
     model = Adapted(kind)
     up, down = model.weights()
@@ -268,7 +320,9 @@ def test_convolutional_networks_are_measured_by_all_activations() -> None:
     by_name = measure(model, [images, images], sites="all-activations")
     assert by_name.rows[0].counts.active.tolist() == active(torch.cat([first] * 2).movedim(1, -1))
     assert by_name.rows[0].counts.tokens == 2 * 2 * 16  # each position of each image
-    assert len(by_name.rows) == 1  # the one after the sum isn't found, as docs/sites.md says
+    after = F.relu(model.second(first) + images)
+    assert by_name.rows[1].counts.active.tolist() == active(torch.cat([after] * 2).movedim(1, -1))
+    assert len(by_name.rows) == 2
 
 
 def test_scripted_models_are_refused_by_name() -> None:

@@ -117,6 +117,7 @@ class Flow(TorchFunctionMode):
         name, in_place = functions.canonical_name(func)
         name = functions.of_two_tensors(name, args, kwargs)
         in_place = in_place or functions.writes(name, args, kwargs)
+        before = self._before_mask(name, args)
         if in_place and args and isinstance(args[0], Tensor):
             self._keep_before_writing(args[0])
             self._known.constants.discard(id(args[0]))
@@ -125,6 +126,8 @@ class Flow(TorchFunctionMode):
             self._known.set_constant(output)
         elif self._computed_weight(name, args, kwargs, output):
             pass
+        elif before is not None:
+            self._pointwise("masked_fill", (before, args[1]), {}, args[0])
         elif name == "__setitem__":
             self._written(args[0])
         elif name == "glu":
@@ -175,9 +178,9 @@ class Flow(TorchFunctionMode):
         given = args[0] if args else kwargs["input"]
         axis = args[1] if len(args) > 1 else kwargs.get("dim", -1)
         value = self._known.value(given)
-        if value is None or value.activation is not None or axis not in (-1, given.ndim - 1):
+        if value is None or value.activation is not None or axis % given.ndim != value.stream.axis % given.ndim:
             return
-        gate = given.chunk(2, -1)[1]
+        gate = given.chunk(2, axis)[1]
         half = Value(replace(value.stream))
         opened = torch.sigmoid(gate)
         self._activated(half, gate, opened, "sigmoid", None)
@@ -191,6 +194,17 @@ class Flow(TorchFunctionMode):
         if value is not None and value.activation is target:
             kept = self.activations[value.origin] = replace(value, activation=target.clone())
             self._known.set_value(target, kept)
+
+    def _before_mask(self, name: str, args: tuple[Any, ...]) -> Tensor | None:
+        """Copy a linear map, some of whose neurons are about to be overwritten, as in ``h[h < 0] = 0``."""
+        if name != "__setitem__" or self._known.value(args[1]) is None:
+            return None
+        value = self._known.value(args[0])
+        if value is None or value.activation is not None:
+            return None
+        copy: Tensor = args[0].clone()
+        self._known.set_value(copy, value)
+        return copy
 
     def _written(self, target: Any) -> None:
         value = self._known.value(target)
@@ -208,6 +222,8 @@ class Flow(TorchFunctionMode):
             return
         outputs = [part for part in functions.flat((output,)) if isinstance(part, Tensor)]
         weight = self._weight(source)
+        if weight is None and (name in functions.PERMUTES or name == "__get__"):  # buffer.T
+            weight = self._known.buffer(source)
         if weight is not None:
             for number, part in enumerate(outputs):
                 index = number if name == "unbind" else functions.index_of(name, args, kwargs)
@@ -286,7 +302,7 @@ class Flow(TorchFunctionMode):
             return
         data, columns = operands[:2]
         weight = self._weight(columns)
-        if weight is None and name == "linear":
+        if weight is None and name in ("linear", "matmul", "mm"):
             weight = self._known.buffer(columns)
         if weight is None:  # weight @ data, whose hidden axis is the one before the last
             columns, data = operands[:2]
@@ -387,6 +403,14 @@ class Flow(TorchFunctionMode):
         elif len(streams) == 2 and name in functions.PRODUCT:
             self._two_streams(known, output)
         else:
+            self._forget_or_sum(name, known, output)
+
+    def _forget_or_sum(self, name: str, known: list[tuple[Tensor, Value]], output: Tensor) -> None:
+        """Follow a sum with the output of a convolution, of which an activation may be taken, but which is no part of an MLP."""
+        stream = next((value.stream for _, value in known if value.activation is None and value.stream.axis == 1), None)
+        if name in functions.SUMS and stream is not None and output.ndim > 2:
+            self._known.set_value(output, Value(replace(stream, source=object(), is_spatial=True)))
+        else:
             self._known.values.pop(id(output), None)
 
     def _one_stream(
@@ -405,7 +429,7 @@ class Flow(TorchFunctionMode):
             if name in functions.PRODUCT and value.activation is not None:
                 self._gated(value, output, foreign=True, other=None)
             else:
-                self._known.values.pop(id(output), None)
+                self._forget_or_sum(name, known, output)
         elif name in functions.NONLINEAR or (len(known) > 1 and is_nonlinear(name, [other for _, other in known])):
             self._activated(value, tensor, output, f"{value.function}·{name}" if value.function else name, None)
         elif relu and value.activation is None:

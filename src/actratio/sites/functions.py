@@ -135,7 +135,9 @@ def function_name(module: nn.Module) -> str:
 def is_relu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Return whether a call is ReLU: a clamp at zero; a clamp at other bounds keeps numbers small."""
     lowest = args[1] if len(args) > 1 else kwargs.get("min")
-    return name in ("clamp", "clip") and not isinstance(lowest, Tensor) and lowest == 0
+    if isinstance(lowest, Tensor):
+        lowest = None if lowest.is_meta or lowest.any() else 0
+    return name in ("clamp", "clip") and lowest == 0
 
 
 def contracted_last(args: tuple[Any, ...]) -> bool | None:
