@@ -293,7 +293,7 @@ def _measurement_readers(folder: Path) -> dict[str, Reader]:
             lambda: _measured(PartialCounts(folder / "partial.safetensors", "Sequential", {"a": 1}, None).before),
             None, exact_arrays,
         ),
-        "shard's counts": Reader(shards / f"{shard.name}.safetensors", lambda: _measured(corpus.results.load(shard)), None, exact_arrays),
+        "shard's counts": Reader(shards / f"{shard.name}.safetensors", lambda: _measured(corpus.results.load(shard)[0]), None, exact_arrays),
         "shards' manifest": Reader(shards / "manifest.json", manifest, None, exact_json),
         "shards' settings": Reader(shards / "settings.json", merged, None, exact_json, nothing="no shard has these settings"),
         "shard's note": Reader(

@@ -249,7 +249,7 @@ def shard_costs(contest: Contest) -> dict[str, float]:
     corpus, worker = contest.corpus()
     corpus.measure(worker)
     shards = corpus.manifest.shards
-    measured = [counted for shard in shards if (counted := corpus.results.load(shard)) is not None]
+    measured = [counted for shard in shards if (counted := corpus.results.load(shard)[0]) is not None]
 
     def typical(run: Callable[[int], object]) -> float:
         times = []

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 import actratio
 from actratio.counting.measurement import Measurement
+from actratio.errors import RunError
 from actratio.scale import Corpus, LocalExecutor, Needs, Outcome, Task
 from actratio.scale.executors import MakeWorker
 from actratio.scale.manifest import later_files, make_manifest
@@ -311,3 +312,14 @@ def test_changed_settings_are_refused(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("256", "255"))
     with pytest.raises(actratio.ActratioError, match=r"settings\.json can't be read \(its checksum does not fit\)"):
         Corpus.load(tmp_path / "out")
+
+
+def test_a_part_beside_the_whole_is_refused(measured: Path) -> None:
+    corpus = Corpus.load(measured)
+    with corpus.working((0, 1)), pytest.raises(RunError, match="is in use by another process"), corpus.working((0, 2)):
+        pass
+    refused = pytest.raises(RunError, match="is in use by another process")
+    with corpus.working((0, 2)), corpus.working((1, 2)), refused, corpus.working((0, 1)):
+        pass
+    with corpus.working((0, 1)):
+        pass

@@ -59,7 +59,7 @@ def measure_model(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="A large corpus, measured in shards: files, folders, patterns or URLs with text, JSON lines or Parquet.",
+            help="A large corpus, measured in shards: files, folders, patterns, URLs (text, JSON lines, Parquet) or a Hugging Face dataset.",
             show_default=False,
         ),
     ] = None,

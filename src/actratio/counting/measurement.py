@@ -91,7 +91,7 @@ class Measurement:
         for (name, tensor), counted in probe.counted.items():
             for criterion, label in labels.items():
                 # An expert that no token reached was counted over no tokens.
-                counts = counted.counts.get(criterion) or _nothing(by_name[name].width)
+                counts = counted.counts.get(criterion) or no_tokens(by_name[name].width)
                 counts = replace(counts.cpu(), passed=counted.passed)
                 rows.append(Row(by_name[name], tensor, label, counts))
         magnitudes = {
@@ -297,6 +297,7 @@ def _parts(settings: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**shared, **part} for part in settings.get("merged", [{}])]
 
 
-def _nothing(width: int) -> SiteCounts:
+def no_tokens(width: int) -> SiteCounts:
+    """Return the counts of a site that no token reached."""
     empty = torch.zeros(0, width, dtype=torch.bool)
     return reference.count(empty, [], torch.zeros(0, dtype=torch.bool))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +20,16 @@ from actratio.files import check_no_link, new_folder, remove_leftovers, write_js
 from actratio.scale.executors import Executor, LocalExecutor, Needs, Task
 from actratio.scale.manifest import Manifest, Shard, check_files, make_manifest
 from actratio.scale.results import DamagedError, ShardResults
+from actratio.scale.union import merge_shards
+from actratio.sites.late import UncountedWarning
 
 _MANIFEST = "manifest.json"
 _SETTINGS = "settings.json"
 _LOCK = ".manifest.lock"
 _PART = ".part-{}-of-{}.lock"
+_WHOLE = (0, 1)
+_LOOK = 5.0
+"""Seconds to wait for other parts that look whether a process measures the whole."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +115,18 @@ class Corpus:
         """Lock a part of the corpus for this process; the lock ends with the process, even if it is killed.
 
         Raises:
-            RunError: another process measures this part.
+            RunError: another process measures this part, or all of it; or this is all of it, and another measures a part.
         """
         folder = self.path / SHARDS
-        if part == (0, 1):
-            with _all_parts_locked(folder):  # or files of processes that still write them would be removed
-                remove_leftovers(folder)
         with _locked(folder / _PART.format(*part)):
+            # The own lock first, then a look at the others: of two processes that start together, at most one goes on.
+            if part == _WHOLE:
+                others = [path for path in folder.glob(_PART.format("*", "*")) if path.name != _PART.format(*part)]
+                with _all_locked(others):  # or files of processes that still write them would be removed
+                    remove_leftovers(folder)
+            else:
+                with _locked(folder / _PART.format(*_WHOLE), timeout=_LOOK):
+                    pass
             yield
 
     def measure(
@@ -123,7 +134,7 @@ class Corpus:
         make_worker: Callable[[], Callable[[Shard], int]],
         executor: Executor | None = None,
         *,
-        part: tuple[int, int] = (0, 1),
+        part: tuple[int, int] = _WHOLE,
         needs: Needs | None = None,
         progress: Callable[[Shard, int], None] = lambda shard, tokens: None,
     ) -> None:
@@ -162,20 +173,26 @@ class Corpus:
     def merged(self) -> Merged:
         """Return the counts of all shards together, in the order of the manifest.
 
-        A damaged file is removed, so that its shard is measured again.
+        A damaged file is removed, so that its shard is measured again. A site that a shard's text doesn't reach has no tokens there.
+
+        Warns:
+            UncountedWarning: parts of the model ran in a shard whose first batch they don't run in, so they aren't counted there.
 
         Raises:
             RunError: the shards' models differ.
         """
         together: Measurement | None = None
+        uncounted: dict[str, None] = {}
         failed: dict[Shard, str] = {}
         missing: list[Shard] = []
         for shard in self.manifest.shards:
+            counted, paths = None, []
             try:
-                counted = self.results.load(shard) if self.results.is_there(shard) else None
+                if self.results.is_there(shard):
+                    counted, paths = self.results.load(shard)
             except DamagedError:
                 self.results.remove(shard)
-                counted = None
+            uncounted.update(dict.fromkeys(paths))
             if not self.results.is_there(shard):
                 reason = self.results.failure(shard)
                 if reason is None:
@@ -183,7 +200,9 @@ class Corpus:
                 else:
                     failed[shard] = reason
             elif counted is not None:
-                together = counted if together is None else together.merge(counted)
+                together = counted if together is None else merge_shards(together, counted)
+        if uncounted:
+            warnings.warn(UncountedWarning(list(uncounted)), stacklevel=2)
         return Merged(together, self.manifest, failed, missing)
 
 
@@ -229,8 +248,8 @@ _MOST_SHOWN = 10
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path, blocking=False)
+def _locked(path: Path, timeout: float = 0.0) -> Iterator[None]:
+    lock = FileLock(path, timeout=timeout)
     try:
         lock.acquire()
     except Timeout:
@@ -244,9 +263,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _all_parts_locked(folder: Path) -> Iterator[None]:
+def _all_locked(paths: Iterable[Path]) -> Iterator[None]:
     with ExitStack() as locks:
-        for lock in folder.glob(_PART.format("*", "*")):
+        for lock in paths:
             locks.enter_context(_locked(lock))
         yield
 
@@ -257,7 +276,7 @@ def _remove_shards(folder: Path) -> None:
     Raises:
         RunError: another process measures some of the shards.
     """
-    with _all_parts_locked(folder):
+    with _all_locked(folder.glob(_PART.format("*", "*"))):
         (folder / _SETTINGS).unlink(missing_ok=True)  # first: a folder with settings is complete
         for path in folder.iterdir():
             if path.suffix != ".lock":

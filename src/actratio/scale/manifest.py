@@ -18,11 +18,17 @@ from typing import Any
 from actratio.checksums import with_checksum, without_checksum
 from actratio.errors import DataError, RunError, short
 from actratio.files import write_json
+from actratio.scale.hub_files import hub_files, hub_place
 
 _FORMAT = 1
 _PARQUET = ".parquet"
 _JSON_LINES = (".jsonl", ".ndjson")
 _TEXT = (".txt", ".text", ".md")
+_NO_LINES = re.compile(
+    r".*\.(csv|tsv|json|arrow|feather|orc|avro|gz|bz2|xz|zst|zip|tar|tgz|7z|safetensors|gguf|bin|pt|pth|npy|npz|pkl|h5|pdf|docx|html|xml|db|xlsx)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Names of files that would be read as lines of text, and are something else."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,8 @@ def make_manifest(sources: Sequence[str], *, rows: int) -> Manifest:
     """Cut a corpus into shards; every file is read once.
 
     Args:
-        sources: files, folders (all files in them with a known suffix, by name), patterns with ``*``, or URLs that ``fsspec`` opens.
+        sources: files, folders (all files in them with a known suffix, by name), patterns with ``*``, URLs that ``fsspec`` opens,
+            or datasets of the Hugging Face hub (``owner/name``, ``owner/name@REVISION``).
         rows: most rows of a shard. Row groups of Parquet files are kept together.
 
     Raises:
@@ -130,7 +137,7 @@ def check_files(manifest: Manifest, sources: Sequence[str]) -> None:
     import fsspec
 
     places = []
-    for source in sources:
+    for source in (hub_place(source) or source for source in sources):
         system, path = fsspec.core.url_to_fs(source)
         places.append((system.unstrip_protocol(path) if _is_remote(source) else path).rstrip("/"))
     for file in {shard.file: None for shard in manifest.shards}:
@@ -189,6 +196,9 @@ def _files(source: str) -> list[str]:
     import fsspec.implementations.local
 
     known = (*_TEXT, *_JSON_LINES, _PARQUET)
+    place = hub_place(source)
+    if place is not None:
+        return hub_files(place)
     try:
         system, path = fsspec.core.url_to_fs(source)
         if "*" in source:
@@ -205,7 +215,12 @@ def _files(source: str) -> list[str]:
         raise DataError(f"{source} can't be opened ({short(error, 160)}); check the address") from None
     if not found:
         raise DataError(
-            f"{source} names no file; give a file, a folder with {', '.join(known)} files, a pattern or a URL"
+            f"{source} names no file; give a file, a folder with {', '.join(known)} files, a pattern, a URL or a Hugging Face dataset (owner/name)"
+        )
+    other = next((file for file in found if _NO_LINES.fullmatch(file)), None)
+    if other is not None:
+        raise DataError(
+            f"{other} has no lines of text; give {', '.join(known)} files, and convert others to JSON lines or Parquet"
         )
     return [system.unstrip_protocol(file) if _is_remote(source) else file for file in found]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,23 @@ class ShardResults:
         """Return whether a shard has been measured; its file may still be damaged."""
         return self._file(shard).is_file()
 
-    def save(self, shard: Shard, measurement: Measurement | None) -> None:
-        """Write the counts of a shard, or that it has no tokens."""
+    def save(self, shard: Shard, measurement: Measurement | None, uncounted: Sequence[str] = ()) -> None:
+        """Write the counts of a shard, or that it has no tokens.
+
+        Args:
+            uncounted: paths of modules that ran and whose activations aren't counted.
+        """
         arrays: dict[str, Tensor] = {}
         described: dict[str, Any] = {"format": _FORMAT, "settings": self._settings, "fingerprint": shard.fingerprint}
+        if uncounted:
+            described["uncounted"] = [*uncounted]
         if measurement is not None:
             arrays, described["measurement"] = encode(measurement)
         write_arrays(self._file(shard), arrays, {"shard": json.dumps(with_checksum(described, arrays))})
         self._failure(shard).unlink(missing_ok=True)
 
-    def load(self, shard: Shard) -> Measurement | None:
-        """Return the counts of a shard, or ``None`` if it has no tokens.
+    def load(self, shard: Shard) -> tuple[Measurement | None, list[str]]:
+        """Return the counts of a shard, or ``None`` if it has no tokens, and the paths of modules that aren't counted.
 
         Raises:
             DamagedError: the file isn't what was written.
@@ -64,7 +71,8 @@ class ShardResults:
                 raise ValueError("it was measured with other settings")
             if described["fingerprint"] != shard.fingerprint:
                 raise ValueError("it has counts of other text")
-            return decode(arrays, described["measurement"]) if "measurement" in described else None
+            measurement = decode(arrays, described["measurement"]) if "measurement" in described else None
+            return measurement, [str(path) for path in described.get("uncounted", [])]
         except (*DAMAGES, SafetensorError) as error:
             raise DamagedError(f"{self._file(shard)} is damaged ({short(error, 200)})") from None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ from actratio.counting.measurement import Measurement
 from actratio.scale.manifest import Shard
 from actratio.scale.results import ShardResults
 from actratio.scale.shard_reader import shard_texts
+from actratio.sites.late import UncountedWarning
 
 
 @dataclass(frozen=True)
@@ -114,10 +117,11 @@ class ShardWorker:
             before = torch.get_num_threads()
             torch.set_num_threads(self.settings.threads)
             try:
-                measurement = self._measure(model, tokenizer, shard, recorded)
+                with _uncounted() as paths:
+                    measurement = self._measure(model, tokenizer, shard, recorded)
             finally:
                 torch.set_num_threads(before)
-            self.results.save(shard, measurement)
+            self.results.save(shard, measurement, [*paths])
             return 0 if measurement is None else max((row.counts.tokens for row in measurement), default=0)
 
         return work
@@ -144,3 +148,17 @@ class ShardWorker:
             name=self.name,
             settings=recorded,
         )
+
+
+@contextmanager
+def _uncounted() -> Iterator[dict[str, None]]:
+    """Collect the parts of the model that the block warns of; other warnings are shown at its end."""
+    paths: dict[str, None] = {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UncountedWarning)
+        yield paths
+    for warning in caught:
+        if isinstance(warning.message, UncountedWarning):
+            paths.update(dict.fromkeys(warning.message.paths))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

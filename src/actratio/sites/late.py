@@ -19,7 +19,20 @@ _MOST_NAMED = 5
 
 
 class UncountedWarning(UserWarning):
-    """A part of the model ran that had not run when its sites were found, so its activations are not counted."""
+    """Parts of the model ran that had not run when its sites were found, so their activations are not counted.
+
+    Args:
+        paths: of these modules.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = tuple(paths)
+        more = len(self.paths) - _MOST_NAMED
+        listed = ", ".join(self.paths[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        super().__init__(
+            f"{listed} ran for the first time after the sites were found, so activations in them are not counted; put a batch in "
+            "which they run first"
+        )
 
 
 def asleep(model: nn.Module, ran: Collection[str], sites: Iterable[Site]) -> list[str]:
@@ -70,11 +83,4 @@ class LateParts:
         self._stack.close()
         if kind is not None or not self._ran:
             return
-        names, more = list(self._ran)[:_MOST_NAMED], len(self._ran) - _MOST_NAMED
-        listed = ", ".join(names) + (f" and {more} more" if more > 0 else "")
-        warnings.warn(
-            f"{listed} ran for the first time after the sites were found, so activations in them are not counted; put a batch in "
-            "which they run first",
-            UncountedWarning,
-            stacklevel=3,
-        )
+        warnings.warn(UncountedWarning(list(self._ran)), stacklevel=3)

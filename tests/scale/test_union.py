@@ -1,0 +1,79 @@
+"""Shards whose texts reach different parts of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from actratio import Measurement, measure
+from actratio.errors import RunError
+from actratio.scale import Corpus, ShardSettings, ShardWorker
+from actratio.scale.union import merge_shards
+from actratio.sites.late import UncountedWarning
+from tests.scale.conftest import WORDS
+
+
+class Branching(nn.Module):
+    """Its first MLP is for sequences with an odd token in the second place, and its third for even ones, or for all."""
+
+    def __init__(self, third_is_for_all: bool = False) -> None:
+        super().__init__()
+        self.third_is_for_all = third_is_for_all
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(30522, 4)
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)) for _ in range(3))
+
+    def forward(self, input_ids: Tensor, **options: Any) -> Any:
+        x = self.embedding(input_ids)
+        is_odd = int(input_ids[0, 1]) % 2
+        x = self.layers[1](self.layers[0](x) if is_odd else x)
+        return x if is_odd and not self.third_is_for_all else self.layers[2](x)
+
+
+ODD, EVEN = torch.tensor([[4, 1, 2]]), torch.tensor([[4, 2]])
+
+
+def tokens(measurement: Measurement | None) -> list[tuple[str, int, int]]:
+    assert measurement is not None
+    return [(row.site.name, row.site.layer, row.counts.tokens) for row in measurement]
+
+
+@pytest.mark.parametrize("order", [(ODD, EVEN), (EVEN, ODD)])
+def test_sites_of_either_are_kept_in_the_order_of_execution(order: tuple[Tensor, Tensor]) -> None:
+    model = Branching()
+    first, second = (measure(model, [batch]) for batch in order)
+    together = merge_shards(first, second)
+    assert tokens(together) == [("layers.0", 0, 3), ("layers.1", 1, 5), ("layers.2", 2, 2)]
+    for part in (first, second):
+        for row in part:
+            if row.site.name != "layers.1":
+                assert torch.equal(together[row.site.name].active, row.counts.active)
+    assert tokens(merge_shards(together, first))[1] == ("layers.1", 1, 5 + first["layers.1"].tokens)
+
+
+def test_sites_that_differ_otherwise_do_not_merge() -> None:
+    model = Branching()
+    first = measure(model, [ODD])
+    model.layers[1][1] = nn.GELU()
+    with pytest.raises(RunError, match=r"different (sites|weights) do not merge"):
+        merge_shards(first, measure(model, [EVEN]))
+
+
+def test_a_corpus_names_what_ran_too_late(tmp_path: Path, minilm: Path) -> None:
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    words = {int(tokenizer(word)["input_ids"][1]) % 2: word for word in WORDS}
+    rows = [words[number] for number in (0, 0, 1, 1, 0, 1)]
+    (tmp_path / "corpus.jsonl").write_text("".join(f'{{"text": "{word}"}}\n' for word in rows))
+    how = ShardSettings(batch_size=1, packed=False, tensors=("activation",))
+    corpus = Corpus.open(tmp_path / "out", [str(tmp_path / "corpus.jsonl")], 2, how.as_json())
+    corpus.measure(ShardWorker(lambda: (Branching(True), tokenizer), "branching", corpus.results, how, corpus.settings))
+    with pytest.warns(UncountedWarning, match="layers.0.* ran for the first time"):
+        merged = corpus.merged()
+    # Each sequence has three tokens with those at its ends; in the last shard, layers.0 ran too late.
+    assert tokens(merged.measurement) == [("layers.0", 0, 6), ("layers.1", 1, 18), ("layers.2", 2, 18)]
