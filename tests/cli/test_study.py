@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +26,7 @@ def test_study_prints_the_table_and_the_paths_of_what_it_wrote(tmp_path: Path, a
     assert "runs/mlp-digits/results.parquet" in done.stdout
     assert "2 seeds, 2 epochs, without biases, on cpu" in done.stderr
     assert "2 trainings; results in" in done.stderr
+    assert "100% done" in done.stderr  # without a terminal
 
 
 def test_a_study_of_constants_ends_and_its_figures_say_that_nothing_varies(tmp_path: Path, actratio: Actratio) -> None:
@@ -45,8 +41,8 @@ def test_a_study_of_constants_ends_and_its_figures_say_that_nothing_varies(tmp_p
     assert page.count("Nothing varies: every value is 0.") >= 2
 
 
-def test_json_is_one_object_alone_on_stdout(tmp_path: Path, actratio: Actratio) -> None:
-    done = actratio("study", "mlp", *SMALL, "--json", "--out", "here", cwd=tmp_path)
+def test_json_is_alone_on_stdout_and_csv_has_the_article_s_columns(tmp_path: Path, actratio: Actratio) -> None:
+    done = actratio("study", "mlp", *SMALL, "--json", "--csv", "--out", "here", cwd=tmp_path)
     content = json.loads(done.stdout)
     assert set(content) == {"settings", "rows", "path", "laws", "verdicts", "sentences", "afterwards"}
     assert content["path"] == "here"
@@ -55,45 +51,14 @@ def test_json_is_one_object_alone_on_stdout(tmp_path: Path, actratio: Actratio) 
     assert content["rows"][0]["activation_ratio"] == frame["activation_ratio"].iloc[0]
     assert content["laws"][0]["dataset"] == "digits"
     assert [law["law"] for law in content["laws"][0]["laws"]] == list(LAWS)
-
-
-def test_csv_has_the_article_s_columns(tmp_path: Path, actratio: Actratio) -> None:
-    actratio("study", "mlp", *SMALL, "--csv", "--out", "run", cwd=tmp_path)
-    article = pd.read_csv(tmp_path / "run" / "article.csv")
+    article = pd.read_csv(tmp_path / "here" / "article.csv")
     assert article.columns[:3].tolist() == ["Dataset", "Model", "Epoch"]
-    tidy = pd.read_csv(tmp_path / "run" / "results.csv")
+    tidy = pd.read_csv(tmp_path / "here" / "results.csv")
     assert "activation_ratio" in tidy.columns
-    fitted = json.loads(actratio("fit", "run/article.csv", "--json", cwd=tmp_path).stdout)
-    again = json.loads(actratio("fit", "run", "--json", cwd=tmp_path).stdout)
+    fitted = json.loads(actratio("fit", "here/article.csv", "--json", cwd=tmp_path).stdout)
+    again = json.loads(actratio("fit", "here", "--json", cwd=tmp_path).stdout)
     ours, theirs = (each["laws"][0]["laws"][0]["parameters"]["F"]["value"] for each in (fitted, again))
     assert ours == pytest.approx(theirs, rel=1e-9)
-
-
-def test_control_c_ends_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "actratio", "study", "mlp", "--out", "run", "--epochs", "500"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ),
-        # What a shell starts in the background ignores the interrupt, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "run" / "settings.json").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 1
-    assert "run the same command again to resume" in errors
-    assert "Traceback" not in errors
 
 
 def test_a_study_of_one_width_is_shown_without_laws(tmp_path: Path, actratio: Actratio) -> None:
@@ -102,11 +67,6 @@ def test_a_study_of_one_width_is_shown_without_laws(tmp_path: Path, actratio: Ac
     )
     assert "no law was fitted: all observations have the width 16" in " ".join(done.stdout.split())
     assert (tmp_path / "run" / "report.html").is_file()
-
-
-def test_a_log_without_a_terminal_shows_how_far_it_is(tmp_path: Path, actratio: Actratio) -> None:
-    done = actratio("study", "mlp", *SMALL, cwd=tmp_path)
-    assert "100% done" in done.stderr
 
 
 def test_a_file_with_a_comma_in_its_name_is_one_data_set(tmp_path: Path, actratio: Actratio) -> None:

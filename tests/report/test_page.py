@@ -190,18 +190,21 @@ def test_page_without_a_table_offers_none(browser: Any, tmp_path: Path) -> None:
     visit.page.close()
 
 
+_OUTSIDE = """() => [...document.querySelectorAll(".chart")].flatMap(chart => {
+  const frame = chart.getBoundingClientRect();
+  const texts = chart.querySelectorAll(".xtitle, .ytitle, .xtick text, .ytick text, .colorbar text");
+  return [...texts].filter(text => {
+    const box = text.getBoundingClientRect();
+    return box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1;
+  }).map(text => `${chart.id}: ${text.textContent}`);
+})"""
+
+
 @pytest.mark.parametrize("width", [1100, 390, 320])
 def test_titles_and_ticks_of_axes_are_inside_their_figure(browser: Any, report: Path, width: int) -> None:
     visit = Visit(browser, report, viewport={"width": width, "height": 800})
-    for chart in visit.page.query_selector_all(".chart"):
-        frame = chart.bounding_box()
-        for text in chart.query_selector_all(".xtitle, .ytitle, .xtick text, .ytick text, .colorbar text"):
-            box = text.bounding_box()
-            place = f"{chart.get_attribute('id')}: {text.text_content()}"
-            assert box["x"] >= frame["x"] - 1, place
-            assert box["x"] + box["width"] <= frame["x"] + frame["width"] + 1, place
-            assert box["y"] >= frame["y"] - 1, place
-            assert box["y"] + box["height"] <= frame["y"] + frame["height"] + 1, place
+    assert visit.page.query_selector(".chart .xtick text") is not None
+    assert visit.page.evaluate(_OUTSIDE) == []
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
     visit.page.close()
 

@@ -141,6 +141,7 @@ def test_a_study_resumes_inside_a_training(tmp_path: Path, monkeypatch: pytest.M
     pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
 
 
+@pytest.mark.slow  # tests/faults kills a smaller study at every file that it writes
 def test_kill_nine_in_the_middle_and_resume_gives_the_identical_table(tmp_path: Path) -> None:
     arguments = ["study", "mlp", "--seeds", "2", "--epochs", "40", "--architectures", "512-256-10,300-10", "--json"]
     # Checkpoints as often as can be, because the test cannot wait for the usual seconds.
