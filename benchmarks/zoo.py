@@ -200,10 +200,8 @@ def page(outcomes: list[Outcome], goals: list[dict[str, Any]], machine: dict[str
     lines += ["## Exceptions", "", "| type | family | | why |", "| :-- | :-- | :-- | :-- |"]
     for outcome in outcomes:
         if outcome.status not in ("exact", "no MLP"):
-            why = _REASONS.get(outcome.kind, outcome.problem).replace("|", "\\|")
-            lines.append(
-                f"| {outcome.kind} | {outcome.family} | {outcome.status} | {why.split('. You can install')[0]} |"
-            )
+            why = _reason(outcome).replace("|", "\\|")
+            lines.append(f"| {outcome.kind} | {outcome.family} | {outcome.status} | {why} |")
     functions = Counter(name for outcome in outcomes for name in outcome.functions.split(", ") if name)
     lines += ["", "## Activation functions", "", "Number of types that use a function; a type can use several. "]
     lines[-1] += "Functions that are written out step by step are joined by `·`."
@@ -219,9 +217,12 @@ def write_list(outcomes: list[Outcome], path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["type", "family", "sites", "activation_functions", "status", "problem"])
         for outcome in outcomes:
-            writer.writerow(
-                vars(outcome)[name] for name in ("kind", "family", "sites", "functions", "status", "problem")
-            )
+            written = [vars(outcome)[name] for name in ("kind", "family", "sites", "functions", "status")]
+            writer.writerow([*written, _reason(outcome)])
+
+
+def _reason(outcome: Outcome) -> str:
+    return _REASONS.get(outcome.kind, outcome.problem).partition(". You can install")[0]
 
 
 def main() -> None:
