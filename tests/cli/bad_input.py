@@ -95,18 +95,17 @@ VALID = {
     "measure --config: empty file": "a file without options is valid",
     "study mlp --config: empty file": "a file without options is valid",
     "measure --tokenizer: empty name": "the model's tokenizer is used",
-    "measure --data: binary file": "its lines are read later, and the exit status is 1 if a shard can't be measured",
     "column of a corpus": "its lines are read later, and the exit status is 1 if a shard can't be measured",
     **{
         f"{option}: {kind}": _TEXT
         for option in (
             *(f"{command} --text" for command in ("measure", "speed", "sparsify", "prune", "study activation")),
-            "measure --data",
             "study architectures --texts",
         )
         for kind in ("JSON of something else", "JSON too deep", "broken GGUF")
     },
     "study architectures --seed: 0": "any seed that is not negative",
+    "measure --gpus: 0": "workers without GPUs",
 }
 """Rows whose input is valid, and why."""
 

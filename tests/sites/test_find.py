@@ -508,10 +508,13 @@ class Summed(nn.Module):
         return self.last(torch.tanh(self.first(x) + self.second(x.sin())))
 
 
-def test_a_sum_of_linear_maps_is_linear_but_not_a_residual_stream_of_images() -> None:
+def test_a_sum_of_linear_maps_is_linear_but_a_residual_stream_of_images_is_no_part_of_an_mlp() -> None:
     assert only(Summed(lambda: nn.Linear(D, D))).function == "tanh"
-    with pytest.raises(ActratioError, match="has no sites"):
-        find_sites(Summed(lambda: nn.Conv2d(3, 3, 1)), torch.rand(1, 3, 4, 4), sites="*")
+    model, image = Summed(lambda: nn.Conv2d(3, 3, 1)), torch.rand(1, 3, 4, 4)
+    with pytest.raises(ActratioError, match="has no MLP"):
+        find_sites(model, image)
+    (site,) = find_sites(model, image, sites="*")
+    assert (site.role, site.function, site.down) == ("other", "tanh", None)
 
 
 class Tied(nn.Module):

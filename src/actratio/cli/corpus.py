@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Where:
-    """Which shards this process measures, and on how many workers."""
+    """Which shards this process measures, on how many workers, with how many GPUs each."""
 
     executor: str
     workers: int | None
     address: str | None
     shards: str | None
+    gpus: int | None
 
 
 def measure_corpus(
@@ -54,6 +55,8 @@ def measure_corpus(
 
     part, wait = _part(where.shards)
     executor = make_executor(where.executor, workers=where.workers, address=where.address)
+    if where.gpus is not None and where.executor == "local":
+        raise RunError(f"--gpus {where.gpus} needs workers, and the local executor has none; add --executor ray")
     if is_measurement(folder) and not is_corpus(folder) and not force:
         raise RunError(f"{folder} holds a measurement; choose another folder with --out, or replace it with --force")
     if force and part != (0, 1):
@@ -69,21 +72,24 @@ def measure_corpus(
             f"will not be measured ({short(later[0], 80)}{', …' if len(later) > 1 else ''}); measure them in another folder, and merge the two"
         )
     worker = ShardWorker(load, load.name, corpus.results, how, {**corpus.settings, "model": load.name})
-    needs = Needs(how.threads, gpus=float(torch.cuda.is_available() and load.device in ("auto", "cuda")))
+    gpus = where.gpus
+    if gpus is None:
+        gpus = int(load.device.startswith("cuda") or (load.device == "auto" and torch.cuda.is_available()))
+    needs = Needs(how.threads, gpus=gpus)
 
-    def measure() -> None:
+    def measure(part: tuple[int, int]) -> None:
         with _bar(corpus, part) as progress:
             corpus.measure(worker, executor, part=part, needs=needs, progress=progress)
 
-    measure()
+    measure(part)
     wait()
     if where.shards is not None:
         say(f"measured part {part[0] + 1} of {part[1]}; when all are done, run: actratio merge {folder}")
     if where.shards is not None or part[0]:
         return
     merged = corpus.merged()
-    if merged.missing and part == (0, 1):  # a damaged file was found
-        measure()
+    if merged.missing:  # a damaged file was found, and the other processes of a job have ended
+        measure((0, 1))
         merged = corpus.merged()
     show_merged(folder, merged, force=force, csv=csv, every_row=every_row, as_json=as_json)
 

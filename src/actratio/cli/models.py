@@ -73,6 +73,15 @@ def measure_model(
         int,
         typer.Option(min=1, max=LARGEST, help="With --data: cores of each worker; they decide how sums are rounded."),
     ] = 1,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=LARGEST,
+            help="With --executor ray: GPUs of each worker; more than one for a model that --device-map spreads over them.",
+            show_default="1 if this machine has one",
+        ),
+    ] = None,
     shards: Annotated[
         str | None,
         typer.Option(
@@ -170,15 +179,15 @@ def measure_model(
             ShardSettings(
                 column or "text", length, batch_size, packed, chosen_sites, chosen_tensors, parsed, threads=threads
             ),
-            Where(executor, workers, address, shards),
+            Where(executor, workers, address, shards, gpus),
             force=force,
             csv=csv,
             every_row=every_row,
             as_json=as_json,
         )
         return
-    if executor != "local" or workers or address or shards:
-        raise RunError("--executor, --workers, --address and --shards are for a corpus; give it with --data")
+    if executor != "local" or workers or address or shards or gpus is not None:
+        raise RunError("--executor, --workers, --address, --gpus and --shards are for a corpus; give it with --data")
     prompts = prompt if prompt or text else list(ARTICLE_PROMPTS)
     texts = chain(prompts or (), open_texts(text or (), column=column))
     settings = {

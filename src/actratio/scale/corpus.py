@@ -19,8 +19,8 @@ from actratio.errors import DataError, RunError, plural, short
 from actratio.files import check_no_link, new_folder, remove_leftovers, write_json
 from actratio.scale.executors import Executor, LocalExecutor, Needs, Task
 from actratio.scale.manifest import Manifest, Shard, check_files, make_manifest
+from actratio.scale.merging import merge_shards
 from actratio.scale.results import DamagedError, ShardResults
-from actratio.scale.union import merge_shards
 from actratio.sites.late import UncountedWarning
 
 _MANIFEST = "manifest.json"
@@ -186,13 +186,13 @@ class Corpus:
         failed: dict[Shard, str] = {}
         missing: list[Shard] = []
         for shard in self.manifest.shards:
-            counted, paths = None, []
+            counted = None
             try:
                 if self.results.is_there(shard):
                     counted, paths = self.results.load(shard)
+                    uncounted.update(dict.fromkeys(paths))
             except DamagedError:
                 self.results.remove(shard)
-            uncounted.update(dict.fromkeys(paths))
             if not self.results.is_there(shard):
                 reason = self.results.failure(shard)
                 if reason is None:

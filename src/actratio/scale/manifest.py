@@ -18,7 +18,7 @@ from typing import Any
 from actratio.checksums import with_checksum, without_checksum
 from actratio.errors import DataError, RunError, short
 from actratio.files import write_json
-from actratio.scale.hub_files import hub_files, hub_place
+from actratio.scale.hub_datasets import hub_files, hub_place
 
 _FORMAT = 1
 _PARQUET = ".parquet"

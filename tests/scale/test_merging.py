@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from actratio import Measurement, measure
 from actratio.errors import RunError
 from actratio.scale import Corpus, ShardSettings, ShardWorker
-from actratio.scale.union import merge_shards
+from actratio.scale.merging import merge_shards
 from actratio.sites.late import UncountedWarning
 from tests.scale.conftest import WORDS
 

@@ -18,10 +18,12 @@ def hub_place(source: str) -> str | None:
     >>> hub_place("owner/name"), hub_place("owner/name@v1.0"), hub_place("corpus/*.txt")
     ('hf://datasets/owner/name@~parquet', 'hf://datasets/owner/name@v1.0', None)
     """
-    match = re.fullmatch(r"([\w-][\w.-]*/[\w-][\w.-]*?)(?:@([\w.-]+))?", source)
-    if match is None or os.path.lexists(source) or (PurePosixPath(source).suffix and match[2] is None):
+    match = re.fullmatch(r"([\w-][\w.-]*)(/[\w-][\w.-]*?)(?:@([\w.-]+))?", source)
+    if match is None or os.path.lexists(match[1]):
         return None
-    return f"hf://datasets/{match[1]}@{match[2] or _PARQUET_BRANCH}"
+    if match[3] is None and PurePosixPath(source).suffix:  # rather a file that is missing
+        return None
+    return f"hf://datasets/{match[1]}{match[2]}@{match[3] or _PARQUET_BRANCH}"
 
 
 def hub_files(place: str) -> list[str]:

@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from actratio.errors import DataError
 from actratio.scale import make_manifest
-from actratio.scale.hub_files import hub_place
+from actratio.scale.hub_datasets import hub_place
 from actratio.scale.manifest import check_files, later_files
 from actratio.scale.shard_reader import shard_texts
 
@@ -82,12 +82,11 @@ def test_what_a_dataset_lacks_is_said(hub: Path) -> None:
 def test_paths_are_no_hub_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner").mkdir()
-    (tmp_path / "owner" / "name").touch()
-    assert hub_place("owner/name") is None
+    assert hub_place("owner/name") is None  # a missing file of a folder
     assert hub_place("corpus/a.txt") is None
     assert hub_place("corpus/*.txt") is None
     assert hub_place("s3://bucket/name") is None
-    assert hub_place("owner/name.v2@main") == "hf://datasets/owner/name.v2@main"
+    assert hub_place("other/name.v2@main") == "hf://datasets/other/name.v2@main"
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.json", "rows.jsonl.gz"])
