@@ -129,7 +129,12 @@ def test_commands_take_a_revision(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("study", "options"), [("transformer", ["--prompt", "abc"]), ("architectures", ["--texts", "text.txt"])]
+    ("study", "options"),
+    [
+        ("transformer", ["--prompt", "abc"]),
+        ("architectures", ["--texts", "text.txt"]),
+        ("activation", ["--parts", "pretrained", "--text", "text.txt", "--documents", "8"]),
+    ],
 )
 def test_studies_take_a_revision(run: Run, tmp_path: Path, study: str, options: list[str]) -> None:
     (tmp_path / "text.txt").write_text("abcdefgh" * 200)

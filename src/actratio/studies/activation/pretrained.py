@@ -47,17 +47,21 @@ class Reading:
     documents: int
 
 
-def run_pretrained(name: str, reading: Reading, checkpoint: Checkpoint) -> Arrays:
+def run_pretrained(name: str, reading: Reading, checkpoint: Checkpoint, revision: str | None = None) -> Arrays:
     """Return the scores of every intervention on a model, as ``intervene`` does, and the kind of each document, ``text``.
+
+    Args:
+        revision: of a model of the hub.
 
     Raises:
         ActratioError: the model or its text can't be loaded, or its neurons can't be told from its modules.
     """
-    from actratio.models import load_model, load_tokenizer
+    from actratio.models import load_model, load_tokenizer, revision_of
 
-    model = load_model(name, dtype="fp32", device="cpu")
+    revision = revision_of(name, revision)
+    model = load_model(name, dtype="fp32", device="cpu", revision=revision)
     mlps = resolve(model)
-    scorer, kinds = make_scorer(model, load_tokenizer(name), reading)
+    scorer, kinds = make_scorer(model, load_tokenizer(name, revision=revision), reading)
     share = 1 / len(plan_interventions([mlp.site.layer for mlp in mlps]))
 
     def after_each(arrays: Arrays) -> None:

@@ -108,8 +108,14 @@ class ActivationStudy(Study):
     data_dir: Path | None = field(
         default=None, metadata={"option": Option("Folder of data sets.", environment="ACTRATIO_DATA")}
     )
+    revision: str | None = field(
+        default=None,
+        metadata={"option": Option("Branch, tag or commit of the models that are from the Hugging Face hub.")},
+    )
 
     def __post_init__(self) -> None:
+        from actratio.models import check_revision
+
         for kind, names, known in (
             ("part", self.parts, PARTS),
             ("activation function", self.arms, tuple(MLP_ARMS)[:5]),
@@ -122,6 +128,7 @@ class ActivationStudy(Study):
             check_unique(kind, names)
         if not self.parts:
             raise ActratioError(f"no part was given; name at least one of {', '.join(PARTS)} with --parts")
+        check_revision(self.models, self.revision)
         check_at_least(2, number_of_documents=self.documents)
         check_at_least(
             1,
@@ -133,18 +140,19 @@ class ActivationStudy(Study):
         )
 
     def settings(self) -> dict[str, Any]:
-        from actratio.models import check_model, model_fingerprint
+        from actratio.models import check_model, model_fingerprint, revision_of
 
         text = self._text()  # quicker to check than models
         pretrained = "pretrained" in self.parts
         for name in self.models if pretrained else ():
-            check_model(name)
+            check_model(name, revision=revision_of(name, self.revision))
         if set(self.parts) != {"pretrained"}:
             check_memory(self.width, self.seeds, device_named("cpu"))
         return {
             "study": self.name,
             "parts": list(self.parts),
             "models": list(self.models),
+            **({} if self.revision is None else {"revision": self.revision}),
             "documents": self.documents,
             "arms": list(self.arms),
             "datasets": list(self.datasets),
@@ -154,7 +162,9 @@ class ActivationStudy(Study):
             "steps": self.steps,
             "seeds": self.seeds,
             "text": hashlib.sha256(text.encode()).hexdigest()[:16],
-            "fingerprints": {name: model_fingerprint(name) for name in self.models if pretrained},
+            "fingerprints": {
+                name: model_fingerprint(name, revision_of(name, self.revision)) for name in self.models if pretrained
+            },
             "data": {name: self._dataset(name).fingerprint for name in self.datasets if "mlp" in self.parts},
         }
 
@@ -194,7 +204,7 @@ class ActivationStudy(Study):
             scored = min(_MOST_WINDOWS, max(2, self.documents // 8))
             return run_character(given["arm"], given["seed"], self._text(), Size(), self.steps, checkpoint, scored)
         reading = Reading(self._text(), data_folder(self.data_dir), self.documents)
-        return run_pretrained(given["model"], reading, checkpoint)
+        return run_pretrained(given["model"], reading, checkpoint, self.revision)
 
     def frame(self, unit: Unit, arrays: Arrays) -> pd.DataFrame:
         from actratio.studies.activation.rows import unit_frame
