@@ -164,6 +164,13 @@ def test_glu_over_the_channels_of_a_convolution() -> None:
     assert rows == {name: active(tensor.movedim(1, -1)) for name, tensor in expected.items()}
 
 
+def test_convolutions_of_one_example_are_not_followed() -> None:
+    model = nn.Sequential(nn.Conv1d(4, 6, 1), nn.ReLU(), nn.Conv1d(6, 2, 1)).eval()
+    assert [site.width for site in find_sites(model, torch.randn(1, 4, 5))] == [6]
+    with pytest.raises(ActratioError, match="has no MLP; no activation function follows a linear layer"):
+        find_sites(model, torch.randn(4, 5))
+
+
 def test_thresholds_are_applied_before_a_constant_factor() -> None:
     model = Plain(lambda z: F.relu(z) * 0.1)
     (row,) = measure(model, [X], criteria="above(0.2)")

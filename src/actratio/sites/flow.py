@@ -323,6 +323,8 @@ class Flow(TorchFunctionMode):
         is_spatial = False
         value = self._known.value(data)
         if name in functions.CONVOLUTION:
+            if output.ndim < columns.ndim:  # without an axis for examples, which everything after this expects
+                return
             if columns.shape[1] == 1 and columns.shape[0] > 1:  # depthwise: neurons are not mixed
                 if value is not None:
                     self._known.set_value(output, value)
