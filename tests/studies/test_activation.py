@@ -686,7 +686,7 @@ def test_a_missing_text_is_explained() -> None:
 
 
 def test_no_text_is_asked_for_if_nothing_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actratio.models.model_fingerprint", lambda name: name)
+    monkeypatch.setattr("actratio.models.model_fingerprint", lambda name, revision: name)
     settings = ActivationStudy(parts=("pretrained",), models=("iglm",)).settings()
     assert settings["text"] == ActivationStudy(parts=("mlp",), datasets=("digits",)).settings()["text"]
 
