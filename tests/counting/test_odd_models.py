@@ -114,6 +114,10 @@ def test_other_functions_of_single_neurons_are_counted(function: Callable[[Tenso
     assert list(counted(model, X).values()) == [active(function(model.up(X)))]
 
 
+ACT = nn.ReLU()
+"""A module that is no part of the models that call it."""
+
+
 def zeroed(z: Tensor) -> Tensor:
     z = z.clone()
     z[z < 0] = 0
@@ -127,8 +131,30 @@ def zeroed_in_place(z: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     "function",
-    [zeroed, zeroed_in_place, lambda z: z.clamp(min=torch.zeros(())), lambda z: torch.clip(z, torch.zeros_like(z))],
-    ids=["mask", "mask in place", "clamp", "clip"],
+    [
+        zeroed,
+        zeroed_in_place,
+        lambda z: z.clamp(min=torch.zeros(())),
+        lambda z: torch.clip(z, torch.zeros_like(z)),
+        lambda z: -(-z).clamp(max=0),
+        lambda z: z.masked_fill(~(z > 0), 0),
+        lambda z: z.masked_fill((z < 0) | z.isnan(), 0),
+        lambda z: z * torch.logical_not(z <= 0),
+        lambda z: torch.fmax(z, torch.zeros(())),
+        ACT,
+    ],
+    ids=[
+        "mask",
+        "mask in place",
+        "clamp",
+        "clip",
+        "clamp from above",
+        "not",
+        "or",
+        "logical not",
+        "fmax",
+        "module outside",
+    ],
 )
 def test_relu_by_other_names_is_found_beside_another_mlp(function: Callable[[Tensor], Tensor]) -> None:
     first, second = Plain(F.relu), Plain(function)
@@ -136,6 +162,63 @@ def test_relu_by_other_names_is_found_beside_another_mlp(function: Callable[[Ten
     model = nn.Sequential(first, second).eval()
     expected = [active(F.relu(first.up(X))), active(F.relu(second.up(first(X))))]
     assert list(counted(model, X).values()) == expected
+
+
+def in_place(change: Callable[[Tensor], object]) -> Callable[[Tensor], Tensor]:
+    def changed(z: Tensor) -> Tensor:
+        change(z)
+        return z
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a - 0.1,
+        torch.round,
+        torch.neg,
+        lambda a: a.clamp(max=0.2) - 0.1,
+        in_place(lambda a: a.__setitem__(a < 0.3, 0)),
+        in_place(lambda a: a.__setitem__((slice(None), 0), 1)),
+    ],
+    ids=["minus", "round", "negative", "clamp", "mask", "fill"],
+)
+@pytest.mark.parametrize("kind", ["module", "function"])
+def test_what_changes_the_zeros_of_an_activation_is_part_of_it(kind: str, change: Callable[[Tensor], Tensor]) -> None:
+    class Changed(Plain):
+        def __init__(self) -> None:
+            super().__init__(F.relu)
+            self.act = nn.ReLU() if kind == "module" else F.relu
+
+        def forward(self, x: Tensor) -> Any:
+            return self.down(change(self.act(self.up(x))))
+
+    model = Changed()
+    assert list(counted(model, X, X).values()) == [active(torch.cat([change(F.relu(model.up(X)))] * 2))]
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 3), nn.ReLU(), nn.Conv2d(1, 2, 1)],
+        lambda: [nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(4, 2, 1)],
+        lambda: [nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(2), nn.ReLU()],
+        lambda: [nn.Conv2d(1, 4, 3), nn.Upsample(scale_factor=2), nn.ReLU(), nn.Conv2d(4, 2, 3)],
+        lambda: [nn.ConvTranspose2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)],
+    ],
+    ids=["one channel", "pooled", "averaged", "upsampled", "transposed"],
+)
+def test_every_activation_of_a_convolutional_network_is_counted(layers: Callable[[], list[nn.Module]]) -> None:
+    torch.manual_seed(0)
+    model, images = nn.Sequential(*layers()).eval(), torch.randn(2, 1, 8, 8)
+    expected, x = [], images
+    for layer in model:
+        x = layer(x)
+        expected += [active(x.movedim(1, -1))] if isinstance(layer, nn.ReLU) else []
+    assert list(counted(model, images, sites="all-activations").values()) == expected
+    with pytest.raises(ActratioError, match="has no MLP"):
+        measure(model, [images])
 
 
 def test_clamps_at_other_bounds_are_no_activation() -> None:

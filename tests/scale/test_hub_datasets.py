@@ -61,13 +61,28 @@ def test_a_revision_and_names_with_the_split(hub: Path) -> None:
     assert shard_texts(shard, "text") == ["one"]
 
 
+def test_splits_and_configurations_are_told_apart(hub: Path) -> None:
+    root = hub / "owner" / "name@main"
+    for file in ("data/train_sft-00000-of-00001", "data/test-train-overlap", "train_data/test-0", "untrained/0"):
+        write(root / f"{file}.parquet", "other")
+    with pytest.raises(DataError, match="owner/name@main has no Parquet files of a split train"):
+        make_manifest(["owner/name@main"], rows=10)
+    for configuration in ("de", "en"):
+        write(root / configuration / "train-00000-of-00001.parquet", configuration)
+    with pytest.raises(DataError, match="owner/name@main has the configurations de, en"):
+        make_manifest(["owner/name@main"], rows=10)
+    write(root / "data" / "train-00000-of-00001-0a1b2c.parquet", "one")
+    (shard,) = make_manifest(["owner/name@main"], rows=10).shards
+    assert shard_texts(shard, "text") == ["one"]
+
+
 def test_what_a_dataset_lacks_is_said(hub: Path) -> None:
     root = hub / "owner" / "name@~parquet"
     write(root / "de" / "train" / "0000.parquet", "eins")
     write(root / "en" / "train" / "0000.parquet", "one")
     with pytest.raises(
         DataError,
-        match=r"has the configurations de, en; give the files of one, as in --data 'hf://.*/de/train/\*.parquet'",
+        match=r"has the configurations de, en; give the files of one, as in --data 'hf://.*/de/train\*.parquet'",
     ):
         make_manifest(["owner/name"], rows=10)
     (shard,) = make_manifest(["hf://datasets/owner/name@~parquet/en/train/*.parquet"], rows=10).shards
@@ -75,7 +90,9 @@ def test_what_a_dataset_lacks_is_said(hub: Path) -> None:
     write(hub / "owner" / "other@~parquet" / "default" / "test" / "0000.parquet", "one")
     with pytest.raises(DataError, match="has no Parquet files of a split train"):
         make_manifest(["owner/other"], rows=10)
-    with pytest.raises(DataError, match=r"can't be read from the Hugging Face hub|has no Parquet files"):
+    with pytest.raises(
+        DataError, match=r"names no file, and can't be read as a dataset of the Hugging Face hub|has no Parquet files"
+    ):
         make_manifest(["owner/missing"], rows=10)
 
 

@@ -15,6 +15,7 @@ import pytest
 from actratio.checksums import with_checksum, without_checksum
 from actratio.errors import DataError, RunError
 from actratio.scale import Manifest, make_manifest
+from actratio.scale.manifest import check_files, is_json_lines, is_parquet, later_files
 from actratio.scale.shard_reader import shard_texts
 
 LINES = ["one two", "", "three", "vier fünf", "six"]
@@ -161,3 +162,33 @@ def test_blank_lines_have_no_texts(folder: Path) -> None:
     (folder / "b.txt").write_text("\n\n\n", encoding="utf-8")
     (shard,) = make_manifest([str(folder / "b.txt")], rows=10).shards
     assert shard_texts(shard, "text") == []
+
+
+def test_paths_are_taken_as_people_write_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "sub").mkdir()
+    monkeypatch.chdir(folder / "sub")
+    for source in ("..", "../", "../*.txt", "./../b.txt"):
+        manifest = make_manifest([source], rows=2)
+        check_files(manifest, [source])
+        assert texts_of(manifest, ".txt")[0] == ["one two\n\n"]
+
+
+def test_names_of_urls_end_before_the_question_mark(folder: Path) -> None:
+    assert is_json_lines("https://host/b.jsonl?download=true")
+    assert is_json_lines("b.jsonlines")
+    assert not is_json_lines("b?.jsonl.txt")
+    assert is_parquet("s3://bucket/c.parquet#part")
+    (folder / "b.jsonlines").write_bytes((folder / "a.jsonl").read_bytes())
+    (shard,) = make_manifest([str(folder / "b.jsonlines")], rows=10).shards
+    assert shard_texts(shard, "text") == [line for line in LINES if line]
+
+
+def test_files_inside_others_are_refused() -> None:
+    with pytest.raises(DataError, match=r"zip://b\.jsonl::z.zip is a file inside another; extract it"):
+        make_manifest(["zip://b.jsonl::z.zip"], rows=10)
+
+
+def test_a_later_file_that_cannot_be_read_is_named(folder: Path) -> None:
+    manifest = make_manifest([str(folder)], rows=2)
+    (folder / "d.parquet").write_bytes(b"broken")
+    assert later_files(["nowhere", str(folder)], manifest) == [str(folder / "d.parquet")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,37 @@ def test_sites_of_either_are_kept_in_the_order_of_execution(order: tuple[Tensor,
             if row.site.name != "layers.1":
                 assert torch.equal(together[row.site.name].active, row.counts.active)
     assert tokens(merge_shards(together, first))[1] == ("layers.1", 1, 5 + first["layers.1"].tokens)
+
+
+class Chosen(nn.Module):
+    """Runs the MLPs that are chosen."""
+
+    def __init__(self, *chosen: int) -> None:
+        super().__init__()
+        self.chosen = chosen
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)) for _ in range(12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number in self.chosen:
+            x = self.layers[number](x)
+        return x
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([(0, 3), (1, 10), (0, 1, 2, 3, 10), (2,)]))[::3], ids=str)
+def test_any_parts_in_any_order(order: tuple[tuple[int, ...], ...]) -> None:
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    together, *others = (measure(Chosen(*layers), [x]) for layers in order)
+    for other in others:
+        together = merge_shards(together, other)
+    found = [(row.site.name, row.site.layer, row.counts.tokens) for row in together]
+    assert found == [(f"layers.{number}", layer, 10) for layer, number in enumerate((0, 1, 2, 3, 10))]
+
+
+def test_a_layer_that_runs_more_often_in_one_shard() -> None:
+    x = torch.randn(5, 4)
+    together = merge_shards(measure(Chosen(0), [x]), measure(Chosen(0, 0), [x]))
+    assert [(row.site.calls, row.counts.tokens) for row in together] == [(2, 15)]
 
 
 def test_sites_that_differ_otherwise_do_not_merge() -> None:

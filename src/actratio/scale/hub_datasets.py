@@ -26,11 +26,12 @@ def hub_place(source: str) -> str | None:
     return f"hf://datasets/{match[1]}{match[2]}@{match[3] or _PARQUET_BRANCH}"
 
 
-def hub_files(place: str) -> list[str]:
+def hub_files(source: str, place: str) -> list[str]:
     """Return the Parquet files of the split ``train``, sorted.
 
     Args:
-        place: as ``hub_place`` returns it.
+        source: the hub id.
+        place: its address, as ``hub_place`` returns it.
 
     Raises:
         DataError: the hub can't be reached, or the dataset has no such files, or several configurations.
@@ -42,21 +43,33 @@ def hub_files(place: str) -> list[str]:
         found = sorted(str(file) for file in system.find(path) if str(file).endswith(".parquet"))
     except Exception as error:  # the hub's client raises many types
         raise DataError(
-            f"{place} can't be read from the Hugging Face hub ({type(error).__name__}: {short(error, 160)}); check the name and the network, "
-            "or give files"
+            f"{source} names no file, and can't be read as a dataset of the Hugging Face hub ({type(error).__name__}: {short(error, 160)}); "
+            "check the name and the network"
         ) from None
-    inside = [PurePosixPath(file).relative_to(path).parts for file in found]
-    train = [number for number, parts in enumerate(inside) if any("train" in part for part in parts[-2:])]
-    configurations = list(dict.fromkeys(inside[number][0] for number in train if len(inside[number]) > 2))
-    if len(configurations) > 1:
-        if "default" not in configurations:
-            raise DataError(
-                f"{place} has the configurations {', '.join(configurations[:5])}{', …' if len(configurations) > 5 else ''}; give the files of "
-                f"one, as in --data '{place}/{configurations[0]}/train/*.parquet'"
-            )
-        train = [number for number in train if inside[number][0] == "default"]
+    train: dict[str, list[str]] = {}
+    for file in found:
+        configuration = _configuration_of_train(PurePosixPath(file).relative_to(path).as_posix())
+        if configuration is not None:
+            train.setdefault(configuration, []).append(system.unstrip_protocol(file))
     if not train:
         raise DataError(
-            f"{place} has no Parquet files of a split train; give its files with --data '{place}/….parquet'"
+            f"{source} has no Parquet files of a split train; give its files with --data '{place}/….parquet'"
         )
-    return [system.unstrip_protocol(found[number]) for number in train]
+    configuration = next((name for name in ("default", "data", "") if name in train), next(iter(train)))
+    if len(train) > 1 and configuration not in ("default", "data", ""):
+        raise DataError(
+            f"{source} has the configurations {', '.join(list(train)[:5])}{', …' if len(train) > 5 else ''}; give the files of one, as in "
+            f"--data '{place}/{configuration}/train*.parquet'"
+        )
+    return train[configuration]
+
+
+def _configuration_of_train(file: str) -> str | None:
+    """Return the folder around the split ``train`` that a file is of, or ``None`` if it is of another split.
+
+    >>> _configuration_of_train("de/train/0000.parquet"), _configuration_of_train("data/train-00000-of-00002.parquet")
+    ('de', 'data')
+    >>> _configuration_of_train("data/train_sft-00000-of-00002.parquet")
+    """
+    match = re.fullmatch(r"(?:(.*)/)?train(?:/[^/]*|(?:-\d+)?(?:-of-\d+)?(?:-[0-9a-f]+)?\.parquet)", file)
+    return None if match is None else match[1] or ""

@@ -6,6 +6,7 @@ depend on nothing else, so the counts don't depend on who measures which shard, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from actratio.scale.hub_datasets import hub_files, hub_place
 
 _FORMAT = 1
 _PARQUET = ".parquet"
-_JSON_LINES = (".jsonl", ".ndjson")
+_JSON_LINES = (".jsonl", ".ndjson", ".jsonlines")
 _TEXT = (".txt", ".text", ".md")
 _NO_LINES = re.compile(
     r".*\.(csv|tsv|json|arrow|feather|orc|avro|gz|bz2|xz|zst|zip|tar|tgz|7z|safetensors|gguf|bin|pt|pth|npy|npz|pkl|h5|pdf|docx|html|xml|db|xlsx)",
@@ -136,10 +137,10 @@ def check_files(manifest: Manifest, sources: Sequence[str]) -> None:
     """
     import fsspec
 
-    places = []
-    for source in (hub_place(source) or source for source in sources):
+    places = [place for source in sources if (place := hub_place(source)) is not None]
+    for source in sources:  # a folder that was moved away may look like a dataset of the hub
         system, path = fsspec.core.url_to_fs(source)
-        places.append((system.unstrip_protocol(path) if _is_remote(source) else path).rstrip("/"))
+        places.append((system.unstrip_protocol(path) if _is_remote(source) else os.path.normpath(path)).rstrip("/"))
     for file in {shard.file: None for shard in manifest.shards}:
         inside = ".." not in PurePosixPath(file).parts and "\0" not in file
         if not any(
@@ -161,15 +162,18 @@ def _is_remote(source: str) -> bool:
 def later_files(sources: Sequence[str], manifest: Manifest) -> list[str]:
     """Return the files that have rows after those of the manifest: new files, and text files on this machine that grew."""
     ends = {shard.file: shard.end for shard in manifest.shards}
-    try:
-        files = _all_files(sources)
-    except DataError:  # all files are gone, which each shard reports
-        return []
+    files: dict[str, None] = {}
+    for source in sources:
+        with contextlib.suppress(DataError):  # its files are gone, which each shard reports
+            files.update(dict.fromkeys(_files(source)))
 
     def is_later(file: str) -> bool:
-        if file not in ends:
+        if file in ends:
+            return not is_parquet(file) and os.path.isfile(file) and os.path.getsize(file) > ends[file]
+        try:
             return next(_cuts(file, rows=1), None) is not None
-        return not is_parquet(file) and os.path.isfile(file) and os.path.getsize(file) > ends[file]
+        except DataError:  # it can't be read, but it's there
+            return True
 
     return [file for file in files if is_later(file)]
 
@@ -198,26 +202,27 @@ def _files(source: str) -> list[str]:
     known = (*_TEXT, *_JSON_LINES, _PARQUET)
     place = hub_place(source)
     if place is not None:
-        return hub_files(place)
+        return hub_files(source, place)
+    if "::" in source:
+        raise DataError(f"{source} is a file inside another; extract it, and give the file")
     try:
         system, path = fsspec.core.url_to_fs(source)
         if "*" in source:
             found = sorted(system.glob(path))
         elif system.isdir(path):
-            found = [file for file in sorted(system.find(path)) if PurePosixPath(file).suffix.lower() in known]
+            found = [file for file in sorted(system.find(path)) if _name(file).endswith(known)]
         else:
             found = [path] if system.exists(path) else []
         if isinstance(system, fsspec.implementations.local.LocalFileSystem):
-            found = [
-                file for file in found if os.path.isfile(file)
-            ]  # a pipe would be waited for, and a device may have no end
+            # A pipe would be waited for, and a device may have no end.
+            found = [os.path.normpath(file) for file in found if os.path.isfile(file)]
     except (OSError, ValueError, ImportError) as error:
         raise DataError(f"{source} can't be opened ({short(error, 160)}); check the address") from None
     if not found:
         raise DataError(
             f"{source} names no file; give a file, a folder with {', '.join(known)} files, a pattern, a URL or a Hugging Face dataset (owner/name)"
         )
-    other = next((file for file in found if _NO_LINES.fullmatch(file)), None)
+    other = next((file for file in found if _NO_LINES.fullmatch(_name(file))), None)
     if other is not None:
         raise DataError(
             f"{other} has no lines of text; give {', '.join(known)} files, and convert others to JSON lines or Parquet"
@@ -229,7 +234,7 @@ def _cuts(file: str, rows: int) -> Iterator[Cut]:
     try:
         with open_file(file) as opened:
             yield from _parquet_cuts(opened, rows) if is_parquet(file) else _line_cuts(opened, rows)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a server that sends whole files only
         raise DataError(f"{file} can't be read ({short(error, 160)}); check the file") from None
 
 
@@ -268,12 +273,17 @@ def _parquet_cuts(opened: Any, rows: int) -> Iterator[Cut]:
 
 def is_parquet(file: str) -> bool:
     """Return whether a file is a Parquet table, by its name."""
-    return file.lower().endswith(_PARQUET)
+    return _name(file).endswith(_PARQUET)
 
 
 def is_json_lines(file: str) -> bool:
     """Return whether each line of a file is a JSON object, by its name."""
-    return file.lower().endswith(_JSON_LINES)
+    return _name(file).endswith(_JSON_LINES)
+
+
+def _name(file: str) -> str:
+    """Return the last part of a path or of a URL, in lower case."""
+    return PurePosixPath(re.sub(r"[?#].*", "", file) if _is_remote(file) else file).name.lower()
 
 
 def open_file(file: str) -> Any:

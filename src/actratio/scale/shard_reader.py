@@ -25,8 +25,10 @@ def shard_texts(shard: Shard, column: str) -> list[str]:
         raise DataError(
             f"{_where(shard)} is not UTF-8 text ({error.reason} at byte {shard.start + error.start}); convert it to UTF-8"
         ) from None
-    except OSError as error:
-        raise DataError(f"{_where(shard)} can't be read ({short(error, 160)}); check the file") from None
+    except (OSError, ValueError) as error:  # ValueError: a server that sends whole files only
+        raise DataError(
+            f"{_where(shard)} can't be read ({short(error, 160)}); check the file, or download it"
+        ) from None
     return [text for text in texts if text.strip()]
 
 

@@ -100,7 +100,8 @@ class Flow(TorchFunctionMode):
         if value is None:
             return
         if functions.is_activation(ran.module):
-            self._activated(value, given, output, functions.function_name(ran.module), ran.path)
+            path = ran.path if ran.is_part else None
+            self._activated(value, given, output, functions.function_name(ran.module), path)
         else:
             self._known.set_value(output, value)
 
@@ -132,6 +133,8 @@ class Flow(TorchFunctionMode):
             self._written(args[0])
         elif name == "glu":
             self._glu(args, kwargs, output)
+        elif name in functions.SPATIAL:
+            self._moved_in_space(args, kwargs, output)
         elif name in functions.ALIAS:
             self._alias(func, name, args, kwargs, output)
         elif name in functions.LINEAR:
@@ -195,9 +198,15 @@ class Flow(TorchFunctionMode):
             kept = self.activations[value.origin] = replace(value, activation=target.clone())
             self._known.set_value(target, kept)
 
+    def _moved_in_space(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Follow the output of a convolution through pooling, after which it is no part of an MLP."""
+        value = self._known.value(args[0] if args else kwargs.get("input"))
+        if value is not None and value.activation is None and value.stream.axis == 1 and isinstance(output, Tensor):
+            self._known.set_value(output, Value(replace(value.stream, is_spatial=True)))
+
     def _before_mask(self, name: str, args: tuple[Any, ...]) -> Tensor | None:
         """Copy a linear map, some of whose neurons are about to be overwritten, as in ``h[h < 0] = 0``."""
-        if name != "__setitem__" or self._known.value(args[1]) is None:
+        if name not in ("__setitem__", "index_put") or self._known.value(args[1]) is None:
             return None
         value = self._known.value(args[0])
         if value is None or value.activation is not None:
@@ -209,7 +218,7 @@ class Flow(TorchFunctionMode):
     def _written(self, target: Any) -> None:
         value = self._known.value(target)
         if value is not None and value.activation is not None:
-            self._activated(value, value.activation, target, value.function, value.module)
+            self._activated(value, value.activation, target, value.function, None)  # no longer what the module returned
 
     def _alias(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -325,11 +334,11 @@ class Flow(TorchFunctionMode):
         if name in functions.CONVOLUTION:
             if output.ndim < columns.ndim:  # without an axis for examples, which everything after this expects
                 return
-            if columns.shape[1] == 1 and columns.shape[0] > 1:  # depthwise: neurons are not mixed
+            if columns.shape[1] == 1 < data.shape[1]:  # depthwise: neurons are not mixed
                 if value is not None:
                     self._known.set_value(output, value)
                 return
-            is_spatial = math.prod(columns.shape[2:]) > 1
+            is_spatial = math.prod(columns.shape[2:]) > 1 or "transpose" in name
         if value is not None and value.activation is not None and not is_spatial and not value.stream.is_spatial:
             offsets = operands[2] if "grouped_mm" in name and len(operands) > 2 else None
             # An activation that enters several products is counted at the first (a projection before its adapter).
@@ -401,7 +410,8 @@ class Flow(TorchFunctionMode):
             # A linear map and its adapter, or a linear map of two things.
             stream = known[0][1].stream
             source = stream.source if have_one_root(streams) else object()
-            self._known.set_value(output, Value(replace(stream, source=source)))
+            is_spatial = any(stream.is_spatial for stream in streams)
+            self._known.set_value(output, Value(replace(stream, source=source, is_spatial=is_spatial)))
         elif len(streams) == 2 and name in functions.PRODUCT:
             self._two_streams(known, output)
         else:
@@ -437,7 +447,7 @@ class Flow(TorchFunctionMode):
         elif relu and value.activation is None:
             self._activated(value, tensor, output, "relu", None)
         elif name in functions.MOVES and value.activation is not None and value.hidden is None:
-            self._activated(value, tensor, output, value.function, value.module)
+            self._activated(value, tensor, output, value.function, None)  # no longer what the module returned
         elif value.hidden is not None or scaled:
             self._known.set_value(output, replace(value, hidden=output))
         else:

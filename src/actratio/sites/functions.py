@@ -20,7 +20,8 @@ NONLINEAR = _names(
     "relu relu6 gelu silu mish elu selu celu leaky_relu prelu rrelu hardswish hardtanh hardsigmoid hardshrink softshrink "
     "tanhshrink threshold softplus softsign logsigmoid log_sigmoid sigmoid expit tanh erf exp log square pow abs sqrt rsqrt sin cos "
     "maximum minimum where special_expit atan arctan sinh cosh erfc gt ge lt le greater greater_equal less less_equal sign sgn "
-    "heaviside"
+    "heaviside fmax fmin logaddexp tan asin acos asinh acosh atanh log2 log10 log1p expm1 exp2 reciprocal sinc eq ne not_equal isnan "
+    "logical_not logical_and logical_or logical_xor bitwise_not bitwise_and bitwise_or"
 )
 """Functions of single neurons that are not affine; their output is an activation."""
 
@@ -36,11 +37,17 @@ MOVES = AFFINE - _names("div true_divide divide masked_fill")
 """Affine functions that change which neurons of an activation are zero, so their output is the activation; others scale it."""
 
 LINEAR = _names(
-    "linear matmul mm bmm addmm baddbmm einsum conv1d conv2d conv3d grouped_mm _grouped_mm grouped_mm_fallback"
+    "linear matmul mm bmm addmm baddbmm einsum conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d grouped_mm _grouped_mm grouped_mm_fallback"
 )
 """Matrix products, which are linear maps if one side is a weight."""
 
-CONVOLUTION = _names("conv1d conv2d conv3d")
+CONVOLUTION = _names("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
+
+SPATIAL = _names(
+    "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
+    "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d interpolate upsample lp_pool1d lp_pool2d"
+)
+"""Functions of a channel's positions."""
 
 ALIAS = _names(
     "view reshape contiguous clone to type type_as float half bfloat16 double transpose t permute flatten unflatten squeeze "
@@ -69,7 +76,7 @@ _OPERATORS = {
     "__sub__": "sub", "__rsub__": "sub", "__isub__": "sub", "__truediv__": "div", "__rtruediv__": "div",
     "__itruediv__": "div", "__pow__": "pow", "__ipow__": "pow", "__neg__": "neg", "__matmul__": "matmul",
     "__rmatmul__": "matmul", "clamp_min": "clamp", "clamp_max": "clamp", "__gt__": "gt", "__ge__": "ge", "__lt__": "lt",
-    "__le__": "le", "_threshold": "threshold",
+    "__le__": "le", "_threshold": "threshold", "__invert__": "bitwise_not", "__and__": "bitwise_and", "__or__": "bitwise_or",
 }  # fmt: skip
 _IN_PLACE_OPERATORS = _names("__imul__ __iadd__ __isub__ __itruediv__ __ipow__")
 
@@ -133,11 +140,19 @@ def function_name(module: nn.Module) -> str:
 
 
 def is_relu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return whether a call is ReLU: a clamp at zero; a clamp at other bounds keeps numbers small."""
-    lowest = args[1] if len(args) > 1 else kwargs.get("min")
-    if isinstance(lowest, Tensor):
-        lowest = None if lowest.is_meta or lowest.any() else 0
-    return name in ("clamp", "clip") and lowest == 0
+    """Return whether a call is a clamp at zero, from below (ReLU) or from above; a clamp at other bounds keeps numbers small."""
+    if name not in ("clamp", "clip"):
+        return False
+    bounds = dict(zip(("min", "max"), args[1:], strict=False)) | {
+        key: kwargs[key] for key in ("min", "max") if key in kwargs
+    }
+    return any(_is_zero(bound) for bound in bounds.values())
+
+
+def _is_zero(bound: Any) -> bool:
+    if isinstance(bound, Tensor):
+        return not bound.is_meta and not bound.any()
+    return bound is not None and bound == 0
 
 
 def contracted_last(args: tuple[Any, ...]) -> bool | None:

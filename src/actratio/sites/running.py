@@ -18,6 +18,8 @@ class RunningModule:
     """A module that is running.
 
     Attributes:
+        path: of the module, or, if it isn't part of the model, of the module around it.
+        is_part: whether it is part of the model; one that only a list or a global variable holds is not, and has no name.
         atomic: whether it is an activation function, a normalisation or a quantised linear map, or runs inside one; its steps are
             not followed.
     """
@@ -25,6 +27,7 @@ class RunningModule:
     path: str
     module: nn.Module
     atomic: bool
+    is_part: bool = True
 
 
 class RunningModules:
@@ -86,7 +89,7 @@ class RunningModules:
         atomic = self.atomic or any(
             kind(module) for kind in (functions.is_activation, functions.is_norm, functions.is_opaque_linear)
         )
-        self._stack.append(RunningModule(path, module, atomic))
+        self._stack.append(RunningModule(path, module, atomic, id(module) in self._names))
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if threading.get_ident() != self._thread or not self._stack:
