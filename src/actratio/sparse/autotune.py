@@ -25,7 +25,7 @@ _CACHE_BYTES = 32_000_000  # bytes that are read to make the caches cold
 _DRAWS = 5
 _MIN_WINDOWS, _MAX_WINDOWS = 5, 15
 _MIN_ROUNDS, _MAX_ROUNDS, _SECONDS = 2, 20, 0.01  # of a window
-_ENOUGH_SECONDS = 0.6  # of one comparison; products that take long need few rounds
+_ENOUGH_SECONDS = 0.3  # of one comparison; products that take long need few rounds
 _STEADY = 0.05  # windows that differ by less, relatively, are enough
 _LONG = 0.003  # seconds; for longer products it doesn't matter whether Python's objects are in the cache
 
@@ -87,7 +87,8 @@ class LayerTimer:
         return lowest[0], lowest[1]
 
     def _windows(self, draws: Sequence[Tensor], longest: float, *, cold: bool) -> list[float]:
-        rounds = min(_MAX_ROUNDS, max(_MIN_ROUNDS, int(_SECONDS / longest)))
+        turn = longest + (self._fill_caches() if cold else 0.0)
+        rounds = min(_MAX_ROUNDS, max(_MIN_ROUNDS, int(_SECONDS / turn)))
         windows: tuple[list[float], list[float]] = ([], [])
         began = time.perf_counter()
         for number in range(_MAX_WINDOWS):
@@ -105,14 +106,20 @@ class LayerTimer:
         for number in range(rounds):
             for layers, times in zip(self._layers.values(), seconds, strict=True):
                 if cold:
-                    self._cache_filler.sum()
+                    self._fill_caches()
                 times.append(_seconds(next(layers), draws[number % len(draws)]))
         return seconds
+
+    def _fill_caches(self) -> float:
+        """Make the caches cold, and return how many seconds that took."""
+        start = time.perf_counter()
+        self._cache_filler.sum()
+        return time.perf_counter() - start
 
 
 def _agree(speeds: Sequence[float]) -> bool:
     """Return whether the middle half of some speeds lies close together."""
-    low, middle, high = quantiles(speeds, n=4)
+    low, middle, high = quantiles(speeds, n=4, method="inclusive")
     return high - low < _STEADY * middle
 
 
