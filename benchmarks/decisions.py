@@ -23,7 +23,8 @@ from typing import Any
 
 import torch
 
-from actratio import measure, plans, sparsify
+from actratio import measure, sparsify
+from actratio.sparse import plans
 from decode import TYPES, generate, plant, planted
 from machine import bandwidth, machine, matmul_rate, show
 

@@ -6,6 +6,7 @@ import copy
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import cycle
 from statistics import median, quantiles
 from typing import Any
@@ -28,6 +29,8 @@ _MIN_ROUNDS, _MAX_ROUNDS, _SECONDS = 2, 20, 0.01  # of a window
 _ENOUGH_SECONDS = 0.3  # of one comparison; products that take long need few rounds
 _STEADY = 0.05  # windows that differ by less, relatively, are enough
 _LONG = 0.003  # seconds; for longer products it doesn't matter whether Python's objects are in the cache
+_KINDS = {"dense": None, "sparse": ALWAYS, "converted": NEVER}
+"""The layer as it was, and a converted one that always skips, or never does."""
 
 
 class LayerTimer:
@@ -53,12 +56,18 @@ class LayerTimer:
             "thresholds": thresholds,
             "layers": count,
         }
-        kinds = {"dense": None, "sparse": ALWAYS, "converted": NEVER}
-        self._layers = {
-            name: cycle([_new_layer(down, up, thresholds, crossover) for _ in range(count)])
-            for name, crossover in kinds.items()
-        }
-        self._cache_filler = torch.ones(_CACHE_BYTES // 4, device=self.device)
+        self._make: Callable[[Crossover | None], cycle[nn.Module]] = lambda crossover: cycle(
+            [_new_layer(down, up, thresholds, crossover) for _ in range(count)]
+        )
+
+    @cached_property
+    def _layers(self) -> dict[str, cycle[nn.Module]]:
+        """The layers by kind, which aren't made if their speeds are known."""
+        return {name: self._make(crossover) for name, crossover in _KINDS.items()}
+
+    @cached_property
+    def _cache_filler(self) -> Tensor:
+        return torch.ones(_CACHE_BYTES // 4, device=self.device)
 
     def times(self, draws: Sequence[Tensor], rounds: int) -> tuple[float, float, float]:
         """Return the median seconds of a dense layer, and of a converted one: of its sparse product, and of its dense one.
