@@ -26,8 +26,9 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the user's settings and the network from the tests."""
+def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Hide the user's settings and caches and the network from the tests."""
+    monkeypatch.setenv("ACTRATIO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("ACTRATIO_DATA", "ACTRATIO_PUBLISHED"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

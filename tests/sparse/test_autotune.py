@@ -1,68 +1,76 @@
-"""The crossover between dense and sparse layers is measured."""
+"""The speeds of layers of one shape are measured, and kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from actratio.sparse.autotune import LayerTimer, autotune_crossover
-from actratio.sparse.crossover import NEVER
+from actratio.sparse import autotune
+from actratio.sparse.autotune import LayerTimer, shape_speeds
+from actratio.sparse.crossover import BATCHES, RATIOS
 
 
-class Timed:
-    """A timer whose results are given, instead of timed."""
-
-    device, dtype = torch.device("cpu"), torch.float32
-
-    def __init__(self, faster: Callable[[int, float], bool], slower: Callable[[float], bool]) -> None:
-        self.faster, self.slower, self.sparse = faster, slower, [nn.Module()]
-        vars(self.sparse[0])["_crossover"] = None
-
-    def is_faster(self, draws: list[Tensor]) -> bool:
-        return self.faster(len(draws[0]), float((torch.stack(draws) != 0).float().mean()))
-
-    def is_slower(self, draws: list[Tensor]) -> bool:
-        crossover: Any = vars(self.sparse[0])["_crossover"]
-        return self.slower(crossover.max_active(len(draws[0]), 1000) / (1000 * len(draws[0])))
-
-
-def crossover_of(
-    faster: Callable[[int, float], bool], slower: Callable[[float], bool], ratio: float = 1.0
-) -> tuple[float, ...]:
-    timer: Any = Timed(faster, slower)
-    return autotune_crossover(timer, 1000, ratio).ratios
-
-
-def test_crossover_is_the_largest_ratio_that_is_faster() -> None:
-    assert crossover_of(lambda _, ratio: ratio < 0.3, lambda _: False) == (0.25,) * 6
-    assert crossover_of(lambda *_: True, lambda _: True) == (1.0,) * 6  # the fallback is never used
-    assert crossover_of(lambda batch, ratio: ratio < 0.7 / batch, lambda _: False) == (0.5, 0.25, 0.1, 0.03, 0.03, 0.0)
-
-
-def test_crossover_is_never_if_the_dense_fallback_is_slower() -> None:
-    # Finding the active neurons costs too much, so larger batches are always dense.
-    assert (
-        crossover_of(lambda batch, ratio: batch == 1 or ratio < 0.3, lambda max_active: max_active > 0)
-        == (1.0,) + (0.0,) * 5
-    )
-    # At the measured ratio, the fallback is never used.
-    assert crossover_of(lambda _, ratio: ratio < 0.3, lambda _: True, 0.2) == (0.25,) * 6
-    # The fallback of a converted layer costs too much, so the layer is not converted.
-    assert crossover_of(lambda batch, ratio: batch == 1, lambda _: True) == NEVER.ratios
+def small_timer(kind: str = "down") -> LayerTimer:
+    torch.manual_seed(0)
+    up = nn.Linear(6, 40) if kind == "gated" else None
+    return LayerTimer(nn.Linear(40, 6), up, kind == "thresholds", 2)
 
 
 @pytest.mark.parametrize("kind", ["down", "gated", "thresholds"])
 def test_layer_timer_times_dense_and_sparse_layers(kind: str, sparse_randn: Callable[..., Tensor]) -> None:
-    torch.manual_seed(0)
-    up = nn.Linear(6, 40) if kind == "gated" else None
-    timer = LayerTimer(nn.Linear(40, 6), up, kind == "thresholds", 2)
+    timer = small_timer(kind)
     with torch.no_grad():
-        dense, fast = timer.times([sparse_randn(3, 40, ratio=0.2)], 3, cold=True)
-        assert dense > 0
-        assert fast > 0
+        assert all(seconds > 0 for seconds in timer.times([sparse_randn(3, 40, ratio=0.2)], 3))
+        assert all(speed > 0 for speed in timer.speeds([sparse_randn(3, 40, ratio=0.2)]))
         hidden = sparse_randn(3, 40, ratio=0.5)
-        torch.testing.assert_close(next(timer._sparse)(hidden), next(timer._dense)(hidden))
+        dense, sparse, converted = (next(layers)(hidden) for layers in timer._layers.values())
+        torch.testing.assert_close(sparse, dense)
+        torch.testing.assert_close(converted, dense)
+
+
+def test_speeds_are_medians_over_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disturbed window changes nothing, and windows are added until they agree."""
+    timer = small_timer()
+    windows: list[int] = []
+
+    def rounds(draws: object, count: int, *, cold: bool) -> list[list[float]]:
+        windows.append(count)
+        noisy = len(windows) == 4
+        return [[6.0] * count, [2.0 * (5 if noisy else 1)] * count, [6.0] * count]
+
+    monkeypatch.setattr(timer, "_rounds", rounds)
+    assert timer.speeds([torch.zeros(1, 40)]) == (3.0, 1.0)
+    assert len(windows) == 1 + autotune._MIN_WINDOWS  # long products are timed with warm caches only
+
+
+def test_the_worse_of_warm_and_cold_caches_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    timer = small_timer()
+
+    def rounds(draws: object, count: int, *, cold: bool) -> list[list[float]]:
+        return [[1e-4] * count, [1e-4 if cold else 5e-5] * count, [1e-4] * count]
+
+    monkeypatch.setattr(timer, "_rounds", rounds)
+    assert timer.speeds([torch.zeros(1, 40)]) == (1.0, 1.0)
+
+
+def test_speeds_are_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.setenv("ACTRATIO_CACHE", str(tmp_path))
+    seen: list[tuple[int, float]] = []
+
+    def speeds(self: LayerTimer, draws: list[Tensor]) -> tuple[float, float]:
+        seen.append((len(draws[0]), float((torch.stack(draws) != 0).float().mean())))
+        return 2.0 / len(draws[0]), 1.0
+
+    monkeypatch.setattr(LayerTimer, "speeds", speeds)
+    found = shape_speeds(small_timer())
+    assert found.sparse == tuple((2.0 / batch,) * len(RATIOS) for batch in BATCHES)
+    assert found.dense == (1.0,) * len(BATCHES)
+    assert [batch for batch, _ in seen] == [batch for batch in BATCHES for _ in RATIOS]
+    assert all(abs(ratio - wanted) < 0.2 for (_, ratio), wanted in zip(seen, RATIOS * len(BATCHES), strict=True))
+    assert shape_speeds(small_timer()) == found
+    assert len(seen) == len(BATCHES) * len(RATIOS)
+    shape_speeds(small_timer("thresholds"))  # another key
+    assert len(seen) == 2 * len(BATCHES) * len(RATIOS)

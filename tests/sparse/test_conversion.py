@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 import actratio
 from actratio import ActratioError, measure
 from actratio.sparse import densify, plans, sparsify
-from actratio.sparse.crossover import ALWAYS, NEVER
+from actratio.sparse.crossover import ALWAYS, BATCHES, RATIOS, ShapeSpeeds
 from tests.sparse.models import KINDS, Gated, Plain, X, dense_model, sparse_model
 
 
@@ -66,13 +67,27 @@ def test_sparsify_also_converts_named_layers(sparse_randn: Callable[..., Tensor]
         sparsify(model, measure(model, [x]), crossover=ALWAYS, also={"1": 0.2})
 
 
-def test_sparsify_leaves_an_mlp_that_is_never_faster_dense(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actratio.sparse.conversion.autotune_crossover", lambda *_: NEVER)
+def of_all_batches(sparse: float, dense: float) -> ShapeSpeeds:
+    return ShapeSpeeds(((sparse,) * len(RATIOS),) * len(BATCHES), (dense,) * len(BATCHES))
+
+
+def test_sparsify_leaves_an_mlp_that_is_hardly_faster_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actratio.sparse.conversion.shape_speeds", lambda timer: of_all_batches(1.05, 1.0))
     model = sparsify(dense_model(Gated), measure(dense_model(Gated), [X]))
     assert {(plan.kind, plan.why) for plan in plans(model)} == {
-        ("dense", "the dense product is faster on this machine for every batch size")
+        ("dense", "the dense product is faster on this machine, or hardly slower")
     }
     assert {type(module) for module in model.modules()} == {type(module) for module in dense_model(Gated).modules()}
+
+
+def test_plans_name_the_batch_sizes_that_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = of_all_batches(4.0, 1.0)
+    speeds = replace(speeds, sparse=(*speeds.sparse[:-1], (0.5,) * len(RATIOS)), dense=(*speeds.dense[:-1], 0.8))
+    monkeypatch.setattr("actratio.sparse.conversion.shape_speeds", lambda timer: speeds)
+    for plan in plans(sparsify(dense_model(Plain), measure(dense_model(Plain), [X]))):
+        assert plan.kind == "down"
+        assert plan.why.endswith("; slower than dense for batches of 64 (0.80×)")
+        assert plan.crossover.ratios == (1.0,) * (len(BATCHES) - 1) + (0.0,)
 
 
 def test_sparsify_errors() -> None:
@@ -88,7 +103,8 @@ def test_sparsify_errors() -> None:
         sparsify(other, measure(model, [X]))
 
 
-def test_sparsify_measures_the_crossover() -> None:
+def test_sparsify_measures_the_crossover(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ACTRATIO_CACHE", str(tmp_path))
     model = sparsify(dense_model(Plain), measure(dense_model(Plain), [X]))
     (first, second) = plans(model)
     assert first.crossover == second.crossover

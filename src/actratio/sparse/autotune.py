@@ -1,13 +1,14 @@
-"""Time dense and sparse layers of one shape on the device they run on, and choose between them."""
+"""Time dense and sparse layers of one shape on the device they run on."""
 
 from __future__ import annotations
 
 import copy
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import cycle
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -15,19 +16,21 @@ from torch import Tensor, nn
 
 from actratio.sites.linear import rows_of
 from actratio.sites.mlps import MLP
-from actratio.sparse.crossover import ALWAYS, BATCHES, NEVER, Crossover
+from actratio.sparse.crossover import ALWAYS, BATCHES, NEVER, RATIOS, Crossover, ShapeSpeeds
 from actratio.sparse.modules import install_down, install_gated
 from actratio.sparse.planning import Plan
+from actratio.sparse.speed_cache import cached_speeds, keep_speeds, machine_key
 
 _WEIGHTS = 200e6  # bytes of weights that are timed in turn: more than the caches hold, unless the model has less
 _CACHE_BYTES = 32_000_000  # bytes that are read to make the caches cold
-_RATIOS = (0.03, 0.1, 0.25, 0.5, 1.0)
 _DRAWS = 5
-_MIN_ROUNDS, _MAX_ROUNDS, _SECONDS = 4, 60, 0.03
-_ENOUGH_SECONDS = 0.5  # of one comparison; products that take long need few rounds
-_FASTER = 0.9  # caches in a model are neither as warm nor as cold as here, so hardly faster is not enough
-_SLOWER = 1.03  # more than noise
+_MIN_WINDOWS, _MAX_WINDOWS = 5, 15
+_MIN_ROUNDS, _MAX_ROUNDS, _SECONDS = 2, 20, 0.01  # of a window
+_ENOUGH_SECONDS = 0.3  # of one comparison; products that take long need few rounds
+_STEADY = 0.05  # windows that differ by less, relatively, are enough
 _LONG = 0.003  # seconds; for longer products it doesn't matter whether Python's objects are in the cache
+_KINDS = {"dense": None, "sparse": ALWAYS, "converted": NEVER}
+"""The layer as it was, and a converted one that always skips, or never does."""
 
 
 class LayerTimer:
@@ -42,68 +45,91 @@ class LayerTimer:
 
     def __init__(self, down: nn.Module, up: nn.Module | None, thresholds: bool, layers: int) -> None:
         weights: list[Any] = [down.weight] + ([] if up is None else [up.weight])
-        self.device, self.dtype = weights[0].device, weights[0].dtype
+        self.device, self.dtype, self.width = weights[0].device, weights[0].dtype, rows_of(down).shape[0]
         count = max(1, min(layers, int(_WEIGHTS / sum(weight.nbytes for weight in weights))))
-        self.sparse = [_new_layer(down, up, thresholds, ALWAYS) for _ in range(count)]
-        self._dense = cycle([_new_layer(down, up, False, None) for _ in range(count)])
-        # A layer with thresholds compares with them in its dense product too.
-        self._fallback = cycle([_new_layer(down, up, True, NEVER) for _ in range(count)]) if thresholds else self._dense
-        self._sparse = cycle(self.sparse)
-        self._cache_filler = torch.ones(_CACHE_BYTES // 4, device=self.device)
+        self.key = {
+            **machine_key(self.device),
+            "kind": type(down).__name__,
+            "shapes": [[*weight.shape] for weight in weights],
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "biases": [layer is not None and layer.bias is not None for layer in (down, up)],
+            "thresholds": thresholds,
+            "layers": count,
+        }
+        self._make: Callable[[Crossover | None], cycle[nn.Module]] = lambda crossover: cycle(
+            [_new_layer(down, up, thresholds, crossover) for _ in range(count)]
+        )
 
-    def times(
-        self,
-        draws: Sequence[Tensor],
-        rounds: int,
-        *,
-        cold: bool = False,
-        fallback: bool = False,
-        enough: float = float("inf"),
-    ) -> tuple[float, float]:
-        """Return the median seconds of a dense and of a sparse layer, timed in turns.
+    @cached_property
+    def _layers(self) -> dict[str, cycle[nn.Module]]:
+        """The layers by kind, which aren't made if their speeds are known."""
+        return {name: self._make(crossover) for name, crossover in _KINDS.items()}
+
+    @cached_property
+    def _cache_filler(self) -> Tensor:
+        return torch.ones(_CACHE_BYTES // 4, device=self.device)
+
+    def times(self, draws: Sequence[Tensor], rounds: int) -> tuple[float, float, float]:
+        """Return the median seconds of a dense layer, and of a converted one: of its sparse product, and of its dense one.
+
+        They are timed in turns.
 
         Args:
             draws: activations, (batch, width), used in turn.
-            rounds: the most rounds; the first one only warms up.
-            cold: make the caches cold before each call.
-            fallback: time the dense product of a sparse layer instead of a dense layer.
-            enough: total seconds after which timing ends.
+            rounds: how many; another one warms up.
         """
-        times: tuple[list[float], list[float]] = ([], [])
-        for number in range(rounds + 1):
-            compared = self._fallback if fallback else self._dense, self._sparse
-            for layers, seconds in zip(compared, times, strict=True):
-                if cold:
-                    self._cache_filler.sum()
-                seconds.append(_seconds(next(layers), draws[number % len(draws)]))
-            spent = sum(map(sum, times))
-            if spent > enough and (number >= _MIN_ROUNDS or (number and spent > _ENOUGH_SECONDS)):
+        dense, sparse, converted = (median(times[1:]) for times in self._rounds(draws, rounds + 1, cold=False))
+        return dense, sparse, converted
+
+    def speeds(self, draws: Sequence[Tensor]) -> tuple[float, float]:
+        """Return the speeds of a converted layer relative to a dense one: of its sparse product, and of its dense one.
+
+        Several windows are timed, in each of which the layers take turns, with warm and with cold caches. A speed is the median
+        over the windows; of warm and of cold caches, the lower one. Windows are added until they agree.
+        """
+        first = self._rounds(draws, 1, cold=False)  # warms up
+        longest = max(times[0] for times in first)
+        lowest = [float("inf")] * 2
+        for cold in (False, True) if longest < _LONG else (False,):
+            for place, speed in enumerate(self._windows(draws, longest, cold=cold)):
+                lowest[place] = min(lowest[place], speed)
+        return lowest[0], lowest[1]
+
+    def _windows(self, draws: Sequence[Tensor], longest: float, *, cold: bool) -> list[float]:
+        turn = longest + (self._fill_caches() if cold else 0.0)
+        rounds = min(_MAX_ROUNDS, max(_MIN_ROUNDS, int(_SECONDS / turn)))
+        windows: tuple[list[float], list[float]] = ([], [])
+        began = time.perf_counter()
+        for number in range(_MAX_WINDOWS):
+            dense, *others = map(median, self._rounds(draws, rounds, cold=cold))
+            for speeds, seconds in zip(windows, others, strict=True):
+                speeds.append(dense / seconds)
+            if number + 1 >= _MIN_WINDOWS and (
+                all(map(_agree, windows)) or time.perf_counter() - began > _ENOUGH_SECONDS
+            ):
                 break
-        dense, sparse = (median(seconds[1:]) for seconds in times)
-        return dense, sparse
+        return [median(speeds) for speeds in windows]
 
-    def fallback_seconds(self, draws: Sequence[Tensor], rounds: int) -> float:
-        """Return the median seconds of a sparse layer that falls back to its dense product."""
-        return self.times(draws, rounds, fallback=True)[0]
+    def _rounds(self, draws: Sequence[Tensor], rounds: int, *, cold: bool) -> list[list[float]]:
+        seconds: list[list[float]] = [[] for _ in self._layers]
+        for number in range(rounds):
+            for layers, times in zip(self._layers.values(), seconds, strict=True):
+                if cold:
+                    self._fill_caches()
+                times.append(_seconds(next(layers), draws[number % len(draws)]))
+        return seconds
 
-    def is_faster(self, draws: Sequence[Tensor]) -> bool:
-        """Return whether sparse layers are faster by more than noise, with warm and with cold caches."""
-        dense, sparse = self._short(draws, cold=False)
-        if sparse > _FASTER * dense or dense > _LONG:
-            return sparse <= _FASTER * dense
-        dense, sparse = self._short(draws, cold=True)
-        return sparse <= _FASTER * dense
+    def _fill_caches(self) -> float:
+        """Make the caches cold, and return how many seconds that took."""
+        start = time.perf_counter()
+        self._cache_filler.sum()
+        return time.perf_counter() - start
 
-    def is_slower(self, draws: Sequence[Tensor]) -> bool:
-        """Return whether sparse layers are slower by more than noise, twice in a row."""
-        for _ in range(2):
-            dense, sparse = self._short(draws, cold=False)
-            if sparse <= _SLOWER * dense:
-                return False
-        return True
 
-    def _short(self, draws: Sequence[Tensor], *, cold: bool) -> tuple[float, float]:
-        return self.times(draws, _MAX_ROUNDS, cold=cold, fallback=True, enough=_SECONDS)
+def _agree(speeds: Sequence[float]) -> bool:
+    """Return whether the middle half of some speeds lies close together."""
+    low, middle, high = quantiles(speeds, n=4, method="inclusive")
+    return high - low < _STEADY * middle
 
 
 def layer_timer(mlp: MLP, plan: Plan, thresholds: bool, layers: int) -> LayerTimer:
@@ -117,53 +143,28 @@ def layer_timer(mlp: MLP, plan: Plan, thresholds: bool, layers: int) -> LayerTim
     return LayerTimer(mlp.down, mlp.up if plan.kind == "gated" else None, thresholds, layers)
 
 
-def autotune_crossover(timer: LayerTimer, width: int, ratio: float = 1.0) -> Crossover:
-    """Measure the ratio above which the dense product is faster, for each batch size.
+@torch.no_grad()
+def shape_speeds(timer: LayerTimer) -> ShapeSpeeds:
+    """Return the speeds of a shape, for each batch size and ratio: those that were kept, or measured now and kept.
 
-    The result is ``NEVER`` if a sparse layer would be slower than the dense layer for some batch size, even though it falls back to
-    a dense product: its weights are in another order, and it has to look for active neurons.
-
-    Args:
-        width: number of neurons.
-        ratio: ratio of active neurons at which the layer must not be slower.
+    They are measured once for each machine, number of threads and set of versions, so that later processes decide alike.
     """
+    speeds = cached_speeds(timer.key)
+    if speeds is None:
+        measured = [[timer.speeds(draws) for draws in _draws(timer, batch)] for batch in BATCHES]
+        sparse = tuple(tuple(speed for speed, _ in row) for row in measured)
+        speeds = ShapeSpeeds(sparse, tuple(median(speed for _, speed in row) for row in measured))
+        keep_speeds(timer.key, speeds)
+    return speeds
+
+
+def _draws(timer: LayerTimer, batch: int) -> Iterator[list[Tensor]]:
+    """Yield random activations of each of ``RATIOS``."""
     generator = torch.Generator().manual_seed(0)
-
-    def draws(batch: int, ratio: float) -> list[Tensor]:
-        x = torch.randn(_DRAWS, batch, width, generator=generator)
-        x *= torch.rand(_DRAWS, batch, width, generator=generator) < ratio
-        return list(x.to(timer.device, timer.dtype))
-
-    def largest_faster(batch: int) -> float:
-        """Return the largest of ``_RATIOS`` at which sparse layers are faster, found by bisection; 0 if there is none."""
-        low, high = 0, len(_RATIOS)
-        while low < high:
-            middle = (low + high) // 2
-            if timer.is_faster(draws(batch, _RATIOS[middle])):
-                low = middle + 1
-            else:
-                high = middle
-        return _RATIOS[low - 1] if low else 0.0
-
-    with torch.no_grad():
-        ratios = [largest_faster(batch) for batch in BATCHES]
-        for place, batch in enumerate(BATCHES):
-            # If looking for active neurons takes too long, a ratio of 0 turns it off for this batch size.
-            for limit in sorted({ratios[place], 0.0}, reverse=True):
-                ratios[place] = limit
-                _set_crossover(timer.sparse, Crossover(tuple(ratios)))
-                if ratio <= limit or not timer.is_slower(draws(batch, ratio)):
-                    break
-            else:
-                return NEVER
-    return Crossover(tuple(ratios))
-
-
-def _set_crossover(layers: Iterable[Any], crossover: Crossover) -> None:
-    for layer in layers:
-        for module in layer.modules():
-            if "_crossover" in module.__dict__:
-                module._crossover = crossover
+    for ratio in RATIOS:
+        x = torch.randn(_DRAWS, batch, timer.width, generator=generator)
+        x *= torch.rand(_DRAWS, batch, timer.width, generator=generator) < ratio
+        yield list(x.to(timer.device, timer.dtype))
 
 
 def _seconds(layer: Callable[[Tensor], object], hidden: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,12 +12,12 @@ from torch import Tensor, nn
 
 from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
-from actratio.sites.linear import is_linear, rows_of
+from actratio.sites.linear import is_linear
 from actratio.sites.mlps import MLP, weight_unsupported_reason
 from actratio.sparse.active import measured_mlps
-from actratio.sparse.autotune import LayerTimer, autotune_crossover, layer_timer
+from actratio.sparse.autotune import LayerTimer, layer_timer, shape_speeds
 from actratio.sparse.converted import PLANS, Sparse, densify
-from actratio.sparse.crossover import Crossover
+from actratio.sparse.crossover import BATCHES, NEVER, SLOWER, Crossover, ShapeSpeeds
 from actratio.sparse.modules import install_down, install_gated
 from actratio.sparse.planning import Plan, kernel_unsupported_reason, plan
 from actratio.sparse.thresholds import Calibration
@@ -44,8 +43,9 @@ def sparsify(
             By default the sites are found here, and every MLP whose activation function has true zeros is converted.
         thresholds: (width,) by site's name: neurons with ``|h|`` at or below their threshold count as zero, on every path. They
             stay float32 when the model is converted to another dtype.
-        crossover: the ratio above which the dense product is used; by default it is measured here, which takes some seconds.
-            An MLP stays dense if the sparse product is never faster, or is slower for some batch size at the measured ratio.
+        crossover: the ratio above which the dense product is used; by default it is measured here, which takes some seconds for each
+            new shape, and kept in the user's cache folder (``ACTRATIO_CACHE``) for later processes. It is one for each batch size, and applied at
+            every call. An MLP stays dense if the sparse product gains nothing for a single sequence, and loses for others.
         also: other linear layers that read many zeros, such as the first layer of an image classifier: their names, and the
             share of their inputs that isn't zero.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
@@ -63,10 +63,10 @@ def sparsify(
     others = {name: _other_layer(model, name) for name in also or ()}
     if crossover is None:
         planned = _autotuned(handles, planned, limits)
-        crossovers = {
-            name: autotune_crossover(LayerTimer(layer, None, False, 1), rows_of(layer).shape[0], (also or {})[name])
-            for name, layer in others.items()
-        }
+        crossovers = {}
+        for name, layer in others.items():
+            speeds, ratio = shape_speeds(LayerTimer(layer, None, False, 1)), (also or {})[name]
+            crossovers[name] = speeds.crossover(ratio) if speeds.pays_off(ratio) else NEVER
     else:
         planned = [item if item.kind == "dense" else replace(item, crossover=crossover) for item in planned]
         crossovers = dict.fromkeys(others, crossover)
@@ -122,7 +122,7 @@ def _other_layer(model: nn.Module, name: str) -> nn.Module:
 def _autotuned(mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str, Tensor]) -> list[Plan]:
     """Return the plans with their crossovers, measured once for all layers of a shape.
 
-    An MLP whose sparse product is never faster stays dense, unless it has thresholds: those decide what the model computes.
+    An MLP for which skipping doesn't pay off stays dense, unless it has thresholds: those decide what the model computes.
     """
     alike: dict[Any, list[tuple[MLP, Plan]]] = defaultdict(list)
     for mlp, item in zip(mlps, planned, strict=True):
@@ -130,19 +130,20 @@ def _autotuned(mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str
             down = mlp.down
             shape = type(down), down.weight.shape, down.weight.dtype, down.weight.device, down.bias is None
             alike[(item.kind, *shape, mlp.site.name in limits)].append((mlp, item))
-    crossovers: dict[str, Crossover] = {}
+    decided: dict[str, Plan] = {}
     for (*_, has_thresholds), group in alike.items():
-        mlp, item = group[0]
-        timer = layer_timer(mlp, item, has_thresholds, len(group))
-        # All neurons may be active if nothing was measured.
-        ratio = max(1.0 if math.isnan(item.ratio) else item.ratio for _, item in group)
-        crossover = autotune_crossover(timer, mlp.site.width, ratio)
-        crossovers.update((mlp.site.name, crossover) for mlp, _ in group)
-    return [item if item.kind == "dense" else _decided(item, crossovers[item.site.name], limits) for item in planned]
+        speeds = shape_speeds(layer_timer(*group[0], has_thresholds, len(group)))
+        decided.update((item.site.name, _decided(item, speeds, has_thresholds)) for _, item in group)
+    return [decided.get(item.site.name, item) for item in planned]
 
 
-def _decided(item: Plan, crossover: Crossover, limits: Mapping[str, Tensor]) -> Plan:
-    if any(crossover.ratios) or item.site.name in limits:
-        return replace(item, crossover=crossover)
-    why = "the dense product is faster on this machine for every batch size"
-    return replace(item, kind="dense", why=why, crossover=crossover)
+def _decided(item: Plan, speeds: ShapeSpeeds, has_thresholds: bool) -> Plan:
+    crossover = speeds.crossover(item.ratio)
+    if not has_thresholds and not speeds.pays_off(item.ratio):
+        why = "the dense product is faster on this machine, or hardly slower"
+        return replace(item, kind="dense", why=why, crossover=crossover)
+    slower = [
+        f"{batch} ({gain:.2f}×)" for batch, gain in zip(BATCHES, speeds.gains(item.ratio), strict=True) if gain < SLOWER
+    ]
+    why = f"{item.why}; slower than dense for batches of {', '.join(slower)}" if slower else item.why
+    return replace(item, why=why, crossover=crossover)

@@ -16,7 +16,7 @@ from actratio.sites import Site, evaluating
 from actratio.sites.inputs import device_of
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import active_counts, measure_active
-from actratio.sparse.autotune import layer_timer
+from actratio.sparse.autotune import layer_timer, shape_speeds
 from actratio.sparse.conversion import planning_inputs, plans, sparsify
 from actratio.sparse.converted import densify
 from actratio.sparse.planning import Plan, plan
@@ -243,10 +243,9 @@ class _TimedLayers:
             timer = layer_timer(mlp, planned, has_thresholds, alike)
             draws = random_activations(mlp.site.width, batch, ratio, needed)
             draws = [draw.to(timer.device, timer.dtype) for draw in draws]
-            dense, sparse = timer.times(draws, _ROUNDS)
-            # With thresholds, the dense product compares with them too.
-            fallback = timer.fallback_seconds(draws, _ROUNDS) if has_thresholds else dense
-            self._known[key] = dense, min(fallback, sparse)
+            dense, sparse, converted = timer.times(draws, _ROUNDS)
+            is_converted = has_thresholds or shape_speeds(timer).pays_off(planned.ratio)
+            self._known[key] = dense, min(sparse, converted) if is_converted else dense
         return self._known[key]
 
 
