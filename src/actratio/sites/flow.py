@@ -206,7 +206,7 @@ class Flow(TorchFunctionMode):
 
     def _before_mask(self, name: str, args: tuple[Any, ...]) -> Tensor | None:
         """Copy a linear map, some of whose neurons are about to be overwritten, as in ``h[h < 0] = 0``."""
-        if name not in ("__setitem__", "index_put") or self._known.value(args[1]) is None:
+        if name != "__setitem__" or self._known.value(args[1]) is None:
             return None
         value = self._known.value(args[0])
         if value is None or value.activation is not None:

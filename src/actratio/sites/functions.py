@@ -36,12 +36,10 @@ AFFINE = _names(
 MOVES = AFFINE - _names("div true_divide divide masked_fill")
 """Affine functions that change which neurons of an activation are zero, so their output is the activation; others scale it."""
 
-LINEAR = _names(
-    "linear matmul mm bmm addmm baddbmm einsum conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d grouped_mm _grouped_mm grouped_mm_fallback"
-)
-"""Matrix products, which are linear maps if one side is a weight."""
-
 CONVOLUTION = _names("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
+
+LINEAR = CONVOLUTION | _names("linear matmul mm bmm addmm baddbmm einsum grouped_mm _grouped_mm grouped_mm_fallback")
+"""Matrix products, which are linear maps if one side is a weight."""
 
 SPATIAL = _names(
     "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "

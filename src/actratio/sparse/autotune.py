@@ -87,8 +87,8 @@ class LayerTimer:
         Several windows are timed, in each of which the layers take turns, with warm and with cold caches. A speed is the median
         over the windows; of warm and of cold caches, the lower one. Windows are added until they agree.
         """
-        first = self._rounds(draws, 1, cold=False)  # warms up
-        longest = max(times[0] for times in first)
+        # The first round prepares the products, which may take longer than all that follows.
+        longest = max(times[-1] for times in self._rounds(draws, 2, cold=False))
         lowest = [float("inf")] * 2
         for cold in (False, True) if longest < _LONG else (False,):
             for place, speed in enumerate(self._windows(draws, longest, cold=cold)):
