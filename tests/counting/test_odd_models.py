@@ -141,7 +141,7 @@ def zeroed_in_place(z: Tensor) -> Tensor:
         lambda z: z.masked_fill((z < 0) | z.isnan(), 0),
         lambda z: z * torch.logical_not(z <= 0),
         lambda z: torch.fmax(z, torch.zeros(())),
-        ACT,
+        lambda z: ACT(z),
     ],
     ids=[
         "mask",

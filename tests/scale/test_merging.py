@@ -81,9 +81,10 @@ def test_any_parts_in_any_order(order: tuple[tuple[int, ...], ...]) -> None:
     assert found == [(f"layers.{number}", layer, 10) for layer, number in enumerate((0, 1, 2, 3, 10))]
 
 
-def test_a_layer_that_runs_more_often_in_one_shard() -> None:
+@pytest.mark.parametrize("order", [((0,), (0, 0)), ((0, 0), (0,))])
+def test_a_layer_that_runs_more_often_in_one_shard(order: tuple[tuple[int, ...], ...]) -> None:
     x = torch.randn(5, 4)
-    together = merge_shards(measure(Chosen(0), [x]), measure(Chosen(0, 0), [x]))
+    together = merge_shards(*(measure(Chosen(*layers), [x]) for layers in order))
     assert [(row.site.calls, row.counts.tokens) for row in together] == [(2, 15)]
 
 
