@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from actratio.sparse.kernels.dispatch import prepare
+from actratio.sparse.kernels.product import Weights
 from actratio.sparse.layers import neuron_major
 from machine import bandwidth, machine, matmul_rate, show
 
@@ -87,7 +88,7 @@ class Layers:
         self.rows = [neuron_major(weight.t().contiguous().t()) for _ in range(self.count)]
         self.ups = [weight.clone() for _ in range(self.count)] if kind == "gated" else []
         self.products = [
-            prepare(rows, up=self.ups[place] if self.ups else None) for place, rows in enumerate(self.rows)
+            prepare(Weights(rows, up=self.ups[place] if self.ups else None)) for place, rows in enumerate(self.rows)
         ]
         self.dense = [rows.t().contiguous() for rows in self.rows]
         self.turn = cycle(range(self.count))

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from actratio.sparse import autotune
-from actratio.sparse.autotune import LayerTimer, shape_speeds
+from actratio.sparse.autotune import LayerTimer, layer_timer, linear_timer, shape_speeds
 from actratio.sparse.crossover import BATCHES, RATIOS
 
 
 def small_timer(kind: str = "down") -> LayerTimer:
     torch.manual_seed(0)
-    up = nn.Linear(6, 40) if kind == "gated" else None
-    return LayerTimer(nn.Linear(40, 6), up, kind == "thresholds", 2)
+    up = nn.Linear(6, 40) if "gated" in kind else None
+    return layer_timer(nn.Linear(40, 6), up, thresholds="thresholds" in kind, layers=2, int8="int8" in kind)
 
 
-@pytest.mark.parametrize("kind", ["down", "gated", "thresholds"])
+@pytest.mark.parametrize("kind", ["down", "gated", "thresholds", "int8", "int8 gated", "int8 thresholds"])
 def test_layer_timer_times_dense_and_sparse_layers(kind: str, sparse_randn: Callable[..., Tensor]) -> None:
     timer = small_timer(kind)
     with torch.no_grad():
@@ -42,7 +42,7 @@ def test_speeds_are_medians_over_windows(monkeypatch: pytest.MonkeyPatch) -> Non
         return [[6.0] * count, [2.0 * (5 if noisy else 1)] * count, [6.0] * count]
 
     monkeypatch.setattr(timer, "_rounds", rounds)
-    assert timer.speeds([torch.zeros(1, 40)]) == (3.0, 1.0)
+    assert timer.speeds([torch.zeros(1, 40)]) == [3.0, 1.0]
     assert len(windows) == 1 + autotune._MIN_WINDOWS  # long products are timed with warm caches only
 
 
@@ -53,16 +53,16 @@ def test_the_worse_of_warm_and_cold_caches_counts(monkeypatch: pytest.MonkeyPatc
         return [[1e-4] * count, [1e-4 if cold else 5e-5] * count, [1e-4] * count]
 
     monkeypatch.setattr(timer, "_rounds", rounds)
-    assert timer.speeds([torch.zeros(1, 40)]) == (1.0, 1.0)
+    assert timer.speeds([torch.zeros(1, 40)]) == [1.0, 1.0]
 
 
 def test_speeds_are_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setenv("ACTRATIO_CACHE", str(tmp_path))
     seen: list[tuple[int, float]] = []
 
-    def speeds(self: LayerTimer, draws: list[Tensor]) -> tuple[float, float]:
+    def speeds(self: LayerTimer, draws: list[Tensor]) -> list[float]:
         seen.append((len(draws[0]), float((torch.stack(draws) != 0).float().mean())))
-        return 2.0 / len(draws[0]), 1.0
+        return [2.0 / len(draws[0]), 1.0]
 
     monkeypatch.setattr(LayerTimer, "speeds", speeds)
     found = shape_speeds(small_timer())
@@ -74,3 +74,18 @@ def test_speeds_are_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: obj
     assert len(seen) == len(BATCHES) * len(RATIOS)
     shape_speeds(small_timer("thresholds"))  # another key
     assert len(seen) == 2 * len(BATCHES) * len(RATIOS)
+
+
+def test_a_product_that_reads_everything_is_timed_once_for_each_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    timer = linear_timer(nn.Linear(40, 6), 2)
+    with torch.no_grad():
+        x = torch.randn(3, 40)
+        torch_output, fast = (next(layers)(x) for layers in timer._layers.values())
+        torch.testing.assert_close(fast, torch_output)
+    monkeypatch.setattr(autotune, "cached_speeds", lambda key: None)
+    monkeypatch.setattr(autotune, "keep_speeds", lambda key, speeds: None)
+    monkeypatch.setattr(timer, "speeds", lambda draws: [3.0 if len(draws[0]) < 8 else 1.01])
+    found = shape_speeds(timer)
+    assert found.sparse[0] == (3.0,) * len(RATIOS)
+    assert found.dense == (1.0,) * len(BATCHES)
+    assert found.always_faster().ratios == tuple(float(batch < 8) for batch in BATCHES)

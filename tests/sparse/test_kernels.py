@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from actratio.sparse.kernels.cpu import CPUProduct
+from actratio.sparse.kernels.cpu import CPULinear, CPUProduct
 from actratio.sparse.kernels.product import Weights
 from actratio.sparse.layers import neuron_major
 
@@ -167,15 +167,18 @@ def test_neuron_major_weights_begin_at_a_large_page(dtype: torch.dtype, randn: C
 
 
 CACHED = """
-from actratio.sparse.kernels import cpu, cpu_loops
-for zero in cpu._ZEROS.values():
-    compiled = cpu_loops.compile_for(zero)
-    print(compiled.multiply.cache_hits, compiled.body.cache_hits)
+from actratio.sparse.kernels import cpu, cpu_linear, cpu_loops
+for compile_product in (cpu_loops.compile_for, cpu_linear.compile_linear):
+    for zero in list(cpu._ZEROS.values())[:2]:
+        compiled = compile_product(zero, zero)
+        print(compiled.multiply.cache_hits, compiled.body.cache_hits)
 """
 
 
 def test_cpu_kernel_is_loaded_from_the_cache_in_a_new_process() -> None:
-    for dtype in (torch.float32, torch.bfloat16):  # compiles it now, if no process has before
-        CPUProduct(Weights(torch.ones(2, 2, dtype=dtype)))
+    for dtype in (torch.float32, torch.bfloat16):  # compiles them now, if no process has before
+        rows = torch.ones(2, 2, dtype=dtype)
+        CPUProduct(Weights(rows))
+        CPULinear(Weights(rows.t()))
     ran = subprocess.run([sys.executable, "-c", CACHED], capture_output=True, text=True)
-    assert ran.stdout == "1 1\n1 1\n", ran.stderr
+    assert ran.stdout == "1 1\n" * 4, ran.stderr

@@ -62,7 +62,7 @@ def test_plan_says_if_there_is_no_kernel() -> None:
 
 
 def test_plan_names_the_extra_that_brings_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "_kernels", tuple)
+    monkeypatch.setattr(dispatch, "_kernels", lambda listed: ())
     monkeypatch.setattr(dispatch, "find_spec", lambda package: None)
     (planned,) = plan(resolved(network(nn.ReLU())))
     assert planned.why == (

@@ -32,7 +32,7 @@ def product_and_weights(dtype: torch.dtype = torch.float32) -> tuple[Product, li
         torch.randn(WIDTH, INPUTS).to(dtype),
         torch.randn(WIDTH).to(dtype),
     ]
-    product = prepare(weight.t(), weights[1], None, *weights[2:], parameter=weight)
+    product = prepare(Weights(weight.t(), weights[1], None, *weights[2:], parameter=weight))
     assert product is not None
     return product, weights
 
@@ -122,7 +122,7 @@ def test_multiply_prepares_again_only_if_the_weights_changed() -> None:
     prepared: list[Product | None] = []
 
     def renew() -> Product | None:
-        prepared.append(prepare(rows))
+        prepared.append(prepare(Weights(rows)))
         return prepared[-1]
 
     def call(product: Product | None, hidden: Tensor = HIDDEN, crossover: Any = ALWAYS) -> Tensor | None:
@@ -167,6 +167,6 @@ def unsupported() -> dict[str, Weights]:
 def test_kernel_refuses_unsupported_weights(name: str) -> None:
     weights = unsupported()[name]
     assert not CPUProduct.supports(weights)
-    assert prepare(*weights) is None
+    assert prepare(weights) is None
     with pytest.raises(ValueError, match="CPUProduct does not support these weights"):
         CPUProduct(weights)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from itertools import cycle
 from statistics import median, quantiles
 from typing import Any
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from actratio.sites.linear import rows_of
-from actratio.sites.mlps import MLP
 from actratio.sparse.crossover import ALWAYS, BATCHES, NEVER, RATIOS, Crossover, ShapeSpeeds
+from actratio.sparse.int8 import install_int8
+from actratio.sparse.linears import install_fast
 from actratio.sparse.modules import install_down, install_gated
-from actratio.sparse.planning import Plan
 from actratio.sparse.speed_cache import cached_speeds, keep_speeds, machine_key
 
 _WEIGHTS = 200e6  # bytes of weights that are timed in turn: more than the caches hold, unless the model has less
@@ -29,81 +29,85 @@ _MIN_ROUNDS, _MAX_ROUNDS, _SECONDS = 2, 20, 0.01  # of a window
 _ENOUGH_SECONDS = 0.3  # of one comparison; products that take long need few rounds
 _STEADY = 0.05  # windows that differ by less, relatively, are enough
 _LONG = 0.003  # seconds; for longer products it doesn't matter whether Python's objects are in the cache
-_KINDS = {"dense": None, "sparse": ALWAYS, "converted": NEVER}
-"""The layer as it was, and a converted one that always skips, or never does."""
 
 
 class LayerTimer:
-    """Dense and sparse layers of one shape, each with weights of its own. Every call uses the next layer.
+    """Layers of one shape in several forms, each layer with weights of its own. Every call uses the next layer.
 
     Args:
-        down: a dense linear layer, whose type and shape are copied.
-        up: the up projection of a gated MLP if its neurons are skipped too; the layers then take gates as their input.
-        thresholds: whether neurons at or below a threshold are skipped.
+        forms: what makes a layer of each form; the first one is what the others are compared with.
+        like: the projections whose shapes and types the layers have.
+        inputs: the number of inputs of a layer.
+        ratios: the activation ratios that matter for its speed.
         layers: how many such layers the model has; no more are made.
+        key: what the speeds depend on, beside the machine, the shapes and the type.
     """
 
-    def __init__(self, down: nn.Module, up: nn.Module | None, thresholds: bool, layers: int) -> None:
-        weights: list[Any] = [down.weight] + ([] if up is None else [up.weight])
-        self.device, self.dtype, self.width = weights[0].device, weights[0].dtype, rows_of(down).shape[0]
-        count = max(1, min(layers, int(_WEIGHTS / sum(weight.nbytes for weight in weights))))
+    def __init__(
+        self,
+        forms: Mapping[str, Callable[[], nn.Module]],
+        like: Sequence[Any],
+        inputs: int,
+        ratios: Sequence[float],
+        layers: int,
+        **key: Any,
+    ) -> None:
+        weights: list[Tensor] = [layer.weight for layer in like]
+        self.device, self.dtype, self.width, self.ratios = weights[0].device, weights[0].dtype, inputs, ratios
+        item_size = 1 if key.get("int8") else self.dtype.itemsize
+        count = max(1, min(layers, int(_WEIGHTS / sum(weight.numel() * item_size for weight in weights))))
         self.key = {
             **machine_key(self.device),
-            "kind": type(down).__name__,
+            "kind": type(like[0]).__name__,
             "shapes": [[*weight.shape] for weight in weights],
             "dtype": str(self.dtype).removeprefix("torch."),
-            "biases": [layer is not None and layer.bias is not None for layer in (down, up)],
-            "thresholds": thresholds,
+            "biases": [layer.bias is not None for layer in like],
             "layers": count,
+            **key,
         }
-        self._make: Callable[[Crossover | None], cycle[nn.Module]] = lambda crossover: cycle(
-            [_new_layer(down, up, thresholds, crossover) for _ in range(count)]
-        )
+        self._forms, self._count = forms, count
 
     @cached_property
     def _layers(self) -> dict[str, cycle[nn.Module]]:
-        """The layers by kind, which aren't made if their speeds are known."""
-        return {name: self._make(crossover) for name, crossover in _KINDS.items()}
+        """The layers by form, which aren't made if their speeds are known."""
+        return {name: cycle([make() for _ in range(self._count)]) for name, make in self._forms.items()}
 
     @cached_property
     def _cache_filler(self) -> Tensor:
         return torch.ones(_CACHE_BYTES // 4, device=self.device)
 
-    def times(self, draws: Sequence[Tensor], rounds: int) -> tuple[float, float, float]:
-        """Return the median seconds of a dense layer, and of a converted one: of its sparse product, and of its dense one.
-
-        They are timed in turns.
+    def times(self, draws: Sequence[Tensor], rounds: int) -> list[float]:
+        """Return the median seconds of each form. They are timed in turns.
 
         Args:
-            draws: activations, (batch, width), used in turn.
+            draws: inputs, (batch, inputs), used in turn.
             rounds: how many; another one warms up.
         """
-        dense, sparse, converted = (median(times[1:]) for times in self._rounds(draws, rounds + 1, cold=False))
-        return dense, sparse, converted
+        return [median(times[1:]) for times in self._rounds(draws, rounds + 1, cold=False)]
 
-    def speeds(self, draws: Sequence[Tensor]) -> tuple[float, float]:
-        """Return the speeds of a converted layer relative to a dense one: of its sparse product, and of its dense one.
+    def speeds(self, draws: Sequence[Tensor]) -> list[float]:
+        """Return the speed of each form but the first, relative to the first.
 
         Several windows are timed, in each of which the layers take turns, with warm and with cold caches. A speed is the median
         over the windows; of warm and of cold caches, the lower one. Windows are added until they agree.
         """
         # The first round prepares the products, which may take longer than all that follows.
         longest = max(times[-1] for times in self._rounds(draws, 2, cold=False))
-        lowest = [float("inf")] * 2
+        lowest = [float("inf")] * (len(self._forms) - 1)
         for cold in (False, True) if longest < _LONG else (False,):
             for place, speed in enumerate(self._windows(draws, longest, cold=cold)):
                 lowest[place] = min(lowest[place], speed)
-        return lowest[0], lowest[1]
+        return lowest
 
     def _windows(self, draws: Sequence[Tensor], longest: float, *, cold: bool) -> list[float]:
         turn = longest + (self._fill_caches() if cold else 0.0)
         rounds = min(_MAX_ROUNDS, max(_MIN_ROUNDS, int(_SECONDS / turn)))
-        windows: tuple[list[float], list[float]] = ([], [])
+        windows: list[list[float]] = [[] for _ in range(len(self._forms) - 1)]
         began = time.perf_counter()
         for number in range(_MAX_WINDOWS):
-            dense, *others = map(median, self._rounds(draws, rounds, cold=cold))
+            first, *others = map(median, self._rounds(draws, rounds, cold=cold))
             for speeds, seconds in zip(windows, others, strict=True):
-                speeds.append(dense / seconds)
+                speeds.append(first / seconds)
             if number + 1 >= _MIN_WINDOWS and (
                 all(map(_agree, windows)) or time.perf_counter() - began > _ENOUGH_SECONDS
             ):
@@ -132,15 +136,40 @@ def _agree(speeds: Sequence[float]) -> bool:
     return high - low < _STEADY * middle
 
 
-def layer_timer(mlp: MLP, plan: Plan, thresholds: bool, layers: int) -> LayerTimer:
-    """Return a timer of layers like those of one MLP.
+def layer_timer(
+    down: nn.Module, up: nn.Module | None = None, *, thresholds: bool = False, layers: int = 1, int8: bool = False
+) -> LayerTimer:
+    """Return a timer of the products that skip neurons: dense, and converted layers that always skip, or never do.
 
     Args:
-        plan: which of its projections are sparse.
-        thresholds: whether the MLP has thresholds.
-        layers: how many MLPs have this shape.
+        down: the down projection, or another linear layer that reads many zeros.
+        up: the up projection of a gated MLP if its neurons are skipped too; the layers then take gates as their input.
+        thresholds: whether neurons at or below a threshold are skipped.
+        layers: how many such layers the model has.
+        int8: whether all weights are int8, those of the dense layer too.
     """
-    return LayerTimer(mlp.down, mlp.up if plan.kind == "gated" else None, thresholds, layers)
+    forms = {
+        name: partial(_new_layer, down, up, thresholds, crossover, int8)
+        for name, crossover in (("dense", None), ("sparse", ALWAYS), ("converted", NEVER))
+    }
+    like = [down] if up is None else [down, up]
+    return LayerTimer(forms, like, rows_of(down).shape[0], RATIOS, layers, thresholds=thresholds, int8=int8)
+
+
+def linear_timer(layer: nn.Module, layers: int) -> LayerTimer:
+    """Return a timer of a linear layer with torch's dense product, and with the other one, which reads all weights too.
+
+    Args:
+        layers: how many layers have this shape.
+    """
+
+    def fast() -> nn.Module:
+        new = _like(layer)
+        install_fast(new, ALWAYS)
+        return new
+
+    forms: dict[str, Callable[[], nn.Module]] = {"torch": partial(_like, layer), "fast": fast}
+    return LayerTimer(forms, [layer], rows_of(layer).shape[0], (1.0,), layers, product="dense")
 
 
 @torch.no_grad()
@@ -152,16 +181,18 @@ def shape_speeds(timer: LayerTimer) -> ShapeSpeeds:
     speeds = cached_speeds(timer.key)
     if speeds is None:
         measured = [[timer.speeds(draws) for draws in _draws(timer, batch)] for batch in BATCHES]
-        sparse = tuple(tuple(speed for speed, _ in row) for row in measured)
-        speeds = ShapeSpeeds(sparse, tuple(median(speed for _, speed in row) for row in measured))
+        repeats = len(RATIOS) // len(timer.ratios)  # a product that reads everything takes as long for any ratio
+        sparse = tuple(tuple(speed for speed, *_ in row) * repeats for row in measured)
+        dense = tuple(median([others[0] if others else 1.0 for _, *others in row]) for row in measured)
+        speeds = ShapeSpeeds(sparse, dense)
         keep_speeds(timer.key, speeds)
     return speeds
 
 
 def _draws(timer: LayerTimer, batch: int) -> Iterator[list[Tensor]]:
-    """Yield random activations of each of ``RATIOS``."""
+    """Yield random inputs of each of the timer's ratios."""
     generator = torch.Generator().manual_seed(0)
-    for ratio in RATIOS:
+    for ratio in timer.ratios:
         x = torch.randn(_DRAWS, batch, timer.width, generator=generator)
         x *= torch.rand(_DRAWS, batch, timer.width, generator=generator) < ratio
         yield list(x.to(timer.device, timer.dtype))
@@ -192,7 +223,7 @@ class _FixedGates(nn.Module):
 
     def __init__(self, like: Any) -> None:
         super().__init__()
-        self.weight = self.gates = like.weight.detach()
+        self.weight = self.gates = like.weight.detach()[:1]
 
     def forward(self, _: Tensor) -> Tensor:
         out: Tensor = self.gates
@@ -216,12 +247,19 @@ class _GatedByInput(nn.Module):
         return out
 
 
-def _new_layer(down: nn.Module, up: nn.Module | None, thresholds: bool, crossover: Crossover | None) -> nn.Module:
+def _new_layer(
+    down: nn.Module, up: nn.Module | None, thresholds: bool, crossover: Crossover | None, int8: bool
+) -> nn.Module:
     """Return a new layer with the given crossover; a dense one without."""
     new: Any = _like(down)
+    limits = torch.zeros(rows_of(new).shape[0]) if thresholds and crossover is not None else None
     gated = None if up is None else _Gated(_like(up), new)
-    if crossover is not None:
-        install_down(new, torch.zeros(rows_of(new).shape[0]) if thresholds else None, crossover)
+    if int8:
+        install_int8(new, by_neurons=crossover is not None, thresholds=limits)
+        if gated is not None:
+            install_int8(gated.up)
+    elif crossover is not None:
+        install_down(new, limits, crossover)
     if gated is None:
         return new  # type: ignore[no-any-return]
     if crossover is not None:
@@ -232,7 +270,7 @@ def _new_layer(down: nn.Module, up: nn.Module | None, thresholds: bool, crossove
 def _like(layer: nn.Module) -> nn.Module:
     """Return a new layer of the same type and shape without hooks."""
     new = copy.copy(layer)
-    new.__dict__.update(_forward_hooks=OrderedDict(), _forward_pre_hooks=OrderedDict())
+    new.__dict__.update(_forward_hooks=OrderedDict(), _forward_pre_hooks=OrderedDict(), _buffers={**layer._buffers})
     new._parameters = {
         name: None if value is None else nn.Parameter(torch.full_like(value.detach(), 0.01), requires_grad=False)
         for name, value in layer._parameters.items()

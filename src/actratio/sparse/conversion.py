@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,15 +12,24 @@ from torch import Tensor, nn
 
 from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
-from actratio.sites.linear import is_linear
+from actratio.sites.inputs import device_of
+from actratio.sites.linear import is_linear, rows_of
 from actratio.sites.mlps import MLP, weight_unsupported_reason
 from actratio.sparse.active import measured_mlps
-from actratio.sparse.autotune import LayerTimer, layer_timer, shape_speeds
-from actratio.sparse.converted import PLANS, Sparse, densify
+from actratio.sparse.autotune import LayerTimer, layer_timer, linear_timer, shape_speeds
+from actratio.sparse.converted import PLANS, Converted, densify
 from actratio.sparse.crossover import BATCHES, NEVER, SLOWER, Crossover, ShapeSpeeds
+from actratio.sparse.int8 import install_int8
+from actratio.sparse.kernels.product import Weights
+from actratio.sparse.linears import install_fast, prepare_full
 from actratio.sparse.modules import install_down, install_gated
-from actratio.sparse.planning import Plan, kernel_unsupported_reason, plan
+from actratio.sparse.planning import Plan, int8_unsupported_reason, kernel_unsupported_reason, plan
 from actratio.sparse.thresholds import Calibration
+
+WEIGHTS = ("int8",)
+"""Types that weights can be stored in, beside their own."""
+
+_SMALLEST = 1 << 16  # numbers of a weight; smaller ones, such as those of a router, stay as they are
 
 
 @torch.inference_mode(False)  # otherwise weights that are stored in another order could never be trained
@@ -31,9 +40,11 @@ def sparsify(
     thresholds: Mapping[str, Tensor] | None = None,
     crossover: Crossover | None = None,
     also: Mapping[str, float] | None = None,
+    dense: bool = False,
+    weights: str | None = None,
     mlps: Sequence[MLP] | None = None,
 ) -> nn.Module:
-    """Let a model skip inactive neurons. Without thresholds its outputs stay the same up to the order of summation.
+    """Let a model skip inactive neurons. Without thresholds and 8-bit weights, its outputs stay the same up to the order of summation.
 
     The model itself is changed and returned: same parameters, same ``state_dict``, same ``generate``. In training, and
     whenever gradients are needed, it computes the dense products. ``densify`` undoes it; ``plans`` tells what was done to each MLP.
@@ -48,6 +59,12 @@ def sparsify(
             every call. An MLP stays dense if the sparse product gains nothing for a single sequence, and loses for others.
         also: other linear layers that read many zeros, such as the first layer of an image classifier: their names, and the
             share of their inputs that isn't zero.
+        dense: give the other linear layers, such as those of attention and the output head, a product that reads all weights faster
+            than torch's, for the batch sizes where it was measured to be faster. Their weights stay where they are.
+        weights: ``int8`` stores the weights of all linear layers with at least 65,536 numbers as 8-bit integers, with a float32 scale
+            for each output, or, in the down projections that are skipped, for each neuron (``actratio.sparse.int8`` has the formula). A quarter
+            of the memory of float32 is read, and the outputs change a little: check the loss. ``densify`` then can't bring the
+            old weights back, but gives the rounded ones.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
 
     Returns:
@@ -55,33 +72,102 @@ def sparsify(
 
     Raises:
         SiteError: the model has no MLP or no such layer, the measurement is of another model, or an MLP can't have its thresholds,
-            such as in a dtype that no kernel supports; the model is then dense.
+            such as in a dtype that no kernel supports; the model is then dense. Or ``weights`` isn't known, or no kernel supports them.
     """
+    check_weights(model, weights)
     densify(model)
+    int8 = weights is not None
     handles, counts, limits = planning_inputs(model, measurement, thresholds, mlps)
     planned = plan(handles, counts, limits)
     others = {name: _other_layer(model, name) for name in also or ()}
     if crossover is None:
-        planned = _autotuned(handles, planned, limits)
-        crossovers = {}
-        for name, layer in others.items():
-            speeds, ratio = shape_speeds(LayerTimer(layer, None, False, 1)), (also or {})[name]
-            crossovers[name] = speeds.crossover(ratio) if speeds.pays_off(ratio) else NEVER
+        planned = _autotuned(handles, planned, limits, int8=int8)
     else:
         planned = [item if item.kind == "dense" else replace(item, crossover=crossover) for item in planned]
-        crossovers = dict.fromkeys(others, crossover)
-    owners = dict(model.named_modules())
-    for mlp, item in zip(handles, planned, strict=True):
-        owner = owners[mlp.site.owner]
-        if item.kind != "dense":
-            install_down(mlp.down, limits.get(mlp.site.name), item.crossover)
-        if item.kind == "gated" and not isinstance(owner, Sparse):
+    taken = _install(model, handles, planned, limits, int8=int8)
+    for name, layer in others.items():
+        taken.add(layer)
+        _install_other(layer, (also or {})[name], crossover, int8=int8)
+    if int8:
+        for layer in _linear_layers(model, taken):
+            if layer.weight.numel() >= _SMALLEST:
+                install_int8(layer)
+    elif dense:
+        _install_fast(_linear_layers(model, taken), crossover)
+    return model
+
+
+def check_weights(model: nn.Module, weights: str | None) -> None:
+    """Refuse a type of weights that isn't known, or that the model's device has no kernel for.
+
+    Raises:
+        SiteError: it is one of these.
+    """
+    if weights is None:
+        return
+    if weights not in WEIGHTS:
+        raise SiteError(f"weights={weights!r} is not known; use 'int8', or None for the weights as they are")
+    reason = int8_unsupported_reason(device_of(model))
+    if reason is not None:
+        raise SiteError(f"the weights cannot be int8: {reason}; omit weights, or move the model to the CPU")
+
+
+def _install(
+    model: nn.Module, mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str, Tensor], *, int8: bool
+) -> set[nn.Module]:
+    """Convert the MLPs, and return the layers that are converted, or that a sparse MLP reads itself."""
+    owners, taken = dict(model.named_modules()), set()
+    for mlp, item in zip(mlps, planned, strict=True):
+        owner, gated = owners[mlp.site.owner], item.kind == "gated"
+        if item.kind != "dense" and mlp.down not in taken:
+            thresholds = limits.get(mlp.site.name)
+            if int8:
+                install_int8(mlp.down, by_neurons=True, thresholds=thresholds)
+            else:
+                install_down(mlp.down, thresholds, item.crossover)
+            taken.add(mlp.down)
+        if gated and not isinstance(owner, Converted):
+            if int8:
+                install_int8(mlp.up)
+            taken.add(mlp.up)
             install_gated(owner, (mlp.gate, mlp.activation, mlp.up, mlp.down), item.crossover)
         owner.__dict__.setdefault(PLANS, []).append(item)
-    for name, layer in others.items():
-        if any(crossovers[name].ratios):
-            install_down(layer, None, crossovers[name])
-    return model
+    return taken
+
+
+def _install_other(layer: nn.Module, ratio: float, crossover: Crossover | None, *, int8: bool) -> None:
+    """Convert a linear layer that reads many zeros, if that pays off."""
+    if crossover is None:
+        speeds = shape_speeds(layer_timer(layer))
+        crossover = speeds.crossover(ratio) if speeds.pays_off(ratio) else NEVER
+    if not any(crossover.ratios):
+        return
+    if int8:
+        install_int8(layer, by_neurons=True)
+    else:
+        install_down(layer, None, crossover)
+
+
+def _linear_layers(model: nn.Module, taken: Collection[nn.Module]) -> list[Any]:
+    """Return the linear layers that aren't converted yet and have their own weight, in the order of the model."""
+    return [
+        module
+        for module in model.modules()
+        if is_linear(module) and module not in taken and module._parameters.get("weight") is not None
+    ]
+
+
+def _install_fast(layers: Sequence[Any], crossover: Crossover | None) -> None:
+    """Give linear layers the faster dense product, for the batch sizes where it is faster."""
+    alike: dict[Any, list[Any]] = defaultdict(list)
+    for layer in layers:
+        if prepare_full(Weights(rows_of(layer))) is not None:
+            alike[type(layer), layer.weight.shape, layer.weight.dtype, layer.bias is None].append(layer)
+    for group in alike.values():
+        chosen = crossover or shape_speeds(linear_timer(group[0], len(group))).always_faster()
+        if any(chosen.ratios):
+            for layer in group:
+                install_fast(layer, chosen)
 
 
 def plans(model: nn.Module) -> list[Plan]:
@@ -119,7 +205,7 @@ def _other_layer(model: nn.Module, name: str) -> nn.Module:
     return layer
 
 
-def _autotuned(mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str, Tensor]) -> list[Plan]:
+def _autotuned(mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str, Tensor], *, int8: bool) -> list[Plan]:
     """Return the plans with their crossovers, measured once for all layers of a shape.
 
     An MLP for which skipping doesn't pay off stays dense, unless it has thresholds: those decide what the model computes.
@@ -132,9 +218,15 @@ def _autotuned(mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str
             alike[(item.kind, *shape, mlp.site.name in limits)].append((mlp, item))
     decided: dict[str, Plan] = {}
     for (*_, has_thresholds), group in alike.items():
-        speeds = shape_speeds(layer_timer(*group[0], has_thresholds, len(group)))
+        speeds = shape_speeds(timer_of(*group[0], thresholds=has_thresholds, layers=len(group), int8=int8))
         decided.update((item.site.name, _decided(item, speeds, has_thresholds)) for _, item in group)
     return [decided.get(item.site.name, item) for item in planned]
+
+
+def timer_of(mlp: MLP, item: Plan, *, thresholds: bool, layers: int, int8: bool) -> LayerTimer:
+    """Return a timer of the products of an MLP that its plan changes, as ``layer_timer`` does."""
+    up = mlp.up if item.kind == "gated" else None
+    return layer_timer(mlp.down, up, thresholds=thresholds, layers=layers, int8=int8)
 
 
 def _decided(item: Plan, speeds: ShapeSpeeds, has_thresholds: bool) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -13,16 +13,18 @@ PLANS = "_actratio_plans"
 """Attribute of a module with the plans of its MLPs."""
 
 
-class Sparse(nn.Module):
-    """A sparse module. It can become dense again, and it can be copied and saved.
+class Converted(nn.Module):
+    """A module that ``sparsify`` changed. It can become dense again, and it can be copied and saved.
 
     Attributes:
-        _sparse_class: the sparse class.
+        _prefix: begins the name of its class.
+        _converted_class: what was done to it, one of the subclasses of this class.
         _dense_class: the class that the module had before.
     """
 
     # Attributes start with an underscore, because a user's module may have a ``dense_class`` of its own.
-    _sparse_class: type[Sparse]
+    _prefix: ClassVar[str] = "Sparse"
+    _converted_class: type[Converted]
     _dense_class: type[nn.Module]
 
     def _leave(self) -> None:
@@ -40,7 +42,7 @@ class Sparse(nn.Module):
         return result
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _empty, (self._sparse_class, self._dense_class), self.__dict__
+        return _empty, (self._converted_class, self._dense_class), self.__dict__
 
 
 @torch.inference_mode(False)
@@ -48,44 +50,49 @@ def densify(model: nn.Module) -> nn.Module:
     """Undo ``sparsify``: give every module its class and its weights' layout back, and return the model."""
     for module in model.modules():
         module.__dict__.pop(PLANS, None)
-        if isinstance(module, Sparse):
+        if isinstance(module, Converted):
             module._leave()
     return model
 
 
-def restore_class(module: Sparse, *names: str) -> None:
-    """Give a sparse module its dense class back.
+def restore_class(module: Converted, *names: str) -> None:
+    """Give a module its dense class back.
 
     Args:
-        names: attributes of the sparse module to remove.
+        names: attributes to remove.
 
     Raises:
         SiteError: a parametrization was added since.
     """
-    if type(module) is not class_of(module._sparse_class, module._dense_class):
+    if type(module) is not class_of(module._converted_class, module._dense_class):
         raise SiteError(
-            f"the sparse layer has become a {type(module).__name__}; remove its parametrization before you make it dense"
+            f"the layer has become a {type(module).__name__}; remove its parametrization before you make it dense"
         )
     for name in names:
         module.__dict__.pop(name, None)
     module.__class__ = module._dense_class  # type: ignore[assignment]
 
 
-def class_of(sparse: type[Sparse], dense: type[nn.Module]) -> type[nn.Module]:
-    """Return the class of a dense module that was made sparse; always the same one for the same two classes."""
-    if (sparse, dense) not in _classes:
-        _classes[sparse, dense] = _new_class(sparse, dense)
-    return _classes[sparse, dense]
+def class_of(converted: type[Converted], dense: type[nn.Module]) -> type[nn.Module]:
+    """Return the class of a dense module that was converted; always the same one for the same two classes."""
+    if (converted, dense) not in _classes:
+        _classes[converted, dense] = _new_class(converted, dense)
+    return _classes[converted, dense]
 
 
 _classes: dict[tuple[type, type], type[nn.Module]] = {}
 
 
-def _new_class(sparse: type[Sparse], dense: type[nn.Module]) -> type[nn.Module]:
-    members = {"__doc__": sparse.__doc__, "__module__": __name__, "_sparse_class": sparse, "_dense_class": dense}
-    return type(f"Sparse{dense.__name__}", (sparse, dense), members)
+def _new_class(converted: type[Converted], dense: type[nn.Module]) -> type[nn.Module]:
+    members = {
+        "__doc__": converted.__doc__,
+        "__module__": __name__,
+        "_converted_class": converted,
+        "_dense_class": dense,
+    }
+    return type(f"{converted._prefix}{dense.__name__}", (converted, dense), members)
 
 
-def _empty(sparse: type[Sparse], dense: type[nn.Module]) -> nn.Module:
-    kind = class_of(sparse, dense)
+def _empty(converted: type[Converted], dense: type[nn.Module]) -> nn.Module:
+    kind = class_of(converted, dense)
     return kind.__new__(kind)

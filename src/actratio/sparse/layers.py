@@ -7,16 +7,24 @@ import torch
 from torch import Tensor
 
 _PAGE = 1 << 21
+_KINDS = {torch.float32: np.float32, torch.bfloat16: np.int16, torch.int8: np.int8}
 
 
 def neuron_major(rows: Tensor) -> Tensor:
     """Return the weight (neurons, features) with contiguous rows; the same tensor if they are contiguous already."""
     if rows.is_contiguous():
         return rows
-    if rows.device.type != "cpu" or rows.dtype not in (torch.float32, torch.bfloat16):
+    if rows.device.type != "cpu" or rows.dtype not in _KINDS:
         return rows.contiguous()
-    # NumPy asks for large pages, which make distant rows faster to find. A large page begins at a multiple of its size.
-    kind = np.dtype(np.float32 if rows.dtype == torch.float32 else np.int16)
+    return in_large_pages(rows)
+
+
+def in_large_pages(rows: Tensor) -> Tensor:
+    """Return a copy with contiguous rows that begins at a large page.
+
+    NumPy asks for large pages, which make distant rows faster to find. A large page begins at a multiple of its size.
+    """
+    kind = np.dtype(_KINDS[rows.dtype])
     buffer = np.empty(rows.numel() + _PAGE // kind.itemsize, kind)
     first = -buffer.ctypes.data % _PAGE // kind.itemsize
     copy = torch.from_numpy(buffer[first : first + rows.numel()]).view(rows.dtype).view(rows.shape)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from actratio.sites.linear import rows_of
-from actratio.sparse.converted import Sparse, class_of, restore_class
+from actratio.sparse.converted import Converted, class_of, restore_class
 from actratio.sparse.crossover import Crossover
+from actratio.sparse.int8 import Int8Linear
 from actratio.sparse.kernels import operator
 from actratio.sparse.kernels.dispatch import (
     dense_down,
@@ -25,11 +26,11 @@ from actratio.sparse.kernels.dispatch import (
     multiply,
     prepare,
 )
-from actratio.sparse.kernels.product import Product, wants_gradients
+from actratio.sparse.kernels.product import Product, Weights, wants_gradients
 from actratio.sparse.layers import neuron_major
 
 
-class SparseDown(Sparse):
+class SparseDown(Converted):
     """A linear layer that reads only the weights of inputs that are not zero."""
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -62,7 +63,8 @@ class SparseDown(Sparse):
     def _prepare(self) -> Product | None:
         state: Any = self
         self._restore_layout()
-        state._product = prepare(rows_of(self), state.bias, self._moved_thresholds(), parameter=state.weight)
+        weights = Weights(rows_of(self), state.bias, self._moved_thresholds(), parameter=state.weight)
+        state._product = prepare(weights)
         product: Product | None = state._product
         return product
 
@@ -94,7 +96,7 @@ class SparseDown(Sparse):
             module.weight.grad = module.weight.grad.contiguous()
 
 
-class SparseGated(Sparse):
+class SparseGated(Converted):
     """An MLP, down(act(gate(x)) ⊙ up(x)), that computes only the neurons whose gate is not zero."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -104,25 +106,31 @@ class SparseGated(Sparse):
         if (
             torch.compiler.is_compiling()  # the down projection is sparse by itself
             or self.training
-            or not (_can_be_bypassed(up, nn.Linear) and _can_be_bypassed(down, class_of(SparseDown, nn.Linear)))
+            or not _can_be_bypassed(up, down)
             or wants_gradients(x, gate.weight, up.weight, down.weight)
         ):
             dense: Tensor = self._dense_class.forward(self, x)
             return dense
         hidden = act(gate(x))
-        renew = partial(_prepare_gated, self, up, down)
+        renew = partial(_prepare_gated, self, up, down, hidden.dtype)
         weights = down.weight, down.bias, up.weight, up.bias
         out = multiply(state["_product"], renew, state["_crossover"], hidden, *weights, x)
+        if out is None and down.weight.dtype == torch.int8:
+            out = down(hidden * up(x))
         return dense_gated(hidden, x, up.weight, up.bias, rows_of(down), down.bias) if out is None else out
 
     def _leave(self) -> None:
         restore_class(self, "_parts", "_crossover", "_product")
 
 
-def _prepare_gated(mlp: Any, up: Any, down: Any) -> Product | None:
+def _prepare_gated(mlp: Any, up: Any, down: Any, dtype: torch.dtype) -> Product | None:
     # A function, because a method could hide one of the user's class.
-    down._restore_layout()
-    mlp._product = prepare(rows_of(down), down.bias, None, up.weight, up.bias, parameter=down.weight)
+    if down.weight.dtype == torch.int8:
+        scales = {"scales": down.weight_scale, "up_scales": up.weight_scale, "dtype": dtype}
+    else:
+        scales = {}
+        down._restore_layout()
+    mlp._product = prepare(Weights(rows_of(down), down.bias, None, up.weight, up.bias, down.weight, **scales))
     product: Product | None = mlp._product
     return product
 
@@ -131,21 +139,23 @@ def _child(module: Any, name: str) -> Any:
     return module._modules[name]
 
 
-def _can_be_bypassed(module: Any, kind: type[nn.Module]) -> bool:
-    """Return whether a module may be computed without calling it: its class is unchanged and it has no hooks."""
-    return (
-        type(module) is kind
-        and "forward" not in module.__dict__
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
-        and not nn.modules.module._global_forward_hooks
-        and not nn.modules.module._global_forward_pre_hooks
+def _can_be_bypassed(up: nn.Module, down: nn.Module) -> bool:
+    """Return whether the two projections may be computed without calling them: their classes are unchanged and they have no hooks."""
+    types = type(up), type(down)
+    int8 = class_of(Int8Linear, nn.Linear)
+    return (types in ((nn.Linear, class_of(SparseDown, nn.Linear)), (int8, int8))) and not any(
+        "forward" in module.__dict__
+        or module._forward_hooks
+        or module._forward_pre_hooks
+        or nn.modules.module._global_forward_hooks
+        or nn.modules.module._global_forward_pre_hooks
+        for module in (up, down)
     )
 
 
 def install_down(layer: Any, thresholds: Tensor | None, crossover: Crossover) -> None:
     """Make a linear layer sparse, or give a sparse one other thresholds and another crossover."""
-    if not isinstance(layer, Sparse):
+    if not isinstance(layer, Converted):
         _store_by_neurons(layer)
         layer.__class__ = class_of(SparseDown, type(layer))
     # Not a buffer: converting the model to another type and back would round them.

@@ -17,6 +17,7 @@ from actratio.sites.mlps import MLP
 from actratio.sparse.active import NO_ZEROS, lacks_zeros, measured_ratio
 from actratio.sparse.crossover import ALWAYS, NEVER, Crossover
 from actratio.sparse.kernels import dispatch
+from actratio.sparse.kernels.product import Weights
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,23 @@ def kernel_unsupported_reason(layer: object) -> str | None:
     one_row = torch.empty(1, rows.shape[1], dtype=rows.dtype, device=rows.device)
     if dispatch.has_kernel(one_row):
         return None
-    reason = f"there is no kernel for {rows.dtype} on {rows.device.type}"
-    package = dispatch.missing_package(rows.device.type)
-    broken = broken_packages()
+    return f"there is no kernel for {rows.dtype} on {rows.device.type}{_hint(rows.device.type)}"
+
+
+def int8_unsupported_reason(device: torch.device) -> str | None:
+    """Return why no kernel multiplies by int8 weights on a device, or ``None`` if one does."""
+    one = torch.ones(1, 1, dtype=torch.int8, device=device)
+    if dispatch.prepare_dense(Weights(one, up_scales=one[0].float(), dtype=torch.float32)) is not None:
+        return None
+    return f"there is no kernel for int8 weights on {device.type}{_hint(device.type)}"
+
+
+def _hint(device_type: str) -> str:
+    """Return what is missing or broken on this machine, to end a reason with."""
+    package, broken = dispatch.missing_package(device_type), broken_packages()
     if broken:
-        return f"{reason}: {broken[0]}"
-    return reason if package is None else f"{reason}, and {package} is not installed; run {pip_install('fast')}"
+        return f": {broken[0]}"
+    return "" if package is None else f", and {package} is not installed; run {pip_install('fast')}"
 
 
 def thresholds_unsupported_reason(mlp: MLP, mlps: Sequence[MLP]) -> str | None:

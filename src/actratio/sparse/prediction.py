@@ -16,8 +16,8 @@ from actratio.sites import Site, evaluating
 from actratio.sites.inputs import device_of
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import active_counts, measure_active
-from actratio.sparse.autotune import layer_timer, shape_speeds
-from actratio.sparse.conversion import planning_inputs, plans, sparsify
+from actratio.sparse.autotune import shape_speeds
+from actratio.sparse.conversion import planning_inputs, plans, sparsify, timer_of
 from actratio.sparse.converted import densify
 from actratio.sparse.planning import Plan, plan
 from actratio.sparse.saved import NAME, load_thresholds
@@ -240,7 +240,7 @@ class _TimedLayers:
         key = *shape, batch, round(needed, 3), round(ratio, 3), has_thresholds
         if key not in self._known:
             alike = sum(other.kind == planned.kind and other.site.width == planned.site.width for other in self._plans)
-            timer = layer_timer(mlp, planned, has_thresholds, alike)
+            timer = timer_of(mlp, planned, thresholds=has_thresholds, layers=alike, int8=False)
             draws = random_activations(mlp.site.width, batch, ratio, needed)
             draws = [draw.to(timer.device, timer.dtype) for draw in draws]
             dense, sparse, converted = timer.times(draws, _ROUNDS)

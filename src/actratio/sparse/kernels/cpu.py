@@ -32,81 +32,53 @@ from torch import Tensor
 
 from actratio.sparse.kernels import openmp
 from actratio.sparse.kernels.cpu_call import Call
-from actratio.sparse.kernels.cpu_loops import CHUNK, compile_for
+from actratio.sparse.kernels.cpu_linear import compile_linear
+from actratio.sparse.kernels.cpu_loops import CHUNK, Compiled, compile_for
 from actratio.sparse.kernels.product import Product, Weights, address
 
 GROUP = 16
 """Examples that are multiplied together; a larger batch is split into groups."""
 
-_ZEROS: dict[torch.dtype, Any] = {torch.float32: np.float32(0), torch.bfloat16: np.uint16(0)}
+_ZEROS: dict[torch.dtype, Any] = {
+    torch.float32: np.float32(0),
+    torch.bfloat16: np.uint16(0),
+    torch.int8: np.int8(0),
+}
 _Function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
 
 
+_Types = tuple[torch.dtype, torch.dtype]
+
+
 @cache
-def _functions(dtype: torch.dtype) -> tuple[Callable[[int], int], int]:
-    """Return the compiled product for a weight type, and the address of what its threads run."""
-    compiled = compile_for(_ZEROS[dtype])
+def _functions(compile_product: Callable[[Any, Any], Compiled], dtypes: _Types) -> tuple[Callable[[int], int], int]:
+    """Return a compiled product for the types of activations and weights, and the address of what its threads run."""
+    compiled = compile_product(*(_ZEROS[dtype] for dtype in dtypes))
     return _Function(compiled.multiply.address), compiled.body.address
 
 
-class CPUProduct(Product):
-    """A product on a CPU. It needs the addresses of its weights only."""
+class _CPUProduct(Product):
+    """What the two products on CPUs have in common: they need the addresses of their weights only."""
 
     device_type = "cpu"
-    dtypes = tuple(_ZEROS)
+    dtypes = (torch.float32, torch.bfloat16)
+    reads_int8 = True
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, compile_product: Callable[[Any, Any], Compiled], **fixed: int) -> None:
         super().__init__(weights)
-        self._thresholds = weights.thresholds  # these stay alive after release_weights
+        self._kept = weights.thresholds, weights.scales, weights.up_scales  # these stay alive after release_weights
         self._item_size = self.dtype.itemsize
-        self._multiply, body = _functions(self.dtype)
-        self._fixed = {
-            "up": address(weights.up),
-            "up_bias": address(weights.up_bias),
-            "rows": address(weights.rows),
-            "bias": address(weights.bias),
-            "thresholds": address(weights.thresholds),
-            "width": self.width,
-            "features": self.features,
-            "inputs": self.inputs,
-            "openmp": openmp.parallel_address(),
-            "body": body,
-        }
+        self._multiply, body = _functions(compile_product, (self.dtype, weights.rows.dtype))
+        self._fixed = {**fixed, "openmp": openmp.parallel_address(), "body": body}
         self._has_threads = self._fixed["openmp"] != 0
         self._calls = threading.local()
-
-    @classmethod
-    def supports(cls, weights: Weights) -> bool:
-        """Return whether the kernel can multiply by such weights. It reads bfloat16 in pairs of columns."""
-        return super().supports(weights) and (
-            weights.rows.dtype != torch.bfloat16
-            or all(weight is None or weight.shape[1] % 2 == 0 for weight in (weights.rows, weights.up))
-        )
 
     def release_weights(self) -> bool:
         self.weights = None
         return True
 
-    def __call__(self, hidden: Tensor, max_active: int, x: Tensor | None = None) -> Tensor | None:
-        batch = hidden.numel() // self.width
-        out = hidden.new_empty((*hidden.shape[:-1], self.features))
-        if batch > GROUP:
-            return self._in_groups(hidden, batch, max_active, x, out)
-        x_address = 0 if x is None else x.data_ptr()  # address() costs a call
-        return out if self._run(hidden.data_ptr(), out.data_ptr(), batch, max_active, x_address) else None
-
-    def _in_groups(self, hidden: Tensor, batch: int, max_active: int, x: Tensor | None, out: Tensor) -> Tensor | None:
-        size = self._item_size
-        for start in range(0, batch, GROUP):
-            count = min(GROUP, batch - start)
-            hidden_address = hidden.data_ptr() + start * self.width * size
-            out_address = out.data_ptr() + start * self.features * size
-            x_address = address(x) + start * self.inputs * size
-            if not self._run(hidden_address, out_address, count, max_active * count // batch, x_address):
-                return None
-        return out
-
-    def _run(self, hidden: int, out: int, batch: int, max_active: int, x: int) -> int:
+    def _run(self, batch: int, hidden: int, out: int, max_active: int, x: int) -> int:
+        """Compute a call of at most ``GROUP`` examples, with the addresses of its tensors."""
         calls: dict[Any, Any] = self._calls.__dict__
         threads = torch.get_num_threads() if self._has_threads else 1
         prepared = calls.get((batch, threads))
@@ -118,10 +90,101 @@ class CPUProduct(Product):
 
     def _prepare(self, batch: int, threads: int) -> tuple[Call, int, int]:
         """Return the arguments for a batch and a number of threads, their address, and the version of the workspace they use."""
-        _workspace.fit(threads, batch, self.width, self.features, self.inputs)
+        fixed = self._fixed
+        _workspace.fit(threads, batch, fixed["width"], fixed["features"], fixed["inputs"])
         arrays = {name: array.ctypes.data for name, array in _workspace.arrays.items()}
-        call = Call(batch=batch, threads=threads, **self._fixed, **arrays)
+        call = Call(batch=batch, threads=threads, **fixed, **arrays)
         return call, ctypes.addressof(call), _workspace.version
+
+
+class CPUProduct(_CPUProduct):
+    """The sparse product: weights are stored by neurons, and only those of active neurons are read."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__(
+            weights,
+            compile_for,
+            up=address(weights.up),
+            up_scales=address(weights.up_scales),
+            up_bias=address(weights.up_bias),
+            rows=address(weights.rows),
+            scales=address(weights.scales),
+            bias=address(weights.bias),
+            thresholds=address(weights.thresholds),
+            width=weights.rows.shape[0],
+            features=weights.rows.shape[1],
+            inputs=0 if weights.up is None else weights.up.shape[1],
+        )
+
+    @classmethod
+    def supports(cls, weights: Weights) -> bool:
+        """Return whether the kernel can multiply by such weights. It reads bfloat16 in pairs of columns."""
+        return super().supports(weights) and (
+            weights.rows.dtype != torch.bfloat16
+            or all(weight is None or weight.shape[1] % 2 == 0 for weight in (weights.rows, weights.up))
+        )
+
+    def __call__(self, hidden: Tensor, max_active: int, x: Tensor | None = None) -> Tensor | None:
+        batch = hidden.numel() // self.width
+        out = hidden.new_empty((*hidden.shape[:-1], self.features))
+        if batch > GROUP:
+            return self._in_groups(hidden, batch, max_active, x, out)
+        x_address = 0 if x is None else x.data_ptr()  # address() costs a call
+        return out if self._run(batch, hidden.data_ptr(), out.data_ptr(), max_active, x_address) else None
+
+    def _in_groups(self, hidden: Tensor, batch: int, max_active: int, x: Tensor | None, out: Tensor) -> Tensor | None:
+        size = self._item_size
+        for start in range(0, batch, GROUP):
+            count = min(GROUP, batch - start)
+            hidden_address = hidden.data_ptr() + start * self.width * size
+            out_address = out.data_ptr() + start * self.features * size
+            x_address = address(x) + start * self.inputs * size
+            if not self._run(count, hidden_address, out_address, max_active * count // batch, x_address):
+                return None
+        return out
+
+
+class CPULinear(_CPUProduct):
+    """The dense product: weights are stored by outputs, as torch stores them, and all are read.
+
+    ``Weights.rows`` is the transposed weight, (inputs, outputs), and ``up_scales`` has the scales of int8 outputs.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        inputs, outputs = weights.rows.shape
+        super().__init__(
+            weights,
+            compile_linear,
+            up=address(weights.rows),
+            up_scales=address(weights.up_scales),
+            up_bias=address(weights.bias),
+            width=outputs,
+            features=1,
+            inputs=inputs,
+        )
+
+    @classmethod
+    def supports(cls, weights: Weights) -> bool:
+        """Return whether the kernel can multiply by such weights. It reads bfloat16 in pairs of inputs."""
+        rows, bias, scales, dtype = weights.rows, weights.bias, weights.up_scales, weights.dtype
+        # The roles of the two sizes are exchanged, so the weight is what the other product calls its up projection.
+        others = Weights(rows.t(), None, None, None, bias, weights.parameter, scales, None, dtype)
+        return (
+            super().supports(others)
+            and (weights.thresholds, weights.up, weights.scales) == (None, None, None)
+            and (rows.dtype != torch.bfloat16 or rows.shape[0] % 2 == 0)
+        )
+
+    def __call__(self, hidden: Tensor, max_active: int, x: Tensor | None = None) -> Tensor:
+        size, inputs, outputs = self._item_size, self.width, self.features
+        batch = hidden.numel() // inputs
+        out = hidden.new_empty((*hidden.shape[:-1], outputs))
+        hidden_address, out_address = hidden.data_ptr(), out.data_ptr()
+        for start in range(0, batch, GROUP):
+            count = min(GROUP, batch - start)
+            x_address = hidden_address + start * inputs * size
+            self._run(count, 0, out_address + start * outputs * size, 0, x_address)
+        return out
 
 
 class _Workspace(threading.local):
@@ -149,7 +212,7 @@ class _Workspace(threading.local):
             "neurons": batch * (width + 1),
             "values": batch * (width + 1),
             "starts": batch * (-(-width // CHUNK) + 1),
-            "sums": threads * batch * features,
+            "sums": max(threads * batch * features, batch * width),
             "split_x": batch * inputs,
         }
         for name, size in sizes.items():

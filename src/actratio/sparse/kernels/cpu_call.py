@@ -18,12 +18,14 @@ UP, DOWN = 0, 1
 class Call(ctypes.Structure):
     """The arguments of one call. Every field is an int64; an address of 0 means that the tensor is absent."""
 
-    # Addresses of tensors. Thresholds are float32, all others have the kernel's type.
+    # Addresses of tensors. Thresholds and scales are float32, weights may be int8, all others have the kernel's type.
     hidden: int  # (batch, width): the activation, or the gate after its activation function
     x: int  # (batch, inputs): what the up projection reads
     up: int  # (width, inputs)
+    up_scales: int  # (width,): what the rows of an int8 ``up`` are multiplied by
     up_bias: int  # (width,)
     rows: int  # (width, features)
+    scales: int  # (width,): what int8 ``rows`` are multiplied by
     bias: int  # (features,)
     thresholds: int  # (width,)
     out: int  # (batch, features)

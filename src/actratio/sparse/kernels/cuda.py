@@ -32,7 +32,7 @@ class CUDAProduct(Product):
 
     def __call__(self, hidden: Tensor, max_active: int, x: Tensor | None = None) -> Tensor | None:
         assert self.weights is not None
-        rows, bias, thresholds, up, up_bias, _ = self.weights
+        rows, bias, thresholds, up, up_bias, *_ = self.weights
         width = self.width
         batch = hidden.numel() // width
         if batch > MAX_BATCH:

@@ -18,42 +18,43 @@ from actratio.fast import import_kernel
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.kernels.product import Product, Weights, needs_dense
 
-_KERNELS = (("numba", "cpu", "CPUProduct"), ("triton", "cuda", "CUDAProduct"))
+_SPARSE = (("numba", "cpu", "CPUProduct"), ("triton", "cuda", "CUDAProduct"))
+_DENSE = (("numba", "cpu", "CPULinear"),)
 """The package that a kernel needs, its module, and its class."""
 
 
 @cache
-def _kernels() -> tuple[type[Product], ...]:
-    """Return the kernels whose packages are installed (the extra ``fast``)."""
-    imported = [
-        (import_kernel(f"actratio.sparse.kernels.{module}", package), name) for package, module, name in _KERNELS
-    ]
+def _kernels(listed: tuple[tuple[str, str, str], ...]) -> tuple[type[Product], ...]:
+    """Return those of the listed kernels whose packages are installed (the extra ``fast``)."""
+    imported = [(import_kernel(f"actratio.sparse.kernels.{module}", package), name) for package, module, name in listed]
     return tuple(getattr(module, name) for module, name in imported if module is not None)
 
 
 def missing_package(device_type: str) -> str | None:
     """Return the package that is not installed and has a kernel for this type of device, or ``None``."""
-    needed = (package for package, module, _ in _KERNELS if module == device_type)
+    needed = (package for package, module, _ in _SPARSE if module == device_type)
     return next((package for package in needed if find_spec(package) is None), None)
 
 
 def has_kernel(rows: Tensor) -> bool:
     """Return whether a kernel supports such a weight (width, features)."""
-    return any(kernel.supports(Weights(rows)) for kernel in _kernels())
+    return _kernel_for(Weights(rows), _SPARSE) is not None
 
 
-def prepare(
-    rows: Tensor,
-    bias: Tensor | None = None,
-    thresholds: Tensor | None = None,
-    up: Tensor | None = None,
-    up_bias: Tensor | None = None,
-    parameter: Tensor | None = None,
-) -> Product | None:
-    """Return a product with these weights (see ``Weights``), or ``None`` if no kernel supports them."""
-    weights = Weights(rows, bias, thresholds, up, up_bias, parameter)
-    kernel = next((kernel for kernel in _kernels() if kernel.supports(weights)), None)
+def prepare(weights: Weights) -> Product | None:
+    """Return a product that skips inactive neurons, or ``None`` if no kernel supports these weights."""
+    kernel = _kernel_for(weights, _SPARSE)
     return None if kernel is None else kernel(weights)
+
+
+def prepare_dense(weights: Weights) -> Product | None:
+    """Return a product that reads all weights, stored by outputs, or ``None`` if no kernel supports them."""
+    kernel = _kernel_for(weights, _DENSE)
+    return None if kernel is None else kernel(weights)
+
+
+def _kernel_for(weights: Weights, listed: tuple[tuple[str, str, str], ...]) -> type[Product] | None:
+    return next((kernel for kernel in _kernels(listed) if kernel.supports(weights)), None)
 
 
 def multiply(
@@ -75,6 +76,8 @@ def multiply(
         crossover: the activation ratios above which the dense product is faster.
         hidden: the arguments of ``Product.accepts``, as are the following.
     """
+    if product is not None and product.dtype is not hidden.dtype and weight.dtype is torch.int8:
+        product = None  # such weights can be multiplied by activations of another type
     if product is not None:
         max_active = crossover.max_active(hidden.numel() // product.width, product.width)
         if not max_active:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.kernels.dispatch import dense_down, multiply, prepare
-from actratio.sparse.kernels.product import Product, address
+from actratio.sparse.kernels.product import Product, Weights, address
 
 MAX_PRODUCTS = 4096
 """Products that are kept; beyond that, the least recently used one is dropped."""
@@ -35,7 +35,7 @@ def _sparse_down(
             _products.move_to_end(key)
 
     def renew() -> Product | None:
-        product = prepare(rows, bias, thresholds)
+        product = prepare(Weights(rows, bias, thresholds))
         if product is not None and product.release_weights():
             with _lock:
                 _products[key] = product

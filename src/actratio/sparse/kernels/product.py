@@ -16,7 +16,7 @@ _PLAIN = (Tensor, torch.nn.Parameter)  # subclasses may store other numbers, or 
 
 
 class Weights(NamedTuple):
-    """The weights of a product. All have the type and the device of ``rows``, but thresholds are float32.
+    """The weights of a product. All are on the device of ``rows``. Thresholds and scales are float32, biases have the activations' type.
 
     Attributes:
         rows: (width, features), the down projection by neurons.
@@ -25,6 +25,9 @@ class Weights(NamedTuple):
         up: (width, inputs), the up projection of a gated MLP.
         up_bias: (width,).
         parameter: what calls pass to ``Product.accepts`` in place of ``rows``: the parameter that ``rows`` is a view of.
+        scales: (width,), if ``rows`` is int8: the weight is scalesᵢ · rowsᵢ.
+        up_scales: (width,), if ``up`` is int8: the weight is up_scalesᵢ · upᵢ.
+        dtype: of the activations and the output; by default that of ``rows``.
     """
 
     rows: Tensor
@@ -33,6 +36,17 @@ class Weights(NamedTuple):
     up: Tensor | None = None
     up_bias: Tensor | None = None
     parameter: Tensor | None = None
+    scales: Tensor | None = None
+    up_scales: Tensor | None = None
+    dtype: torch.dtype | None = None
+
+    @property
+    def activation_dtype(self) -> torch.dtype:
+        return self.rows.dtype if self.dtype is None else self.dtype
+
+    def detached(self) -> Weights:
+        """Return the weights without their gradients."""
+        return Weights(*(item.detach() if isinstance(item, Tensor) else item for item in self))  # type: ignore[arg-type]
 
 
 class Product(ABC):
@@ -42,7 +56,8 @@ class Product(ABC):
 
     Attributes:
         device_type: the device that the kernel runs on.
-        dtypes: the weight types that the kernel supports.
+        dtypes: the types of activations that the kernel supports. Weights have the same type, or int8.
+        reads_int8: whether the kernel supports int8 weights.
         weights: the weights, which the product keeps alive; ``None`` after ``release_weights``.
 
     Raises:
@@ -51,6 +66,7 @@ class Product(ABC):
 
     device_type: ClassVar[str]
     dtypes: ClassVar[tuple[torch.dtype, ...]]
+    reads_int8: ClassVar[bool] = False
 
     def __init__(self, weights: Weights) -> None:
         if not self.supports(weights):
@@ -61,39 +77,38 @@ class Product(ABC):
             )
         self.width, self.features = weights.rows.shape
         self.inputs = 0 if weights.up is None else weights.up.shape[1]
-        self.dtype, self.device = weights.rows.dtype, weights.rows.device
+        self.dtype, self.device = weights.activation_dtype, weights.rows.device
         weight = weights.rows if weights.parameter is None else weights.parameter
         self._layouts = _layout(weight), _layout(weights.bias), _layout(weights.up), _layout(weights.up_bias)
-        self.weights: Weights | None = Weights(*(None if w is None else w.detach() for w in weights))  # type: ignore[arg-type]
+        self.weights: Weights | None = weights.detached()
 
     @classmethod
     def supports(cls, weights: Weights) -> bool:
         """Return whether the kernel can multiply by such weights."""
-        rows, bias, thresholds, up, up_bias, parameter = weights
-        if rows.device.type != cls.device_type or rows.dtype not in cls.dtypes or rows.ndim != 2:
+        rows, up = weights.rows, weights.up
+        stored, dtype = rows.dtype, weights.activation_dtype
+        if rows.device.type != cls.device_type or dtype not in cls.dtypes or rows.ndim != 2:
             return False
-        if parameter is not None and type(parameter) not in _PLAIN:
+        is_int8 = stored == torch.int8
+        if not (is_int8 and cls.reads_int8 if is_int8 else stored == dtype):
+            return False
+        if is_int8 != (weights.scales is not None) or (is_int8 and up is not None) != (weights.up_scales is not None):
+            return False
+        if weights.parameter is not None and type(weights.parameter) not in _PLAIN:
             return False
         width, features = rows.shape
         inputs = 0 if up is None else up.shape[-1]
-        expected = (
-            (rows, rows.dtype, (width, features)),
-            (bias, rows.dtype, (features,)),
-            (thresholds, torch.float32, (width,)),
-            (up, rows.dtype, (width, inputs)),
-            (up_bias, rows.dtype, (width,)),
-        )
         return all(
-            tensor is None
-            or (
-                type(tensor) in _PLAIN
-                and (tensor.dtype, tensor.device) == (dtype, rows.device)
-                and tensor.shape == shape
-                and tensor.is_contiguous()
-                and tensor.numel() > 0
-                and not tensor.is_neg()
+            tensor is None or _is_readable(tensor, expected, rows.device, shape)
+            for tensor, expected, shape in (
+                (rows, stored, (width, features)),
+                (weights.bias, dtype, (features,)),
+                (weights.thresholds, torch.float32, (width,)),
+                (weights.scales, torch.float32, (width,)),
+                (up, stored, (width, inputs)),
+                (weights.up_bias, dtype, (width,)),
+                (weights.up_scales, torch.float32, (width,)),
             )
-            for tensor, dtype, shape in expected
         )
 
     def accepts(
@@ -162,6 +177,18 @@ class Product(ABC):
 
     def __reduce__(self) -> Any:
         return type(None), ()  # a copy's weights have other addresses
+
+
+def _is_readable(tensor: Tensor, dtype: torch.dtype, device: torch.device, shape: tuple[int, ...]) -> bool:
+    """Return whether a tensor's numbers are in memory as a kernel expects them."""
+    return (
+        type(tensor) in _PLAIN
+        and (tensor.dtype, tensor.device) == (dtype, device)
+        and tensor.shape == shape
+        and tensor.is_contiguous()
+        and tensor.numel() > 0
+        and not tensor.is_neg()
+    )
 
 
 def needs_dense(*tensors: Tensor | None) -> bool:

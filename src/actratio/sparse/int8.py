@@ -1,0 +1,161 @@
+"""Linear layers with 8-bit weights.
+
+A weight is stored as int8 with a float32 scale for each of its rows: w = scale · q, where scale = max |w| / 127 over the row and
+q = w / scale, rounded to the nearest integer. Rows are outputs; in a down projection whose inactive neurons are skipped, they are
+neurons. Products multiply by the scaled weights and add up in float32; activations stay as they are.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from actratio.errors import SiteError
+from actratio.sites.linear import rows_of
+from actratio.sparse.converted import Converted, class_of, restore_class
+from actratio.sparse.crossover import ALWAYS
+from actratio.sparse.kernels.dispatch import multiply, prepare, prepare_dense
+from actratio.sparse.kernels.product import Product, Weights
+from actratio.sparse.layers import neuron_major
+
+_LARGEST = 127
+_SLICE = 1 << 22
+"""Numbers that are converted at a time, so that little memory is needed beside the weights."""
+
+MAX_BATCH = 128
+"""Examples of a call above which the weight is converted back first: the dense product then takes longer than that."""
+
+
+def quantize(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a weight as int8, and the scale of each row, float32.
+
+    Args:
+        rows: (rows, columns), any floating-point type.
+
+    Raises:
+        SiteError: a number isn't finite.
+    """
+    quantized = torch.empty(rows.shape, dtype=torch.int8, device=rows.device)
+    scales = torch.empty(len(rows), device=rows.device)
+    step = max(1, _SLICE // rows.shape[1])
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step].float()
+        scale = part.abs().amax(1) / _LARGEST
+        if not bool(scale.isfinite().all()):
+            raise SiteError("a weight has numbers that are not finite and cannot be stored in 8 bits; check the model")
+        scales[start : start + step] = scale
+        quantized[start : start + step] = (part / torch.where(scale == 0, 1, scale)[:, None]).round()
+    return quantized, scales
+
+
+def dequantize(quantized: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return scaleᵢ · rowᵢ, rounded to a type.
+
+    Args:
+        quantized: (rows, columns), int8.
+        scales: (rows,), float32.
+    """
+    weight = torch.empty(quantized.shape, dtype=dtype, device=quantized.device)
+    step = max(1, _SLICE // quantized.shape[1])
+    for start in range(0, len(quantized), step):
+        weight[start : start + step] = quantized[start : start + step] * scales[start : start + step, None]
+    return weight
+
+
+class Int8Linear(Converted):
+    """A linear layer with an int8 weight, of the same shape as before, and a buffer ``weight_scale``, float32."""
+
+    _prefix = "Int8"
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = self.__dict__
+        parameters = state["_parameters"]
+        weight, bias = parameters["weight"], parameters["bias"]
+        if x.numel() <= MAX_BATCH * state["_inputs"] and not torch.compiler.is_compiling():
+            renew = partial(self._prepare, x.dtype)
+            out = multiply(state["_product"], renew, ALWAYS, x, weight, bias)
+            if out is not None:
+                return out
+        return self._dense(x)
+
+    def _dense(self, x: Tensor) -> Tensor:
+        state: Any = self
+        if state._thresholds is not None:
+            x = torch.where(x.abs() <= state._moved_thresholds(), 0, x)
+        return F.linear(x, self._dequantized(x.dtype), state.bias)
+
+    def _dequantized(self, dtype: torch.dtype) -> Tensor:
+        """Return the weight, (outputs, inputs)."""
+        state: Any = self
+        rows, scales = rows_of(self), state.weight_scale
+        if state._by_neurons:
+            return dequantize(rows, scales, dtype).t()
+        return dequantize(rows.t(), scales, dtype)
+
+    def _prepare(self, dtype: torch.dtype) -> Product | None:
+        state: Any = self
+        rows, scales = rows_of(self), state.weight_scale
+        weights = Weights(rows, state.bias, parameter=state.weight, dtype=dtype)
+        if state._by_neurons:
+            state._product = prepare(weights._replace(thresholds=state._moved_thresholds(), scales=scales))
+        else:
+            state._product = prepare_dense(weights._replace(up_scales=scales))
+        product: Product | None = state._product
+        return product
+
+    def _moved_thresholds(self) -> Tensor | None:
+        """Return the thresholds, on the device of the weight."""
+        state: Any = self
+        if state._thresholds is not None and state._thresholds.device != state.weight.device:
+            state._thresholds = state._thresholds.to(state.weight.device)
+        thresholds: Tensor | None = state._thresholds
+        return thresholds
+
+    def _apply(self, fn: Any, *arguments: Any, **options: Any) -> Any:
+        state: Any = self
+        scales = state.weight_scale
+        state._float_dtype = fn(torch.empty(0, dtype=state._float_dtype)).dtype
+        result = super()._apply(fn, *arguments, **options)
+        if state.weight_scale.dtype != torch.float32:  # the model was converted to another type, which would round them
+            state.weight_scale = scales.to(state.weight_scale.device)
+        return result
+
+    def _leave(self) -> None:
+        module: Any = self
+        weight = self._dequantized(module._float_dtype)
+        required = module._required_gradients
+        own = "_by_neurons", "_thresholds", "_product", "_inputs", "_float_dtype", "_required_gradients"
+        restore_class(self, *own)
+        del module.weight_scale
+        weight = weight if isinstance(module, nn.Linear) else weight.t()
+        module.weight = nn.Parameter(weight.contiguous(), requires_grad=required)
+
+
+def install_int8(layer: Any, *, by_neurons: bool = False, thresholds: Tensor | None = None) -> None:
+    """Store the weight of a linear layer as int8.
+
+    Args:
+        layer: torch's ``Linear`` or transformers' ``Conv1D``, which isn't converted yet.
+        by_neurons: whether inputs that are zero are skipped.
+        thresholds: (inputs,): inputs at or below their threshold count as zero; only with ``by_neurons``.
+
+    Raises:
+        SiteError: a weight isn't finite.
+    """
+    rows, weight = rows_of(layer).detach(), layer.weight
+    if by_neurons:
+        quantized, scales = quantize(rows)
+        quantized = neuron_major(quantized)
+    else:
+        quantized, scales = quantize(rows.t())
+        quantized = quantized.t()
+    layer.__class__ = class_of(Int8Linear, type(layer))
+    layer.weight = nn.Parameter(quantized.t() if isinstance(layer, nn.Linear) else quantized, requires_grad=False)
+    layer.register_buffer("weight_scale", scales)
+    layer._by_neurons, layer._inputs, layer._product = by_neurons, len(rows), None
+    layer._float_dtype, layer._required_gradients = weight.dtype, weight.requires_grad
+    layer._thresholds = None if thresholds is None else thresholds.detach().float().to(rows.device).contiguous()

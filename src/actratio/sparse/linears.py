@@ -1,0 +1,56 @@
+"""Linear layers whose product reads all weights, but reads them faster than torch's where that was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actratio.sites.linear import rows_of
+from actratio.sparse.converted import Converted, class_of, restore_class
+from actratio.sparse.crossover import Crossover
+from actratio.sparse.kernels.dispatch import multiply, prepare, prepare_dense
+from actratio.sparse.kernels.product import Product, Weights
+
+
+class FastLinear(Converted):
+    """A linear layer that uses another dense product for the batch sizes where it is faster. Its weight stays as it is."""
+
+    _prefix = "Fast"
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = self.__dict__  # nn.Module's own look-up of parameters is slow
+        parameters = state["_parameters"]
+        out = None
+        if not torch.compiler.is_compiling() and "weight" in parameters and "bias" in parameters:
+            weight, bias = parameters["weight"], parameters["bias"]
+            out = multiply(state["_product"], self._prepare, state["_crossover"], x, weight, bias)
+        if out is None:
+            out = self._dense_class.forward(self, x)
+        return out
+
+    def _prepare(self) -> Product | None:
+        state: Any = self
+        state._product = prepare_full(Weights(rows_of(self), state.bias, parameter=state.weight))
+        product: Product | None = state._product
+        return product
+
+    def _leave(self) -> None:
+        restore_class(self, "_crossover", "_product")
+
+
+def prepare_full(weights: Weights) -> Product | None:
+    """Return a product that reads all weights in the order in which they are stored, or ``None`` if no kernel supports them."""
+    return prepare(weights) if weights.rows.is_contiguous() else prepare_dense(weights)
+
+
+def install_fast(layer: Any, crossover: Crossover) -> None:
+    """Give a linear layer the other dense product.
+
+    Args:
+        layer: torch's ``Linear`` or transformers' ``Conv1D``, which isn't converted yet.
+        crossover: a ratio above 0 for each batch size at which the other product is faster.
+    """
+    layer.__class__ = class_of(FastLinear, type(layer))
+    layer._crossover, layer._product = crossover, None
