@@ -13,7 +13,7 @@ import numpy as np
 from numba import carray, cfunc, njit, types
 
 from actratio.sparse.kernels.cpu_call import RECORD
-from actratio.sparse.kernels.cpu_intrinsics import array_at, by_type, call_openmp, take_part
+from actratio.sparse.kernels.cpu_intrinsics import array_at, by_type, call_openmp, prefetch, take_part
 from actratio.sparse.kernels.cpu_loops import Compiled
 from actratio.sparse.kernels.cpu_numbers import FAST, dot, narrow, odd, split, widen, words_at
 
@@ -22,6 +22,9 @@ _ROWS = 4
 
 _PART = 64
 """Rows that a thread takes at a time."""
+
+_AHEAD = 4096
+"""Bytes from what is read to what is asked for. The hardware looks ahead too, but less far than the memory needs for short numbers."""
 
 
 @by_type(inline="always")
@@ -104,8 +107,12 @@ def _add_rows(x, words, begin, end, sums):
                 x0, x1 = x[example, first:last], x[example + 1, first:last]
                 _four_by_two(x0, x1, w0, w1, w2, w3, shift, sums[example:], row)
                 example += 2
-    for example in range(examples if tiled < end else 0):
-        for row in range(tiled, end):
+    row_bytes = words.strides[0]
+    for row in range(tiled, end):
+        ahead = words.ctypes.data + row * row_bytes + _AHEAD
+        for line in range(ahead, ahead + row_bytes, 64):
+            prefetch(line)
+        for example in range(examples):
             sums[example, row] = dot(x[example], words[row])
     if examples % 2:
         for row in range(begin, tiled):
