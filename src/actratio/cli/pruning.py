@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -83,7 +83,8 @@ def prune_model(
     }  # fmt: skip
     path = folder if pruning.smaller else None
     if path is not None:
-        save_with(path, loaded, tokens, _NAME, {"settings": settings, "rows": pruning.rows()}, force=force)
+        write: Any = loaded.save_pretrained
+        save_with(path, write, tokens, _NAME, {"settings": settings, "rows": pruning.rows()}, force=force)
     if as_json:
         place = None if path is None else str(path)
         print_json({"settings": settings, "rows": pruning.rows(), "path": place, "verdicts": [pruning.verdict]})

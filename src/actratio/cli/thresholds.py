@@ -49,6 +49,19 @@ def sparsify_model(
         str,
         typer.Option(help="Numbers of sequences decoded together, separated by commas; the speed of each is measured."),
     ] = "1",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Store the weights of linear layers as 8-bit integers: int8. The loss is checked with them.",
+            show_default="as they are",
+        ),
+    ] = None,
+    dense: Annotated[
+        bool,
+        typer.Option(
+            "--dense", help="Time the other linear layers with a faster dense product too, where it is faster here."
+        ),
+    ] = False,
     dtype: DType = "auto",
     device: Device = "auto",
     tokenizer: TokenizerName = None,
@@ -69,6 +82,8 @@ def sparsify_model(
     from actratio.models import check_dtype, commit_setting, load_model, load_tokenizer
     from actratio.sites.mlps import resolve
     from actratio.sparse import calibrate, check_speed
+    from actratio.sparse.calibration import loss_on_unused_text
+    from actratio.sparse.conversion import check_weights
     from actratio.sparse.saved import NAME, check_folder, save_sparse
     from actratio.sparse.thresholds import Target, check_by
 
@@ -79,7 +94,7 @@ def sparsify_model(
     batches = batch_sizes(batch)
     check_dtype(dtype)
     device_named(device)
-    weights = note_weights(model)
+    stored = note_weights(model)
     texts = open_texts(text, column=column)
     tokens = load_tokenizer(
         tokenizer or model, revision=None if tokenizer else revision, trust_remote_code=trust_remote_code
@@ -94,17 +109,26 @@ def sparsify_model(
             allow_pickle=allow_pickle,
         )
     sequences = list(token_batches(tokens, texts, length=length, batch_size=4, packed=True, limit=limit_tokens))
+    check_weights(loaded, weights)
     with waiting("finding the MLPs") as status:
         mlps = resolve(loaded)
         calibration = calibrate(loaded, sequences, **aim, by=by, mlps=mlps, progress=status.update)
         status.update("predicting and timing")
-        speeds = check_speed(loaded, calibration, batches, mlps=mlps)
-    verdicts = [*calibration.verdicts, *map(str, speeds)]
+        speeds = check_speed(loaded, calibration, batches, dense=dense, weights=weights, mlps=mlps)
+        losses = {"loss_dense": calibration.loss_dense, "loss_sparse": calibration.loss_sparse}
+        verdicts = [*calibration.verdicts, *map(str, speeds)]
+        if weights is not None:
+            status.update("checking the 8-bit weights")
+            losses["loss_int8"] = loss_on_unused_text(loaded, sequences)
+            change = losses["loss_int8"] / calibration.loss_dense - 1
+            verdicts.insert(
+                1, f"With int8 weights too, the loss on the same text is {losses['loss_int8']:.4f} ({change:+.2%})."
+            )
     settings = {
-        "model": model, "revision": revision, **commit_setting(model, revision), "text": text, "target": target, "by": by, "length": length, "limit_tokens": limit_tokens, "dtype": dtype,
-        "loss_dense": calibration.loss_dense, "loss_sparse": calibration.loss_sparse, "verdicts": verdicts, **weights,
+        "model": model, "revision": revision, **commit_setting(model, revision), "text": text, "target": target, "by": by, "length": length, "limit_tokens": limit_tokens, "dtype": dtype, "weights": weights, "dense": dense,
+        **losses, "verdicts": verdicts, **stored,
     }  # fmt: skip
-    save_sparse(folder, loaded, tokens, calibration, settings, force=force)
+    save_sparse(folder, loaded, tokens, calibration, settings, weights=weights, force=force)
     rows = calibration.rows()
     if as_json:
         described = [vars(speed) for speed in speeds]

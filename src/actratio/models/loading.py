@@ -164,6 +164,41 @@ def load_model(
     return loaded
 
 
+def model_from_tensors(
+    folder: Path, tensors: dict[str, Tensor], *, dtype: str = "auto", device: str = "auto"
+) -> nn.Module:
+    """Build the model of a folder's configuration with the given weights, in evaluation mode.
+
+    Args:
+        tensors: by the names of the model's ``state_dict``; tied ones may be missing.
+        dtype: a key of ``DTYPES``; ``auto`` is the configuration's.
+        device: as for ``load_model``.
+
+    Raises:
+        ModelError: transformers is not installed, or the configuration can't be read or has other weights.
+        ActratioError: the device is unknown or not available.
+    """
+    check_dtype(dtype)
+    target = device_named(device)
+    transformers = import_transformers()
+    source = find_source(str(folder), None)
+    try:
+        config = transformers.AutoConfig.from_pretrained(source.place)
+        _check_layers(source.name, config)
+        kind = _model_class(transformers, config)
+        wanted = (getattr(config, "dtype", None) or torch.float32) if dtype == "auto" else DTYPES[dtype]
+        model, info = kind.from_pretrained(
+            None, config=config, state_dict=tensors, dtype=wanted, output_loading_info=True
+        )
+        _check_complete(source.name, info["missing_keys"])
+    except ModelError:
+        raise
+    except Exception as error:  # transformers raises many types of exceptions
+        raise ModelError(_explain(source, error, False)) from None
+    loaded: nn.Module = _named(model, source).to(target).eval()
+    return loaded
+
+
 def _dtype_in_memory(source: ModelSource, dtype: str) -> Any:
     """Return the dtype of the loaded weights; those of a GGUF file are dequantised to float32 unless another is asked for."""
     return torch.float32 if source.gguf_file is not None and dtype == "auto" else DTYPES[dtype]

@@ -156,20 +156,24 @@ def layer_timer(
     return LayerTimer(forms, like, rows_of(down).shape[0], RATIOS, layers, thresholds=thresholds, int8=int8)
 
 
-def linear_timer(layer: nn.Module, layers: int) -> LayerTimer:
+def linear_timer(layer: nn.Module, layers: int, *, int8: bool = False) -> LayerTimer:
     """Return a timer of a linear layer with torch's dense product, and with the other one, which reads all weights too.
 
     Args:
         layers: how many layers have this shape.
+        int8: whether the other product's weights are int8.
     """
 
-    def fast() -> nn.Module:
+    def other() -> nn.Module:
         new = _like(layer)
-        install_fast(new, ALWAYS)
+        if int8:
+            install_int8(new)
+        else:
+            install_fast(new, ALWAYS)
         return new
 
-    forms: dict[str, Callable[[], nn.Module]] = {"torch": partial(_like, layer), "fast": fast}
-    return LayerTimer(forms, [layer], rows_of(layer).shape[0], (1.0,), layers, product="dense")
+    forms: dict[str, Callable[[], nn.Module]] = {"torch": partial(_like, layer), "other": other}
+    return LayerTimer(forms, [layer], rows_of(layer).shape[0], (1.0,), layers, product="int8" if int8 else "dense")
 
 
 @torch.no_grad()

@@ -57,9 +57,7 @@ def calibrate(
             outputs that aren't finite.
     """
     target = _target(loss=loss, cett=cett, ratio=ratio)
-    given = list_batches(batches, _PARTS, of_tokens=True)
-    quarter = len(given) // _PARTS
-    calibrating, choosing, checking = given[: -2 * quarter], given[-2 * quarter : -quarter], given[-quarter:]
+    calibrating, choosing, checking = _parts(batches)
     densify(model)
     with evaluating(model):
         progress("choosing thresholds")
@@ -78,6 +76,26 @@ def calibrate(
     return Calibration(
         **vars(chosen), target=target, loss_dense=dense, loss_sparse=sparse, sign=sign, measurement=measurement
     )
+
+
+def loss_on_unused_text(model: nn.Module, batches: Iterable[Batch]) -> float:
+    """Return a model's loss on the part of the text on which ``calibrate`` checks, in nats per token.
+
+    Args:
+        batches: as for ``calibrate``.
+
+    Raises:
+        DataError: fewer than 4 batches, or a batch without ``input_ids``.
+    """
+    with evaluating(model):
+        return next_token_loss(model, _parts(batches)[-1])
+
+
+def _parts(batches: Iterable[Batch]) -> tuple[list[Batch], list[Batch], list[Batch]]:
+    """Return the batches that calibrate, those that choose, and those that check."""
+    given = list_batches(batches, _PARTS, of_tokens=True)
+    quarter = len(given) // _PARTS
+    return given[: -2 * quarter], given[-2 * quarter : -quarter], given[-quarter:]
 
 
 def _target(**amounts: float | None) -> Target:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
 from actratio.sites.inputs import device_of
-from actratio.sites.linear import is_linear, rows_of
+from actratio.sites.linear import is_linear
 from actratio.sites.mlps import MLP, weight_unsupported_reason
 from actratio.sparse.active import measured_mlps
 from actratio.sparse.autotune import LayerTimer, layer_timer, linear_timer, shape_speeds
 from actratio.sparse.converted import PLANS, Converted, densify
 from actratio.sparse.crossover import BATCHES, NEVER, SLOWER, Crossover, ShapeSpeeds
 from actratio.sparse.int8 import install_int8
-from actratio.sparse.kernels.product import Weights
-from actratio.sparse.linears import install_fast, prepare_full
+from actratio.sparse.linears import has_full_kernel, install_fast
 from actratio.sparse.modules import install_down, install_gated
 from actratio.sparse.planning import Plan, int8_unsupported_reason, kernel_unsupported_reason, plan
 from actratio.sparse.thresholds import Calibration
@@ -84,16 +83,16 @@ def sparsify(
         planned = _autotuned(handles, planned, limits, int8=int8)
     else:
         planned = [item if item.kind == "dense" else replace(item, crossover=crossover) for item in planned]
-    taken = _install(model, handles, planned, limits, int8=int8)
+    rest = unchanged_linears(model, handles, planned, others.values())
+    _install(model, handles, planned, limits, int8=int8)
     for name, layer in others.items():
-        taken.add(layer)
         _install_other(layer, (also or {})[name], crossover, int8=int8)
     if int8:
-        for layer in _linear_layers(model, taken):
-            if layer.weight.numel() >= _SMALLEST:
+        for layer in rest:
+            if is_worth_int8(layer):
                 install_int8(layer)
     elif dense:
-        _install_fast(_linear_layers(model, taken), crossover)
+        _install_fast(rest, crossover)
     return model
 
 
@@ -112,27 +111,50 @@ def check_weights(model: nn.Module, weights: str | None) -> None:
         raise SiteError(f"the weights cannot be int8: {reason}; omit weights, or move the model to the CPU")
 
 
+def unchanged_linears(
+    model: nn.Module, mlps: Sequence[MLP], planned: Sequence[Plan], others: Collection[nn.Module] = ()
+) -> list[Any]:
+    """Return the linear layers whose inputs aren't skipped, and that have a weight of their own, in the order of the model.
+
+    Args:
+        planned: for the MLPs.
+        others: layers that skip zeros beside those of the MLPs.
+    """
+    taken = {id(layer) for layer in others}
+    for mlp, item in zip(mlps, planned, strict=True):
+        if item.kind != "dense":
+            taken.add(id(mlp.down))
+        if item.kind == "gated":
+            taken.add(id(mlp.up))
+    return [
+        module
+        for module in model.modules()
+        if is_linear(module) and id(module) not in taken and module._parameters.get("weight") is not None
+    ]
+
+
+def is_worth_int8(layer: nn.Module) -> bool:
+    """Return whether a linear layer's weight is large enough to be stored as int8."""
+    weight: Any = layer.weight
+    return bool(weight.numel() >= _SMALLEST)
+
+
 def _install(
     model: nn.Module, mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str, Tensor], *, int8: bool
-) -> set[nn.Module]:
-    """Convert the MLPs, and return the layers that are converted, or that a sparse MLP reads itself."""
-    owners, taken = dict(model.named_modules()), set()
+) -> None:
+    """Convert the MLPs."""
+    owners = dict(model.named_modules())
     for mlp, item in zip(mlps, planned, strict=True):
-        owner, gated = owners[mlp.site.owner], item.kind == "gated"
-        if item.kind != "dense" and mlp.down not in taken:
-            thresholds = limits.get(mlp.site.name)
-            if int8:
-                install_int8(mlp.down, by_neurons=True, thresholds=thresholds)
-            else:
-                install_down(mlp.down, thresholds, item.crossover)
-            taken.add(mlp.down)
-        if gated and not isinstance(owner, Converted):
+        owner = owners[mlp.site.owner]
+        if item.kind != "dense" and not int8:
+            install_down(mlp.down, limits.get(mlp.site.name), item.crossover)
+        elif item.kind != "dense" and not isinstance(mlp.down, Converted):
+            install_int8(mlp.down, by_neurons=True, thresholds=limits.get(mlp.site.name))
+        if item.kind == "gated" and not isinstance(owner, Converted):
             if int8:
                 install_int8(mlp.up)
-            taken.add(mlp.up)
             install_gated(owner, (mlp.gate, mlp.activation, mlp.up, mlp.down), item.crossover)
         owner.__dict__.setdefault(PLANS, []).append(item)
-    return taken
 
 
 def _install_other(layer: nn.Module, ratio: float, crossover: Crossover | None, *, int8: bool) -> None:
@@ -148,26 +170,24 @@ def _install_other(layer: nn.Module, ratio: float, crossover: Crossover | None, 
         install_down(layer, None, crossover)
 
 
-def _linear_layers(model: nn.Module, taken: Collection[nn.Module]) -> list[Any]:
-    """Return the linear layers that aren't converted yet and have their own weight, in the order of the model."""
-    return [
-        module
-        for module in model.modules()
-        if is_linear(module) and module not in taken and module._parameters.get("weight") is not None
-    ]
-
-
 def _install_fast(layers: Sequence[Any], crossover: Crossover | None) -> None:
     """Give linear layers the faster dense product, for the batch sizes where it is faster."""
-    alike: dict[Any, list[Any]] = defaultdict(list)
-    for layer in layers:
-        if prepare_full(Weights(rows_of(layer))) is not None:
-            alike[type(layer), layer.weight.shape, layer.weight.dtype, layer.bias is None].append(layer)
-    for group in alike.values():
+    for group in alike(layers):
+        if not has_full_kernel(group[0]):
+            continue
         chosen = crossover or shape_speeds(linear_timer(group[0], len(group))).always_faster()
         if any(chosen.ratios):
             for layer in group:
                 install_fast(layer, chosen)
+
+
+def alike(layers: Iterable[Any]) -> list[list[Any]]:
+    """Return linear layers in groups of the same shape and type."""
+    groups: dict[Any, list[Any]] = defaultdict(list)
+    for layer in layers:
+        weight = layer.weight
+        groups[type(layer), weight.shape, weight.dtype, weight.device, layer.bias is None].append(layer)
+    return list(groups.values())
 
 
 def plans(model: nn.Module) -> list[Plan]:

@@ -32,7 +32,7 @@ class FastLinear(Converted):
 
     def _prepare(self) -> Product | None:
         state: Any = self
-        state._product = prepare_full(Weights(rows_of(self), state.bias, parameter=state.weight))
+        state._product = _prepare_full(Weights(rows_of(self), state.bias, parameter=state.weight))
         product: Product | None = state._product
         return product
 
@@ -40,9 +40,14 @@ class FastLinear(Converted):
         restore_class(self, "_crossover", "_product")
 
 
-def prepare_full(weights: Weights) -> Product | None:
+def _prepare_full(weights: Weights) -> Product | None:
     """Return a product that reads all weights in the order in which they are stored, or ``None`` if no kernel supports them."""
     return prepare(weights) if weights.rows.is_contiguous() else prepare_dense(weights)
+
+
+def has_full_kernel(layer: Any) -> bool:
+    """Return whether a kernel supports the dense product of a linear layer."""
+    return _prepare_full(Weights(rows_of(layer))) is not None
 
 
 def install_fast(layer: Any, crossover: Crossover) -> None:

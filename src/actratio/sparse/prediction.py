@@ -16,12 +16,22 @@ from actratio.sites import Site, evaluating
 from actratio.sites.inputs import device_of
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import active_counts, measure_active
-from actratio.sparse.autotune import shape_speeds
-from actratio.sparse.conversion import planning_inputs, plans, sparsify, timer_of
+from actratio.sparse.autotune import LayerTimer, linear_timer, shape_speeds
+from actratio.sparse.conversion import (
+    alike,
+    check_weights,
+    is_worth_int8,
+    planning_inputs,
+    plans,
+    sparsify,
+    timer_of,
+    unchanged_linears,
+)
 from actratio.sparse.converted import densify
+from actratio.sparse.linears import has_full_kernel
 from actratio.sparse.planning import Plan, plan
 from actratio.sparse.saved import NAME, load_thresholds
-from actratio.sparse.speed import LayerSpeed, Speed, SpeedCheck, SpeedPrediction, verdict_of
+from actratio.sparse.speed import LayerSpeed, OtherLayers, Speed, SpeedCheck, SpeedPrediction, verdict_of
 from actratio.sparse.text import Batch, list_batches
 from actratio.sparse.thresholds import Calibration
 from actratio.sparse.timing import time_decoding_step, time_machine
@@ -37,6 +47,8 @@ def predict_speed(
     batches: Sequence[int] = (1,),
     *,
     thresholds: Mapping[str, Tensor] | None = None,
+    dense: bool = False,
+    weights: str | None = None,
     mlps: Sequence[MLP] | None = None,
 ) -> SpeedPrediction:
     """Predict how much faster ``sparsify`` makes a model's decoding on this machine, without converting it.
@@ -48,6 +60,7 @@ def predict_speed(
         measurement: of this model, by ``nonzero``; or its calibration, whose thresholds are then used.
         batches: numbers of sequences that are decoded together.
         thresholds: as for ``sparsify``, if the measurement counts the neurons above them.
+        dense, weights: as for ``sparsify``.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
 
     Raises:
@@ -55,6 +68,7 @@ def predict_speed(
             integers, or a model that is sparse already or doesn't decode.
     """
     sizes = _checked_sizes(batches)
+    check_weights(model, weights)
     if any(item.kind != "dense" for item in plans(model)):
         raise SiteError("the model is sparse already, so its dense speed cannot be timed; call actratio.densify first")
     if not isinstance(measurement, Measurement | Calibration):
@@ -65,16 +79,18 @@ def predict_speed(
     handles, counts, limits = planning_inputs(model, measurement, thresholds, mlps)
     assert counts is not None  # a calibration has a measurement
     planned = plan(handles, counts, limits)
-    timed = _TimedLayers(handles, planned, limits)
+    int8 = weights is not None
+    timed = _TimedLayers(handles, planned, limits, int8=int8)
+    rest = alike(unchanged_linears(model, handles, planned)) if dense or int8 else []
     speeds = []
     with evaluating(model):
         machine = time_machine(device_of(model))
         for batch in sizes:
             layers = [
-                _layer_speed(model, item, counts, batch, timed.seconds(number, batch, counts))
+                _layer_speed(model, item, counts, batch, timed.seconds(number, batch, counts), int8=int8)
                 for number, item in enumerate(planned)
             ]
-            speeds.append(_speed(model, batch, layers))
+            speeds.append(_speed(model, batch, layers, _other_layers(rest, batch, int8=int8)))
     return SpeedPrediction(machine, speeds)
 
 
@@ -124,23 +140,33 @@ def _checked_sizes(batches: Sequence[int]) -> list[int]:
 
 
 def check_speed(
-    model: nn.Module, calibration: Calibration, batches: Sequence[int] = (1,), *, mlps: Sequence[MLP] | None = None
+    model: nn.Module,
+    calibration: Calibration,
+    batches: Sequence[int] = (1,),
+    *,
+    dense: bool = False,
+    weights: str | None = None,
+    mlps: Sequence[MLP] | None = None,
 ) -> list[SpeedCheck]:
-    """Predict the speed-up of a calibrated model, then measure it. The model is dense afterwards.
+    """Predict the speed-up of a calibrated model, then measure it.
+
+    The model is dense afterwards. With ``weights``, it stays converted, because the old weights are gone.
 
     Args:
         model: the model that was calibrated, dense.
         calibration: of this model.
         batches: numbers of sequences that are decoded together.
+        dense, weights: as for ``sparsify``.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
     """
-    predicted = predict_speed(model, calibration, batches, mlps=mlps).speeds
+    predicted = predict_speed(model, calibration, batches, dense=dense, weights=weights, mlps=mlps).speeds
     try:
-        sparsify(model, calibration, mlps=mlps)
+        sparsify(model, calibration, dense=dense, weights=weights, mlps=mlps)
         with evaluating(model):
             measured = [speed.dense_seconds / time_decoding_step(model, speed.batch) for speed in predicted]
     finally:
-        densify(model)
+        if weights is None:
+            densify(model)
     return [
         SpeedCheck(speed.batch, speed.expected, speedup, speed.verdict)
         for speed, speedup in zip(predicted, measured, strict=True)
@@ -186,7 +212,13 @@ def _counts_of(measurement: Measurement, site: Site) -> SiteCounts:
 
 
 def _layer_speed(
-    model: nn.Module, planned: Plan, measurement: Measurement, batch: int, seconds: tuple[float, float]
+    model: nn.Module,
+    planned: Plan,
+    measurement: Measurement,
+    batch: int,
+    seconds: tuple[float, float],
+    *,
+    int8: bool,
 ) -> LayerSpeed:
     site = planned.site
     weight = model.get_parameter(site.down or "")
@@ -194,7 +226,7 @@ def _layer_speed(
     matrices = 3 if site.gated else 2
     routed = _routed_share(measurement, site)
     used = 1 - (1 - routed) ** batch
-    needed, ratio, changed = 1.0, 1.0, 0
+    needed, ratio, changed, item_size = 1.0, 1.0, 0, weight.dtype.itemsize
     if planned.kind != "dense":
         counts = _counts_of(measurement, site)
         needed, ratio = needed_share(counts, batch), float(counts.activation_ratio)
@@ -203,9 +235,9 @@ def _layer_speed(
         planned,
         needed,
         used,
-        elements * matrices * weight.dtype.itemsize,
-        elements * matrices * weight.dtype.itemsize * used,
-        elements * (matrices - changed + changed * needed) * weight.dtype.itemsize * used,
+        elements * matrices * item_size,
+        elements * matrices * item_size * used,
+        elements * ((matrices - changed) * item_size + changed * needed * (1 if int8 else item_size)) * used,
         2.0 * batch * elements * matrices * routed,
         2.0 * batch * elements * (matrices - changed + changed * ratio) * routed,
         *seconds,
@@ -221,12 +253,12 @@ def _routed_share(measurement: Measurement, site: Site) -> float:
 class _TimedLayers:
     """Times dense and sparse layers of the MLPs' shapes, once for each shape, batch and ratio."""
 
-    def __init__(self, mlps: Sequence[MLP], plans: Sequence[Plan], limits: Mapping[str, Tensor]) -> None:
-        self._mlps, self._plans, self._limits = mlps, plans, limits
+    def __init__(self, mlps: Sequence[MLP], plans: Sequence[Plan], limits: Mapping[str, Tensor], *, int8: bool) -> None:
+        self._mlps, self._plans, self._limits, self._int8 = mlps, plans, limits, int8
         self._known: dict[Any, tuple[float, float]] = {}
 
     def seconds(self, number: int, batch: int, measurement: Measurement) -> tuple[float, float]:
-        """Return the seconds of a dense layer, and of a sparse one that falls back to the dense product if that is faster.
+        """Return the seconds of a dense layer, and of what ``sparsify`` makes of it.
 
         Both are 0 if the MLP stays dense.
         """
@@ -240,26 +272,62 @@ class _TimedLayers:
         key = *shape, batch, round(needed, 3), round(ratio, 3), has_thresholds
         if key not in self._known:
             alike = sum(other.kind == planned.kind and other.site.width == planned.site.width for other in self._plans)
-            timer = timer_of(mlp, planned, thresholds=has_thresholds, layers=alike, int8=False)
             draws = random_activations(mlp.site.width, batch, ratio, needed)
-            draws = [draw.to(timer.device, timer.dtype) for draw in draws]
-            dense, sparse, converted = timer.times(draws, _ROUNDS)
-            is_converted = has_thresholds or shape_speeds(timer).pays_off(planned.ratio)
-            self._known[key] = dense, min(sparse, converted) if is_converted else dense
+            self._known[key] = self._time(mlp, planned, draws, has_thresholds, alike)
         return self._known[key]
 
+    def _time(
+        self, mlp: MLP, planned: Plan, draws: Sequence[Tensor], thresholds: bool, layers: int
+    ) -> tuple[float, float]:
+        def timer(*, int8: bool) -> LayerTimer:
+            return timer_of(mlp, planned, thresholds=thresholds, layers=layers, int8=int8)
 
-def _speed(model: nn.Module, batch: int, layers: list[LayerSpeed]) -> Speed:
+        floats = timer(int8=False)
+        draws = [draw.to(floats.device, floats.dtype) for draw in draws]
+        dense, sparse, converted = floats.times(draws, _ROUNDS)
+        chosen, unchanged = floats, dense
+        if self._int8:
+            chosen = timer(int8=True)
+            unchanged, sparse, converted = chosen.times(draws, _ROUNDS)
+        is_converted = thresholds or shape_speeds(chosen).pays_off(planned.ratio)
+        return dense, min(sparse, converted) if is_converted else unchanged
+
+
+def _other_layers(groups: Sequence[Sequence[Any]], batch: int, *, int8: bool) -> OtherLayers:
+    """Time the products of the linear layers that read all weights, in groups of the same shape."""
+    others = OtherLayers()
+    for group in groups:
+        layer, count = group[0], len(group)
+        if not (is_worth_int8(layer) if int8 else has_full_kernel(layer)):
+            continue
+        timer = linear_timer(layer, count, int8=int8)
+        x = torch.randn(_DRAWS, batch, timer.width, generator=torch.Generator().manual_seed(0))
+        dense, other = timer.times(list(x.to(timer.device, timer.dtype)), _ROUNDS)
+        if not int8 and not shape_speeds(timer).always_faster().max_active(batch, 1):
+            other = dense
+        weight = layer.weight
+        others = OtherLayers(
+            others.dense_bytes + count * weight.nbytes,
+            others.new_bytes + count * (weight.numel() if int8 else weight.nbytes),
+            others.dense_seconds + count * dense,
+            others.new_seconds + count * other,
+        )
+    return others
+
+
+def _speed(model: nn.Module, batch: int, layers: list[LayerSpeed], others: OtherLayers) -> Speed:
     seconds = time_decoding_step(model, batch)
     saved = sum(layer.dense_seconds - layer.sparse_seconds for layer in layers)
+    saved += others.dense_seconds - others.new_seconds
     expected = seconds / max(seconds - saved, seconds / 1000)
     weights = float(sum(parameter.nbytes for parameter in _weights_read(model)))
     weights -= sum(layer.held_bytes - layer.dense_bytes for layer in layers)
     dense = sum(layer.dense_bytes for layer in layers)
     sparse = sum(layer.sparse_bytes for layer in layers)
-    ideal, ideal_mlp = weights / (weights - dense + sparse), dense / sparse
-    verdict = verdict_of(batch, layers, ideal, expected, dense / weights)
-    return Speed(batch, layers, seconds, ideal, ideal_mlp, expected, verdict)
+    read = weights - dense + sparse - others.dense_bytes + others.new_bytes
+    ideal, ideal_mlp = weights / read, dense / sparse
+    verdict = verdict_of(batch, layers, ideal, expected, dense / weights, others)
+    return Speed(batch, layers, seconds, ideal, ideal_mlp, expected, verdict, others)
 
 
 def _weights_read(model: nn.Module) -> list[nn.Parameter]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.conversion import sparsify
 from actratio.sparse.converted import densify
 from actratio.sparse.crossover import Crossover
+from actratio.sparse.saved_int8 import NAME as INT8_NAME
+from actratio.sparse.saved_int8 import load_int8, save_int8
 from actratio.sparse.thresholds import BY, LayerThresholds
 
 NAME = "thresholds.json"
@@ -32,27 +35,40 @@ def save_sparse(
     chosen: LayerThresholds,
     settings: dict[str, Any],
     *,
+    weights: str | None = None,
     force: bool = False,
 ) -> None:
     """Write the dense model as ``save_pretrained`` does, and ``thresholds.json`` beside it.
 
     Args:
+        weights: with ``int8``, the model was converted by ``sparsify(..., weights="int8")`` and is written as it is. transformers can't
+            read that; ``load_sparse`` can.
         force: replace an earlier result.
 
     Raises:
         RunError: the folder holds something else, or an earlier result.
     """
-    densify(model)
+    if weights is None:
+        densify(model)
     described = {"by": chosen.by, "tau": chosen.thresholds, "cett": chosen.cett, "dropped": chosen.dropped}
-    save_with(folder, model, tokenizer, NAME, {"format": _FORMAT, **described, "settings": settings}, force=force)
+    content = {"format": _FORMAT, **described, "settings": settings}
+    write = model.save_pretrained if weights is None else partial(save_int8, model=model)
+    save_with(folder, write, tokenizer, NAME, content, force=force)
 
 
 def save_with(
-    folder: Path, model: Any, tokenizer: Any, name: str, content: dict[str, Any], *, force: bool = False
+    folder: Path,
+    write: Callable[[Path], object],
+    tokenizer: Any,
+    name: str,
+    content: dict[str, Any],
+    *,
+    force: bool = False,
 ) -> None:
-    """Write a model as ``save_pretrained`` does and a JSON file beside it. The folder appears when it is complete.
+    """Write a model, its tokenizer and a JSON file. The folder appears when it is complete.
 
     Args:
+        write: writes the model to a folder, as ``save_pretrained`` does.
         name: of the JSON file.
         content: of the JSON file.
         force: replace an earlier result.
@@ -61,23 +77,23 @@ def save_with(
         RunError: the folder holds something else, or an earlier result.
     """
     check_folder(folder, name, force=force)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
+    unfinished = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
     try:
-        model.save_pretrained(partial)
+        write(unfinished)
         if tokenizer is not None:
-            tokenizer.save_pretrained(partial)
-        write_json(partial / name, content)
-        mode = new_file_mode(partial / ".mode")
-        (partial / ".mode").unlink()
-        for path in partial.rglob("*"):
+            tokenizer.save_pretrained(unfinished)
+        write_json(unfinished / name, content)
+        mode = new_file_mode(unfinished / ".mode")
+        (unfinished / ".mode").unlink()
+        for path in unfinished.rglob("*"):
             if path.is_file():
                 path.chmod(mode)  # safetensors makes files that only their owner can read
         if folder.exists():
             shutil.rmtree(folder)
-        partial.rename(folder)
+        unfinished.rename(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def check_folder(folder: Path, name: str, *, force: bool = False) -> None:
@@ -98,7 +114,7 @@ def load_sparse(folder: str | Path, *, crossover: Crossover | None = None, **opt
 
     Args:
         crossover: as for ``sparsify``.
-        options: as for ``actratio.models.load_model``.
+        options: as for ``actratio.models.load_model``; for int8 weights, ``dtype`` and ``device`` only.
 
     Raises:
         ModelError: there is no such folder, or it is damaged.
@@ -107,6 +123,8 @@ def load_sparse(folder: str | Path, *, crossover: Crossover | None = None, **opt
 
     path = Path(folder)
     chosen = _read(path)  # before the model is loaded, which takes longer
+    if (path / INT8_NAME).is_file():
+        return load_int8(path, crossover=crossover, **options)
     model = load_model(str(path), **options)
     mlps = resolve(model)
     return sparsify(model, thresholds=_by_neuron(path, chosen, mlps), crossover=crossover, mlps=mlps)

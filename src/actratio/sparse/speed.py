@@ -46,6 +46,21 @@ class LayerSpeed:
 
 
 @dataclass(frozen=True)
+class OtherLayers:
+    """The linear layers that get another product although they read all weights, all together.
+
+    Attributes:
+        dense_bytes, new_bytes: bytes of their weights, before and after.
+        dense_seconds, new_seconds: of their products in one decoding step.
+    """
+
+    dense_bytes: float = 0.0
+    new_bytes: float = 0.0
+    dense_seconds: float = 0.0
+    new_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Speed:
     """What to expect of a model at one batch size, one token per sequence.
 
@@ -57,6 +72,7 @@ class Speed:
         ideal_mlp: the same for the MLPs alone.
         expected: speed-up by the timed products: a dense step against one that takes their savings off.
         verdict: starts with "yes" or "no", and says why.
+        others: the other linear layers whose product changes, with ``dense`` or ``weights``.
     """
 
     batch: int
@@ -66,11 +82,12 @@ class Speed:
     ideal_mlp: float
     expected: float
     verdict: str
+    others: OtherLayers = OtherLayers()
 
     @property
     def faster(self) -> bool:
         """Whether the expected speed-up is worth it, and fewer bytes can explain it."""
-        return _is_worth_it(self.ideal, self.expected)
+        return _is_worth_it(self.ideal, self.expected, self.others)
 
     @property
     def needed(self) -> float:
@@ -143,38 +160,48 @@ class SpeedCheck:
         return f"Batch {self.batch}: expected {self.expected:.2f}×, measured {self.measured:.2f}× ({self.verdict})."
 
 
-def verdict_of(batch: int, layers: Sequence[LayerSpeed], ideal: float, expected: float, mlp_share: float) -> str:
+def verdict_of(
+    batch: int,
+    layers: Sequence[LayerSpeed],
+    ideal: float,
+    expected: float,
+    mlp_share: float,
+    others: OtherLayers | None = None,
+) -> str:
     """Return whether it will be faster, and why.
 
     Args:
         ideal, expected: speed-ups, as in ``Speed``.
         mlp_share: the MLPs' share of the bytes that a dense step reads.
+        others: as in ``Speed``.
     """
+    others = others or OtherLayers()
     sparse = [layer for layer in layers if layer.plan.kind != "dense"]
-    if not sparse:
+    if not sparse and not others.dense_bytes:
         why = layers[0].plan.why
         advice = "; `actratio sparsify` can choose thresholds that create zeros" if why.endswith(NO_ZEROS) else ""
         return f"no: {why}{advice}"
-    if _is_worth_it(ideal, expected):
+    if _is_worth_it(ideal, expected, others):
         return f"yes: about {expected:.2f} times as fast"
     if expected < 1 / _MARGIN:
         return f"no: it would be slower, about {expected:.2f} times as fast"
     needed = _mean_needed(sparse)
-    if needed > _NEARLY_ALL:
+    if sparse and needed > _NEARLY_ALL:
         reader = f"{batch} sequences together need" if batch > 1 else "a token needs"
         return f"no: {reader} {needed:.0%} of the neurons"
-    if ideal < _WORTH:  # a larger expected speed-up is noise of the timing
+    if sparse and ideal < _WORTH:  # a larger expected speed-up is noise of the timing
         return (
             f"no: the MLPs are {mlp_share:.0%} of the weights that a step reads, so skipping neurons makes it at most "
             f"{ideal:.2f} times as fast"
         )
-    if all(layer.dense_seconds < 2 * layer.sparse_seconds for layer in sparse):
+    if sparse and all(layer.dense_seconds < 2 * layer.sparse_seconds for layer in sparse):
         return "no: reading fewer weights saves little time here, as for weights that fit in the cache"
     return f"no: the rest of the model takes most of the time, so it would be {expected:.2f} times as fast"
 
 
-def _is_worth_it(ideal: float, expected: float) -> bool:
-    return min(ideal, expected) >= _WORTH
+def _is_worth_it(ideal: float, expected: float, others: OtherLayers) -> bool:
+    # Another product can be faster without reading fewer bytes.
+    return (expected if others.dense_bytes else min(ideal, expected)) >= _WORTH
 
 
 def _mean_needed(layers: Sequence[LayerSpeed]) -> float:

@@ -1,0 +1,128 @@
+"""Models with int8 weights in a folder: ``int8.safetensors`` beside the model's configuration.
+
+The file has the model's tensors under their names. An int8 weight ``X.weight`` comes with ``X.weight_scale``, float32, and, if its
+layer has thresholds, with ``X.weight_thresholds``. The file's metadata says to which axis of each weight its scales belong.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actratio.errors import ModelError, short
+from actratio.sites.mlps import resolve
+from actratio.sparse.conversion import sparsify
+from actratio.sparse.crossover import Crossover
+from actratio.sparse.int8 import Int8Linear, dequantize
+
+NAME = "int8.safetensors"
+_WEIGHT, _SCALE, _THRESHOLDS = "weight", "weight_scale", "weight_thresholds"
+
+
+def save_int8(folder: Path, model: Any) -> None:
+    """Write a model that ``sparsify(..., weights="int8")`` converted, without a tokenizer.
+
+    Args:
+        folder: is made if it isn't there.
+    """
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {}
+    seen: set[tuple[int, torch.Size]] = set()
+    for name, tensor in model.state_dict().items():
+        if (tensor.data_ptr(), tensor.shape) not in seen:  # transformers ties the others again
+            seen.add((tensor.data_ptr(), tensor.shape))
+            tensors[name] = tensor.detach().contiguous()
+    axes = {}
+    for name, layer in int8_layers(model).items():
+        axes[name] = _axis(layer)
+        if layer._thresholds is not None:
+            tensors[f"{name}.{_THRESHOLDS}"] = layer._thresholds
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.architectures = [type(model).__name__]  # as save_pretrained does
+    model.config.save_pretrained(folder)
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.save_pretrained(folder)
+    save_file(tensors, folder / NAME, {"format": "pt", "axes": json.dumps(axes)})
+
+
+def load_int8(
+    folder: Path, *, dtype: str = "auto", device: str = "auto", crossover: Crossover | None = None
+) -> nn.Module:
+    """Load a model that ``save_int8`` wrote, with the same weights, scales and thresholds.
+
+    Args:
+        dtype: of the activations and the other weights, as for ``actratio.models.load_model``.
+        device: as for ``load_model``; int8 weights need a CPU.
+        crossover: as for ``sparsify``.
+
+    Raises:
+        ModelError: the file is damaged, or is of another model than the configuration.
+        SiteError: no kernel multiplies by int8 weights there.
+    """
+    from actratio.models.loading import model_from_tensors
+
+    path = folder / NAME
+    tensors, axes = _read(path)
+    weights, scales, thresholds = (
+        {name: tensors.pop(f"{name}.{kind}") for name in axes if f"{name}.{kind}" in tensors}
+        for kind in (_WEIGHT, _SCALE, _THRESHOLDS)
+    )
+    for name, axis in axes.items():
+        weight = weights[name]
+        rows = weight if axis == 0 else weight.t()
+        floats = dequantize(rows, scales[name], torch.float32)
+        tensors[f"{name}.{_WEIGHT}"] = floats if axis == 0 else floats.t()
+    model = model_from_tensors(folder, tensors, dtype=dtype, device=device)
+    del tensors
+    mlps = resolve(model)
+    by_module = {id(module): name for name, module in model.named_modules()}
+    by_site = {
+        mlp.site.name: thresholds[by_module[id(mlp.down)]] for mlp in mlps if by_module.get(id(mlp.down)) in thresholds
+    }
+    sparsify(model, thresholds=by_site, crossover=crossover, weights="int8", mlps=mlps)
+    for name, layer in int8_layers(model).items():
+        if axes.get(name) == _axis(layer):  # exactly what was saved, not rounded a second time
+            layer.weight.data.copy_(weights[name])
+            layer.weight_scale.copy_(scales[name])
+    return model
+
+
+def int8_layers(model: nn.Module) -> dict[str, Any]:
+    """Return the layers with int8 weights, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Int8Linear)}
+
+
+def _axis(layer: Any) -> int:
+    """Return the axis of a layer's weight to which its scales belong."""
+    return int(layer._by_neurons == isinstance(layer, nn.Linear))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Return the tensors, and the axis of each int8 layer's scales.
+
+    Raises:
+        ModelError: the file isn't there, or is damaged.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            axes = json.loads(file.metadata()["axes"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        for name, axis in axes.items():
+            weight, scales = tensors[f"{name}.{_WEIGHT}"], tensors[f"{name}.{_SCALE}"]
+            if (
+                axis not in (0, 1)
+                or (weight.dtype, scales.dtype) != (torch.int8, torch.float32)
+                or weight.ndim != 2
+                or scales.shape != weight.shape[axis : axis + 1]
+            ):
+                raise ValueError(f"the scales of {short(name)} do not fit its weight")
+    except Exception as error:  # the library raises types of its own
+        raise ModelError(f"{path} is damaged ({short(error, 200)}); run 'actratio sparsify' again") from None
+    return tensors, axes

@@ -1,0 +1,211 @@
+"""Models with int8 weights compute what models with the dequantised weights do, and are saved as they are."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from actratio import ActratioError, measure
+from actratio.sparse import calibrate, conversion, densify, load_sparse, plans, sparsify
+from actratio.sparse.crossover import ALWAYS, NEVER, Crossover
+from actratio.sparse.int8 import MAX_BATCH, Int8Linear
+from actratio.sparse.saved import save_sparse
+from actratio.sparse.saved_int8 import NAME, int8_layers
+from tests.sparse.calibration_text import token_batches
+from tests.sparse.models import Gated, Plain, X, dense_model, sparse_model
+
+KINDS: list[Callable[[], nn.Module]] = [Plain, Gated]
+
+
+@pytest.fixture(autouse=True)
+def _small_weights_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "_SMALLEST", 1)
+
+
+def converted(kind: Callable[[], nn.Module], crossover: Crossover = ALWAYS) -> nn.Module:
+    return sparse_model(dense_model(kind), weights="int8", crossover=crossover)
+
+
+def dequantized(kind: Callable[[], nn.Module]) -> nn.Module:
+    """Return the dense model with the rounded weights."""
+    return densify(converted(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("crossover", [ALWAYS, NEVER])
+@pytest.mark.parametrize("x", [X, X[0, 0], X.transpose(0, 1), X[:0], X.repeat(40, 1, 1)])
+@torch.no_grad()
+def test_int8_model_matches_the_rounded_dense_model(
+    kind: Callable[[], nn.Module], crossover: Crossover, x: Tensor
+) -> None:
+    model = converted(kind, crossover)
+    assert all(type(module).__name__ == "Int8Linear" for module in model.modules() if isinstance(module, nn.Linear))
+    torch.testing.assert_close(model(x), dequantized(kind)(x), rtol=1e-5, atol=1e-5)
+    if x.numel():
+        error = (model(x) - dense_model(kind)(x)).abs().max() / x.abs().max()
+        assert 0 < error < 0.02
+    assert len(X.repeat(40, 1, 1).flatten(0, 1)) > MAX_BATCH  # so both products are compared
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@torch.no_grad()
+def test_int8_model_keeps_its_scales_in_other_dtypes(kind: Callable[[], nn.Module], dtype: torch.dtype) -> None:
+    model, x = converted(kind).to(dtype), X.to(dtype)
+    assert all(layer.weight_scale.dtype == torch.float32 for layer in int8_layers(model).values())
+    torch.testing.assert_close(model(x), dequantized(kind).to(dtype)(x), rtol=0.03, atol=0.03)
+    back = model.float()
+    torch.testing.assert_close(back(X), dequantized(kind)(X), rtol=0.02, atol=0.02)  # biases were rounded
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_int8_model_passes_gradients_on(kind: Callable[[], nn.Module]) -> None:
+    results = []
+    for model in (converted(kind), dequantized(kind)):
+        x = X.clone().requires_grad_()
+        model(x).square().sum().backward()
+        results.append(x.grad)
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_int8_weights_with_thresholds() -> None:
+    def kind() -> nn.Module:
+        return Plain(nn.GELU())
+
+    thresholds = {f"blocks.{number}": torch.full((96,), 0.1) for number in range(2)}
+    model = sparse_model(dense_model(kind), thresholds=thresholds, weights="int8")
+    rounded = densify(copy.deepcopy(model))
+    for x in (X, X.repeat(40, 1, 1)):
+        expected = x
+        for block in rounded.blocks:  # type: ignore[union-attr]
+            h = block.act(block.up(expected))
+            expected = expected + block.down(torch.where(h.abs() <= 0.1, 0, h))
+        torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+    assert {item.kind for item in plans(model)} == {"down"}
+
+
+@torch.no_grad()
+def test_copies_and_pickles_stay_int8(tmp_path: Path) -> None:
+    model = converted(Gated)
+    torch.save(model, tmp_path / "model.pt")
+    for other in (copy.deepcopy(model), torch.load(tmp_path / "model.pt", weights_only=False)):
+        assert torch.equal(other(X), model(X))
+        assert len(int8_layers(other)) == 6
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for layer in int8_layers(model).values():
+        layer.weight.data.zero_()
+    assert not torch.equal(model(X), other(X))
+    model.load_state_dict(state)
+    assert torch.equal(model(X), other(X))
+
+
+def test_a_quarter_of_the_bytes_is_left() -> None:
+    before = sum(tensor.nbytes for tensor in dense_model(lambda: Gated(512)).state_dict().values())
+    after = sum(tensor.nbytes for tensor in converted(lambda: Gated(512)).state_dict().values())
+    assert 0.25 < after / before < 0.45  # the model is narrow: one scale for 16 weights
+
+
+def test_small_weights_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "_SMALLEST", 16 * 96 + 1)
+    assert {type(module) for module in converted(Plain).modules() if isinstance(module, Int8Linear)} == {
+        type(converted(Plain).get_submodule("blocks.0.down"))
+    }
+
+
+def test_unknown_weights_are_refused() -> None:
+    model = dense_model(Plain)
+    with pytest.raises(ActratioError, match="weights='int4' is not known; use 'int8'"):
+        sparsify(model, weights="int4")
+    with pytest.raises(ActratioError, match="there is no kernel for int8 weights on meta"):
+        conversion.check_weights(model.to("meta"), "int8")
+
+
+def test_tied_weights_leave_the_embedding_as_it_is() -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        hidden_act="relu", tie_word_embeddings=True,
+    )  # fmt: skip
+    model: Any = transformers.LlamaForCausalLM(config).eval()
+    before = model.model.embed_tokens.weight.clone()
+    sparsify(model, weights="int8", crossover=ALWAYS)
+    assert torch.equal(model.model.embed_tokens.weight, before)
+    assert model.lm_head.weight.dtype == torch.int8
+    assert len(model.generate(torch.tensor([[1, 2]]), max_new_tokens=3, min_new_tokens=3, do_sample=False)[0]) == 5
+
+
+@pytest.fixture
+def saved(tmp_path: Path, tiny_gpt2: Callable[..., Any]) -> tuple[Path, nn.Module]:
+    """Return the folder of a saved int8 model, and the model."""
+    model = tiny_gpt2()
+    calibration = calibrate(model, token_batches(8), ratio=0.4)
+    sparsify(model, calibration, weights="int8", crossover=ALWAYS)
+    save_sparse(tmp_path / "int8", model, None, calibration, {}, weights="int8")
+    return tmp_path / "int8", model
+
+
+@torch.no_grad()
+def test_saved_int8_model_is_loaded_as_it_was(saved: tuple[Path, nn.Module]) -> None:
+    folder, model = saved
+    loaded = load_sparse(folder, device="cpu", crossover=ALWAYS)
+    assert not loaded.training
+    for name, layer in int8_layers(model).items():
+        other = loaded.get_submodule(name)
+        assert torch.equal(other.weight, layer.weight)
+        assert torch.equal(other.weight_scale, layer.weight_scale)
+        assert (other._thresholds is None) == (layer._thresholds is None)
+        assert layer._thresholds is None or torch.equal(other._thresholds, layer._thresholds)
+    (batch,) = token_batches(1)
+    assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+    in_bfloat16 = load_sparse(folder, device="cpu", dtype="bfloat16", crossover=ALWAYS)
+    torch.testing.assert_close(in_bfloat16(**batch).logits.float(), model(**batch).logits, rtol=0.05, atol=0.05)
+
+
+def test_transformers_does_not_read_int8_weights_as_something_else(saved: tuple[Path, nn.Module]) -> None:
+    import transformers
+
+    with pytest.raises(OSError, match="no file named"):
+        transformers.AutoModelForCausalLM.from_pretrained(saved[0])
+
+
+@pytest.mark.parametrize("damage", ["cut", "no metadata", "a float weight", "scales of another axis", "missing scales"])
+def test_damaged_int8_weights_are_refused(saved: tuple[Path, nn.Module], damage: str) -> None:
+    path = saved[0] / NAME
+    tensors = load_file(path)
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        metadata = dict(file.metadata())
+    name = "transformer.h.0.mlp.c_proj"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "no metadata":
+        save_file(tensors, path)
+    elif damage == "a float weight":
+        save_file({**tensors, f"{name}.weight": tensors[f"{name}.weight"].float()}, path, metadata)
+    elif damage == "scales of another axis":
+        axes = json.loads(metadata["axes"])
+        save_file(tensors, path, {"axes": json.dumps({**axes, name: 1 - axes[name]})})
+    else:
+        del tensors[f"{name}.weight_scale"]
+        save_file(tensors, path, metadata)
+    with pytest.raises(ActratioError, match=r"int8\.safetensors is damaged"):
+        load_sparse(saved[0], device="cpu")
+
+
+@torch.no_grad()
+def test_measurement_of_an_int8_model_counts_what_it_computes() -> None:
+    for kind in KINDS:
+        found, expected = measure(converted(kind), [X]), measure(dequantized(kind), [X])
+        assert [row.counts.active.tolist() for row in found] == [row.counts.active.tolist() for row in expected]
