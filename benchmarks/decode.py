@@ -1,10 +1,19 @@
-"""Measure tokens per second of `generate`, dense and sparse, and compare the speed-up with the prediction.
+"""Tokens per second of `generate`: PyTorch as it is, the strongest dense PyTorch, ours, llama.cpp, and the limit set by memory.
 
-There are two models. The first is a ReLU transformer like OPT with random weights, large enough that memory limits decoding; the biases
-of its up projections are shifted so that a known share of neurons fires. The second is a small ReLU model trained by
-`examples/train_small.py`, whose tokens must stay the same. Dense and sparse runs alternate; the results are medians.
+The first model is a Llama with ReLU gates and random weights, large enough that memory limits decoding; the biases of its gates are
+shifted so that a known share of neurons is active. Others are trained models, whose tokens must stay the same. Contestants take turns,
+round by round, on the same weights; results are medians.
 
-    python benchmarks/decode.py [--ratios 0.05,0.1,0.3] [--model FOLDER --text FILE] [--json]
+- `torch`: the model as transformers loads it.
+- `torch, packed`: every linear layer multiplies by weights that oneDNN has packed, which are kept beside the model's own.
+- `ours, all neurons`: `sparsify(model, dense=True)` without skipping. Its ratio to `torch` is what the product gains without zeros.
+- `ours`: `sparsify(model, measurement, dense=True)`. Its ratio to `ours, all neurons` is what zeros gain.
+- int8: the same with `weights="int8"`. Other weights, such as embeddings, and all activations are float32.
+- llama.cpp: the same shapes with a SiLU gate, in a process of its own.
+
+The limit is the bytes of the weights that a token needs, over the bandwidth that was measured in the same rounds.
+
+    python benchmarks/decode.py [--ratios 0.05,0.1,0.2] [--trained FOLDER --text FILE] [--json]
 """
 
 from __future__ import annotations
@@ -13,50 +22,84 @@ import argparse
 import copy
 import json
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from actratio import Measurement, measure, predict_speed, sparsify
+from actratio import Measurement, densify, measure, predict_speed, sparsify
+from actratio.sparse.autotune import linear_timer, shape_speeds
+from actratio.sparse.conversion import alike, is_worth_int8
+from actratio.sparse.int8 import install_int8
+from actratio.sparse.linears import has_full_kernel, install_fast
+from llama_baseline import LlamaCpp, write_gguf
 from machine import bandwidth, machine, matmul_rate, show
 
 _NEW = 24  # generated tokens
 _PROMPT = 8
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_VOCABULARY = 32000
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
+_GGUF = {"bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
+_BITS = {"bf16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
 
 
-def planted(dtype: torch.dtype, hidden: int, layers: int) -> Any:
-    """Return an OPT of this size with random weights, half of whose neurons fire."""
-    from transformers import OPTConfig, OPTForCausalLM
+@dataclass
+class Contestant:
+    """One way to decode.
+
+    Attributes:
+        name: of the way.
+        kind: type of the weights.
+        run: decodes and returns tokens per second.
+        read: bytes of weights that a token needs.
+        predicted: speed-up over torch with float weights, if it was predicted.
+    """
+
+    name: str
+    kind: str
+    run: Callable[[], float]
+    read: float
+    predicted: float | None = None
+    rates: list[float] = field(default_factory=list)
+
+
+def planted(hidden: int, layers: int) -> Any:
+    """Return a Llama of this size with ReLU gates and random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    config = OPTConfig(
-        vocab_size=8192, hidden_size=hidden, ffn_dim=4 * hidden, num_hidden_layers=layers, num_attention_heads=hidden // 64,
-        word_embed_proj_dim=hidden, max_position_embeddings=256, activation_function="relu",
+    config = LlamaConfig(
+        vocab_size=_VOCABULARY, hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers,
+        num_attention_heads=hidden // 64, num_key_value_heads=max(1, hidden // 256), max_position_embeddings=256,
+        hidden_act="relu", mlp_bias=True,
     )  # fmt: skip
-    return OPTForCausalLM(config).to(dtype).eval()
+    return LlamaForCausalLM(config).eval()
 
 
 def plant(model: Any, ratio: float) -> None:
-    """Shift each up projection's bias so that this share of its outputs is above zero, on random tokens."""
-    ids = torch.randint(8192, (1, 64), generator=torch.Generator().manual_seed(1))
-    for layer in model.model.decoder.layers:
-        outputs: list[torch.Tensor] = []
-        layer.fc1.bias.data.zero_()
-        handle = layer.fc1.register_forward_hook(lambda _m, _i, out, outputs=outputs: outputs.append(out.float()))
+    """Shift each gate's bias so that this share of its outputs is above zero, on random tokens."""
+    ids = torch.randint(_VOCABULARY, (1, 64), generator=torch.Generator().manual_seed(1))
+    for layer in model.model.layers:
+        outputs: list[Tensor] = []
+        gate = layer.mlp.gate_proj
+        gate.bias.data.zero_()
+        handle = gate.register_forward_hook(lambda _m, _i, out, outputs=outputs: outputs.append(out.float()))
         with torch.no_grad():
             model(ids)
         handle.remove()
         values = outputs[0].flatten()
         values = values if values.numel() < 1 << 24 else values[::16]  # torch's quantile takes no more
-        layer.fc1.bias.data.fill_(-float(values.quantile(1 - ratio)))
+        gate.bias.data.fill_(-float(values.quantile(1 - ratio)))
 
 
-def generate(model: Any, ids: torch.Tensor) -> tuple[float, torch.Tensor]:
+def generate(model: Any, ids: Tensor) -> tuple[float, Tensor]:
     """Return tokens per second for each sequence, without the first step, and the tokens."""
     options: Any = {"do_sample": False, "min_new_tokens": _NEW, "max_new_tokens": _NEW, "pad_token_id": 0}
     with torch.no_grad():
@@ -69,101 +112,220 @@ def generate(model: Any, ids: torch.Tensor) -> tuple[float, torch.Tensor]:
     return (_NEW - 1) / seconds, tokens
 
 
-def compare(name: str, model: nn.Module, measurement: Measurement, ids: torch.Tensor, rounds: int) -> dict[str, Any]:
-    """Return one row: the predicted speed, then the measured one."""
-    (speed,) = predict_speed(model, measurement, [len(ids)]).speeds
-    fast = sparsify(copy.deepcopy(model), measurement)
-    rates: dict[str, list[float]] = {"dense": [], "sparse": []}
-    tokens: dict[str, torch.Tensor] = {}
-    for number in range(rounds + 1):
-        for kind, runner in (("dense", model), ("sparse", fast)):
-            rate, tokens[kind] = generate(runner, ids)
-            if number:  # the first round only warms up
-                rates[kind].append(rate)
-    middle = {kind: median(values) for kind, values in rates.items()}
-    measured = median(sparse / dense for sparse, dense in zip(rates["sparse"], rates["dense"], strict=True))
-    return {
-        "model": name,
-        "batch": len(ids),
-        "ratio": speed.layers[0].needed,
-        "dense": middle["dense"],
-        "sparse": middle["sparse"],
-        "ideal": speed.ideal,
-        "predicted": speed.expected,
-        "measured": measured,
-        "off": measured / speed.expected - 1,
-        "same_tokens": bool(torch.equal(tokens["dense"], tokens["sparse"])),
-        "verdict": speed.verdict,
-    }
+def linear_layers(model: nn.Module) -> list[Any]:
+    return [module for module in model.modules() if type(module) is nn.Linear]
+
+
+def pack(model: nn.Module) -> None:
+    """Let every linear layer multiply by a packed copy of its weight."""
+    for layer in linear_layers(model):
+        packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), None)
+        layer.forward = lambda x, packed=packed, bias=layer.bias: torch.ops.mkldnn._linear_pointwise(
+            x, packed, bias, "none", [], ""
+        )
+
+
+def unpack(model: nn.Module) -> None:
+    for layer in linear_layers(model):
+        del layer.forward
+
+
+def all_neurons(model: nn.Module) -> None:
+    """Do what ``sparsify(model, dense=True)`` does for a model without zeros."""
+    for group in alike(linear_layers(model)):
+        crossover = shape_speeds(linear_timer(group[0], len(group))).always_faster()
+        for layer in group if has_full_kernel(group[0]) and any(crossover.ratios) else ():
+            install_fast(layer, crossover)
+
+
+def bytes_read(model: nn.Module, needed: float, item_size: float | None = None) -> float:
+    """Return the bytes of the linear layers' weights that a token needs.
+
+    Args:
+        needed: share of the neurons whose rows of the up and the down projection are read.
+        item_size: bytes of a weight, if not the model's.
+    """
+    total = 0.0
+    for name, layer in model.named_modules():
+        if type(layer) is nn.Linear:
+            share = needed if name.endswith(("up_proj", "down_proj", "fc2")) else 1.0
+            total += layer.weight.numel() * (item_size or layer.weight.dtype.itemsize) * share
+    return total
+
+
+def contestants_of(
+    model: Any, measurement: Measurement, ids: Tensor, kind: str, tokens: dict[str, Tensor]
+) -> list[Contestant]:
+    """Return the ways to decode with a type of weights. Each changes the model and changes it back, outside of its time."""
+    (speed,) = predict_speed(
+        model, measurement, [len(ids)], dense=kind != "int8", weights="int8" if kind == "int8" else None
+    ).speeds
+    needed = sum(layer.needed for layer in speed.layers) / len(speed.layers)
+
+    def timed(change: Callable[[Any], object], back: Callable[[Any], object], place: str) -> Callable[[], float]:
+        def run() -> float:
+            change(model)
+            generate(model, ids)  # prepares the products
+            rate, tokens[place] = generate(model, ids)
+            back(model)
+            return rate
+
+        return run
+
+    def nothing(_: Any) -> None:
+        pass
+
+    if kind == "int8":
+        full, sparse = copy.deepcopy(model), sparsify(copy.deepcopy(model), measurement, weights="int8")
+        for layer in linear_layers(full):
+            if is_worth_int8(layer):
+                install_int8(layer)
+        return [
+            Contestant("ours, all neurons", kind, lambda: generate(full, ids)[0], bytes_read(model, 1, 1)),
+            Contestant("ours", kind, lambda: generate(sparse, ids)[0], bytes_read(model, needed, 1), speed.expected),
+        ]
+    dense = bytes_read(model, 1)
+    return [
+        Contestant("torch", kind, timed(nothing, nothing, "torch"), dense),
+        Contestant("torch, packed", kind, timed(pack, unpack, "packed"), dense),
+        Contestant("ours, all neurons", kind, timed(all_neurons, densify, "all"), dense),
+        Contestant("ours", kind, timed(lambda m: sparsify(m, measurement, dense=True), densify, "ours"), bytes_read(model, needed), speed.expected),
+    ]  # fmt: skip
+
+
+def race(title: str, batch: int, contestants: Sequence[Contestant], rounds: int) -> list[dict[str, Any]]:
+    """Let the contestants take turns, and return one row for each."""
+    rates: list[float] = []
+    for number in range(rounds):
+        rates.append(bandwidth())
+        for contestant in contestants:
+            contestant.rates.append(contestant.run())
+            print(title, batch, number, contestant.name, contestant.kind, round(contestant.rates[-1], 2), file=sys.stderr, flush=True)  # fmt: skip
+    rate = median(rates)
+    middle = {(contestant.name, contestant.kind): median(contestant.rates) for contestant in contestants}
+    rows = []
+    for contestant in contestants:
+        tokens, kind = middle[contestant.name, contestant.kind], contestant.kind
+        base = middle.get(("torch", "fp32" if kind == "int8" else kind))
+        full = middle.get(("ours, all neurons", kind))
+        ours = contestant.name == "ours"
+        gained = tokens / base if base and contestant.name.startswith("ours") else None
+        rows.append({
+            "model": title, "batch": batch, "contestant": contestant.name, "type": kind, "tokens": tokens,
+            "limit": rate / contestant.read, "of_limit": tokens * contestant.read / rate,
+            "over_torch": tokens / base if base else None,
+            "layout": full / base if ours and base and full else None, "zeros": tokens / full if ours and full else None,
+            "predicted": contestant.predicted, "off": gained / contestant.predicted - 1 if gained and contestant.predicted else None,
+            "bandwidth_gbs": rate / 1e9,
+        })  # fmt: skip
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ratios", default="0.05,0.1,0.3")
-    parser.add_argument("--batches", default="1,4")
-    parser.add_argument("--types", default="fp32,bf16", help="dtypes of the random model; empty for none")
-    parser.add_argument("--hidden", type=int, default=1536, help="of the random model")
-    parser.add_argument("--layers", type=int, default=12, help="of the random model")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--model", type=Path, help="folder of a trained ReLU model")
-    parser.add_argument("--text", type=Path, help="text to measure that one on")
+    parser.add_argument("--ratios", default="0.05,0.1,0.2")
+    parser.add_argument("--batches", default="1,4", help="llama.cpp takes part in 1 only")
+    parser.add_argument("--types", default="fp32,bf16,int8", help="of the random model; empty for none")
+    parser.add_argument("--hidden", type=int, default=2048, help="of the random model")
+    parser.add_argument("--layers", type=int, default=16, help="of the random model")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--trained", type=Path, action="append", default=[], help="folder of a trained ReLU model")
+    parser.add_argument("--text", type=Path, help="text to measure those on")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
+    batches = [int(batch) for batch in arguments.batches.split(",")]
     rows: list[dict[str, Any]] = []
-    if arguments.model is not None:  # first, so that a wrong folder fails at once
-        rows += trained(arguments.model, arguments.text, arguments.batches, arguments.rounds)
-    for name in filter(None, arguments.types.split(",")):
-        model = planted(TYPES[name], arguments.hidden, arguments.layers)
-        size = sum(parameter.numel() for parameter in model.parameters())
-        for ratio in map(float, arguments.ratios.split(",")):
-            plant(model, ratio)
-            ids = torch.randint(8192, (4, 64), generator=torch.Generator().manual_seed(2))
-            measurement = measure(model, [{"input_ids": ids}])
-            for batch in map(int, arguments.batches.split(",")):
-                title = f"planted {ratio:.0%}, {size / 1e6:.0f} M, {name}"
-                rows.append(compare(title, model, measurement, ids[:batch, :_PROMPT], arguments.rounds))
-                print(rows[-1], file=sys.stderr, flush=True)
-    goals = goals_of(rows)
-    described = {
-        **machine(torch.device("cpu"), matmul_rate(torch.device("cpu"))),
-        "bandwidth_gbs": round(bandwidth() / 1e9, 1),
-    }
+    same: list[bool] = []
+    for folder in arguments.trained:  # first, so that a wrong folder fails at once
+        rows += of_trained(folder, arguments.text, batches, arguments.rounds, same)
+    kinds = list(filter(None, arguments.types.split(",")))
+    if kinds:
+        rows += of_planted(kinds, arguments, batches, same)
+    goals = goals_of(rows, same)
+    described = machine(torch.device("cpu"), matmul_rate(torch.device("cpu")))
     if arguments.json:
         print(json.dumps({"machine": described, "rows": rows, "goals": goals}))
         return
     show(rows, goals, 220)
 
 
-def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the goals, and whether the rows meet them."""
-    goals = [
-        {
-            "goal": "at least 85 % of the predicted speed-up in every row that is predicted to be faster",
-            "measured": min((row["measured"] / row["predicted"] for row in rows if row["predicted"] >= 1.1), default=1.0),
-        },
-        {"goal": "the prediction within 15 % of the measured speed-up in every row", "measured": max(abs(row["off"]) for row in rows)},
-        {"goal": "identical tokens in fp32", "measured": min((row["same_tokens"] for row in rows if "bf16" not in row["model"]), default=True)},
-    ]  # fmt: skip
-    goals[0]["met"], goals[1]["met"], goals[2]["met"] = (
-        goals[0]["measured"] >= 0.85,
-        goals[1]["measured"] <= 0.15,
-        goals[2]["measured"],
-    )
-    return goals
+def of_planted(kinds: Sequence[str], arguments: Any, batches: Sequence[int], same: list[bool]) -> list[dict[str, Any]]:
+    """Return the rows of the random model."""
+    model = planted(arguments.hidden, arguments.layers)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
+        rivals = []
+        in_bf16 = copy.deepcopy(model).bfloat16() if "bf16" in kinds else None
+        for name, kind in _GGUF.items() if 1 in batches else ():
+            path = Path(place) / f"{name}.gguf"
+            write_gguf(path, model, kind)
+            runner = LlamaCpp(path)
+            stack.callback(runner.close)
+            rivals.append((name, runner))
+        for ratio in map(float, arguments.ratios.split(",")):
+            plant(model, ratio)
+            if in_bf16 is not None:
+                in_bf16.load_state_dict(model.state_dict())
+            ids = torch.randint(_VOCABULARY, (4, 64), generator=torch.Generator().manual_seed(2))
+            measurement = measure(model, [{"input_ids": ids}], criteria=["nonzero"])
+            for batch in batches:
+                contestants: list[Contestant] = []
+                for kind in kinds:
+                    tokens: dict[str, Tensor] = {}
+                    contestants += contestants_of(
+                        in_bf16 if kind == "bf16" else model, measurement, ids[:batch, :_PROMPT], kind, tokens
+                    )
+                for name, runner in rivals if batch == 1 else ():
+                    read = bytes_read(model, 1, _BITS[name] / 8)
+                    contestants.append(Contestant("llama.cpp", name, lambda runner=runner: runner.rate(_NEW), read))  # type: ignore[misc]
+                rows += race(f"planted {ratio:.0%}, {size / 1e9:.1f} B", batch, contestants, arguments.rounds)
+    return rows
 
 
-def trained(folder: Path, text: Path, batches: str, rounds: int) -> list[dict[str, Any]]:
+def of_trained(folder: Path, text: Path, batches: Sequence[int], rounds: int, same: list[bool]) -> list[dict[str, Any]]:
     """Return the rows of a trained model, measured on its text."""
     from actratio.data.text import read_texts, token_batches
     from actratio.models import load_model, load_tokenizer
 
     model, tokenizer = load_model(str(folder), device="cpu"), load_tokenizer(str(folder))
     sequences = list(token_batches(tokenizer, read_texts(str(text)), length=64, batch_size=4, limit=1024))
-    measurement = measure(model, sequences)
-    return [
-        compare(f"trained {folder.name}", model, measurement, sequences[0]["input_ids"][: int(batch), :_PROMPT], rounds)
-        for batch in batches.split(",")
-    ]
+    measurement = measure(model, sequences, criteria=["nonzero"])
+    rows: list[dict[str, Any]] = []
+    for batch in batches:
+        tokens: dict[str, Tensor] = {}
+        ids = sequences[0]["input_ids"][:batch, :_PROMPT]
+        contestants = [
+            contestant
+            for kind in ("fp32", "int8")
+            for contestant in contestants_of(model, measurement, ids, kind, tokens)
+        ]
+        rows += race(f"trained {folder.name}", batch, contestants, rounds)
+        same.append(torch.equal(tokens["torch"], tokens["ours"]))
+    return rows
+
+
+def goals_of(rows: list[dict[str, Any]], same: list[bool]) -> list[dict[str, Any]]:
+    """Return the goals that concern these rows, and whether they are met."""
+
+    def least(name: str, kind: str, title: str, column: str) -> float | None:
+        values = [row[column] for row in rows if row["batch"] == 1 and row["model"].startswith(title) and (row["contestant"], row["type"]) == (name, kind)]  # fmt: skip
+        return min(values, default=None)
+
+    goals: list[dict[str, Any]] = []
+    ours, rival = least("ours", "int8", "planted 10%", "tokens"), least("llama.cpp", "q8_0", "planted 10%", "tokens")
+    if ours and rival:
+        goals.append({"goal": "10 % active, int8: at least 1.2 times llama.cpp Q8_0", "measured": ours / rival, "met": ours / rival >= 1.2})  # fmt: skip
+    for kind in TYPES:
+        share = least("ours", kind, "planted", "of_limit")
+        if share is not None:
+            goals.append({"goal": f"{kind}: at least 80 % of the limit", "measured": share, "met": share >= 0.8})
+    off = [abs(row["off"]) for row in rows if row["off"] is not None]
+    if off:
+        goals.append({"goal": "predictions within 10 % in every row", "measured": max(off), "met": max(off) <= 0.1})
+    if same:
+        goals.append({"goal": "trained models, float32: the same tokens", "measured": all(same), "met": all(same)})
+    return goals
 
 
 if __name__ == "__main__":

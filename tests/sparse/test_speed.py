@@ -15,8 +15,8 @@ from actratio import ActratioError, measure, predict_speed
 from actratio.counting.counts import SiteCounts
 from actratio.sparse import Speed, check_speed, measure_and_predict_speed, plans
 from actratio.sparse.crossover import ALWAYS
+from actratio.sparse.layer_times import needed_share, random_activations
 from actratio.sparse.planning import Plan
-from actratio.sparse.prediction import needed_share, random_activations
 from actratio.sparse.saved import save_sparse
 from actratio.sparse.speed import LayerSpeed, verdict_of
 from tests.sparse.calibration_text import token_batches

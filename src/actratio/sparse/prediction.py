@@ -4,40 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from actratio.counting.counts import SiteCounts
 from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
 from actratio.sites import Site, evaluating
 from actratio.sites.inputs import device_of
 from actratio.sites.mlps import MLP, resolve
-from actratio.sparse.active import active_counts, measure_active
-from actratio.sparse.autotune import LayerTimer, linear_timer, shape_speeds
+from actratio.sparse.active import measure_active
 from actratio.sparse.conversion import (
-    alike,
     check_weights,
-    is_worth_int8,
     planning_inputs,
     plans,
     sparsify,
-    timer_of,
     unchanged_linears,
 )
 from actratio.sparse.converted import densify
-from actratio.sparse.linears import has_full_kernel
+from actratio.sparse.layer_times import (
+    TimedLayers,
+    changed_layers,
+    counts_of,
+    is_changed,
+    needed_share,
+    replaceable_groups,
+    time_other_layers,
+)
 from actratio.sparse.planning import Plan, plan
 from actratio.sparse.saved import NAME, load_thresholds
 from actratio.sparse.speed import LayerSpeed, OtherLayers, Speed, SpeedCheck, SpeedPrediction, verdict_of
 from actratio.sparse.text import Batch, list_batches
 from actratio.sparse.thresholds import Calibration
-from actratio.sparse.timing import time_decoding_step, time_machine
-
-_ROUNDS = 10
-_DRAWS = 8
+from actratio.sparse.timing import time_decoding_step, time_in_decoding_step, time_machine
 
 
 @torch.no_grad()
@@ -80,8 +79,8 @@ def predict_speed(
     assert counts is not None  # a calibration has a measurement
     planned = plan(handles, counts, limits)
     int8 = weights is not None
-    timed = _TimedLayers(handles, planned, limits, int8=int8)
-    rest = alike(unchanged_linears(model, handles, planned)) if dense or int8 else []
+    timed = TimedLayers(handles, planned, limits, int8=int8)
+    rest = replaceable_groups(unchanged_linears(model, handles, planned), int8=int8) if dense or int8 else []
     speeds = []
     with evaluating(model):
         machine = time_machine(device_of(model))
@@ -90,7 +89,9 @@ def predict_speed(
                 _layer_speed(model, item, counts, batch, timed.seconds(number, batch, counts), int8=int8)
                 for number, item in enumerate(planned)
             ]
-            speeds.append(_speed(model, batch, layers, _other_layers(rest, batch, int8=int8)))
+            others, replaced = time_other_layers(rest, batch, int8=int8)
+            replaced += changed_layers(handles, layers)
+            speeds.append(_speed(model, batch, layers, others, replaced))
     return SpeedPrediction(machine, speeds)
 
 
@@ -173,44 +174,6 @@ def check_speed(
     ]
 
 
-def needed_share(counts: SiteCounts, batch: int) -> float:
-    """Return the share of neurons that at least one of ``batch`` tokens of independent sequences needs.
-
-    A neuron that is active on a share p of the tokens is needed with probability 1 − (1 − p)^batch. Successive tokens of one
-    sequence, as in ``union_ratio``, are more alike and need fewer neurons.
-    """
-    if not counts.tokens:
-        return 1.0
-    return float((1 - (1 - counts.active.double() / counts.tokens) ** batch).mean())
-
-
-def random_activations(width: int, batch: int, ratio: float, needed: float) -> list[Tensor]:
-    """Return random activations, each (batch, width), with this ratio of active and this share of needed neurons.
-
-    Each example activates a part of one set with a share s of the neurons, where s·(1 − (1 − ratio/s)^batch) = needed.
-    """
-    low, high = max(ratio, 1e-9), 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (low, middle) if middle * (1 - (1 - ratio / middle) ** batch) > needed else (middle, high)
-    generator = torch.Generator().manual_seed(0)
-    draws = []
-    for _ in range(_DRAWS):
-        in_set = torch.rand(width, generator=generator) < high
-        active = torch.rand(batch, width, generator=generator) < ratio / high
-        draws.append(torch.randn(batch, width, generator=generator) * in_set * active)
-    return draws
-
-
-def _counts_of(measurement: Measurement, site: Site) -> SiteCounts:
-    counts = active_counts(measurement, site)
-    if counts is None:
-        raise SiteError(
-            f"the measurement does not say how many neurons of {site.name} are zero; measure with --criteria nonzero"
-        )
-    return counts
-
-
 def _layer_speed(
     model: nn.Module,
     planned: Plan,
@@ -228,7 +191,7 @@ def _layer_speed(
     used = 1 - (1 - routed) ** batch
     needed, ratio, changed, item_size = 1.0, 1.0, 0, weight.dtype.itemsize
     if planned.kind != "dense":
-        counts = _counts_of(measurement, site)
+        counts = counts_of(measurement, site)
         needed, ratio = needed_share(counts, batch), float(counts.activation_ratio)
         changed = 2 if planned.kind == "gated" else 1
     return LayerSpeed(
@@ -250,76 +213,14 @@ def _routed_share(measurement: Measurement, site: Site) -> float:
     return counts.tokens / counts.passed if counts.passed else 1.0
 
 
-class _TimedLayers:
-    """Times dense and sparse layers of the MLPs' shapes, once for each shape, batch and ratio."""
-
-    def __init__(self, mlps: Sequence[MLP], plans: Sequence[Plan], limits: Mapping[str, Tensor], *, int8: bool) -> None:
-        self._mlps, self._plans, self._limits, self._int8 = mlps, plans, limits, int8
-        self._known: dict[Any, tuple[float, float]] = {}
-
-    def seconds(self, number: int, batch: int, measurement: Measurement) -> tuple[float, float]:
-        """Return the seconds of a dense layer, and of what ``sparsify`` makes of it.
-
-        Both are 0 if the MLP stays dense.
-        """
-        mlp, planned = self._mlps[number], self._plans[number]
-        if planned.kind == "dense":
-            return 0.0, 0.0
-        counts = _counts_of(measurement, mlp.site)
-        needed, ratio = needed_share(counts, batch), float(counts.activation_ratio)
-        has_thresholds = mlp.site.name in self._limits
-        shape = planned.kind, tuple(mlp.down.weight.shape), mlp.down.weight.dtype
-        key = *shape, batch, round(needed, 3), round(ratio, 3), has_thresholds
-        if key not in self._known:
-            alike = sum(other.kind == planned.kind and other.site.width == planned.site.width for other in self._plans)
-            draws = random_activations(mlp.site.width, batch, ratio, needed)
-            self._known[key] = self._time(mlp, planned, draws, has_thresholds, alike)
-        return self._known[key]
-
-    def _time(
-        self, mlp: MLP, planned: Plan, draws: Sequence[Tensor], thresholds: bool, layers: int
-    ) -> tuple[float, float]:
-        def timer(*, int8: bool) -> LayerTimer:
-            return timer_of(mlp, planned, thresholds=thresholds, layers=layers, int8=int8)
-
-        floats = timer(int8=False)
-        draws = [draw.to(floats.device, floats.dtype) for draw in draws]
-        dense, sparse, converted = floats.times(draws, _ROUNDS)
-        chosen, unchanged = floats, dense
-        if self._int8:
-            chosen = timer(int8=True)
-            unchanged, sparse, converted = chosen.times(draws, _ROUNDS)
-        is_converted = thresholds or shape_speeds(chosen).pays_off(planned.ratio)
-        return dense, min(sparse, converted) if is_converted else unchanged
-
-
-def _other_layers(groups: Sequence[Sequence[Any]], batch: int, *, int8: bool) -> OtherLayers:
-    """Time the products of the linear layers that read all weights, in groups of the same shape."""
-    others = OtherLayers()
-    for group in groups:
-        layer, count = group[0], len(group)
-        if not (is_worth_int8(layer) if int8 else has_full_kernel(layer)):
-            continue
-        timer = linear_timer(layer, count, int8=int8)
-        x = torch.randn(_DRAWS, batch, timer.width, generator=torch.Generator().manual_seed(0))
-        dense, other = timer.times(list(x.to(timer.device, timer.dtype)), _ROUNDS)
-        if not int8 and not shape_speeds(timer).always_faster().max_active(batch, 1):
-            other = dense
-        weight = layer.weight
-        others = OtherLayers(
-            others.dense_bytes + count * weight.nbytes,
-            others.new_bytes + count * (weight.numel() if int8 else weight.nbytes),
-            others.dense_seconds + count * dense,
-            others.new_seconds + count * other,
-        )
-    return others
-
-
-def _speed(model: nn.Module, batch: int, layers: list[LayerSpeed], others: OtherLayers) -> Speed:
+def _speed(
+    model: nn.Module, batch: int, layers: list[LayerSpeed], others: OtherLayers, replaced: Sequence[nn.Module]
+) -> Speed:
     seconds = time_decoding_step(model, batch)
-    saved = sum(layer.dense_seconds - layer.sparse_seconds for layer in layers)
-    saved += others.dense_seconds - others.new_seconds
-    expected = seconds / max(seconds - saved, seconds / 1000)
+    # What is replaced is timed inside the model, so that what remains is right even if it is a small part.
+    before = time_in_decoding_step(model, replaced, batch) if replaced else 0.0
+    after = others.new_seconds + sum(layer.sparse_seconds for layer in layers if is_changed(layer))
+    expected = seconds / max(seconds - before + after, seconds / 1000)
     weights = float(sum(parameter.nbytes for parameter in _weights_read(model)))
     weights -= sum(layer.held_bytes - layer.dense_bytes for layer in layers)
     dense = sum(layer.dense_bytes for layer in layers)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -77,6 +78,42 @@ def time_decoding_step(model: nn.Module, batch: int, context: int = 8, rounds: i
             f"{' '.join(str(error).split())[:120]}); give a causal language model from transformers"
         ) from error
     return median(times[1:])
+
+
+def time_in_decoding_step(model: nn.Module, modules: Iterable[nn.Module], batch: int) -> float:
+    """Return the median seconds that some of a model's modules take together in a decoding step.
+
+    Args:
+        model: as for ``time_decoding_step``, as is ``batch``.
+        modules: of the model, none inside another one.
+
+    Raises:
+        SiteError: as ``time_decoding_step``.
+    """
+    spent: list[float] = []
+    start = 0.0
+
+    def begin_step(*_: Any) -> None:
+        spent.append(0.0)
+
+    def begin(module: nn.Module, inputs: Any) -> None:
+        nonlocal start
+        if inputs[0].device.type == "cuda":
+            torch.cuda.synchronize(inputs[0].device)
+        start = time.perf_counter()
+
+    def end(module: nn.Module, inputs: Any, output: Any) -> None:
+        if inputs[0].device.type == "cuda":
+            torch.cuda.synchronize(inputs[0].device)
+        spent[-1] += time.perf_counter() - start
+
+    with ExitStack() as stack:
+        stack.callback(model.register_forward_pre_hook(begin_step).remove)
+        for module in modules:
+            stack.callback(module.register_forward_pre_hook(begin).remove)
+            stack.callback(module.register_forward_hook(end).remove)
+        time_decoding_step(model, batch)
+    return median(spent[2:])  # after the context, and a step that warms up
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:

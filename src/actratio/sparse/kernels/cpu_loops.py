@@ -15,10 +15,13 @@ from numba import carray, cfunc, njit, types
 
 from actratio.sparse.kernels.cpu_call import DOWN, RECORD, UP
 from actratio.sparse.kernels.cpu_intrinsics import array_at, by_type, call_openmp, take_part
-from actratio.sparse.kernels.cpu_numbers import FAST, dot, even, narrow, odd, split, widen, words_at
+from actratio.sparse.kernels.cpu_numbers import FAST, ask_for, dot, even, narrow, odd, split, widen, words_at
 
 CHUNK = 64
 """Neurons that are taken together in a batch: the tiles of their rows stay in the second-level cache."""
+
+_LATER = 2
+"""How many rows of the up projection ahead the next one is asked for."""
 
 _TILE = 1024  # columns of float32 or int8, or pairs of columns of bfloat16
 
@@ -222,6 +225,8 @@ def _up_part(call, part, like, stored):
             begin, end = _range_of(starts, row, chunk, part, parts)
             for n in range(begin, end):
                 i = neurons[row, n]
+                if n + _LATER < end:
+                    ask_for(words, neurons[row, n + _LATER], 0, words.shape[1])
                 u = dot(split_x[row], words[i])
                 if scales.size:
                     u *= scales[i]

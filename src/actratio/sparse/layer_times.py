@@ -1,0 +1,159 @@
+"""Time what ``sparsify`` would change in a model: the products of its MLPs, and those of its other linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actratio.counting.counts import SiteCounts
+from actratio.counting.measurement import Measurement
+from actratio.errors import SiteError
+from actratio.sites import Site
+from actratio.sites.mlps import MLP
+from actratio.sparse.active import active_counts
+from actratio.sparse.autotune import LayerTimer, linear_timer, shape_speeds
+from actratio.sparse.conversion import alike, is_worth_int8, timer_of
+from actratio.sparse.linears import has_full_kernel
+from actratio.sparse.planning import Plan
+from actratio.sparse.speed import LayerSpeed, OtherLayers
+
+_ROUNDS = 10
+_DRAWS = 8
+
+
+def needed_share(counts: SiteCounts, batch: int) -> float:
+    """Return the share of neurons that at least one of ``batch`` tokens of independent sequences needs.
+
+    A neuron that is active on a share p of the tokens is needed with probability 1 − (1 − p)^batch. Successive tokens of one
+    sequence, as in ``union_ratio``, are more alike and need fewer neurons.
+    """
+    if not counts.tokens:
+        return 1.0
+    return float((1 - (1 - counts.active.double() / counts.tokens) ** batch).mean())
+
+
+def random_activations(width: int, batch: int, ratio: float, needed: float) -> list[Tensor]:
+    """Return random activations, each (batch, width), with this ratio of active and this share of needed neurons.
+
+    Each example activates a part of one set with a share s of the neurons, where s·(1 − (1 − ratio/s)^batch) = needed.
+    """
+    low, high = max(ratio, 1e-9), 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if middle * (1 - (1 - ratio / middle) ** batch) > needed else (middle, high)
+    generator = torch.Generator().manual_seed(0)
+    draws = []
+    for _ in range(_DRAWS):
+        in_set = torch.rand(width, generator=generator) < high
+        active = torch.rand(batch, width, generator=generator) < ratio / high
+        draws.append(torch.randn(batch, width, generator=generator) * in_set * active)
+    return draws
+
+
+def counts_of(measurement: Measurement, site: Site) -> SiteCounts:
+    """Return the counts of the neurons that aren't zero.
+
+    Raises:
+        SiteError: the measurement doesn't have them.
+    """
+    counts = active_counts(measurement, site)
+    if counts is None:
+        raise SiteError(
+            f"the measurement does not say how many neurons of {site.name} are zero; measure with --criteria nonzero"
+        )
+    return counts
+
+
+def changed_layers(mlps: Sequence[MLP], speeds: Sequence[LayerSpeed]) -> list[nn.Module]:
+    """Return the projections of the MLPs whose products change."""
+    changed: dict[int, nn.Module] = {}
+    for mlp, speed in zip(mlps, speeds, strict=True):
+        if is_changed(speed):
+            for layer in (mlp.down, mlp.up) if speed.plan.kind == "gated" else (mlp.down,):
+                changed[id(layer)] = layer
+    return list(changed.values())
+
+
+def is_changed(speed: LayerSpeed) -> bool:
+    """Return whether an MLP's products change: it isn't dense, and doesn't stay so because dense is faster."""
+    return speed.sparse_seconds != speed.dense_seconds
+
+
+def replaceable_groups(layers: Iterable[Any], *, int8: bool) -> list[list[Any]]:
+    """Return the linear layers that get another product although they read all weights, in groups of the same shape."""
+    return [group for group in alike(layers) if (is_worth_int8(group[0]) if int8 else has_full_kernel(group[0]))]
+
+
+class TimedLayers:
+    """Times dense and sparse layers of the MLPs' shapes, once for each shape, batch and ratio."""
+
+    def __init__(self, mlps: Sequence[MLP], plans: Sequence[Plan], limits: Mapping[str, Tensor], *, int8: bool) -> None:
+        self._mlps, self._plans, self._limits, self._int8 = mlps, plans, limits, int8
+        self._known: dict[Any, tuple[float, float]] = {}
+
+    def seconds(self, number: int, batch: int, measurement: Measurement) -> tuple[float, float]:
+        """Return the seconds of a dense layer, and of what ``sparsify`` makes of it.
+
+        Both are 0 if the MLP stays dense.
+        """
+        mlp, planned = self._mlps[number], self._plans[number]
+        if planned.kind == "dense":
+            return 0.0, 0.0
+        counts = counts_of(measurement, mlp.site)
+        needed, ratio = needed_share(counts, batch), float(counts.activation_ratio)
+        has_thresholds = mlp.site.name in self._limits
+        shape = planned.kind, tuple(mlp.down.weight.shape), mlp.down.weight.dtype
+        key = *shape, batch, round(needed, 3), round(ratio, 3), has_thresholds
+        if key not in self._known:
+            alike = sum(other.kind == planned.kind and other.site.width == planned.site.width for other in self._plans)
+            draws = random_activations(mlp.site.width, batch, ratio, needed)
+            self._known[key] = self._time(mlp, planned, draws, has_thresholds, alike)
+        return self._known[key]
+
+    def _time(
+        self, mlp: MLP, planned: Plan, draws: Sequence[Tensor], thresholds: bool, layers: int
+    ) -> tuple[float, float]:
+        def timer(*, int8: bool) -> LayerTimer:
+            return timer_of(mlp, planned, thresholds=thresholds, layers=layers, int8=int8)
+
+        floats = timer(int8=False)
+        draws = [draw.to(floats.device, floats.dtype) for draw in draws]
+        dense, sparse, converted = floats.times(draws, _ROUNDS)
+        chosen, unchanged = floats, dense
+        if self._int8:
+            chosen = timer(int8=True)
+            unchanged, sparse, converted = chosen.times(draws, _ROUNDS)
+        is_converted = thresholds or shape_speeds(chosen).pays_off(planned.ratio)
+        return dense, min(sparse, converted) if is_converted else unchanged
+
+
+def time_other_layers(
+    groups: Sequence[Sequence[Any]], batch: int, *, int8: bool
+) -> tuple[OtherLayers, list[nn.Module]]:
+    """Time the products of linear layers that read all weights, and return those layers whose product changes too.
+
+    Args:
+        groups: of layers of the same shape.
+        batch: number of examples.
+        int8: whether their weights become int8.
+    """
+    others = OtherLayers()
+    changed: list[nn.Module] = []
+    for group in groups:
+        timer = linear_timer(group[0], len(group), int8=int8)
+        if not int8 and not shape_speeds(timer).always_faster().max_active(batch, 1):
+            continue
+        x = torch.randn(_DRAWS, batch, timer.width, generator=torch.Generator().manual_seed(0))
+        dense, other = timer.times(list(x.to(timer.device, timer.dtype)), _ROUNDS)
+        weight, count = group[0].weight, len(group)
+        others = OtherLayers(
+            others.dense_bytes + count * weight.nbytes,
+            others.new_bytes + count * (weight.numel() if int8 else weight.nbytes),
+            others.dense_seconds + count * dense,
+            others.new_seconds + count * other,
+        )
+        changed += group
+    return others, changed
