@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import actratio.sparse.conversion
 import actratio.sparse.modules
 from actratio import ActratioError
 from actratio.sites.flow import Flow
@@ -64,6 +65,54 @@ def test_sparsify_writes_a_model_that_transformers_and_load_sparse_read(
     assert run_command("speed", out, "--tokenizer", minilm, "--json") == 0  # with its thresholds
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert 0.2 < row["needed"] < 0.6
+
+
+def test_sparsify_writes_int8_weights_and_says_what_they_cost(
+    tmp_path: Path,
+    text: Path,
+    tiny_gpt2: TinyGPT2,
+    minilm: Path,
+    run_command: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(actratio.sparse.conversion, "_SMALLEST", 1)
+    folder, out = tmp_path / "gelu", tmp_path / "int8"
+    tiny_gpt2().save_pretrained(folder)
+    options = ["--text", text, "--length", 16, "--target", "ratio=0.4", "--weights", "int8", "--out", out]
+    assert run_command("sparsify", folder, "--tokenizer", minilm, *options, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    losses = [printed["settings"][name] for name in ("loss_dense", "loss_sparse", "loss_int8")]
+    assert losses[2] != losses[1]
+    assert losses[2] == pytest.approx(losses[1], rel=0.01)
+    change = losses[2] / losses[0] - 1
+    assert printed["verdicts"][1] == (
+        f"With int8 weights too, the loss on the same text is {losses[2]:.4f} ({change:+.2%})."
+    )
+    assert not (out / "model.safetensors").exists()
+    assert (out / "int8.safetensors").stat().st_size < 0.6 * (folder / "model.safetensors").stat().st_size
+    loaded = load_sparse(out, device="cpu", crossover=ALWAYS)
+    assert type(loaded.get_submodule("transformer.h.0.mlp.c_proj")).__name__ == "Int8Conv1D"
+    assert run_command("sparsify", out, "--tokenizer", minilm, "--text", text) == 2
+    assert "int8" in said(capsys)
+
+
+@pytest.mark.parametrize(("options", "message"), [(["--weights", "int4"], "weights='int4' is not known; use 'int8'")])
+def test_sparsify_refuses_unknown_weights(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    text: Path,
+    tiny_gpt2: TinyGPT2,
+    minilm: Path,
+    run_command: Run,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tiny_gpt2().save_pretrained(tmp_path / "gelu")
+    command = ["sparsify", tmp_path / "gelu", "--tokenizer", minilm, "--text", text, "--out", tmp_path / "out"]
+    assert run_command(*command, *options) == 2
+    assert message in said(capsys)
+    assert not (tmp_path / "out").exists()
 
 
 def test_sparsify_traces_at_most_twice_and_lays_weights_out_once(

@@ -19,7 +19,7 @@ from actratio.sparse.crossover import ALWAYS, NEVER, Crossover
 from actratio.sparse.int8 import MAX_BATCH, Int8Linear
 from actratio.sparse.planning import int8_unsupported_reason
 from actratio.sparse.saved import save_sparse
-from actratio.sparse.saved_int8 import NAME, int8_layers
+from actratio.sparse.saved_int8 import NAME, int8_layers, load_int8, save_int8
 from tests.sparse.calibration_text import token_batches
 from tests.sparse.models import Gated, Plain, X, dense_model, sparse_model
 
@@ -130,7 +130,7 @@ def test_unknown_weights_are_refused() -> None:
     assert int8_unsupported_reason(torch.device("meta")) == "there is no kernel for int8 weights on meta"
 
 
-def test_tied_weights_leave_the_embedding_as_it_is() -> None:
+def tied_llama() -> Any:
     import transformers
 
     torch.manual_seed(0)
@@ -138,12 +138,39 @@ def test_tied_weights_leave_the_embedding_as_it_is() -> None:
         vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
         hidden_act="relu", tie_word_embeddings=True,
     )  # fmt: skip
-    model: Any = transformers.LlamaForCausalLM(config).eval()
-    before = model.model.embed_tokens.weight.clone()
+    return transformers.LlamaForCausalLM(config).eval()
+
+
+@torch.no_grad()
+def test_an_embedding_shares_the_int8_weight_of_the_head() -> None:
+    model, ids = tied_llama(), torch.tensor([[1, 2, 7]])
+    before = sum(parameter.nbytes for parameter in model.parameters())
     sparsify(model, weights="int8", crossover=ALWAYS)
-    assert torch.equal(model.model.embed_tokens.weight, before)
-    assert model.lm_head.weight.dtype == torch.int8
-    assert len(model.generate(torch.tensor([[1, 2]]), max_new_tokens=3, min_new_tokens=3, do_sample=False)[0]) == 5
+    assert model.model.embed_tokens.weight is model.lm_head.weight
+    assert sum(parameter.nbytes for parameter in model.parameters()) < 0.27 * before
+    logits = model(ids).logits
+    assert len(model.generate(ids, max_new_tokens=3, min_new_tokens=3, do_sample=False)[0]) == 6
+    assert model.bfloat16()(ids).logits.dtype == torch.bfloat16
+    model.float()
+    copied = copy.deepcopy(model)
+    for other in (copied, model):
+        densify(other)
+        assert type(other.model.embed_tokens) is nn.Embedding
+        assert other.model.embed_tokens.weight is other.lm_head.weight
+        torch.testing.assert_close(other(ids).logits, logits, rtol=0.02, atol=0.02)  # norms were rounded
+
+
+@torch.no_grad()
+def test_a_shared_embedding_is_saved_once(tmp_path: Path) -> None:
+    model, ids = tied_llama(), torch.tensor([[1, 2, 7]])
+    thresholds = {"model.layers.0.mlp": torch.full((64,), 0.01)}
+    sparsify(model, thresholds=thresholds, weights="int8", crossover=ALWAYS)
+    save_int8(tmp_path, model)
+    names = load_file(tmp_path / NAME)
+    assert "lm_head.weight" in names
+    assert "model.embed_tokens.weight" not in names
+    loaded = load_int8(tmp_path, device="cpu", crossover=ALWAYS)
+    assert torch.equal(loaded(ids).logits, model(ids).logits)
 
 
 @pytest.fixture

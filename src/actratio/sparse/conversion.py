@@ -19,7 +19,7 @@ from actratio.sparse.active import measured_mlps
 from actratio.sparse.autotune import LayerTimer, layer_timer, linear_timer, shape_speeds
 from actratio.sparse.converted import PLANS, Converted, densify
 from actratio.sparse.crossover import BATCHES, NEVER, SLOWER, Crossover, ShapeSpeeds
-from actratio.sparse.int8 import install_int8
+from actratio.sparse.int8 import install_int8, share_int8
 from actratio.sparse.linears import has_full_kernel, install_fast
 from actratio.sparse.modules import install_down, install_gated
 from actratio.sparse.planning import Plan, int8_unsupported_reason, kernel_unsupported_reason, plan
@@ -88,9 +88,7 @@ def sparsify(
     for name, layer in others.items():
         _install_other(layer, (also or {})[name], crossover, int8=int8)
     if int8:
-        for layer in rest:
-            if is_worth_int8(layer):
-                install_int8(layer)
+        _install_int8(model, [layer for layer in rest if is_worth_int8(layer)])
     elif dense:
         _install_fast(rest, crossover)
     return model
@@ -155,6 +153,19 @@ def _install(
                 install_int8(mlp.up)
             install_gated(owner, (mlp.gate, mlp.activation, mlp.up, mlp.down), item.crossover)
         owner.__dict__.setdefault(PLANS, []).append(item)
+
+
+def _install_int8(model: nn.Module, layers: Sequence[Any]) -> None:
+    """Store the weights of linear layers as int8, and those of the embeddings that share them."""
+    embeddings: dict[int, list[nn.Module]] = defaultdict(list)
+    for module in model.modules():
+        if type(module) is nn.Embedding and module.max_norm is None:
+            embeddings[id(module.weight)].append(module)
+    for layer in layers:
+        sharing = embeddings.pop(id(layer.weight), [])
+        install_int8(layer)
+        for embedding in sharing:
+            share_int8(embedding, layer)
 
 
 def _install_other(layer: nn.Module, ratio: float, crossover: Crossover | None, *, int8: bool) -> None:

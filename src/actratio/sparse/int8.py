@@ -116,23 +116,66 @@ class Int8Linear(Converted):
         return thresholds
 
     def _apply(self, fn: Any, *arguments: Any, **options: Any) -> Any:
-        state: Any = self
-        scales = state.weight_scale
-        state._float_dtype = fn(torch.empty(0, dtype=state._float_dtype)).dtype
-        result = super()._apply(fn, *arguments, **options)
-        if state.weight_scale.dtype != torch.float32:  # the model was converted to another type, which would round them
-            state.weight_scale = scales.to(state.weight_scale.device)
-        return result
+        return _apply_keeping_scales(self, super()._apply, fn, *arguments, **options)
 
     def _leave(self) -> None:
         module: Any = self
         weight = self._dequantized(module._float_dtype)
         required = module._required_gradients
-        own = "_by_neurons", "_thresholds", "_product", "_inputs", "_float_dtype", "_required_gradients"
+        embeddings = module._embeddings
+        own = "_by_neurons", "_thresholds", "_product", "_inputs", "_embeddings", "_float_dtype", "_required_gradients"
         restore_class(self, *own)
         del module.weight_scale
         weight = weight if isinstance(module, nn.Linear) else weight.t()
         module.weight = nn.Parameter(weight.contiguous(), requires_grad=required)
+        for embedding in embeddings:
+            if isinstance(embedding, Converted):
+                embedding._leave()
+            embedding.weight = module.weight
+
+
+class Int8Embedding(Converted):
+    """An embedding that shares its int8 weight with the output head."""
+
+    _prefix = "Int8"
+
+    def forward(self, ids: Tensor) -> Tensor:
+        state: Any = self
+        rows = F.embedding(ids, state.weight, state.padding_idx)
+        out: Tensor = (rows * state.weight_scale[ids].unsqueeze(-1)).to(state._float_dtype)
+        return out
+
+    def _apply(self, fn: Any, *arguments: Any, **options: Any) -> Any:
+        return _apply_keeping_scales(self, super()._apply, fn, *arguments, **options)
+
+    def _leave(self) -> None:
+        restore_class(self, "_product", "_float_dtype")
+        module: Any = self  # its weight comes from the linear layer that it is shared with
+        del module.weight_scale
+
+
+def _apply_keeping_scales(module: Any, apply: Any, fn: Any, *arguments: Any, **options: Any) -> Any:
+    """Move or convert a module, but keep its scales float32: another type would round them."""
+    scales = module.weight_scale
+    module._float_dtype = fn(torch.empty(0, dtype=module._float_dtype)).dtype
+    result = apply(fn, *arguments, **options)
+    if module.weight_scale.dtype != torch.float32:
+        module.weight_scale = scales.to(module.weight_scale.device)
+    return result
+
+
+def share_int8(embedding: Any, layer: Any) -> None:
+    """Let an embedding use the int8 weight of the linear layer that it shared its weight with.
+
+    Args:
+        embedding: torch's ``Embedding``, whose weight is the one that ``layer`` had.
+        layer: has int8 weights, with a scale for each output.
+    """
+    embedding.__class__ = class_of(Int8Embedding, nn.Embedding)
+    embedding._float_dtype, embedding._product = layer._float_dtype, None
+    embedding.weight = layer.weight
+    embedding.register_buffer("weight_scale", layer.weight_scale)
+    layer._embeddings.append(embedding)
 
 
 def install_int8(layer: Any, *, by_neurons: bool = False, thresholds: Tensor | None = None) -> None:
@@ -156,6 +199,6 @@ def install_int8(layer: Any, *, by_neurons: bool = False, thresholds: Tensor | N
     layer.__class__ = class_of(Int8Linear, type(layer))
     layer.weight = nn.Parameter(quantized.t() if isinstance(layer, nn.Linear) else quantized, requires_grad=False)
     layer.register_buffer("weight_scale", scales)
-    layer._by_neurons, layer._inputs, layer._product = by_neurons, len(rows), None
+    layer._by_neurons, layer._inputs, layer._product, layer._embeddings = by_neurons, len(rows), None, []
     layer._float_dtype, layer._required_gradients = weight.dtype, weight.requires_grad
     layer._thresholds = None if thresholds is None else thresholds.detach().float().to(rows.device).contiguous()

@@ -31,10 +31,12 @@ def save_int8(folder: Path, model: Any) -> None:
     """
     from safetensors.torch import save_file
 
+    embeddings = _shared_embeddings(model)
     tensors: dict[str, Tensor] = {}
     seen: set[tuple[int, torch.Size]] = set()
     for name, tensor in model.state_dict().items():
-        if (tensor.data_ptr(), tensor.shape) not in seen:  # transformers ties the others again
+        is_copy = name.rpartition(".")[0] in embeddings or (tensor.data_ptr(), tensor.shape) in seen
+        if not is_copy:  # transformers ties the others again
             seen.add((tensor.data_ptr(), tensor.shape))
             tensors[name] = tensor.detach().contiguous()
     axes = {}
@@ -47,7 +49,7 @@ def save_int8(folder: Path, model: Any) -> None:
     model.config.save_pretrained(folder)
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.save_pretrained(folder)
-    save_file(tensors, folder / NAME, {"format": "pt", "axes": json.dumps(axes)})
+    save_file(tensors, folder / NAME, {"format": "pt", "axes": json.dumps(axes), "embeddings": json.dumps(embeddings)})
 
 
 def load_int8(
@@ -67,7 +69,7 @@ def load_int8(
     from actratio.models.loading import model_from_tensors
 
     path = folder / NAME
-    tensors, axes = _read(path)
+    tensors, axes, embeddings = _read(path)
     weights, scales, thresholds = (
         {name: tensors.pop(f"{name}.{kind}") for name in axes if f"{name}.{kind}" in tensors}
         for kind in (_WEIGHT, _SCALE, _THRESHOLDS)
@@ -77,6 +79,8 @@ def load_int8(
         rows = weight if axis == 0 else weight.t()
         floats = dequantize(rows, scales[name], torch.float32)
         tensors[f"{name}.{_WEIGHT}"] = floats if axis == 0 else floats.t()
+    for name, layer_name in embeddings.items():
+        tensors[f"{name}.{_WEIGHT}"] = tensors[f"{layer_name}.{_WEIGHT}"]
     model = model_from_tensors(folder, tensors, dtype=dtype, device=device)
     del tensors
     mlps = resolve(model)
@@ -97,13 +101,19 @@ def int8_layers(model: nn.Module) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Int8Linear)}
 
 
+def _shared_embeddings(model: nn.Module) -> dict[str, str]:
+    """Return the names of the embeddings with int8 weights, and of the linear layers they share them with."""
+    names = {id(module): name for name, module in model.named_modules()}
+    return {names[id(embedding)]: name for name, layer in int8_layers(model).items() for embedding in layer._embeddings}
+
+
 def _axis(layer: Any) -> int:
     """Return the axis of a layer's weight to which its scales belong."""
     return int(layer._by_neurons == isinstance(layer, nn.Linear))
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Return the tensors, and the axis of each int8 layer's scales.
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int], dict[str, str]]:
+    """Return the tensors, the axis of each int8 layer's scales, and the embeddings that share a layer's weight.
 
     Raises:
         ModelError: the file isn't there, or is damaged.
@@ -112,7 +122,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
 
     try:
         with safe_open(path, "pt") as file:
-            axes = json.loads(file.metadata()["axes"])
+            axes, embeddings = (json.loads(file.metadata()[name]) for name in ("axes", "embeddings"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         for name, axis in axes.items():
             weight, scales = tensors[f"{name}.{_WEIGHT}"], tensors[f"{name}.{_SCALE}"]
@@ -123,6 +133,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
                 or scales.shape != weight.shape[axis : axis + 1]
             ):
                 raise ValueError(f"the scales of {short(name)} do not fit its weight")
+        if not set(embeddings.values()) <= set(axes):
+            raise ValueError("an embedding shares the weight of a layer that is not there")
     except Exception as error:  # the library raises types of its own
         raise ModelError(f"{path} is damaged ({short(error, 200)}); run 'actratio sparsify' again") from None
-    return tensors, axes
+    return tensors, axes, embeddings
