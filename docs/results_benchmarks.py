@@ -28,48 +28,76 @@ Row = dict[str, str]
 
 
 def products(rows: list[Row]) -> str:
-    """Return the figure and a table of speed-ups at batch 1, one row for each kind of product, shape and type."""
+    """Return two figures and a table of what layout and zeros gain at batch 1, one row for each kind of product, shape and type."""
+    header = ["products", "features × neurons", "type", "layout", "zeros, 5% active", "zeros, 10%", "zeros, 20%"]
+    header += ["share of ideal, 10%", "layout × zeros, 10%", "over the strongest dense, 10%"]
     single = [row for row in rows if row["batch"] == "1"]
-    ratios = sorted({float(row["active"]) for row in single})
-    speedups: dict[tuple[str, ...], dict[float, str]] = {}
-    for row in single:
-        shape = f"{row['features']}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}{row['neurons']}"
-        cells = speedups.setdefault((row["products"], shape, row["type"]), {})
-        cells[float(row["active"])] = f"{float(row['speedup']):.3g}×"
-    header = ["products", "features × neurons", "type", *(f"{ratio:.0%} active" for ratio in ratios)]
-    table = markdown_table(
-        header, ([*key, *(cells.get(ratio, "") for ratio in ratios)] for key, cells in speedups.items())
-    )
-    figure = save_figure(_products_chart(rows), "sparse-products")
-    return f"{figure}\n\n{table}\n\nSpeed-up over the dense product of PyTorch, batch 1."
+    body = []
+    for key in dict.fromkeys((row["products"], row["features"], row["neurons"], row["type"]) for row in single):
+        own = {
+            float(row["active"]): row
+            for row in single
+            if (row["products"], row["features"], row["neurons"], row["type"]) == key
+        }
+        kind, features, neurons, dtype = key
+        tenth = own[0.1]
+        cells = [tenth["layout"], *(own[ratio]["zeros"] for ratio in (0.05, 0.1, 0.2))]
+        body.append(
+            [kind, f"{features}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}{neurons}", dtype, *(f"{float(cell):.3g}×" for cell in cells),
+             f"{float(tenth['share_of_ideal']):.0%}", f"{float(tenth['speedup']):.3g}×", f"{float(tenth['over_strongest']):.3g}×"]
+        )  # fmt: skip
+    figures = [save_figure(chart, f"sparse-{chart.name}") for chart in (_zeros_chart(rows), _batches_chart(rows))]
+    return "\n\n".join([*figures, markdown_table(header, body)])
 
 
-def _products_chart(rows: list[Row]) -> Chart:
-    features, neurons, ratio = "4096", "11008", 0.1
-    shown = [
-        row
-        for row in rows
-        if (row["features"], row["neurons"], row["products"], row["type"]) == (features, neurons, "plain", "fp32")
-    ]
+def _large(rows: list[Row], dtype: str) -> list[Row]:
+    """Return the down projections of the largest shape."""
+    features = str(max(int(row["features"]) for row in rows))
+    return [row for row in rows if (row["products"], row["features"], row["type"]) == ("plain", features, dtype)]
+
+
+def _zeros_chart(rows: list[Row]) -> Chart:
     series = []
-    for colour, batch in enumerate(("1", "4", "16")):
-        points = [(float(row["active"]) * 100, float(row["speedup"])) for row in shown if row["batch"] == batch]
-        series.append(_series(f"batch {batch}", points, colour))
+    for colour, dtype in enumerate(("fp32", "bf16", "int8")):
+        points = [
+            (float(row["active"]) * 100, float(row["zeros"])) for row in _large(rows, dtype) if row["batch"] == "1"
+        ]
+        series.append(_series(dtype, points, colour))
     x = series[0].x
     series.append(_series("1 / active neurons", [(percent, 100 / percent) for percent in x], 7, "dashed"))
-    (speedup,) = (
-        float(row["speedup"]) for row in shown if row["batch"] == "1" and math.isclose(float(row["active"]), ratio)
-    )
     return Chart(
-        "products",
-        f"With {ratio:.0%} active neurons, a down projection is {speedup:.0f} times as fast",
-        f"Down projection of {neurons} neurons to {features} features in float32.",
-        "active neurons for each example, %",
-        "speed-up over the dense product",
+        "zeros",
+        "What zeros gain over our own dense product",
+        "Down projection of the larger shape, batch 1.",
+        "active neurons, %",
+        "speed-up by zeros",
         series,
         x_log=True,
         y_log=True,
         x_ticks=x,
+    )
+
+
+def _batches_chart(rows: list[Row]) -> Chart:
+    series = []
+    for colour, dtype in enumerate(("fp32", "bf16", "int8")):
+        for ratio, style in ((0.1, "line"), (1.0, "dashed")):
+            points = [
+                (float(row["batch"]), float(row["over_strongest"]))
+                for row in _large(rows, dtype)
+                if math.isclose(float(row["active"]), ratio)
+            ]
+            series.append(_series(f"{dtype}, {ratio:.0%} active", points, colour, style))
+    return Chart(
+        "batches",
+        "Over the strongest dense product of PyTorch",
+        "Down projection of the larger shape. The fastest of our products and PyTorch's own.",
+        "batch",
+        "speed-up",
+        series,
+        x_log=True,
+        y_log=True,
+        x_ticks=series[0].x,
     )
 
 
@@ -79,19 +107,20 @@ def _series(name: str, points: Iterable[tuple[float, float]], colour: int, style
 
 
 def decode(rows: list[Row]) -> str:
-    """Return the table of models that generate text."""
-    header = ["model", "batch", "needed", "dense, tokens/s", "sparse, tokens/s"]
-    header += ["ideal", "predicted", "measured", "same tokens"]
-    rates = ("dense_tokens_per_s", "sparse_tokens_per_s")
-    speedups = ("ideal_speedup", "predicted_speedup", "measured_speedup")
-    return markdown_table(
-        header,
-        (
-            [row["model"], row["batch"], f"{float(row['needed']):.1%}", *(f"{float(row[name]):.2f}" for name in rates),
-             *(f"{float(row[name]):.2f}×" for name in speedups), row["same_tokens"]]
-            for row in rows
-        ),
-    )  # fmt: skip
+    """Return the table of the random model at batch 1: everybody at 10 % active neurons, and ours at other ratios."""
+    header = ["model", "contestant", "type", "tokens/s", "share of the limit"]
+    header += ["over torch", "layout", "zeros", "predicted"]
+    single = [row for row in rows if row["batch"] == "1" and row["model"].startswith("planted")]
+    shown = [row for row in single if row["model"].startswith("planted 10%")]
+    shown += [row for row in single if row not in shown and row["contestant"] == "ours"]
+    body = []
+    for row in shown:
+        ratios = (row[name] for name in ("over_torch", "layout", "zeros", "predicted"))
+        cells = [f"{float(ratio):.2f}×" if ratio else "" for ratio in ratios]
+        body.append(
+            [row["model"], row["contestant"], row["type"], f"{float(row['tokens_per_s']):.1f}", f"{float(row['share_of_limit']):.0%}", *cells]
+        )  # fmt: skip
+    return markdown_table(header, body)
 
 
 def mlps(rows: list[Row]) -> str:
@@ -361,8 +390,9 @@ BLOCKS = {
         "sparse", "sparse-products",
         {
             "kind": "products", "features": "features", "width": "neurons", "type": "type", "batch": "batch", "ratio": "active",
-            "needed": "needed", "ours": "ours_us", "after_dense": "ours_after_dense_us", "dense": "dense_us", "gather": "gather_us",
-            "limit": "limit_us", "speedup": "speedup", "of_ideal": "share_of_ideal", "of_ideal_after_dense": "share_of_ideal_after_dense",
+            "needed": "needed", "ours": "ours_us", "after_dense": "ours_after_dense_us", "full": "ours_all_neurons_us",
+            "torch": "torch_us", "packed": "torch_packed_us", "gather": "gather_us", "limit": "limit_us", "layout": "layout",
+            "zeros": "zeros", "speedup": "speedup", "over_strongest": "over_strongest", "of_ideal": "share_of_ideal",
             "of_limit": "share_of_limit",
         },
         products,
@@ -370,9 +400,9 @@ BLOCKS = {
     "decode": Block(
         "sparse", "sparse-decode",
         {
-            "model": "model", "batch": "batch", "ratio": "needed", "dense": "dense_tokens_per_s", "sparse": "sparse_tokens_per_s",
-            "ideal": "ideal_speedup", "predicted": "predicted_speedup", "measured": "measured_speedup",
-            "off": "measured_over_predicted_minus_1", "same_tokens": "same_tokens",
+            "model": "model", "batch": "batch", "contestant": "contestant", "type": "type", "tokens": "tokens_per_s",
+            "limit": "limit_tokens_per_s", "of_limit": "share_of_limit", "over_torch": "over_torch", "layout": "layout",
+            "zeros": "zeros", "predicted": "predicted", "off": "measured_over_predicted_minus_1",
         },
         decode,
     ),

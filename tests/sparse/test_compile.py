@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from actratio.sparse import conversion
 from actratio.sparse.crossover import ALWAYS
+from actratio.sparse.kernels import dense_int8 as dense_int8_module
 from actratio.sparse.kernels import operator
 from tests.sparse.models import KINDS, X, dense_model, sparse_model
 
@@ -33,6 +35,34 @@ def test_compiled_model_matches_the_dense_model(kind: Callable[[], nn.Module]) -
         fast = torch.compile(model, backend="aot_eager", fullgraph=True)
         torch.testing.assert_close(fast(X), expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(fast(X), expected, rtol=1e-5, atol=1e-5)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_compiled_int8_model_matches_the_int8_model(
+    kind: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion, "_SMALLEST", 1)
+    model = sparse_model(dense_model(kind), weights="int8")
+    expected, several = model(X), model(X.repeat(40, 1, 1))
+    called: list[torch.Size] = []
+    monkeypatch.setattr(dense_int8_module, "dequantize", lambda *arguments: called.append(arguments[0].shape))
+    fast = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(fast(X), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fast(X), expected, rtol=1e-5, atol=1e-5)
+    assert not called  # the kernel computed it
+    monkeypatch.undo()
+    torch.testing.assert_close(fast(X.repeat(40, 1, 1)), several, rtol=1e-5, atol=1e-5)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_model_with_the_other_dense_product_matches_the_dense_model(kind: Callable[[], nn.Module]) -> None:
+    model = sparse_model(dense_model(kind), dense=True)
+    with torch.no_grad():
+        fast = torch.compile(model, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(fast(X), dense_model(kind)(X), rtol=1e-5, atol=1e-5)
     torch._dynamo.reset()
 
 

@@ -18,16 +18,13 @@ from actratio.errors import SiteError
 from actratio.sites.linear import rows_of
 from actratio.sparse.converted import Converted, class_of, restore_class
 from actratio.sparse.crossover import ALWAYS
+from actratio.sparse.kernels import operator
+from actratio.sparse.kernels.dense_int8 import MAX_BATCH, SLICE, dense_int8, float_weight
 from actratio.sparse.kernels.dispatch import multiply, prepare, prepare_dense
 from actratio.sparse.kernels.product import Product, Weights
 from actratio.sparse.layers import neuron_major
 
 _LARGEST = 127
-_SLICE = 1 << 22
-"""Numbers that are converted at a time, so that little memory is needed beside the weights."""
-
-MAX_BATCH = 128
-"""Examples of a call above which the weight is converted back first: the dense product then takes longer than that."""
 
 
 def quantize(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,7 +38,7 @@ def quantize(rows: Tensor) -> tuple[Tensor, Tensor]:
     """
     quantized = torch.empty(rows.shape, dtype=torch.int8, device=rows.device)
     scales = torch.empty(len(rows), device=rows.device)
-    step = max(1, _SLICE // rows.shape[1])
+    step = max(1, SLICE // rows.shape[1])
     for start in range(0, len(rows), step):
         part = rows[start : start + step].float()
         scale = part.abs().amax(1) / _LARGEST
@@ -50,20 +47,6 @@ def quantize(rows: Tensor) -> tuple[Tensor, Tensor]:
         scales[start : start + step] = scale
         quantized[start : start + step] = (part / torch.where(scale == 0, 1, scale)[:, None]).round()
     return quantized, scales
-
-
-def dequantize(quantized: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return scaleᵢ · rowᵢ, rounded to a type.
-
-    Args:
-        quantized: (rows, columns), int8.
-        scales: (rows,), float32.
-    """
-    weight = torch.empty(quantized.shape, dtype=dtype, device=quantized.device)
-    step = max(1, _SLICE // quantized.shape[1])
-    for start in range(0, len(quantized), step):
-        weight[start : start + step] = quantized[start : start + step] * scales[start : start + step, None]
-    return weight
 
 
 class Int8Linear(Converted):
@@ -75,7 +58,9 @@ class Int8Linear(Converted):
         state = self.__dict__
         parameters = state["_parameters"]
         weight, bias = parameters["weight"], parameters["bias"]
-        if x.numel() <= MAX_BATCH * state["_inputs"] and not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return self._compiled(x)
+        if x.numel() <= MAX_BATCH * state["_inputs"]:
             renew = partial(self._prepare, x.dtype)
             out = multiply(state["_product"], renew, ALWAYS, x, weight, bias)
             if out is not None:
@@ -84,17 +69,16 @@ class Int8Linear(Converted):
 
     def _dense(self, x: Tensor) -> Tensor:
         state: Any = self
-        if state._thresholds is not None:
-            x = torch.where(x.abs() <= state._moved_thresholds(), 0, x)
-        return F.linear(x, self._dequantized(x.dtype), state.bias)
+        thresholds = state._moved_thresholds()
+        return dense_int8(x, rows_of(self), state.weight_scale, state.bias, thresholds, state._by_neurons)
 
-    def _dequantized(self, dtype: torch.dtype) -> Tensor:
-        """Return the weight, (outputs, inputs)."""
+    def _compiled(self, x: Tensor) -> Tensor:
+        """Call the operator, or, if gradients may be wanted, the dense product, which the compiler can trace."""
         state: Any = self
-        rows, scales = rows_of(self), state.weight_scale
-        if state._by_neurons:
-            return dequantize(rows, scales, dtype).t()
-        return dequantize(rows.t(), scales, dtype)
+        weights = rows_of(self), state.weight_scale, state.bias, state._thresholds, state._by_neurons
+        if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+            return dense_int8(x, *weights)
+        return operator.int8_linear(x, *weights)
 
     def _prepare(self, dtype: torch.dtype) -> Product | None:
         state: Any = self
@@ -120,7 +104,7 @@ class Int8Linear(Converted):
 
     def _leave(self) -> None:
         module: Any = self
-        weight = self._dequantized(module._float_dtype)
+        weight = float_weight(rows_of(self), module.weight_scale, module._by_neurons, module._float_dtype)
         required = module._required_gradients
         embeddings = module._embeddings
         own = "_by_neurons", "_thresholds", "_product", "_inputs", "_embeddings", "_float_dtype", "_required_gradients"

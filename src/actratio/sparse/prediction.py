@@ -59,7 +59,8 @@ def predict_speed(
         measurement: of this model, by ``nonzero``; or its calibration, whose thresholds are then used.
         batches: numbers of sequences that are decoded together.
         thresholds: as for ``sparsify``, if the measurement counts the neurons above them.
-        dense, weights: as for ``sparsify``.
+        dense: as for ``sparsify``.
+        weights: as for ``sparsify``.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
 
     Raises:
@@ -157,7 +158,8 @@ def check_speed(
         model: the model that was calibrated, dense.
         calibration: of this model.
         batches: numbers of sequences that are decoded together.
-        dense, weights: as for ``sparsify``.
+        dense: as for ``sparsify``.
+        weights: as for ``sparsify``.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
     """
     predicted = predict_speed(model, calibration, batches, dense=dense, weights=weights, mlps=mlps).speeds

@@ -128,6 +128,11 @@ def dense_gated(
 def is_fast_by_neurons(weight: Tensor) -> bool:
     """Return whether a dense product is about as fast if the weight is stored by neurons.
 
-    Of bfloat16 weights, it takes up to fifty times as long on many CPUs.
+    Of bfloat16 weights, it takes up to fifty times as long on CPUs without bfloat16 arithmetic.
     """
-    return weight.dtype != torch.bfloat16 or weight.device.type != "cpu"
+    return weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or _has_bfloat16_arithmetic()
+
+
+@cache
+def _has_bfloat16_arithmetic() -> bool:
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
