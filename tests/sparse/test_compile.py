@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from actratio.sparse import conversion
 from actratio.sparse.crossover import ALWAYS
-from actratio.sparse.kernels import dense_int8 as dense_int8_module
-from actratio.sparse.kernels import operator
+from actratio.sparse.kernels import int8_weights, operator
 from tests.sparse.models import KINDS, X, dense_model, sparse_model
 
 
@@ -47,7 +46,7 @@ def test_compiled_int8_model_matches_the_int8_model(
     model = sparse_model(dense_model(kind), weights="int8")
     expected, several = model(X), model(X.repeat(40, 1, 1))
     called: list[torch.Size] = []
-    monkeypatch.setattr(dense_int8_module, "dequantize", lambda *arguments: called.append(arguments[0].shape))
+    monkeypatch.setattr(int8_weights, "dequantize", lambda *arguments: called.append(arguments[0].shape))
     fast = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(fast(X), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(fast(X), expected, rtol=1e-5, atol=1e-5)

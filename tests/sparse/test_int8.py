@@ -17,7 +17,7 @@ from actratio import ActratioError, measure
 from actratio.sparse import calibrate, conversion, densify, load_sparse, plans, sparsify
 from actratio.sparse.crossover import ALWAYS, NEVER, Crossover
 from actratio.sparse.int8 import Int8Linear
-from actratio.sparse.kernels.dense_int8 import MAX_BATCH
+from actratio.sparse.kernels.int8_weights import MAX_BATCH
 from actratio.sparse.planning import int8_unsupported_reason
 from actratio.sparse.saved import save_sparse
 from actratio.sparse.saved_int8 import NAME, int8_layers, load_int8, save_int8

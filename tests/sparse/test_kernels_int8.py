@@ -13,8 +13,8 @@ from torch import Tensor
 from actratio.errors import SiteError
 from actratio.sparse.int8 import quantize
 from actratio.sparse.kernels.cpu import CPULinear, CPUProduct
-from actratio.sparse.kernels.dense_int8 import dequantize
 from actratio.sparse.kernels.dispatch import prepare, prepare_dense
+from actratio.sparse.kernels.int8_weights import dequantize
 from actratio.sparse.kernels.product import Weights
 from tests.sparse.test_kernels import assert_close
 

@@ -19,8 +19,8 @@ from actratio.sites.linear import rows_of
 from actratio.sparse.converted import Converted, class_of, restore_class
 from actratio.sparse.crossover import ALWAYS
 from actratio.sparse.kernels import operator
-from actratio.sparse.kernels.dense_int8 import MAX_BATCH, SLICE, dense_int8, float_weight
 from actratio.sparse.kernels.dispatch import multiply, prepare, prepare_dense
+from actratio.sparse.kernels.int8_weights import MAX_BATCH, SLICE, dense_int8, float_weight
 from actratio.sparse.kernels.product import Product, Weights
 from actratio.sparse.layers import neuron_major
 

@@ -18,7 +18,7 @@ from actratio.sites.mlps import resolve
 from actratio.sparse.conversion import sparsify
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.int8 import Int8Linear
-from actratio.sparse.kernels.dense_int8 import dequantize
+from actratio.sparse.kernels.int8_weights import dequantize
 
 NAME = "int8.safetensors"
 _WEIGHT, _SCALE, _THRESHOLDS = "weight", "weight_scale", "weight_thresholds"

@@ -84,8 +84,9 @@ def time_in_decoding_step(model: nn.Module, modules: Iterable[nn.Module], batch:
     """Return the median seconds that some of a model's modules take together in a decoding step.
 
     Args:
-        model: as for ``time_decoding_step``, as is ``batch``.
+        model: as for ``time_decoding_step``.
         modules: of the model, none inside another one.
+        batch: number of sequences.
 
     Raises:
         SiteError: as ``time_decoding_step``.

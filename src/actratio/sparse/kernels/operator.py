@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from actratio.sparse.crossover import ALWAYS, Crossover
-from actratio.sparse.kernels.dense_int8 import MAX_BATCH, dense_int8
 from actratio.sparse.kernels.dispatch import dense_down, multiply, prepare, prepare_dense
+from actratio.sparse.kernels.int8_weights import MAX_BATCH, dense_int8
 from actratio.sparse.kernels.product import Product, Weights, address
 
 MAX_PRODUCTS = 4096
