@@ -76,14 +76,22 @@ class LayerTimer:
     def _cache_filler(self) -> Tensor:
         return torch.ones(_CACHE_BYTES // 4, device=self.device)
 
-    def times(self, draws: Sequence[Tensor], rounds: int) -> list[float]:
+    def times(self, draws: Sequence[Tensor], rounds: int, *, run: int = 1) -> list[float]:
         """Return the median seconds of each form. They are timed in turns.
 
         Args:
             draws: inputs, (batch, inputs), used in turn.
-            rounds: how many; another one warms up.
+            rounds: how many.
+            run: calls of a form in a row. The first of several isn't counted: right after another product, threads and caches are
+                not as they are among products of the same kind.
         """
-        return [median(times[1:]) for times in self._rounds(draws, rounds + 1, cold=False)]
+        self._warm_up(draws[0])
+        seconds: list[list[float]] = [[] for _ in self._layers]
+        for number in range(rounds):
+            for layers, times in zip(self._layers.values(), seconds, strict=True):
+                own = [_seconds(next(layers), draws[(number + place) % len(draws)]) for place in range(run)]
+                times += own[min(1, run - 1) :]
+        return [median(times) for times in seconds]
 
     def speeds(self, draws: Sequence[Tensor]) -> list[float]:
         """Return the speed of each form but the first, relative to the first.
@@ -91,13 +99,19 @@ class LayerTimer:
         Several windows are timed, in each of which the layers take turns, with warm and with cold caches. A speed is the median
         over the windows; of warm and of cold caches, the lower one. Windows are added until they agree.
         """
-        # The first round prepares the products, which may take longer than all that follows.
-        longest = max(times[-1] for times in self._rounds(draws, 2, cold=False))
+        self._warm_up(draws[0])
+        longest = max(times[-1] for times in self._rounds(draws, 1, cold=False))
         lowest = [float("inf")] * (len(self._forms) - 1)
         for cold in (False, True) if longest < _LONG else (False,):
             for place, speed in enumerate(self._windows(draws, longest, cold=cold)):
                 lowest[place] = min(lowest[place], speed)
         return lowest
+
+    def _warm_up(self, draw: Tensor) -> None:
+        """Call every layer once: a layer prepares its product at the first call with a batch size, which may take longer than the call."""
+        for layers in self._layers.values():
+            for _ in range(self._count):
+                next(layers)(draw)
 
     def _windows(self, draws: Sequence[Tensor], longest: float, *, cold: bool) -> list[float]:
         turn = longest + (self._fill_caches() if cold else 0.0)

@@ -22,6 +22,7 @@ from actratio.sparse.speed import LayerSpeed, OtherLayers
 
 _ROUNDS = 10
 _DRAWS = 8
+_RUN = 6  # products of the same kind in a row
 
 
 def needed_share(counts: SiteCounts, batch: int) -> float:
@@ -88,10 +89,25 @@ def replaceable_groups(layers: Iterable[Any], *, int8: bool) -> list[list[Any]]:
 
 
 class TimedLayers:
-    """Times dense and sparse layers of the MLPs' shapes, once for each shape, batch and ratio."""
+    """Times dense and sparse layers of the MLPs' shapes, once for each shape, batch and ratio.
 
-    def __init__(self, mlps: Sequence[MLP], plans: Sequence[Plan], limits: Mapping[str, Tensor], *, int8: bool) -> None:
+    Args:
+        mlps, plans, limits: as for ``sparsify``.
+        int8: whether the weights become int8.
+        alone: whether the other linear layers of the model stay torch's, so that each sparse product follows one of those.
+    """
+
+    def __init__(
+        self,
+        mlps: Sequence[MLP],
+        plans: Sequence[Plan],
+        limits: Mapping[str, Tensor],
+        *,
+        int8: bool,
+        alone: bool,
+    ) -> None:
         self._mlps, self._plans, self._limits, self._int8 = mlps, plans, limits, int8
+        self._run = 1 if alone else _RUN
         self._known: dict[Any, tuple[float, float]] = {}
 
     def seconds(self, number: int, batch: int, measurement: Measurement) -> tuple[float, float]:
@@ -121,11 +137,11 @@ class TimedLayers:
 
         floats = timer(int8=False)
         draws = [draw.to(floats.device, floats.dtype) for draw in draws]
-        dense, sparse, converted = floats.times(draws, _ROUNDS)
+        dense, sparse, converted = floats.times(draws, _ROUNDS, run=self._run)
         chosen, unchanged = floats, dense
         if self._int8:
             chosen = timer(int8=True)
-            unchanged, sparse, converted = chosen.times(draws, _ROUNDS)
+            unchanged, sparse, converted = chosen.times(draws, _ROUNDS, run=self._run)
         is_converted = thresholds or shape_speeds(chosen).pays_off(planned.ratio)
         return dense, min(sparse, converted) if is_converted else unchanged
 
@@ -147,7 +163,7 @@ def time_other_layers(
         if not int8 and not shape_speeds(timer).always_faster().max_active(batch, 1):
             continue
         x = torch.randn(_DRAWS, batch, timer.width, generator=torch.Generator().manual_seed(0))
-        dense, other = timer.times(list(x.to(timer.device, timer.dtype)), _ROUNDS)
+        dense, other = timer.times(list(x.to(timer.device, timer.dtype)), _ROUNDS, run=_RUN)
         weight, count = group[0].weight, len(group)
         others = OtherLayers(
             others.dense_bytes + count * weight.nbytes,

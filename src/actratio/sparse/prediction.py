@@ -80,7 +80,7 @@ def predict_speed(
     assert counts is not None  # a calibration has a measurement
     planned = plan(handles, counts, limits)
     int8 = weights is not None
-    timed = TimedLayers(handles, planned, limits, int8=int8)
+    timed = TimedLayers(handles, planned, limits, int8=int8, alone=not (dense or int8))
     rest = replaceable_groups(unchanged_linears(model, handles, planned), int8=int8) if dense or int8 else []
     speeds = []
     with evaluating(model):
