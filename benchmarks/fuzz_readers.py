@@ -467,7 +467,10 @@ def _model_readers(folder: Path) -> dict[str, Reader]:
     from actratio.models import load_model, load_tokenizer
     from actratio.models.weights import stored_weights
     from actratio.sites.mlps import resolve
+    from actratio.sparse import conversion, sparsify
+    from actratio.sparse.crossover import ALWAYS
     from actratio.sparse.saved import load_thresholds
+    from actratio.sparse.saved_int8 import load_int8, save_int8
 
     sys.path.insert(0, str(_ROOT))
     from tests.gguf_files import TOKENS, tiny_llama, write_gguf
@@ -486,6 +489,13 @@ def _model_readers(folder: Path) -> dict[str, Reader]:
     gguf.mkdir()
     write_gguf(gguf / "tiny.gguf", model)
     _save_tokenizer(folder / "tokenizer", TOKENS)
+    conversion._SMALLEST = 1  # the model is tiny
+    sparsify(model, thresholds={name: torch.full((64,), 0.5) for name in names}, weights="int8", crossover=ALWAYS)
+    save_int8(folder / "int8", model)
+
+    def int8_loaded() -> Any:
+        state = load_int8(folder / "int8", device="cpu", crossover=ALWAYS).state_dict()
+        return hashlib.sha256(b"".join(value.numpy().tobytes() for value in state.values())).hexdigest()
 
     def loaded(place: Path) -> Callable[[], Any]:
         def read() -> Any:
@@ -517,12 +527,32 @@ def _model_readers(folder: Path) -> dict[str, Reader]:
         "GGUF tokenizer": Reader(gguf / "tiny.gguf", tokens(gguf / "tiny.gguf"), are_ids, (in_bytes, at_start), is_slow=True),
         "model's config.json": Reader(saved / "config.json", loaded(saved), _always, (in_bytes, in_json), is_slow=True),
         "model's weights": Reader(saved / "model.safetensors", loaded(saved), _always, (at_start, in_safetensors), is_slow=True),
+        "int8 weights": Reader(folder / "int8" / "int8.safetensors", int8_loaded, _always, (at_start, in_safetensors), is_slow=True),
         "thresholds.json": Reader(saved / "thresholds.json", taus, are_thresholds, (in_bytes, in_json)),
         "tokenizer.json": Reader(folder / "tokenizer" / "tokenizer.json", tokens(folder / "tokenizer"), are_ids, (in_bytes, in_json), is_slow=True),
         "tokenizer_config.json": Reader(
             folder / "tokenizer" / "tokenizer_config.json", tokens(folder / "tokenizer"), are_ids, (in_bytes, in_json), is_slow=True
         ),
     }  # fmt: skip
+
+
+def _speed_readers(folder: Path) -> dict[str, Reader]:
+    import os
+
+    from actratio.sparse.crossover import BATCHES, RATIOS, ShapeSpeeds
+    from actratio.sparse.speed_cache import cache_folder, cached_speeds, keep_speeds
+
+    os.environ["ACTRATIO_CACHE"] = str(folder / "cache")
+    key = {"shape": [4, 8]}
+    keep_speeds(key, ShapeSpeeds(((2.0,) * len(RATIOS),) * len(BATCHES), (1.0,) * len(BATCHES)))
+    (path,) = cache_folder().iterdir()
+
+    def are_speeds(value: Any) -> bool:
+        return all(0 < speed < math.inf for row in (*value.sparse, value.dense) for speed in row)
+
+    return {
+        "kept speeds": Reader(path, lambda: cached_speeds(key) or "nothing was read", are_speeds, (in_bytes, in_json))
+    }
 
 
 def _save_tokenizer(folder: Path, tokens: list[str]) -> None:
@@ -548,4 +578,5 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         **_table_readers(folder, folder / "run"),
         **_specification_readers(folder),
         **_model_readers(folder),
+        **_speed_readers(folder),
     }

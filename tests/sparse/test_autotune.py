@@ -89,3 +89,28 @@ def test_a_product_that_reads_everything_is_timed_once_for_each_batch_size(monke
     assert found.sparse[0] == (3.0,) * len(RATIOS)
     assert found.dense == (1.0,) * len(BATCHES)
     assert found.always_faster().ratios == tuple(float(batch < 8) for batch in BATCHES)
+
+
+def test_products_are_prepared_before_they_are_timed_and_run_among_their_own_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[str] = []
+
+    class Counted(nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def forward(self, x: Tensor) -> Tensor:
+            calls.append(self.name)
+            return x
+
+    forms = {name: (lambda name=name: Counted(name)) for name in ("a", "b")}
+    timer = LayerTimer(forms, [nn.Linear(4, 4)], 4, (1.0,), 3)
+    clock = iter(range(1000))
+    monkeypatch.setattr(autotune.time, "perf_counter", lambda: float(next(clock)))
+    assert timer.times([torch.zeros(1, 4)], 2, run=2) == [1.0, 1.0]
+    assert "".join(calls) == "aaabbb" + 2 * "aabb"
+    calls.clear()
+    timer.times([torch.zeros(1, 4)], 2)
+    assert "".join(calls) == "aaabbb" + 2 * "ab"

@@ -13,15 +13,22 @@ from torch import nn
 import actratio
 from actratio import ActratioError, measure, predict_speed
 from actratio.counting.counts import SiteCounts
-from actratio.sparse import Speed, check_speed, measure_and_predict_speed, plans
+from actratio.sites.linear import is_linear
+from actratio.sparse import Speed, check_speed, conversion, measure_and_predict_speed, plans, timing
+from actratio.sparse.converted import Converted
 from actratio.sparse.crossover import ALWAYS
 from actratio.sparse.layer_times import needed_share, random_activations
 from actratio.sparse.planning import Plan
 from actratio.sparse.saved import save_sparse
-from actratio.sparse.speed import LayerSpeed, verdict_of
+from actratio.sparse.speed import LayerSpeed, OtherLayers, verdict_of
 from tests.sparse.calibration_text import token_batches
 
 TinyGPT2 = Callable[..., Any]
+
+
+def layer(kind: str, needed: float, dense: float, sparse: float) -> LayerSpeed:
+    site: Any = None
+    return LayerSpeed(Plan(site, kind, needed, "it has no true zeros"), needed, 1.0, 8, 8, 8, 8, 8, dense, sparse)
 
 
 def test_bytes_and_ideal_speed_up_by_hand(tiny_gpt2: TinyGPT2) -> None:
@@ -90,15 +97,51 @@ def test_experts_are_read_if_tokens_are_routed_to_them() -> None:
     assert one.verdict == "no: its experts share one weight, which is not supported"
 
 
+def test_int8_weights_are_a_quarter_of_the_bytes(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "_SMALLEST", 1)
+    model = tiny_gpt2("relu")
+    measurement = measure(model, token_batches(), criteria=["nonzero"])
+    (speed,) = predict_speed(model, measurement, weights="int8").speeds
+    ratios = [float(row.counts.activation_ratio) for row in measurement]
+    one = 16 * 48
+    assert [layer.sparse_bytes for layer in speed.layers] == pytest.approx([one * (4 + ratio) for ratio in ratios])
+    linears = sum(module.weight.numel() for module in model.modules() if is_linear(module))
+    assert speed.others.dense_bytes == 4 * (linears - 2 * one)  # all but the down projections
+    assert speed.others.new_bytes == speed.others.dense_bytes / 4
+    assert speed.others.new_seconds > 0
+    (dense,) = predict_speed(model, measurement).speeds
+    assert dense.others == OtherLayers()
+    assert speed.ideal > 2 * dense.ideal
+    assert not any(isinstance(module, Converted) for module in model.modules())
+
+
+def test_what_is_replaced_is_timed_inside_the_model(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One decoding step calls each layer once; the context and the first step aren't counted."""
+    model = tiny_gpt2("relu")
+    clock = iter(range(10**6))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
+    layers = [module for module in model.modules() if is_linear(module)]
+    assert timing.time_in_decoding_step(model, layers[:3], 2) == 3.0
+    assert timing.time_in_decoding_step(model, layers[:1], 2) == 1.0
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected", "verdict"),
+    [
+        ([layer("dense", 1.0, 0.0, 0.0)], 1.5, "yes: about 1.50 times as fast"),  # without reading fewer bytes
+        ([layer("dense", 1.0, 0.0, 0.0)], 1.05, "no: the rest of the model takes most of the time"),
+        ([layer("down", 0.9, 1.0, 1.0)], 0.9, "no: it would be slower, about 0.90 times as fast"),
+    ],
+)
+def test_verdict_with_other_layers(layers: list[LayerSpeed], expected: float, verdict: str) -> None:
+    assert verdict_of(1, layers, 1.0, expected, 0.5, OtherLayers(8, 8, 2.0, 1.0)).startswith(verdict)
+
+
 def test_measurement_without_nonzero_counts_is_refused(tiny_gpt2: TinyGPT2) -> None:
     model = tiny_gpt2("relu")
     with pytest.raises(ActratioError, match=r"does not say how many neurons of transformer\.h\.0\.mlp are zero"):
         predict_speed(model, measure(model, token_batches(), criteria=["above(0.1)"]))
-
-
-def layer(kind: str, needed: float, dense: float, sparse: float) -> LayerSpeed:
-    site: Any = None
-    return LayerSpeed(Plan(site, kind, needed, "it has no true zeros"), needed, 1.0, 8, 8, 8, 8, 8, dense, sparse)
 
 
 @pytest.mark.parametrize(
