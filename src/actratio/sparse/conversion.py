@@ -130,7 +130,8 @@ def _install(
             if int8:
                 install_int8(mlp.up)
             taken.add(mlp.up)
-            install_gated(owner, (mlp.gate, mlp.activation, mlp.up, mlp.down), item.crossover)
+            activation = None if mlp.own_gate else mlp.activation
+            install_gated(owner, (mlp.gate, activation, mlp.up, mlp.down), item.crossover)
         owner.__dict__.setdefault(PLANS, []).append(item)
     return taken
 
