@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from actratio.errors import SiteError
+from actratio.sites.experts import StackedExperts, stacked_experts
 from actratio.sites.find import trace
 from actratio.sites.gates import Gating, gating_of
 from actratio.sites.linear import is_linear, rows_of
-from actratio.sites.site import MEASURED, Site
+from actratio.sites.site import MEASURED, Group, Site
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,7 @@ class MLP:
             which kernels are installed.
         own_gate: whether g isn't just ``activation(gate(x))``. Then the function ``own_gate`` of ``actratio.sites.gates`` computes it,
             and neurons may depend on each other.
+        stacked: the experts that an expert is one of, if ``sparsify`` can skip its neurons. What else is done to MLPs isn't supported.
     """
 
     site: Site
@@ -42,6 +44,7 @@ class MLP:
     down: Any
     unsupported_reason: str | None
     own_gate: bool = False
+    stacked: StackedExperts | None = None
 
     @property
     def rows(self) -> Tensor:
@@ -55,6 +58,16 @@ class MLP:
         Empty if they are unknown, or if neurons may depend on each other: then none of them can be removed.
         """
         return () if self.own_gate else tuple(layer for layer in (self.gate, self.up) if layer is not None)
+
+    @property
+    def skipped(self) -> tuple[Any, Any]:
+        """The linear layers in which inactive neurons can be skipped: the down projection, and the up projection of a gated MLP or ``None``.
+
+        Those of an expert are views of its weights.
+        """
+        if self.stacked is not None:
+            return self.stacked.layers(self.site.expert or 0)
+        return self.down, None if self.gate is None else self.up
 
 
 def resolve(model: nn.Module, sites: Sequence[Site] | None = None) -> list[MLP]:
@@ -79,7 +92,8 @@ def resolve(model: nn.Module, sites: Sequence[Site] | None = None) -> list[MLP]:
     if missing:
         raise SiteError(f"the model has no site {missing[0]}; give a measurement of this model")
     overlapping = _overlapping_parameters(model)
-    return [_resolve(modules, site, overlapping) for site in chosen]
+    stacked = _stacked_experts(modules, chosen, overlapping)
+    return [replace(_resolve(modules, site, overlapping), stacked=stacked.get(site.group)) for site in chosen]
 
 
 def weight_unsupported_reason(model: nn.Module, layer: nn.Module) -> str | None:
@@ -110,13 +124,29 @@ def _resolve(modules: Mapping[str, nn.Module], site: Site, overlapping: set[int]
     return MLP(site, first, up, activation, down, reason, own_gate=not gating.is_plain)
 
 
+def _stacked_experts(
+    modules: Mapping[str, nn.Module], sites: Sequence[Site], overlapping: set[int]
+) -> dict[Group, StackedExperts]:
+    """Return the experts with stacked weights by the group of their sites."""
+    found: dict[Group, StackedExperts] = {}
+    for site in {site.group: site for site in sites if site.expert is not None}.values():
+        experts = stacked_experts(modules[site.owner], site, modules.get(site.module or ""))
+        if experts is not None and not any(_is_shared(weight, overlapping) for weight in (experts.up, experts.down)):
+            found[site.group] = experts
+    return found
+
+
 def _weight_reason(layer: nn.Module, overlapping: set[int]) -> str | None:
     weight: Any = layer._parameters.get("weight")
     if weight is None:
         return "its weight is computed, as by a parametrization"
-    if id(weight) in overlapping or weight.is_shared():
+    if _is_shared(weight, overlapping):
         return "its weight shares memory with another parameter or another process"
     return None
+
+
+def _is_shared(weight: Any, overlapping: set[int]) -> bool:
+    return id(weight) in overlapping or bool(weight.is_shared())
 
 
 def _overlapping_parameters(model: nn.Module) -> set[int]:

@@ -19,6 +19,7 @@ from actratio.sparse.active import measured_mlps
 from actratio.sparse.autotune import LayerTimer, layer_timer, linear_timer, shape_speeds
 from actratio.sparse.converted import PLANS, Converted, densify
 from actratio.sparse.crossover import BATCHES, NEVER, SLOWER, Crossover, ShapeSpeeds
+from actratio.sparse.experts import install_planned_experts
 from actratio.sparse.int8 import install_int8
 from actratio.sparse.kernels.product import Weights
 from actratio.sparse.linears import install_fast, prepare_full
@@ -119,6 +120,9 @@ def _install(
     owners, taken = dict(model.named_modules()), set()
     for mlp, item in zip(mlps, planned, strict=True):
         owner, gated = owners[mlp.site.owner], item.kind == "gated"
+        owner.__dict__.setdefault(PLANS, []).append(item)
+        if mlp.stacked is not None:
+            continue
         if item.kind != "dense" and mlp.down not in taken:
             thresholds = limits.get(mlp.site.name)
             if int8:
@@ -132,7 +136,7 @@ def _install(
             taken.add(mlp.up)
             activation = None if mlp.own_gate else mlp.activation
             install_gated(owner, (mlp.gate, activation, mlp.up, mlp.down), item.crossover)
-        owner.__dict__.setdefault(PLANS, []).append(item)
+    install_planned_experts(mlps, planned)
     return taken
 
 
@@ -214,9 +218,9 @@ def _autotuned(mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str
     alike: dict[Any, list[tuple[MLP, Plan]]] = defaultdict(list)
     for mlp, item in zip(mlps, planned, strict=True):
         if item.kind != "dense":
-            down = mlp.down
+            down, _ = mlp.skipped
             shape = type(down), down.weight.shape, down.weight.dtype, down.weight.device, down.bias is None
-            alike[(item.kind, *shape, mlp.site.name in limits)].append((mlp, item))
+            alike[(item.kind, *shape, mlp.stacked is None, mlp.site.name in limits)].append((mlp, item))
     decided: dict[str, Plan] = {}
     for (*_, has_thresholds), group in alike.items():
         speeds = shape_speeds(timer_of(*group[0], thresholds=has_thresholds, layers=len(group), int8=int8))
@@ -226,8 +230,9 @@ def _autotuned(mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str
 
 def timer_of(mlp: MLP, item: Plan, *, thresholds: bool, layers: int, int8: bool) -> LayerTimer:
     """Return a timer of the products of an MLP that its plan changes, as ``layer_timer`` does."""
-    up = mlp.up if item.kind == "gated" else None
-    return layer_timer(mlp.down, up, thresholds=thresholds, layers=layers, int8=int8)
+    down, up = mlp.skipped
+    int8 = int8 and mlp.stacked is None  # the weights of experts stay as they are
+    return layer_timer(down, up if item.kind == "gated" else None, thresholds=thresholds, layers=layers, int8=int8)
 
 
 def _decided(item: Plan, speeds: ShapeSpeeds, has_thresholds: bool) -> Plan:

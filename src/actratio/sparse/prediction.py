@@ -236,7 +236,8 @@ class _TimedLayers:
         counts = _counts_of(measurement, mlp.site)
         needed, ratio = needed_share(counts, batch), float(counts.activation_ratio)
         has_thresholds = mlp.site.name in self._limits
-        shape = planned.kind, tuple(mlp.down.weight.shape), mlp.down.weight.dtype
+        down, _ = mlp.skipped
+        shape = planned.kind, tuple(down.weight.shape), down.weight.dtype
         key = *shape, batch, round(needed, 3), round(ratio, 3), has_thresholds
         if key not in self._known:
             alike = sum(other.kind == planned.kind and other.site.width == planned.site.width for other in self._plans)
@@ -251,7 +252,7 @@ class _TimedLayers:
 
 def _speed(model: nn.Module, batch: int, layers: list[LayerSpeed]) -> Speed:
     seconds = time_decoding_step(model, batch)
-    saved = sum(layer.dense_seconds - layer.sparse_seconds for layer in layers)
+    saved = sum((layer.dense_seconds - layer.sparse_seconds) * layer.used for layer in layers)
     expected = seconds / max(seconds - saved, seconds / 1000)
     weights = float(sum(parameter.nbytes for parameter in _weights_read(model)))
     weights -= sum(layer.held_bytes - layer.dense_bytes for layer in layers)
