@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from actratio import ActratioError, find_sites, measure, predict_speed
-from actratio.sites.experts import StackedExperts
+from actratio.sites.experts import StackedExperts, stacked_experts
 from actratio.sparse import calibrate, densify, plans, sparsify
 from actratio.sparse.crossover import ALWAYS, NEVER
 from actratio.sparse.experts import SparseExperts
@@ -211,8 +213,27 @@ def test_arguments_that_are_not_understood_go_to_the_dense_module() -> None:
 
 def test_experts_without_zeros_stay_dense() -> None:
     model = sparse(mixtral(activation="silu"))
-    assert {(plan.kind, plan.why) for plan in plans(model)} == {("dense", "silu has no true zeros")}
+    why = "silu has no true zeros, and experts that share one weight cannot have thresholds"
+    assert {(plan.kind, plan.why) for plan in plans(model)} == {("dense", why)}
     assert not isinstance(experts_of(model), SparseExperts)
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen3_moe.Qwen3Moe", "olmoe.Olmoe", "granitemoe.GraniteMoe", "deepseek_v3.DeepseekV3"]
+)
+def test_experts_of_other_models_are_recognised(name: str) -> None:
+    module, _, model = name.partition(".")
+    kind = getattr(importlib.import_module(f"transformers.models.{module}.modeling_{module}"), f"{model}Experts")
+    config = mixtral().config
+    config.update({"num_experts": 4, "num_local_experts": 4, "moe_intermediate_size": 48})
+    experts = kind(config).eval()
+    for parameter in experts.parameters():
+        nn.init.normal_(parameter)
+    model_site = find_sites(mixtral())[0]
+    site = replace(model_site, up="gate_up_proj", down="down_proj")
+    found = stacked_experts(experts, site, experts.act_fn)
+    assert found is not None
+    assert (found.gated, found.width) == (True, 48)
 
 
 def test_experts_without_a_gate_skip_the_down_projection() -> None:

@@ -130,7 +130,10 @@ def _plan(mlp: MLP, mlps: Sequence[MLP], measurement: Measurement | None, thresh
         return Plan(site, "dense", float("nan"), unsupported)
     ratio = measured_ratio(measurement, site)
     if lacks_zeros(site, ratio):
-        return Plan(site, "dense", ratio, f"{site.function} {NO_ZEROS}")
+        why = f"{site.function} {NO_ZEROS}"
+        if mlp.stacked is not None:
+            why += ", and experts that share one weight cannot have thresholds"
+        return Plan(site, "dense", ratio, why)
     if up is not None:
         why = "neurons whose gate is zero are skipped in the up and the down projection"
         return Plan(site, "gated", ratio, why, ALWAYS)
