@@ -94,7 +94,7 @@ def test_experts_are_read_if_tokens_are_routed_to_them() -> None:
     assert sum(layer.dense_flops for layer in one.layers) == pytest.approx(2 * 2 * 2 * expert / 4)
     reached = sum(1 for row in {row.site.name: row for row in measurement}.values() if row.counts.tokens)
     assert sum(layer.dense_bytes for layer in many.layers) == pytest.approx(reached * expert)
-    assert one.verdict == "no: its experts share one weight, which is not supported"
+    assert one.verdict == "no: silu has no true zeros, and experts that share one weight cannot have thresholds"
 
 
 def test_int8_weights_are_a_quarter_of_the_bytes(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:

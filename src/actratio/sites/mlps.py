@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from actratio.errors import SiteError
+from actratio.sites.experts import StackedExperts, stacked_experts
 from actratio.sites.find import trace
+from actratio.sites.gates import Gating, gating_of
 from actratio.sites.linear import is_linear, rows_of
-from actratio.sites.site import MEASURED, Site
+from actratio.sites.site import MEASURED, Group, Site
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +24,17 @@ class MLP:
 
     Attributes:
         site: where the activation is computed.
-        gate: in a gated MLP that computes ``down(activation(gate(x)) * up(x))`` and nothing else, the linear layer before the
-            activation function; ``None`` in any other MLP.
+        gate: in a gated MLP that computes ``down(g * up(x))`` and nothing else, where g is made of ``gate(x)``, the linear layer
+            before the activation function; ``None`` in any other MLP.
         up: in a plain MLP, the linear layer before the activation function; in a gated MLP, the linear layer whose outputs are
             multiplied by the activations. ``None`` if it can't be told, as in a gated MLP without a ``gate``.
         activation: the module of the activation function, or ``None`` if it is a function.
         down: the module of the down projection, or ``None`` if the weight belongs to no module.
         unsupported_reason: why the MLP's neurons can't be skipped or removed, or ``None`` if they can. It doesn't depend on
             which kernels are installed.
+        own_gate: whether g isn't just ``activation(gate(x))``. Then the function ``own_gate`` of ``actratio.sites.gates`` computes it,
+            and neurons may depend on each other.
+        stacked: the experts that an expert is one of, if ``sparsify`` can skip its neurons. What else is done to MLPs isn't supported.
     """
 
     site: Site
@@ -39,6 +43,8 @@ class MLP:
     activation: Any
     down: Any
     unsupported_reason: str | None
+    own_gate: bool = False
+    stacked: StackedExperts | None = None
 
     @property
     def rows(self) -> Tensor:
@@ -47,8 +53,21 @@ class MLP:
 
     @property
     def inputs(self) -> tuple[Any, ...]:
-        """The linear layers whose outputs are the neurons, the one before the activation function first; empty if unknown."""
-        return tuple(layer for layer in (self.gate, self.up) if layer is not None)
+        """The linear layers whose outputs are the neurons, the one before the activation function first.
+
+        Empty if they are unknown, or if neurons may depend on each other: then none of them can be removed.
+        """
+        return () if self.own_gate else tuple(layer for layer in (self.gate, self.up) if layer is not None)
+
+    @property
+    def skipped(self) -> tuple[Any, Any]:
+        """The linear layers in which inactive neurons can be skipped: the down projection, and the up projection of a gated MLP or ``None``.
+
+        Those of an expert are views of its weights.
+        """
+        if self.stacked is not None:
+            return self.stacked.layers(self.site.expert or 0)
+        return self.down, None if self.gate is None else self.up
 
 
 def resolve(model: nn.Module, sites: Sequence[Site] | None = None) -> list[MLP]:
@@ -73,7 +92,8 @@ def resolve(model: nn.Module, sites: Sequence[Site] | None = None) -> list[MLP]:
     if missing:
         raise SiteError(f"the model has no site {missing[0]}; give a measurement of this model")
     overlapping = _overlapping_parameters(model)
-    return [_resolve(modules, site, overlapping) for site in chosen]
+    stacked = _stacked_experts(modules, chosen, overlapping)
+    return [replace(_resolve(modules, site, overlapping), stacked=stacked.get(site.group)) for site in chosen]
 
 
 def weight_unsupported_reason(model: nn.Module, layer: nn.Module) -> str | None:
@@ -92,23 +112,41 @@ def _resolve(modules: Mapping[str, nn.Module], site: Site, overlapping: set[int]
         reason = "its down projection is not a linear layer"
     else:
         reason = _weight_reason(down, overlapping)
-    gate: nn.Module | None = None
+    gating: Gating | None = None
     up: nn.Module | None = None
     if reason is None and site.gated:
-        up = _up_of_gated(modules[site.owner], site.width, first, activation, down)
-        gate = first if up is not None else None
+        gating = gating_of(modules[site.owner], site.width, first, activation, down)
+        up = None if gating is None else gating.up
     elif reason is None and is_linear(first) and rows_of(first).shape[1] == site.width:
         up = first
-    return MLP(site, gate, up, activation, down, reason)
+    if gating is None:
+        return MLP(site, None, up, activation, down, reason)
+    return MLP(site, first, up, activation, down, reason, own_gate=not gating.is_plain)
+
+
+def _stacked_experts(
+    modules: Mapping[str, nn.Module], sites: Sequence[Site], overlapping: set[int]
+) -> dict[Group, StackedExperts]:
+    """Return the experts with stacked weights by the group of their sites."""
+    found: dict[Group, StackedExperts] = {}
+    for site in {site.group: site for site in sites if site.expert is not None}.values():
+        experts = stacked_experts(modules[site.owner], site, modules.get(site.module or ""))
+        if experts is not None and not any(_is_shared(weight, overlapping) for weight in (experts.up, experts.down)):
+            found[site.group] = experts
+    return found
 
 
 def _weight_reason(layer: nn.Module, overlapping: set[int]) -> str | None:
     weight: Any = layer._parameters.get("weight")
     if weight is None:
         return "its weight is computed, as by a parametrization"
-    if id(weight) in overlapping or weight.is_shared():
+    if _is_shared(weight, overlapping):
         return "its weight shares memory with another parameter or another process"
     return None
+
+
+def _is_shared(weight: Any, overlapping: set[int]) -> bool:
+    return id(weight) in overlapping or bool(weight.is_shared())
 
 
 def _overlapping_parameters(model: nn.Module) -> set[int]:
@@ -122,28 +160,3 @@ def _overlapping_parameters(model: nn.Module) -> set[int]:
         if start + parameter.nbytes > end:
             end, last = start + parameter.nbytes, id(parameter)
     return overlapping
-
-
-def _up_of_gated(
-    owner: nn.Module, width: int, gate: nn.Module | None, activation: nn.Module | None, down: nn.Module | None
-) -> nn.Module | None:
-    """Return the up projection if ``owner`` computes ``down(activation(gate(x)) * up(x))`` and nothing else.
-
-    Names say too little, so the module and the formula are compared on random inputs.
-    """
-    ups = [
-        child
-        for child in owner.children()
-        if type(child) is nn.Linear and child is not gate and child is not down and child.out_features == width
-    ]
-    if type(gate) is not nn.Linear or gate.out_features != width or len(ups) != 1 or activation is None or down is None:
-        return None
-    (up,) = ups
-    random = torch.randn(3, gate.in_features, generator=torch.Generator().manual_seed(0))
-    x = random.to(gate.weight.device, gate.weight.dtype)
-    try:
-        with torch.no_grad():
-            output, formula = owner(x), down(activation(gate(x)) * up(x))
-    except Exception:  # a module that takes more than one input can raise anything
-        return None
-    return up if isinstance(output, Tensor) and torch.equal(output, formula) else None

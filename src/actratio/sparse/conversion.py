@@ -19,6 +19,7 @@ from actratio.sparse.active import measured_mlps
 from actratio.sparse.autotune import LayerTimer, layer_timer, linear_timer, shape_speeds
 from actratio.sparse.converted import PLANS, Converted, densify
 from actratio.sparse.crossover import BATCHES, NEVER, SLOWER, Crossover, ShapeSpeeds
+from actratio.sparse.experts import install_planned_experts
 from actratio.sparse.int8 import install_int8, share_int8
 from actratio.sparse.linears import has_full_kernel, install_fast
 from actratio.sparse.modules import install_down, install_gated
@@ -120,9 +121,9 @@ def unchanged_linears(
     """
     taken = {id(layer) for layer in others}
     for mlp, item in zip(mlps, planned, strict=True):
-        if item.kind != "dense":
+        if mlp.stacked is None and item.kind != "dense":
             taken.add(id(mlp.down))
-        if item.kind == "gated":
+        if mlp.stacked is None and item.kind == "gated":
             taken.add(id(mlp.up))
     return [
         module
@@ -144,6 +145,9 @@ def _install(
     owners = dict(model.named_modules())
     for mlp, item in zip(mlps, planned, strict=True):
         owner = owners[mlp.site.owner]
+        owner.__dict__.setdefault(PLANS, []).append(item)
+        if mlp.stacked is not None:
+            continue
         if item.kind != "dense" and not int8:
             install_down(mlp.down, limits.get(mlp.site.name), item.crossover)
         elif item.kind != "dense" and not isinstance(mlp.down, Converted):
@@ -151,8 +155,9 @@ def _install(
         if item.kind == "gated" and not isinstance(owner, Converted):
             if int8:
                 install_int8(mlp.up)
-            install_gated(owner, (mlp.gate, mlp.activation, mlp.up, mlp.down), item.crossover)
-        owner.__dict__.setdefault(PLANS, []).append(item)
+            activation = None if mlp.own_gate else mlp.activation
+            install_gated(owner, (mlp.gate, activation, mlp.up, mlp.down), item.crossover)
+    install_planned_experts(mlps, planned)
 
 
 def _install_int8(model: nn.Module, layers: Sequence[Any]) -> None:
@@ -244,9 +249,9 @@ def _autotuned(mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str
     alike: dict[Any, list[tuple[MLP, Plan]]] = defaultdict(list)
     for mlp, item in zip(mlps, planned, strict=True):
         if item.kind != "dense":
-            down = mlp.down
+            down, _ = mlp.skipped
             shape = type(down), down.weight.shape, down.weight.dtype, down.weight.device, down.bias is None
-            alike[(item.kind, *shape, mlp.site.name in limits)].append((mlp, item))
+            alike[(item.kind, *shape, mlp.stacked is None, mlp.site.name in limits)].append((mlp, item))
     decided: dict[str, Plan] = {}
     for (*_, has_thresholds), group in alike.items():
         speeds = shape_speeds(timer_of(*group[0], thresholds=has_thresholds, layers=len(group), int8=int8))
@@ -256,8 +261,9 @@ def _autotuned(mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str
 
 def timer_of(mlp: MLP, item: Plan, *, thresholds: bool, layers: int, int8: bool) -> LayerTimer:
     """Return a timer of the products of an MLP that its plan changes, as ``layer_timer`` does."""
-    up = mlp.up if item.kind == "gated" else None
-    return layer_timer(mlp.down, up, thresholds=thresholds, layers=layers, int8=int8)
+    down, up = mlp.skipped
+    int8 = int8 and mlp.stacked is None  # the weights of experts stay as they are
+    return layer_timer(down, up if item.kind == "gated" else None, thresholds=thresholds, layers=layers, int8=int8)
 
 
 def _decided(item: Plan, speeds: ShapeSpeeds, has_thresholds: bool) -> Plan:

@@ -69,10 +69,10 @@ def counts_of(measurement: Measurement, site: Site) -> SiteCounts:
 
 
 def changed_layers(mlps: Sequence[MLP], speeds: Sequence[LayerSpeed]) -> list[nn.Module]:
-    """Return the projections of the MLPs whose products change."""
+    """Return the projections of the MLPs whose products change, without those of experts that share one weight."""
     changed: dict[int, nn.Module] = {}
     for mlp, speed in zip(mlps, speeds, strict=True):
-        if is_changed(speed):
+        if is_changed(speed) and mlp.stacked is None:
             for layer in (mlp.down, mlp.up) if speed.plan.kind == "gated" else (mlp.down,):
                 changed[id(layer)] = layer
     return list(changed.values())
@@ -121,7 +121,8 @@ class TimedLayers:
         counts = counts_of(measurement, mlp.site)
         needed, ratio = needed_share(counts, batch), float(counts.activation_ratio)
         has_thresholds = mlp.site.name in self._limits
-        shape = planned.kind, tuple(mlp.down.weight.shape), mlp.down.weight.dtype
+        down, _ = mlp.skipped
+        shape = planned.kind, tuple(down.weight.shape), down.weight.dtype
         key = *shape, batch, round(needed, 3), round(ratio, 3), has_thresholds
         if key not in self._known:
             alike = sum(other.kind == planned.kind and other.site.width == planned.site.width for other in self._plans)
@@ -139,7 +140,7 @@ class TimedLayers:
         draws = [draw.to(floats.device, floats.dtype) for draw in draws]
         dense, sparse, converted = floats.times(draws, _ROUNDS, run=self._run)
         chosen, unchanged = floats, dense
-        if self._int8:
+        if self._int8 and mlp.stacked is None:
             chosen = timer(int8=True)
             unchanged, sparse, converted = chosen.times(draws, _ROUNDS, run=self._run)
         is_converted = thresholds or shape_speeds(chosen).pays_off(planned.ratio)

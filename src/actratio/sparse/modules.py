@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from actratio.sites.gates import own_gate, stand_ins
 from actratio.sites.linear import rows_of
 from actratio.sparse.converted import Converted, class_of, restore_class
 from actratio.sparse.crossover import Crossover
@@ -26,7 +27,7 @@ from actratio.sparse.kernels.dispatch import (
     multiply,
     prepare,
 )
-from actratio.sparse.kernels.product import Product, Weights, wants_gradients
+from actratio.sparse.kernels.product import Product, Weights, needs_dense, wants_gradients
 from actratio.sparse.layers import neuron_major
 
 
@@ -97,21 +98,26 @@ class SparseDown(Converted):
 
 
 class SparseGated(Converted):
-    """An MLP, down(act(gate(x)) ⊙ up(x)), that computes only the neurons whose gate is not zero."""
+    """An MLP, down(g ⊙ up(x)), that computes only the neurons whose gate g is not zero.
+
+    g is act(gate(x)), or, if the gate has other steps, what the MLP's own code makes of it.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         state = self.__dict__
         parts: Any = [reduce(_child, names, self) for names in state["_parts"]]
         gate, act, up, down = parts
+        replaced = state["_stand_ins"]
         if (
             torch.compiler.is_compiling()  # the down projection is sparse by itself
             or self.training
             or not _can_be_bypassed(up, down)
-            or wants_gradients(x, gate.weight, up.weight, down.weight)
+            # The dense MLP's own operations should be seen, not those that find its gate.
+            or (needs_dense if replaced else wants_gradients)(x, gate.weight, up.weight, down.weight)
         ):
             dense: Tensor = self._dense_class.forward(self, x)
             return dense
-        hidden = act(gate(x))
+        hidden = own_gate(self, self._dense_class, replaced, x) if replaced else act(gate(x))
         renew = partial(_prepare_gated, self, up, down, hidden.dtype)
         weights = down.weight, down.bias, up.weight, up.bias
         out = multiply(state["_product"], renew, state["_crossover"], hidden, *weights, x)
@@ -120,7 +126,7 @@ class SparseGated(Converted):
         return dense_gated(hidden, x, up.weight, up.bias, rows_of(down), down.bias) if out is None else out
 
     def _leave(self) -> None:
-        restore_class(self, "_parts", "_crossover", "_product")
+        restore_class(self, "_parts", "_stand_ins", "_crossover", "_product")
 
 
 def _prepare_gated(mlp: Any, up: Any, down: Any, dtype: torch.dtype) -> Product | None:
@@ -171,15 +177,18 @@ def _store_by_neurons(layer: Any) -> None:
         layer.weight.grad = layer.weight.grad.t().contiguous().t() if is_transposed else layer.weight.grad.contiguous()
 
 
-def install_gated(owner: Any, parts: tuple[nn.Module, nn.Module, nn.Module, nn.Module], crossover: Crossover) -> None:
+def install_gated(owner: Any, parts: tuple[Any, nn.Module | None, Any, Any], crossover: Crossover) -> None:
     """Make a gated MLP sparse.
 
     Args:
         owner: the MLP.
-        parts: its gate projection, activation function, up projection, and down projection, which is sparse already.
+        parts: its gate projection, activation function, up projection, and down projection, which is sparse already. No
+            activation function if the gate has other steps, which the MLP's own ``forward`` computes.
         crossover: the activation ratios above which the dense product is faster.
     """
     names = {id(module): name for name, module in owner.named_modules()}
+    gate, activation, up, down = parts
+    owner._stand_ins = stand_ins(owner, up, down) if activation is None else None
     owner.__class__ = class_of(SparseGated, type(owner))
-    owner._parts = tuple(tuple(names[id(part)].split(".")) for part in parts)
+    owner._parts = tuple(tuple(names[id(part)].split(".")) for part in (gate, activation or gate, up, down))
     owner._crossover, owner._product = crossover, None

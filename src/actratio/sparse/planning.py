@@ -12,6 +12,7 @@ from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError, pip_install
 from actratio.fast import broken_packages
 from actratio.sites import Site
+from actratio.sites.experts import StackedExperts
 from actratio.sites.linear import rows_of
 from actratio.sites.mlps import MLP
 from actratio.sparse.active import NO_ZEROS, lacks_zeros, measured_ratio
@@ -98,6 +99,14 @@ def thresholds_unsupported_reason(mlp: MLP, mlps: Sequence[MLP]) -> str | None:
     return unsupported
 
 
+def _experts_unsupported_reason(stacked: StackedExperts) -> str | None:
+    device = stacked.down.device.type
+    if device == "cpu":
+        return None
+    # Reading there which experts are needed takes longer than most products.
+    return f"experts that share one weight skip neurons on CPUs only, and the model is on {device}"
+
+
 def _plan(mlp: MLP, mlps: Sequence[MLP], measurement: Measurement | None, thresholds: Tensor | None) -> Plan:
     site = mlp.site
     if thresholds is not None:
@@ -114,13 +123,18 @@ def _plan(mlp: MLP, mlps: Sequence[MLP], measurement: Measurement | None, thresh
             raise SiteError(f"{site.name} has thresholds that are not numbers; replace NaN")
         ratio = measured_ratio(measurement, site)
         return Plan(site, "down", ratio, "neurons at or below their threshold are skipped", ALWAYS)
-    unsupported = mlp.unsupported_reason or kernel_unsupported_reason(mlp.down)
+    down, up = mlp.skipped
+    unsupported = _experts_unsupported_reason(mlp.stacked) if mlp.stacked is not None else mlp.unsupported_reason
+    unsupported = unsupported or kernel_unsupported_reason(down)
     if unsupported:
         return Plan(site, "dense", float("nan"), unsupported)
     ratio = measured_ratio(measurement, site)
     if lacks_zeros(site, ratio):
-        return Plan(site, "dense", ratio, f"{site.function} {NO_ZEROS}")
-    if mlp.gate is not None:
+        why = f"{site.function} {NO_ZEROS}"
+        if mlp.stacked is not None:
+            why += ", and experts that share one weight cannot have thresholds"
+        return Plan(site, "dense", ratio, why)
+    if up is not None:
         why = "neurons whose gate is zero are skipped in the up and the down projection"
         return Plan(site, "gated", ratio, why, ALWAYS)
     return Plan(site, "down", ratio, "neurons that are zero are skipped in the down projection", ALWAYS)

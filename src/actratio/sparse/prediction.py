@@ -202,7 +202,9 @@ def _layer_speed(
         used,
         elements * matrices * item_size,
         elements * matrices * item_size * used,
-        elements * ((matrices - changed) * item_size + changed * needed * (1 if int8 else item_size)) * used,
+        elements
+        * ((matrices - changed) * item_size + changed * needed * (1 if int8 and site.expert is None else item_size))
+        * used,
         2.0 * batch * elements * matrices * routed,
         2.0 * batch * elements * (matrices - changed + changed * ratio) * routed,
         *seconds,
@@ -219,9 +221,11 @@ def _speed(
     model: nn.Module, batch: int, layers: list[LayerSpeed], others: OtherLayers, replaced: Sequence[nn.Module]
 ) -> Speed:
     seconds = time_decoding_step(model, batch)
-    # What is replaced is timed inside the model, so that what remains is right even if it is a small part.
+    # What is replaced is timed inside the model, so that what remains is right even if it is a small part. Experts can't be.
     before = time_in_decoding_step(model, replaced, batch) if replaced else 0.0
-    after = others.new_seconds + sum(layer.sparse_seconds for layer in layers if is_changed(layer))
+    changed = [layer for layer in layers if is_changed(layer)]
+    before += sum(layer.dense_seconds * layer.used for layer in changed if layer.plan.site.expert is not None)
+    after = others.new_seconds + sum(layer.sparse_seconds * layer.used for layer in changed)
     expected = seconds / max(seconds - before + after, seconds / 1000)
     weights = float(sum(parameter.nbytes for parameter in _weights_read(model)))
     weights -= sum(layer.held_bytes - layer.dense_bytes for layer in layers)

@@ -276,6 +276,8 @@ def _kept_reason(mlp: MLP, measurement: Measurement) -> str | None:
     """Return why none of an MLP's neurons can be removed, or ``None`` if some may."""
     if mlp.unsupported_reason:
         return mlp.unsupported_reason
+    if mlp.own_gate:
+        return "its gate has other steps than the activation function, and neurons may depend on each other in them"
     if not mlp.inputs:
         return "the linear layers before the activation function are unknown"
     counts = active_counts(measurement, mlp.site)

@@ -80,8 +80,8 @@ class Removal:
                 old = getattr(config, name, 0)
                 if old is None and len(widths) == 1:  # the default, such as four times the features
                     (new,) = widths.values()
-                else:
-                    new = widths.get(old, old)
+                else:  # some configurations have a list, with a width for each layer
+                    new = widths.get(old, old) if isinstance(old, int) else old
                 if new != old and (old is not None or set(widths) != set(widths.values())):
                     self._settings.append((config, name, old))
                     setattr(config, name, new)
