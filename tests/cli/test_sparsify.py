@@ -93,8 +93,11 @@ def test_sparsify_writes_int8_weights_and_says_what_they_cost(
     assert (out / "int8.safetensors").stat().st_size < 0.6 * (folder / "model.safetensors").stat().st_size
     loaded = load_sparse(out, device="cpu", crossover=ALWAYS)
     assert type(loaded.get_submodule("transformer.h.0.mlp.c_proj")).__name__ == "Int8Conv1D"
-    assert run_command("sparsify", out, "--tokenizer", minilm, "--text", text) == 2
-    assert "int8" in said(capsys)
+    assert run_command("speed", out, "--tokenizer", minilm) == 2
+    assert "has 8-bit weights, which actratio.sparse.load_sparse reads; give the model" in said(capsys)
+    assert run_command("speed", folder, "--tokenizer", minilm, "--weights", "int8", "--dense", "--json") == 0
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert (settings["weights"], settings["dense"]) == ("int8", True)
 
 
 @pytest.mark.parametrize(("options", "message"), [(["--weights", "int4"], "weights='int4' is not known; use 'int8'")])

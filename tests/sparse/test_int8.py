@@ -14,13 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from actratio import ActratioError, measure
+from actratio.models.source import INT8_FILE
 from actratio.sparse import calibrate, conversion, densify, load_sparse, plans, sparsify
 from actratio.sparse.crossover import ALWAYS, NEVER, Crossover
 from actratio.sparse.int8 import Int8Linear
 from actratio.sparse.kernels.int8_weights import MAX_BATCH
 from actratio.sparse.planning import int8_unsupported_reason
 from actratio.sparse.saved import save_sparse
-from actratio.sparse.saved_int8 import NAME, int8_layers, load_int8, save_int8
+from actratio.sparse.saved_int8 import int8_layers, load_int8, save_int8
 from tests.sparse.calibration_text import token_batches
 from tests.sparse.models import Gated, Plain, X, dense_model, sparse_model
 
@@ -167,7 +168,7 @@ def test_a_shared_embedding_is_saved_once(tmp_path: Path) -> None:
     thresholds = {"model.layers.0.mlp": torch.full((64,), 0.01)}
     sparsify(model, thresholds=thresholds, weights="int8", crossover=ALWAYS)
     save_int8(tmp_path, model)
-    names = load_file(tmp_path / NAME)
+    names = load_file(tmp_path / INT8_FILE)
     assert "lm_head.weight" in names
     assert "model.embed_tokens.weight" not in names
     loaded = load_int8(tmp_path, device="cpu", crossover=ALWAYS)
@@ -210,7 +211,7 @@ def test_transformers_does_not_read_int8_weights_as_something_else(saved: tuple[
 
 @pytest.mark.parametrize("damage", ["cut", "no metadata", "a float weight", "scales of another axis", "missing scales"])
 def test_damaged_int8_weights_are_refused(saved: tuple[Path, nn.Module], damage: str) -> None:
-    path = saved[0] / NAME
+    path = saved[0] / INT8_FILE
     tensors = load_file(path)
     from safetensors import safe_open
 

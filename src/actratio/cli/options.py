@@ -16,6 +16,13 @@ TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")
 ]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="Store the weights of linear layers as 8-bit integers: int8.", show_default="as they are"),
+]
+DenseLayers = Annotated[
+    bool, typer.Option("--dense", help="Let the other linear layers use a faster dense product, where it is faster.")
+]
 Revision = Annotated[
     str | None,
     typer.Option(help="Branch, tag or commit of a model of the Hugging Face hub.", show_default="the newest"),

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actratio.cli.options import AllowPickle, Device, DType, EveryRow, Json, Revision, TokenizerName, TrustRemoteCode
+from actratio.cli.options import (
+    AllowPickle,
+    DenseLayers,
+    Device,
+    DType,
+    EveryRow,
+    Json,
+    Revision,
+    TokenizerName,
+    TrustRemoteCode,
+    Weights,
+)
 from actratio.cli.terminal import note_weights, print_json, print_sentences, print_table, print_text, waiting
 from actratio.errors import DataError, short
 
@@ -36,6 +47,8 @@ def predict_model_speed(
             help="Text to measure the model on; repeat it for several texts.", show_default="the article's prompts"
         ),
     ] = None,
+    weights: Weights = None,
+    dense: DenseLayers = False,
     tokenizer: TokenizerName = None,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -62,7 +75,7 @@ def predict_model_speed(
         revision = None if measured is None else revision_of(name, str(measured))
     if measurement is not None and (Path(name) / NAME).is_file():
         raise DataError(f"{name} has thresholds, which the measurement {model} does not count; give {name} itself")
-    weights = note_weights(name)
+    stored = note_weights(name)
     texts = open_texts(text) if text else iter(ARTICLE_PROMPTS)
     tokens = (
         None
@@ -82,10 +95,12 @@ def predict_model_speed(
         )
     with waiting("timing this machine and the model") as status:
         if measurement is not None:
-            prediction = predict_speed(loaded, measurement, batches)
+            prediction = predict_speed(loaded, measurement, batches, dense=dense, weights=weights)
         else:
             sequences = token_batches(tokens, texts, length=256, batch_size=4, packed=bool(text), limit=4096)
-            prediction = measure_and_predict_speed(loaded, sequences, batches, folder=name, progress=status.update)
+            prediction = measure_and_predict_speed(
+                loaded, sequences, batches, folder=name, dense=dense, weights=weights, progress=status.update
+            )
     if as_json:
         settings = {
             "model": name,
@@ -93,7 +108,9 @@ def predict_model_speed(
             **commit_setting(name, revision),
             "dtype": dtype,
             "batch": batches,
-            **weights,
+            "weights": weights,
+            "dense": dense,
+            **stored,
             **prediction.machine.row(),
         }
         content = {"settings": settings, "rows": prediction.rows(), "path": None, "verdicts": prediction.verdicts}

@@ -12,6 +12,7 @@ from actratio.cli.options import (
     LARGEST,
     AllowPickle,
     Column,
+    DenseLayers,
     Device,
     DType,
     EveryRow,
@@ -20,6 +21,7 @@ from actratio.cli.options import (
     Revision,
     TokenizerName,
     TrustRemoteCode,
+    Weights,
 )
 from actratio.cli.speed import batch_sizes
 from actratio.cli.terminal import note_weights, print_json, print_path, print_sentences, print_table, waiting
@@ -49,19 +51,8 @@ def sparsify_model(
         str,
         typer.Option(help="Numbers of sequences decoded together, separated by commas; the speed of each is measured."),
     ] = "1",
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="Store the weights of linear layers as 8-bit integers: int8. The loss is checked with them.",
-            show_default="as they are",
-        ),
-    ] = None,
-    dense: Annotated[
-        bool,
-        typer.Option(
-            "--dense", help="Time the other linear layers with a faster dense product too, where it is faster here."
-        ),
-    ] = False,
+    weights: Weights = None,
+    dense: DenseLayers = False,
     dtype: DType = "auto",
     device: Device = "auto",
     tokenizer: TokenizerName = None,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from actratio.devices import device_named
 from actratio.errors import ModelError, short_message
 from actratio.models.hub import check_hub
-from actratio.models.source import ModelSource, find_source
+from actratio.models.source import INT8_FILE, ModelSource, find_source
 from actratio.models.tokenizer import load_tokenizer
 from actratio.models.transformers_library import import_transformers
 from actratio.models.trust import check_index, check_kernels, code_needed, needs_code
@@ -79,11 +79,15 @@ def check_model(name: str, *, revision: str | None = None, trust_remote_code: bo
 
 
 def _check_has_model(source: ModelSource) -> None:
-    """Raise an error if a folder has no configuration of a model."""
+    """Raise an error if a folder has no configuration of a model, or weights that transformers can't read."""
     folder = Path(source.place)
     if source.gguf_file is None and folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(
             f"{source.name} holds no model: it has no config.json and no GGUF file; pass a folder that save_pretrained wrote"
+        )
+    if (folder / INT8_FILE).is_file():
+        raise ModelError(
+            f"{source.name} has 8-bit weights, which actratio.sparse.load_sparse reads; give the model that they were made from"
         )
 
 

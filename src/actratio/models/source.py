@@ -11,6 +11,9 @@ from typing import Any
 
 from actratio.errors import ModelError
 
+INT8_FILE = "int8.safetensors"
+"""The file with the weights of a folder that ``actratio sparsify --weights int8`` wrote."""
+
 
 @dataclass(frozen=True)
 class PackagedModel:

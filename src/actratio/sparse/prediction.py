@@ -102,6 +102,8 @@ def measure_and_predict_speed(
     batches: Sequence[int] = (1,),
     *,
     folder: str | Path | None = None,
+    dense: bool = False,
+    weights: str | None = None,
     progress: Callable[[str], object] = lambda stage: None,
 ) -> SpeedPrediction:
     """Measure a model on text, and predict how much faster ``sparsify`` makes its decoding on this machine.
@@ -111,6 +113,8 @@ def measure_and_predict_speed(
         texts: mappings with ``input_ids``, (sequences, tokens), and an ``attention_mask`` if there is padding.
         batches: numbers of sequences that are decoded together.
         folder: the model's folder. If it has a ``thresholds.json``, as ``actratio sparsify`` writes it, these thresholds are used.
+        dense: as for ``sparsify``.
+        weights: as for ``sparsify``.
         progress: called with the name of each stage when it starts.
 
     Raises:
@@ -119,6 +123,7 @@ def measure_and_predict_speed(
         SiteError: no batches, or as for ``predict_speed``.
     """
     sizes, given = _checked_sizes(batches), list_batches(texts, of_tokens=True)
+    check_weights(model, weights)
     mlps, thresholds = None, None
     if folder is not None and (Path(folder) / NAME).is_file():
         mlps = resolve(model)
@@ -126,7 +131,7 @@ def measure_and_predict_speed(
     progress("measuring")
     measurement = measure_active(model, given, thresholds)
     progress("timing this machine and the model")
-    return predict_speed(model, measurement, sizes, thresholds=thresholds, mlps=mlps)
+    return predict_speed(model, measurement, sizes, thresholds=thresholds, dense=dense, weights=weights, mlps=mlps)
 
 
 def _checked_sizes(batches: Sequence[int]) -> list[int]:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from actratio.errors import ModelError, RunError, short
 from actratio.files import check_result_folder, new_file_mode, write_json
+from actratio.models.source import INT8_FILE
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.conversion import sparsify
 from actratio.sparse.converted import densify
 from actratio.sparse.crossover import Crossover
-from actratio.sparse.saved_int8 import NAME as INT8_NAME
 from actratio.sparse.saved_int8 import load_int8, save_int8
 from actratio.sparse.thresholds import BY, LayerThresholds
 
@@ -123,7 +123,7 @@ def load_sparse(folder: str | Path, *, crossover: Crossover | None = None, **opt
 
     path = Path(folder)
     chosen = _read(path)  # before the model is loaded, which takes longer
-    if (path / INT8_NAME).is_file():
+    if (path / INT8_FILE).is_file():
         return load_int8(path, crossover=crossover, **options)
     model = load_model(str(path), **options)
     mlps = resolve(model)

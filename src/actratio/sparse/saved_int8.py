@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from actratio.errors import ModelError, short
+from actratio.models.source import INT8_FILE
 from actratio.sites.mlps import resolve
 from actratio.sparse.conversion import sparsify
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.int8 import Int8Linear
 from actratio.sparse.kernels.int8_weights import dequantize
 
-NAME = "int8.safetensors"
 _WEIGHT, _SCALE, _THRESHOLDS = "weight", "weight_scale", "weight_thresholds"
 
 
@@ -50,7 +50,9 @@ def save_int8(folder: Path, model: Any) -> None:
     model.config.save_pretrained(folder)
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.save_pretrained(folder)
-    save_file(tensors, folder / NAME, {"format": "pt", "axes": json.dumps(axes), "embeddings": json.dumps(embeddings)})
+    save_file(
+        tensors, folder / INT8_FILE, {"format": "pt", "axes": json.dumps(axes), "embeddings": json.dumps(embeddings)}
+    )
 
 
 def load_int8(
@@ -69,7 +71,7 @@ def load_int8(
     """
     from actratio.models.loading import model_from_tensors
 
-    path = folder / NAME
+    path = folder / INT8_FILE
     tensors, axes, embeddings = _read(path)
     weights, scales, thresholds = (
         {name: tensors.pop(f"{name}.{kind}") for name in axes if f"{name}.{kind}" in tensors}
