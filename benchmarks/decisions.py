@@ -1,10 +1,10 @@
 """Whether `sparsify` decides alike in every process: ten fresh processes, with and without what earlier ones measured.
 
-The model is an OPT with random weights (hidden size 1536, 8 layers), 10 % of whose neurons fire. Each process converts it and generates,
+The model is a Llama with ReLU gates and random weights (hidden size 1536, 8 layers), 10 % of whose neurons are active. Each process converts it and generates,
 dense and sparse in turns. `kept`: the processes share a cache folder, as those of one user do. `empty`: each has an empty one, and measures
 the speeds of the layers itself.
 
-    python benchmarks/decisions.py [--processes 10] [--types fp32,bf16] [--json]
+    python benchmarks/decisions.py [--processes 10] [--types fp32,bf16,int8] [--json]
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ RATIO, HIDDEN, LAYERS, ROUNDS = 0.1, 1536, 8, 7
 
 def one(name: str) -> dict[str, Any]:
     """Return what one process decides, and how fast its model is then."""
-    model = planted(TYPES[name], HIDDEN, LAYERS)
+    model = planted(HIDDEN, LAYERS).to(TYPES[name])
     plant(model, RATIO)
-    ids = torch.randint(8192, (4, 64), generator=torch.Generator().manual_seed(2))
+    ids = torch.randint(32000, (4, 64), generator=torch.Generator().manual_seed(2))
     measurement = measure(model, [{"input_ids": ids}])
     start = time.perf_counter()
-    fast = sparsify(copy.deepcopy(model), measurement)
+    fast = sparsify(copy.deepcopy(model), measurement, weights="int8" if name == "int8" else None)
     seconds = time.perf_counter() - start
     rates: dict[str, list[float]] = {"dense": [], "sparse": []}
     for number in range(ROUNDS + 1):

@@ -46,7 +46,7 @@ def products(rows: list[Row]) -> str:
             [kind, f"{features}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}{neurons}", dtype, *(f"{float(cell):.3g}×" for cell in cells),
              f"{float(tenth['share_of_ideal']):.0%}", f"{float(tenth['speedup']):.3g}×", f"{float(tenth['over_strongest']):.3g}×"]
         )  # fmt: skip
-    figures = [save_figure(chart, f"sparse-{chart.name}") for chart in (_zeros_chart(rows), _batches_chart(rows))]
+    figures = [save_figure(chart, f"sparse-{chart.key}") for chart in (_zeros_chart(rows), _batches_chart(rows))]
     return "\n\n".join([*figures, markdown_table(header, body)])
 
 
