@@ -7,13 +7,14 @@ from actratio.sparse.planning import Plan
 from actratio.sparse.prediction import check_speed, measure_and_predict_speed, predict_speed
 from actratio.sparse.pruning import PrunedMLP, Pruning, measure_and_prune, prune
 from actratio.sparse.saved import load_sparse
-from actratio.sparse.speed import LayerSpeed, Speed, SpeedCheck, SpeedPrediction
+from actratio.sparse.speed import LayerSpeed, OtherLayers, Speed, SpeedCheck, SpeedPrediction
 from actratio.sparse.thresholds import Calibration, LayerThresholds, SignComparison
 
 __all__ = [
     "Calibration",
     "LayerSpeed",
     "LayerThresholds",
+    "OtherLayers",
     "Plan",
     "PrunedMLP",
     "Pruning",
