@@ -188,6 +188,8 @@ def model_from_tensors(
     source = find_source(str(folder), None)
     try:
         config = transformers.AutoConfig.from_pretrained(source.place)
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config  # the tensors are plain weights
         _check_layers(source.name, config)
         kind = _model_class(transformers, config)
         wanted = (getattr(config, "dtype", None) or torch.float32) if dtype == "auto" else DTYPES[dtype]

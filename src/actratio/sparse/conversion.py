@@ -17,7 +17,7 @@ from actratio.sites.linear import is_linear
 from actratio.sites.mlps import MLP, weight_unsupported_reason
 from actratio.sparse.active import measured_mlps
 from actratio.sparse.autotune import LayerTimer, layer_timer, linear_timer, shape_speeds
-from actratio.sparse.converted import PLANS, Converted, densify
+from actratio.sparse.converted import PLANS, Converted, densify, mark_weights
 from actratio.sparse.crossover import BATCHES, NEVER, SLOWER, Crossover, ShapeSpeeds
 from actratio.sparse.experts import install_planned_experts
 from actratio.sparse.int8 import install_int8, share_int8
@@ -90,6 +90,7 @@ def sparsify(
         _install_other(layer, (also or {})[name], crossover, int8=int8)
     if int8:
         _install_int8(model, [layer for layer in rest if is_worth_int8(layer)])
+        mark_weights(model, weights)
     elif dense:
         _install_fast(rest, crossover)
     return model

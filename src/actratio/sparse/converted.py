@@ -9,6 +9,8 @@ from torch import nn
 
 from actratio.errors import SiteError
 
+_MARK = "actratio"
+
 PLANS = "_actratio_plans"
 """Attribute of a module with the plans of its MLPs."""
 
@@ -48,11 +50,33 @@ class Converted(nn.Module):
 @torch.inference_mode(False)
 def densify(model: nn.Module) -> nn.Module:
     """Undo ``sparsify``: give every module its class and its weights' layout back, and return the model."""
+    mark_weights(model, None)
     for module in model.modules():
         module.__dict__.pop(PLANS, None)
         if isinstance(module, Converted):
             module._leave()
     return model
+
+
+def mark_weights(model: nn.Module, weights: str | None) -> None:
+    """Write into a transformers model's configuration that its weights are stored in another type, or that they no longer are.
+
+    transformers then refuses what ``save_pretrained`` wrote. It would read the integers as if they were the weights.
+    """
+    config: Any = getattr(model, "config", None)
+    if config is None or not hasattr(config, "to_dict"):
+        return
+    if weights is not None:
+        # An unknown method is skipped with a warning; without a method, nothing is loaded.
+        config.quantization_config = {_MARK: weights}
+    elif is_marked(config):
+        del config.quantization_config
+
+
+def is_marked(config: Any) -> bool:
+    """Return whether ``mark_weights`` wrote into a configuration."""
+    written = getattr(config, "quantization_config", None)
+    return isinstance(written, dict) and _MARK in written
 
 
 def restore_class(module: Converted, *names: str) -> None:

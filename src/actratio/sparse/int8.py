@@ -19,7 +19,7 @@ from actratio.sites.linear import rows_of
 from actratio.sparse.converted import Converted, class_of, restore_class
 from actratio.sparse.crossover import ALWAYS
 from actratio.sparse.kernels import operator
-from actratio.sparse.kernels.dispatch import multiply, prepare, prepare_dense
+from actratio.sparse.kernels.dispatch import dense_down, multiply, prepare, prepare_dense
 from actratio.sparse.kernels.int8_weights import MAX_BATCH, SLICE, dense_int8, float_weight
 from actratio.sparse.kernels.product import Product, Weights
 from actratio.sparse.layers import neuron_major
@@ -58,6 +58,8 @@ class Int8Linear(Converted):
         state = self.__dict__
         parameters = state["_parameters"]
         weight, bias = parameters["weight"], parameters["bias"]
+        if weight.dtype is not torch.int8:  # something put another weight in its place
+            return dense_down(x, rows_of(self), bias, self._moved_thresholds())
         if torch.compiler.is_compiling():
             return self._compiled(x)
         if x.numel() <= MAX_BATCH * state["_inputs"]:
@@ -99,6 +101,13 @@ class Int8Linear(Converted):
         thresholds: Tensor | None = state._thresholds
         return thresholds
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Load int8 weights as they are, and others after rounding them: copying would cut off their digits."""
+        state: Any = self
+        axis = 1 if state._by_neurons == isinstance(self, nn.Linear) else 0
+        _round_loaded(state_dict, prefix, axis)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
     def _apply(self, fn: Any, *arguments: Any, **options: Any) -> Any:
         return _apply_keeping_scales(self, super()._apply, fn, *arguments, **options)
 
@@ -126,8 +135,14 @@ class Int8Embedding(Converted):
     def forward(self, ids: Tensor) -> Tensor:
         state: Any = self
         rows = F.embedding(ids, state.weight, state.padding_idx)
+        if rows.dtype is not torch.int8:  # something put another weight in its place
+            return rows
         out: Tensor = (rows * state.weight_scale[ids].unsqueeze(-1)).to(state._float_dtype)
         return out
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        _round_loaded(state_dict, prefix, 0)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _apply(self, fn: Any, *arguments: Any, **options: Any) -> Any:
         return _apply_keeping_scales(self, super()._apply, fn, *arguments, **options)
@@ -146,6 +161,19 @@ def _apply_keeping_scales(module: Any, apply: Any, fn: Any, *arguments: Any, **o
     if module.weight_scale.dtype != torch.float32:
         module.weight_scale = scales.to(module.weight_scale.device)
     return result
+
+
+def _round_loaded(state_dict: dict[str, Any], prefix: str, axis: int) -> None:
+    """Replace a layer's weight in a ``state_dict`` by int8 and its scales, if it isn't int8 yet.
+
+    Args:
+        axis: of the weight to which the scales belong.
+    """
+    weight = state_dict.get(f"{prefix}weight")
+    if isinstance(weight, Tensor) and weight.is_floating_point() and weight.ndim == 2:
+        quantized, scales = quantize(weight if axis == 0 else weight.t())
+        state_dict[f"{prefix}weight"] = quantized if axis == 0 else quantized.t()
+        state_dict[f"{prefix}weight_scale"] = scales
 
 
 def share_int8(embedding: Any, layer: Any) -> None:
