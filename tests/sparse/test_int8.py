@@ -171,6 +171,17 @@ def test_unknown_weights_are_refused() -> None:
     assert int8_unsupported_reason(torch.device("meta")) == "there is no kernel for int8 weights on meta"
 
 
+def test_a_model_with_weights_that_are_not_finite_stays_as_it_is() -> None:
+    model = dense_model(Plain)
+    model.get_submodule("blocks.1.down").weight.data[3, 5] = torch.nan  # type: ignore[operator, union-attr, index]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ActratioError, match=r"the weight of blocks\.1\.down has numbers that are not finite"):
+        sparse_model(model, weights="int8")
+    assert not int8_layers(model)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value.nan_to_num(9.0), before[name].nan_to_num(9.0))
+
+
 def tied_llama() -> Any:
     import transformers
 

@@ -61,8 +61,8 @@ def sparsify(
             share of their inputs that isn't zero.
         dense: give the other linear layers, such as those of attention and the output head, a product that reads all weights faster
             than torch's, for the batch sizes where it was measured to be faster. Their weights stay where they are.
-        weights: ``int8`` stores the weights of all linear layers with at least 65,536 numbers as 8-bit integers, with a float32 scale
-            for each output, or, in the down projections that are skipped, for each neuron (``actratio.sparse.int8`` has the formula). A quarter
+        weights: ``int8`` stores the weights of linear layers as 8-bit integers (those with fewer than 65,536 numbers only if their
+            inputs are skipped), with a float32 scale for each output, or, in the down projections that are skipped, for each neuron (``actratio.sparse.int8`` has the formula). A quarter
             of the memory of float32 is read, and the outputs change a little: check the loss. ``densify`` then can't bring the
             old weights back, but gives the rounded ones.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
@@ -77,6 +77,8 @@ def sparsify(
     check_weights(model, weights)
     densify(model)
     int8 = weights is not None
+    if int8:
+        _check_finite(model)
     handles, counts, limits = planning_inputs(model, measurement, thresholds, mlps)
     planned = plan(handles, counts, limits)
     others = {name: _other_layer(model, name) for name in also or ()}
@@ -109,6 +111,20 @@ def check_weights(model: nn.Module, weights: str | None) -> None:
     reason = int8_unsupported_reason(device_of(model))
     if reason is not None:
         raise SiteError(f"the weights cannot be int8: {reason}; omit weights, or move the model to the CPU")
+
+
+def _check_finite(model: nn.Module) -> None:
+    """Refuse weights that can't be rounded, before any is: rounding can't be undone.
+
+    Raises:
+        SiteError: a linear layer has such a weight.
+    """
+    for name, module in model.named_modules():
+        weight: Any = module._parameters.get("weight") if is_linear(module) else None
+        if weight is not None and not bool(weight.isfinite().all()):
+            raise SiteError(
+                f"the weight of {name} has numbers that are not finite and cannot be stored in 8 bits; check the model"
+            )
 
 
 def unchanged_linears(
