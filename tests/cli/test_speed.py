@@ -22,7 +22,9 @@ def test_speed_of_a_model_and_of_its_measurement(
     printed = json.loads(capsys.readouterr().out)
     assert [row["batch"] for row in printed["rows"]] == [1, 2]
     assert printed["verdicts"] == [f"batch {row['batch']}: {row['verdict']}" for row in printed["rows"]]
-    assert set(printed["settings"]) == {"model", "revision", "dtype", "batch", "bandwidth_gbs", "matmul_gflops"}
+    assert set(printed["settings"]) == {
+        "model", "revision", "dtype", "batch", "weights", "dense", "bandwidth_gbs", "matmul_gflops"
+    }  # fmt: skip
     assert set(printed["rows"][0]) == {
         "batch", "needed", "dense_ms", "dense_bytes", "sparse_bytes", "dense_flops", "sparse_flops", "ideal_mlp", "ideal",
         "expected", "faster", "verdict",
