@@ -17,8 +17,9 @@ from torch.nn import functional as F  # noqa: N812
 from actratio import ActratioError, measure
 from actratio.models.source import INT8_FILE
 from actratio.sparse import calibrate, conversion, densify, load_sparse, plans, sparsify
+from actratio.sparse.converted import is_marked, mark_weights
 from actratio.sparse.crossover import ALWAYS, NEVER, Crossover
-from actratio.sparse.int8 import Int8Linear
+from actratio.sparse.int8 import Int8Linear, install_int8
 from actratio.sparse.kernels.int8_weights import MAX_BATCH
 from actratio.sparse.planning import int8_unsupported_reason
 from actratio.sparse.saved import save_sparse
@@ -133,6 +134,65 @@ def test_a_weight_that_is_put_in_place_is_used_as_it_is() -> None:
         layer.weight = nn.Parameter(torch.ones(layer.weight.shape))
         x = torch.randn(3, layer.weight.shape[1])
         torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_scales_that_are_put_in_place_are_used(kind: Callable[[], nn.Module]) -> None:
+    model = converted(kind)
+    model(X)
+    for layer in int8_layers(model).values():
+        layer.weight_scale = 2 * layer.weight_scale
+    found = model(X)
+    torch.testing.assert_close(found, densify(model)(X), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_densify_keeps_a_weight_that_was_put_in_place() -> None:
+    for kind in KINDS:
+        model = converted(kind)
+        layer = model.get_submodule("blocks.0.down")
+        layer.weight = nn.Parameter(torch.randn(16, 96))
+        expected, weight = model(X), layer.weight.clone()
+        densify(model)
+        assert torch.equal(layer.weight, weight)
+        torch.testing.assert_close(model(X), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_inputs_of_integers_fail_like_those_of_a_dense_layer() -> None:
+    layer = converted(Plain).get_submodule("blocks.0.up")
+    for dtype in (torch.int8, torch.int64):
+        with pytest.raises(RuntimeError, match="dtype"):
+            layer(torch.ones(2, 16, dtype=dtype))
+
+
+@torch.no_grad()
+def test_a_head_takes_the_scales_of_an_embedding_that_is_loaded_and_tied_again() -> None:
+    model, other, ids = tied_llama(), tied_llama(), torch.tensor([[1, 2, 7]])
+    for parameter in other.parameters():
+        parameter.data *= 1.5
+    sparsify(model, weights="int8", crossover=ALWAYS)
+    model(ids)
+    state = {name: value for name, value in other.state_dict().items() if name != "lm_head.weight"}
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    expected = densify(sparsify(other, weights="int8", crossover=ALWAYS))(ids).logits
+    torch.testing.assert_close(model(ids).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_models_inside_another_one_are_marked_too() -> None:
+    import transformers
+
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, hidden_act="relu"
+    )  # fmt: skip
+    wrapper = nn.Sequential(transformers.BertModel(config).eval())
+    install_int8(wrapper[0].encoder.layer[0].output.dense)
+    mark_weights(wrapper, "int8")
+    assert is_marked(wrapper[0].config)
+    densify(wrapper)
+    assert not is_marked(wrapper[0].config)
 
 
 def test_transformers_refuses_what_save_pretrained_writes(tmp_path: Path, tiny_gpt2: Callable[..., Any]) -> None:

@@ -50,7 +50,8 @@ class Converted(nn.Module):
 @torch.inference_mode(False)
 def densify(model: nn.Module) -> nn.Module:
     """Undo ``sparsify``: give every module its class and its weights' layout back, and return the model."""
-    mark_weights(model, None)
+    if any(isinstance(module, Converted) and module._prefix == "Int8" for module in model.modules()):
+        mark_weights(model, None)
     for module in model.modules():
         module.__dict__.pop(PLANS, None)
         if isinstance(module, Converted):
@@ -59,18 +60,19 @@ def densify(model: nn.Module) -> nn.Module:
 
 
 def mark_weights(model: nn.Module, weights: str | None) -> None:
-    """Write into a transformers model's configuration that its weights are stored in another type, or that they no longer are.
+    """Write into the configurations of transformers models that their weights are stored in another type, or that they no longer are.
 
     transformers then refuses what ``save_pretrained`` wrote. It would read the integers as if they were the weights.
     """
-    config: Any = getattr(model, "config", None)
-    if config is None or not hasattr(config, "to_dict"):
-        return
-    if weights is not None:
-        # An unknown method is skipped with a warning; without a method, nothing is loaded.
-        config.quantization_config = {_MARK: weights}
-    elif is_marked(config):
-        del config.quantization_config
+    for module in model.modules():  # a model inside another one can be saved alone
+        config: Any = module.__dict__.get("config")
+        if not hasattr(config, "to_dict"):
+            continue
+        if weights is not None:
+            # An unknown method is skipped with a warning; without a method, nothing is loaded.
+            config.quantization_config = {_MARK: weights}
+        elif is_marked(config):
+            del config.quantization_config
 
 
 def is_marked(config: Any) -> bool:

@@ -60,8 +60,15 @@ class Int8Linear(Converted):
         weight, bias = parameters["weight"], parameters["bias"]
         if weight.dtype is not torch.int8:  # something put another weight in its place
             return dense_down(x, rows_of(self), bias, self._moved_thresholds())
+        if (
+            not x.is_floating_point()
+        ):  # code that converts its input to the weight's type; a dense layer raises an error
+            return F.linear(x, self._float_weight(), bias)
         if torch.compiler.is_compiling():
             return self._compiled(x)
+        product = state["_product"]
+        if product is not None and self._scales().data_ptr() not in product.scales_at:
+            state["_product"] = None  # other scales were put in their place
         if x.numel() <= MAX_BATCH * state["_inputs"]:
             renew = partial(self._prepare, x.dtype)
             out = multiply(state["_product"], renew, ALWAYS, x, weight, bias)
@@ -72,19 +79,19 @@ class Int8Linear(Converted):
     def _dense(self, x: Tensor) -> Tensor:
         state: Any = self
         thresholds = state._moved_thresholds()
-        return dense_int8(x, rows_of(self), state.weight_scale, state.bias, thresholds, state._by_neurons)
+        return dense_int8(x, rows_of(self), self._scales(), state.bias, thresholds, state._by_neurons)
 
     def _compiled(self, x: Tensor) -> Tensor:
         """Call the operator, or, if gradients may be wanted, the dense product, which the compiler can trace."""
         state: Any = self
-        weights = rows_of(self), state.weight_scale, state.bias, state._thresholds, state._by_neurons
+        weights = rows_of(self), self._scales(), state.bias, state._thresholds, state._by_neurons
         if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
             return dense_int8(x, *weights)
         return operator.int8_linear(x, *weights)
 
     def _prepare(self, dtype: torch.dtype) -> Product | None:
         state: Any = self
-        rows, scales = rows_of(self), state.weight_scale
+        rows, scales = rows_of(self), self._scales()
         weights = Weights(rows, state.bias, parameter=state.weight, dtype=dtype)
         if state._by_neurons:
             state._product = prepare(weights._replace(thresholds=state._moved_thresholds(), scales=scales))
@@ -92,6 +99,21 @@ class Int8Linear(Converted):
             state._product = prepare_dense(weights._replace(up_scales=scales))
         product: Product | None = state._product
         return product
+
+    def _scales(self) -> Tensor:
+        """Return the scales of the weight in use; an embedding that shares it may have brought another one."""
+        state = self.__dict__
+        scales: Tensor = state["_buffers"]["weight_scale"]
+        for embedding in state["_embeddings"]:
+            other = embedding._buffers.get("weight_scale")
+            if other is not None and other is not scales and embedding.weight is state["_parameters"]["weight"]:
+                scales = state["_buffers"]["weight_scale"] = other
+        return scales
+
+    def _float_weight(self) -> Tensor:
+        """Return the weight, (outputs, inputs), in the type that the model has otherwise."""
+        state: Any = self
+        return float_weight(rows_of(self), self._scales(), state._by_neurons, state._float_dtype)
 
     def _moved_thresholds(self) -> Tensor | None:
         """Return the thresholds, on the device of the weight."""
@@ -113,13 +135,14 @@ class Int8Linear(Converted):
 
     def _leave(self) -> None:
         module: Any = self
-        weight = float_weight(rows_of(self), module.weight_scale, module._by_neurons, module._float_dtype)
+        is_int8 = module.weight.dtype is torch.int8  # else, something put another weight in its place
+        weight = self._float_weight() if is_int8 else module.weight.detach()
         required = module._required_gradients
         embeddings = module._embeddings
         own = "_by_neurons", "_thresholds", "_product", "_inputs", "_embeddings", "_float_dtype", "_required_gradients"
         restore_class(self, *own)
         del module.weight_scale
-        weight = weight if isinstance(module, nn.Linear) else weight.t()
+        weight = weight.t() if is_int8 and not isinstance(module, nn.Linear) else weight
         module.weight = nn.Parameter(weight.contiguous(), requires_grad=required)
         for embedding in embeddings:
             if isinstance(embedding, Converted):

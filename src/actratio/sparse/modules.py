@@ -27,7 +27,7 @@ from actratio.sparse.kernels.dispatch import (
     multiply,
     prepare,
 )
-from actratio.sparse.kernels.product import Product, Weights, needs_dense, wants_gradients
+from actratio.sparse.kernels.product import Product, Weights, address, needs_dense, wants_gradients
 from actratio.sparse.layers import neuron_major
 
 
@@ -120,7 +120,11 @@ class SparseGated(Converted):
         hidden = own_gate(self, self._dense_class, replaced, x) if replaced else act(gate(x))
         renew = partial(_prepare_gated, self, up, down, hidden.dtype)
         weights = down.weight, down.bias, up.weight, up.bias
-        out = multiply(state["_product"], renew, state["_crossover"], hidden, *weights, x)
+        product = state["_product"]
+        if down.weight.dtype is torch.int8 and product is not None:
+            scales_at = address(down.weight_scale), address(up.weight_scale)
+            product = product if product.scales_at == scales_at else None  # others were put in their place
+        out = multiply(product, renew, state["_crossover"], hidden, *weights, x)
         if out is None and down.weight.dtype == torch.int8:
             out = down(hidden * up(x))
         return dense_gated(hidden, x, up.weight, up.bias, rows_of(down), down.bias) if out is None else out
@@ -145,11 +149,16 @@ def _child(module: Any, name: str) -> Any:
     return module._modules[name]
 
 
-def _can_be_bypassed(up: nn.Module, down: nn.Module) -> bool:
+def _can_be_bypassed(up: Any, down: Any) -> bool:
     """Return whether the two projections may be computed without calling them: their classes are unchanged and they have no hooks."""
     types = type(up), type(down)
     int8 = class_of(Int8Linear, nn.Linear)
-    return (types in ((nn.Linear, class_of(SparseDown, nn.Linear)), (int8, int8))) and not any(
+    if types == (int8, int8):
+        if not up.weight.dtype == down.weight.dtype == torch.int8:  # something put another weight in its place
+            return False
+    elif types != (nn.Linear, class_of(SparseDown, nn.Linear)):
+        return False
+    return not any(
         "forward" in module.__dict__
         or module._forward_hooks
         or module._forward_pre_hooks

@@ -46,7 +46,7 @@ def save_int8(folder: Path, model: Any) -> None:
         if layer._thresholds is not None:
             tensors[f"{name}.{_THRESHOLDS}"] = layer._thresholds
     folder.mkdir(parents=True, exist_ok=True)
-    model.config.architectures = [type(model).__name__]  # as save_pretrained does
+    model.config.architectures, model.config.dtype = [type(model).__name__], model.dtype  # as save_pretrained does
     model.config.save_pretrained(folder)
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.save_pretrained(folder)
@@ -59,6 +59,9 @@ def load_int8(
     folder: Path, *, dtype: str = "auto", device: str = "auto", crossover: Crossover | None = None
 ) -> nn.Module:
     """Load a model that ``save_int8`` wrote, with the same weights, scales and thresholds.
+
+    A down projection without thresholds may be stored by neurons on one machine and by outputs on another, whichever is faster
+    there. Its weights are then rounded again.
 
     Args:
         dtype: of the activations and the other weights, as for ``actratio.models.load_model``.

@@ -59,6 +59,7 @@ class Product(ABC):
         dtypes: the types of activations that the kernel supports. Weights have the same type, or int8.
         reads_int8: whether the kernel supports int8 weights.
         weights: the weights, which the product keeps alive; ``None`` after ``release_weights``.
+        scales_at: addresses of ``scales`` and ``up_scales``.
 
     Raises:
         ValueError: if the kernel doesn't support these weights.
@@ -80,6 +81,7 @@ class Product(ABC):
         self.dtype, self.device = weights.activation_dtype, weights.rows.device
         weight = weights.rows if weights.parameter is None else weights.parameter
         self._layouts = _layout(weight), _layout(weights.bias), _layout(weights.up), _layout(weights.up_bias)
+        self.scales_at = address(weights.scales), address(weights.up_scales)
         self.weights: Weights | None = weights.detached()
 
     @classmethod
