@@ -39,7 +39,7 @@ from actratio.sparse.autotune import linear_timer, shape_speeds
 from actratio.sparse.conversion import alike, is_worth_int8
 from actratio.sparse.int8 import install_int8
 from actratio.sparse.linears import has_full_kernel, install_fast
-from llama_baseline import LlamaCpp, write_gguf
+from llama_baseline import LlamaCpp, write_model
 from machine import bandwidth, machine, matmul_rate, show
 
 _NEW = 24  # generated tokens
@@ -240,7 +240,7 @@ def main() -> None:
         rows += of_trained(folder, arguments.text, batches, arguments.rounds, same)
     kinds = list(filter(None, arguments.types.split(",")))
     if kinds:
-        rows += of_planted(kinds, arguments, batches, same)
+        rows += of_planted(kinds, arguments, batches)
     goals = goals_of(rows, same)
     described = machine(torch.device("cpu"), matmul_rate(torch.device("cpu")))
     if arguments.json:
@@ -249,7 +249,7 @@ def main() -> None:
     show(rows, goals, 220)
 
 
-def of_planted(kinds: Sequence[str], arguments: Any, batches: Sequence[int], same: list[bool]) -> list[dict[str, Any]]:
+def of_planted(kinds: Sequence[str], arguments: Any, batches: Sequence[int]) -> list[dict[str, Any]]:
     """Return the rows of the random model."""
     model = planted(arguments.hidden, arguments.layers)
     size = sum(parameter.numel() for parameter in model.parameters())
@@ -259,7 +259,7 @@ def of_planted(kinds: Sequence[str], arguments: Any, batches: Sequence[int], sam
         in_bf16 = copy.deepcopy(model).bfloat16() if "bf16" in kinds else None
         for name, kind in _GGUF.items() if 1 in batches else ():
             path = Path(place) / f"{name}.gguf"
-            write_gguf(path, model, kind)
+            write_model(path, model, kind)
             runner = LlamaCpp(path)
             stack.callback(runner.close)
             rivals.append((name, runner))

@@ -15,63 +15,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import gguf
-import numpy as np
 import torch
-from gguf import GGMLQuantizationType as Type
 
-_NAMES = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-}  # fmt: skip
-_TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+_ROOT = Path(__file__).resolve().parents[1]
 
 
-def write_gguf(path: Path, model: Any, kind: str) -> None:
-    """Write a Llama with its matrices in a type of llama.cpp, and a tokenizer of made-up words.
+def write_model(path: Path, model: Any, kind: str) -> None:
+    """Write a Llama with its matrices in a type of llama.cpp, and a tokenizer of made-up words."""
+    sys.path.insert(0, str(_ROOT))
+    from tests.gguf_files import write_gguf
 
-    The order of the rows of queries and keys is left as it is: outputs differ, and the bytes that are read don't.
-    """
-    config = model.config
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_vocab_size(config.vocab_size)
-    words = ["<unk>", "<s>", "</s>", *(f"w{number}" for number in range(config.vocab_size - 3))]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(words)
-    writer.add_token_types([3, 3, 3] + [1] * (len(words) - 3))
-    writer.add_token_merges(["w 1"])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_unk_token_id(0)
-    for name, value in model.state_dict().items():
-        base, _, part = name.rpartition(".")
-        if part != "weight":
-            continue  # llama.cpp's Llama has no biases
-        data = value.detach().float().numpy().astype(np.float32)
-        stored = Type[kind] if data.ndim == 2 else Type.F32
-        given = data if stored == Type.F32 else gguf.quants.quantize(data, stored)
-        writer.add_tensor(_stored_name(base), given, raw_dtype=None if stored == Type.F32 else stored)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def _stored_name(base: str) -> str:
-    if base in _TOP:
-        return f"{_TOP[base]}.weight"
-    _, _, layer, rest = base.split(".", 3)
-    return f"blk.{layer}.{_NAMES[rest]}.weight"
+    words = ["<unk>", "<s>", "</s>", *(f"w{number}" for number in range(model.config.vocab_size - 3))]
+    write_gguf(path, model, kind, words)
 
 
 class LlamaCpp:

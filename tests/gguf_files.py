@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,12 @@ def tiny_llama() -> Any:
     return model
 
 
-def write_gguf(path: Path, model: Any, weight_type: str = "F32") -> Path:
-    """Write a Llama as a GGUF file: matrices in ``weight_type``, norms in F32, and a tokenizer with the ``TOKENS``."""
+def write_gguf(path: Path, model: Any, weight_type: str = "F32", tokens: Sequence[str] = TOKENS) -> Path:
+    """Write a Llama as a GGUF file: matrices in ``weight_type``, norms in F32, and a tokenizer. Biases are left out.
+
+    Args:
+        tokens: the three special ones first.
+    """
     config = model.config
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny")
@@ -51,13 +56,15 @@ def write_gguf(path: Path, model: Any, weight_type: str = "F32") -> Path:
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(TOKENS)
-    writer.add_token_types([3, 3, 3] + [1] * (len(TOKENS) - 3))
+    writer.add_token_list(list(tokens))
+    writer.add_token_types([3, 3, 3] + [1] * (len(tokens) - 3))
     writer.add_token_merges(["k i", "n g"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
     for name, value in model.state_dict().items():
+        if not name.endswith(".weight"):
+            continue  # llama.cpp's Llama has no biases
         data = _as_stored(name, value, config).detach().numpy().astype(np.float32)
         kind = Type[weight_type] if data.ndim == 2 else Type.F32
         stored = data if kind == Type.F32 else gguf.quants.quantize(data, kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from actratio.errors import SiteError
 
@@ -79,6 +79,14 @@ def is_marked(config: Any) -> bool:
     """Return whether ``mark_weights`` wrote into a configuration."""
     written = getattr(config, "quantization_config", None)
     return isinstance(written, dict) and _MARK in written
+
+
+def thresholds_of(layer: Any) -> Tensor | None:
+    """Return a converted layer's thresholds, on the device of its weight."""
+    if layer._thresholds is not None and layer._thresholds.device != layer.weight.device:
+        layer._thresholds = layer._thresholds.to(layer.weight.device)
+    thresholds: Tensor | None = layer._thresholds
+    return thresholds
 
 
 def restore_class(module: Converted, *names: str) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from actratio.errors import SiteError
 from actratio.sites.linear import rows_of
-from actratio.sparse.converted import Converted, class_of, restore_class
+from actratio.sparse.converted import Converted, class_of, restore_class, thresholds_of
 from actratio.sparse.crossover import ALWAYS
 from actratio.sparse.kernels import operator
 from actratio.sparse.kernels.dispatch import dense_down, multiply, prepare, prepare_dense
@@ -59,7 +59,7 @@ class Int8Linear(Converted):
         parameters = state["_parameters"]
         weight, bias = parameters["weight"], parameters["bias"]
         if weight.dtype is not torch.int8:  # something put another weight in its place
-            return dense_down(x, rows_of(self), bias, self._moved_thresholds())
+            return dense_down(x, rows_of(self), bias, thresholds_of(self))
         if (
             not x.is_floating_point()
         ):  # code that converts its input to the weight's type; a dense layer raises an error
@@ -78,7 +78,7 @@ class Int8Linear(Converted):
 
     def _dense(self, x: Tensor) -> Tensor:
         state: Any = self
-        thresholds = state._moved_thresholds()
+        thresholds = thresholds_of(self)
         return dense_int8(x, rows_of(self), self._scales(), state.bias, thresholds, state._by_neurons)
 
     def _compiled(self, x: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class Int8Linear(Converted):
         rows, scales = rows_of(self), self._scales()
         weights = Weights(rows, state.bias, parameter=state.weight, dtype=dtype)
         if state._by_neurons:
-            state._product = prepare(weights._replace(thresholds=state._moved_thresholds(), scales=scales))
+            state._product = prepare(weights._replace(thresholds=thresholds_of(self), scales=scales))
         else:
             state._product = prepare_dense(weights._replace(up_scales=scales))
         product: Product | None = state._product
@@ -115,19 +115,9 @@ class Int8Linear(Converted):
         state: Any = self
         return float_weight(rows_of(self), self._scales(), state._by_neurons, state._float_dtype)
 
-    def _moved_thresholds(self) -> Tensor | None:
-        """Return the thresholds, on the device of the weight."""
-        state: Any = self
-        if state._thresholds is not None and state._thresholds.device != state.weight.device:
-            state._thresholds = state._thresholds.to(state.weight.device)
-        thresholds: Tensor | None = state._thresholds
-        return thresholds
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         """Load int8 weights as they are, and others after rounding them: copying would cut off their digits."""
-        state: Any = self
-        axis = 1 if state._by_neurons == isinstance(self, nn.Linear) else 0
-        _round_loaded(state_dict, prefix, axis)
+        _round_loaded(state_dict, prefix, scale_axis(self))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _apply(self, fn: Any, *arguments: Any, **options: Any) -> Any:
@@ -148,6 +138,11 @@ class Int8Linear(Converted):
             if isinstance(embedding, Converted):
                 embedding._leave()
             embedding.weight = module.weight
+
+
+def scale_axis(layer: Any) -> int:
+    """Return the axis of an int8 layer's weight to which its scales belong."""
+    return int(layer._by_neurons == isinstance(layer, nn.Linear))
 
 
 class Int8Embedding(Converted):

@@ -16,14 +16,7 @@ def neuron_major(rows: Tensor) -> Tensor:
         return rows
     if rows.device.type != "cpu" or rows.dtype not in _KINDS:
         return rows.contiguous()
-    return in_large_pages(rows)
-
-
-def in_large_pages(rows: Tensor) -> Tensor:
-    """Return a copy with contiguous rows that begins at a large page.
-
-    NumPy asks for large pages, which make distant rows faster to find. A large page begins at a multiple of its size.
-    """
+    # NumPy asks for large pages, which make distant rows faster to find. A large page begins at a multiple of its size.
     kind = np.dtype(_KINDS[rows.dtype])
     buffer = np.empty(rows.numel() + _PAGE // kind.itemsize, kind)
     first = -buffer.ctypes.data % _PAGE // kind.itemsize

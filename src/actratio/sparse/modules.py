@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from actratio.sites.gates import own_gate, stand_ins
 from actratio.sites.linear import rows_of
-from actratio.sparse.converted import Converted, class_of, restore_class
+from actratio.sparse.converted import Converted, class_of, restore_class, thresholds_of
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.int8 import Int8Linear
 from actratio.sparse.kernels import operator
@@ -51,7 +51,7 @@ class SparseDown(Converted):
         if state._thresholds is None and is_fast_by_neurons(weight):
             out: Tensor = self._dense_class.forward(self, hidden)
             return out
-        return dense_down(hidden, rows_of(self), state.bias, self._moved_thresholds())
+        return dense_down(hidden, rows_of(self), state.bias, thresholds_of(self))
 
     def _compiled(self, hidden: Tensor) -> Tensor:
         """Call the operator, or, if gradients may be wanted, the dense product, which the compiler can trace."""
@@ -64,18 +64,10 @@ class SparseDown(Converted):
     def _prepare(self) -> Product | None:
         state: Any = self
         self._restore_layout()
-        weights = Weights(rows_of(self), state.bias, self._moved_thresholds(), parameter=state.weight)
+        weights = Weights(rows_of(self), state.bias, thresholds_of(self), parameter=state.weight)
         state._product = prepare(weights)
         product: Product | None = state._product
         return product
-
-    def _moved_thresholds(self) -> Tensor | None:
-        """Return the thresholds, on the device of the weight."""
-        state: Any = self
-        if state._thresholds is not None and state._thresholds.device != state.weight.device:
-            state._thresholds = state._thresholds.to(state.weight.device)
-        thresholds: Tensor | None = state._thresholds
-        return thresholds
 
     def _restore_layout(self) -> None:
         """Store the weight by neurons again, if another weight was loaded in its place."""

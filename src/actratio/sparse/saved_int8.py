@@ -18,7 +18,7 @@ from actratio.models.source import INT8_FILE
 from actratio.sites.mlps import resolve
 from actratio.sparse.conversion import sparsify
 from actratio.sparse.crossover import Crossover
-from actratio.sparse.int8 import Int8Linear
+from actratio.sparse.int8 import Int8Linear, scale_axis
 from actratio.sparse.kernels.int8_weights import dequantize
 
 _WEIGHT, _SCALE, _THRESHOLDS = "weight", "weight_scale", "weight_thresholds"
@@ -42,7 +42,7 @@ def save_int8(folder: Path, model: Any) -> None:
             tensors[name] = tensor.detach().contiguous()
     axes = {}
     for name, layer in int8_layers(model).items():
-        axes[name] = _axis(layer)
+        axes[name] = scale_axis(layer)
         if layer._thresholds is not None:
             tensors[f"{name}.{_THRESHOLDS}"] = layer._thresholds
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def load_int8(
     }
     sparsify(model, thresholds=by_site, crossover=crossover, weights="int8", mlps=mlps)
     for name, layer in int8_layers(model).items():
-        if axes.get(name) == _axis(layer):  # exactly what was saved, not rounded a second time
+        if axes.get(name) == scale_axis(layer):  # exactly what was saved, not rounded a second time
             layer.weight.data.copy_(weights[name])
             layer.weight_scale.copy_(scales[name])
     return model
@@ -111,11 +111,6 @@ def _shared_embeddings(model: nn.Module) -> dict[str, str]:
     """Return the names of the embeddings with int8 weights, and of the linear layers they share them with."""
     names = {id(module): name for name, module in model.named_modules()}
     return {names[id(embedding)]: name for name, layer in int8_layers(model).items() for embedding in layer._embeddings}
-
-
-def _axis(layer: Any) -> int:
-    """Return the axis of a layer's weight to which its scales belong."""
-    return int(layer._by_neurons == isinstance(layer, nn.Linear))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int], dict[str, str]]:
