@@ -60,9 +60,8 @@ class Int8Linear(Converted):
         weight, bias = parameters["weight"], parameters["bias"]
         if weight.dtype is not torch.int8:  # something put another weight in its place
             return dense_down(x, rows_of(self), bias, thresholds_of(self))
-        if (
-            not x.is_floating_point()
-        ):  # code that converts its input to the weight's type; a dense layer raises an error
+        if not x.is_floating_point():
+            # Some code converts its input to the type of the weight. Like a dense layer, this raises an error.
             return F.linear(x, self._float_weight(), bias)
         if torch.compiler.is_compiling():
             return self._compiled(x)
