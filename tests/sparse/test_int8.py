@@ -161,7 +161,8 @@ def test_densify_keeps_a_weight_that_was_put_in_place() -> None:
 
 @torch.no_grad()
 def test_inputs_of_integers_fail_like_those_of_a_dense_layer() -> None:
-    layer = converted(Plain).get_submodule("blocks.0.up")
+    layer = nn.Linear(16, 96, bias=False)
+    install_int8(layer)
     for dtype in (torch.int8, torch.int64):
         with pytest.raises(RuntimeError, match="dtype"):
             layer(torch.ones(2, 16, dtype=dtype))
