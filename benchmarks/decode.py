@@ -40,7 +40,7 @@ from actratio.sparse.conversion import alike, is_worth_int8
 from actratio.sparse.int8 import install_int8
 from actratio.sparse.linears import has_full_kernel, install_fast
 from llama_baseline import LlamaCpp, write_model
-from machine import bandwidth, machine, matmul_rate, show
+from machine import bandwidth, can_pack, machine, matmul_rate, show
 
 _NEW = 24  # generated tokens
 _PROMPT = 8
@@ -187,7 +187,7 @@ def contestants_of(
     dense = bytes_read(model, 1)
     return [
         Contestant("torch", kind, timed(nothing, nothing, "torch"), dense),
-        Contestant("torch, packed", kind, timed(pack, unpack, "packed"), dense),
+        *([Contestant("torch, packed", kind, timed(pack, unpack, "packed"), dense)] if can_pack(TYPES[kind]) else []),
         Contestant("ours, all neurons", kind, timed(all_neurons, densify, "all"), dense),
         Contestant("ours", kind, timed(lambda m: sparsify(m, measurement, dense=True), densify, "ours"), bytes_read(model, needed), speed.expected),
     ]  # fmt: skip

@@ -56,3 +56,12 @@ def show(rows: list[dict[str, Any]], goals: list[dict[str, Any]], width: int) ->
 def machine(device: torch.device, rate: float) -> dict[str, Any]:
     """Describe the machine, for the ``machine`` entry of a benchmark's JSON. ``rate`` is in FLOP/s."""
     return {**current_provenance(), "device": device.type, "matmul_gflops": round(rate / 1e9, 1)}
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Return whether oneDNN can pack weights of this type here. It packs bfloat16 only on CPUs with AVX-512 or AVX-NE-CONVERT."""
+    try:
+        torch.ops.mkldnn._reorder_linear_weight(torch.zeros(16, 16, dtype=dtype), None)
+    except RuntimeError:
+        return False
+    return True

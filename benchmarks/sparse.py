@@ -7,7 +7,7 @@ activations.
 - `ours`: the sparse product.
 - `full`: our dense product, which reads all weights.
 - `torch`: PyTorch's dense product, as models call it; for int8, its product of int8 weights and bfloat16 activations.
-- `packed`: PyTorch's dense product with weights that oneDNN has packed, as `torch.compile` does when it freezes a model.
+- `packed`: PyTorch's dense product with weights that oneDNN has packed, as `torch.compile` does when it freezes a model; only where oneDNN can pack this type.
 - `gather`: select rows in PyTorch, then multiply.
 - `after dense`: a sparse product right after a dense one, which has streamed its weights through the caches. Python's own objects
   are then read from memory too.
@@ -39,7 +39,7 @@ from actratio.sparse.int8 import quantize
 from actratio.sparse.kernels.dispatch import prepare, prepare_dense
 from actratio.sparse.kernels.product import Product, Weights
 from actratio.sparse.layers import neuron_major
-from machine import bandwidth, machine, matmul_rate, show
+from machine import bandwidth, can_pack, machine, matmul_rate, show
 
 SHAPES = ((1024, 4096), (4096, 16384))
 RATIOS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -100,7 +100,8 @@ class Layers:
         self.too_long: list[tuple[int, float]] = []
         self.contestants: dict[str, Callable[[Matrices, Tensor, Tensor], Tensor]] = {
             "ours": self._ours, "full": self._full, "torch": self._torch,
-            **({} if name == "int8" else {"packed": self._packed, "gather": self._gather}),
+            **({} if name == "int8" else {"gather": self._gather}),
+            **({"packed": self._packed} if name != "int8" and can_pack(self.dtype) else {}),
         }  # fmt: skip
 
     def race(self, batch: int, ratio: float, rounds: int, rate: float) -> dict[str, float | None]:
@@ -217,8 +218,9 @@ class Matrices:
             return
         self.rows = neuron_major(weight.t().contiguous().t())
         self.down, self.up = weight.t().contiguous(), up
-        reorder = torch.ops.mkldnn._reorder_linear_weight
-        self.packed_down, self.packed_up = reorder(self.down, None), None if up is None else reorder(up, None)
+        if can_pack(dtype):
+            reorder = torch.ops.mkldnn._reorder_linear_weight
+            self.packed_down, self.packed_up = reorder(self.down, None), None if up is None else reorder(up, None)
         self.sparse = _prepared(prepare, Weights(self.rows, up=up))
         self.full_down = _prepared(prepare_dense, Weights(self.down.t()))
         self.full_up = None if up is None else _prepared(prepare_dense, Weights(up.t()))

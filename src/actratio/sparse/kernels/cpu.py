@@ -23,7 +23,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from actratio.sparse.kernels.cpu_call import Call
 from actratio.sparse.kernels.cpu_linear import compile_linear
 from actratio.sparse.kernels.cpu_loops import CHUNK, Compiled, compile_for
 from actratio.sparse.kernels.product import Product, Weights, address
+from actratio.sparse.kernels.read_ahead import read_ahead
 
 GROUP = 16
 """Examples that are multiplied together; a larger batch is split into groups."""
@@ -148,9 +149,13 @@ class CPULinear(_CPUProduct):
     """The dense product: weights are stored by outputs, as torch stores them, and all are read.
 
     ``Weights.rows`` is the transposed weight, (inputs, outputs), and ``up_scales`` has the scales of int8 outputs.
+
+    Args:
+        weights: what it multiplies by.
+        ahead: bytes from what is read to what the memory is asked for; by default what is fastest on this machine.
     """
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, ahead: int | None = None) -> None:
         inputs, outputs = weights.rows.shape
         super().__init__(
             weights,
@@ -161,6 +166,7 @@ class CPULinear(_CPUProduct):
             width=outputs,
             features=1,
             inputs=inputs,
+            ahead=read_ahead(weights.rows.dtype, _multiplied_once) if ahead is None else ahead,
         )
 
     @classmethod
@@ -185,6 +191,16 @@ class CPULinear(_CPUProduct):
             x_address = hidden_address + start * inputs * size
             self._run(count, 0, out_address + start * outputs * size, 0, x_address)
         return out
+
+
+def _multiplied_once(weight: Tensor, ahead: int) -> Callable[[], object]:
+    """Return what multiplies one example by a weight, (inputs, outputs)."""
+    is_int8 = weight.dtype == torch.int8
+    scales = torch.ones(weight.shape[1]) if is_int8 else None
+    dtype = torch.float32 if is_int8 else weight.dtype
+    product = CPULinear(Weights(weight, up_scales=scales, dtype=dtype), ahead)
+    x = torch.ones(1, len(weight), dtype=dtype)
+    return partial(product, x, 0)
 
 
 class _Workspace(threading.local):

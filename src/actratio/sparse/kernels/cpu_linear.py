@@ -15,16 +15,13 @@ from numba import carray, cfunc, njit, types
 from actratio.sparse.kernels.cpu_call import RECORD
 from actratio.sparse.kernels.cpu_intrinsics import array_at, by_type, call_openmp, prefetch, take_part
 from actratio.sparse.kernels.cpu_loops import Compiled
-from actratio.sparse.kernels.cpu_numbers import FAST, dot, narrow, odd, split, widen, words_at
+from actratio.sparse.kernels.cpu_numbers import FAST, LINE, dot, dot_four, narrow, odd, split, widen, words_at
 
 _ROWS = 4
 """Rows that are multiplied together."""
 
 _PART = 64
 """Rows that a thread takes at a time."""
-
-_AHEAD = 4096
-"""Bytes from what is read to what is asked for. The hardware looks ahead too, but less far than the memory needs for short numbers."""
 
 
 @by_type(inline="always")
@@ -86,13 +83,13 @@ def _four_by_two(x0, x1, w0, w1, w2, w3, shift, sums, row):
 
 
 @njit(nogil=True)
-def _add_rows(x, words, begin, end, sums):
+def _add_rows(x, words, begin, end, ahead, sums):
     """Write the products of the rows ``begin`` to ``end`` and all examples to ``sums``, (examples, rows)."""
     examples, size = len(x), words.shape[1]
     halves = x.shape[1] // size  # 2 for words of two numbers
-    tiled = end - (end - begin) % _ROWS if examples > 1 else begin
+    tiled = end - (end - begin) % _ROWS
     sums[:, begin:end] = 0
-    for row in range(begin, tiled, _ROWS):
+    for row in range(begin, tiled if examples > 1 else begin, _ROWS):
         w0, w1, w2, w3 = words[row], words[row + 1], words[row + 2], words[row + 3]
         for half in range(halves):
             first, last = half * size, (half + 1) * size
@@ -107,16 +104,27 @@ def _add_rows(x, words, begin, end, sums):
                 x0, x1 = x[example, first:last], x[example + 1, first:last]
                 _four_by_two(x0, x1, w0, w1, w2, w3, shift, sums[example:], row)
                 example += 2
-    row_bytes = words.strides[0]
-    for row in range(tiled, end):
-        ahead = words.ctypes.data + row * row_bytes + _AHEAD
-        for line in range(ahead, ahead + row_bytes, 64):
-            prefetch(line)
-        for example in range(examples):
-            sums[example, row] = dot(x[example], words[row])
     if examples % 2:
-        for row in range(begin, tiled):
-            sums[examples - 1, row] = dot(x[examples - 1], words[row])
+        _add_one(x[examples - 1], words, begin, tiled, 0 if examples > 1 else ahead, sums[examples - 1])
+    for example in range(examples):
+        for row in range(tiled, end):
+            sums[example, row] = dot(x[example], words[row])
+
+
+@njit(nogil=True)
+def _add_one(x, words, begin, end, ahead, sums):
+    """Write the products of some rows and one example, from four places at a time, each of which goes on from row to row."""
+    step = (end - begin) // _ROWS
+    row_bytes = words.strides[0]
+    for row in range(begin, begin + step):
+        if ahead:
+            for place in range(_ROWS):
+                address = words.ctypes.data + (row + place * step) * row_bytes + ahead
+                for line in range(address, address + row_bytes, LINE):
+                    prefetch(line)
+        second, third, fourth = row + step, row + 2 * step, row + 3 * step
+        products = dot_four(x, words[row], words[second], words[third], words[fourth])
+        sums[row], sums[second], sums[third], sums[fourth] = products
 
 
 @njit(nogil=True)
@@ -132,7 +140,7 @@ def _take_rows(call, pointer, like, stored):
     begin = take_part(pointer) * _PART
     while begin < width:
         end = min(begin + _PART, width)
-        _add_rows(x, words, begin, end, sums)
+        _add_rows(x, words, begin, end, call.ahead, sums)
         for example in range(batch):
             for row in range(begin, end):
                 total = sums[example, row]
