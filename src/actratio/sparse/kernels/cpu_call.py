@@ -43,7 +43,9 @@ class Call(ctypes.Structure):
     inputs: int
     max_active: int  # the call does nothing if more neurons are active, over the whole batch
 
-    ahead: int  # bytes from what the dense product of one example reads to what it asks the memory for; 0 asks for nothing
+    ahead: (
+        int  # bytes from what the dense product of one example reads to what it asks the memory for; 0 asks for nothing
+    )
 
     threads: int
     openmp: int  # address of GOMP_parallel; 0 runs everything in the calling thread

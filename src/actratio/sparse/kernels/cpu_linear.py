@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite.binding import get_host_cpu_features
 from numba import carray, cfunc, njit, types
 
 from actratio.sparse.kernels.cpu_call import RECORD
@@ -23,6 +24,9 @@ _ROWS = 4
 _PART = 64
 """Rows that a thread takes at a time."""
 
+_HAS_FEW_REGISTERS = get_host_cpu_features().get("avx512vl") is False
+"""Whether the processor has 16 vector registers: sums of four rows and four examples fill them. Others have 32."""
+
 
 @by_type(inline="always")
 def _number(word, shift):
@@ -30,6 +34,13 @@ def _number(word, shift):
     if word == types.uint32:
         return lambda word, shift: odd(np.uint32(word << shift))
     return lambda word, shift: widen(word)
+
+
+@by_type(inline="always")
+def _takes_four(words):
+    """Return whether four rows are multiplied by four examples at a time. With few registers, it pays only for pairs of bfloat16."""
+    takes_four = words.dtype == types.uint32 or not _HAS_FEW_REGISTERS
+    return lambda words: takes_four
 
 
 @njit(nogil=True, fastmath=FAST)
@@ -95,7 +106,7 @@ def _add_rows(x, words, begin, end, ahead, sums):
             first, last = half * size, (half + 1) * size
             shift = np.uint32(16 * (1 - half))
             example = 0
-            while example + 4 <= examples:
+            while _takes_four(words) and example + 4 <= examples:
                 x0, x1 = x[example, first:last], x[example + 1, first:last]
                 x2, x3 = x[example + 2, first:last], x[example + 3, first:last]
                 _four_by_four(x0, x1, x2, x3, w0, w1, w2, w3, shift, sums[example:], row)

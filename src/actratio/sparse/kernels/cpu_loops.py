@@ -15,13 +15,10 @@ from numba import carray, cfunc, njit, types
 
 from actratio.sparse.kernels.cpu_call import DOWN, RECORD, UP
 from actratio.sparse.kernels.cpu_intrinsics import array_at, by_type, call_openmp, take_part
-from actratio.sparse.kernels.cpu_numbers import FAST, ask_for, dot, even, narrow, odd, split, widen, words_at
+from actratio.sparse.kernels.cpu_numbers import FAST, dot, dot_four, even, narrow, odd, split, widen, words_at
 
 CHUNK = 64
 """Neurons that are taken together in a batch: the tiles of their rows stay in the second-level cache."""
-
-_LATER = 2
-"""How many rows of the up projection ahead the next one is asked for."""
 
 _TILE = 1024  # columns of float32 or int8, or pairs of columns of bfloat16
 
@@ -212,7 +209,7 @@ def _write(sums, bias, out, stored):
 
 @njit(nogil=True)
 def _up_part(call, part, like, stored):
-    """Multiply one part of the active gates by their up projections. Round where a dense product does."""
+    """Multiply one part of the active gates by their up projections."""
     neurons, values, starts, sums = _workspace(call)
     parts, batch, _ = sums.shape
     split_x = array_at(call.split_x, (batch, call.inputs), np.float32(0))
@@ -223,16 +220,30 @@ def _up_part(call, part, like, stored):
     for chunk in range(first_chunk, last_chunk):
         for row in range(batch):
             begin, end = _range_of(starts, row, chunk, part, parts)
-            for n in range(begin, end):
-                i = neurons[row, n]
-                if n + _LATER < end:
-                    ask_for(words, neurons[row, n + _LATER], 0, words.shape[1])
-                u = dot(split_x[row], words[i])
-                if scales.size:
-                    u *= scales[i]
-                if bias.size:
-                    u += widen(bias[i])
-                values[row, n] = widen(narrow(values[row, n] * widen(narrow(u, like)), like))
+            listed, gates, example = neurons[row], values[row], split_x[row]
+            n = begin
+            while n + 4 <= end:
+                i, j, k, m = listed[n], listed[n + 1], listed[n + 2], listed[n + 3]
+                products = dot_four(example, words[i], words[j], words[k], words[m])
+                gates[n] = _gated(gates[n], products[0], i, scales, bias, like)
+                gates[n + 1] = _gated(gates[n + 1], products[1], j, scales, bias, like)
+                gates[n + 2] = _gated(gates[n + 2], products[2], k, scales, bias, like)
+                gates[n + 3] = _gated(gates[n + 3], products[3], m, scales, bias, like)
+                n += 4
+            while n < end:
+                i = listed[n]
+                gates[n] = _gated(gates[n], dot(example, words[i]), i, scales, bias, like)
+                n += 1
+
+
+@njit(nogil=True, inline="always")
+def _gated(gate, product, i, scales, bias, like):
+    """Return the gate times the output ``i`` of the up projection, rounded where a dense product rounds."""
+    if scales.size:
+        product *= scales[i]
+    if bias.size:
+        product += widen(bias[i])
+    return widen(narrow(gate * widen(narrow(product, like)), like))
 
 
 @njit(nogil=True)

@@ -6,13 +6,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, types
 
-from actratio.sparse.kernels.cpu_intrinsics import array_at, as_bits, as_float, by_type, prefetch
+from actratio.sparse.kernels.cpu_intrinsics import array_at, as_bits, as_float, by_type
 
 LINE = 64
 """Bytes of a cache line."""
-
-ASKED = 4096
-"""Bytes of a row that are asked for; when those are read, the hardware asks for the following ones itself."""
 
 FAST = {"contract", "reassoc", "nsz"}  # sums may be reordered; NaN and infinity keep their meaning
 
@@ -60,15 +57,6 @@ def words_at(address, rows, columns, stored):
     if stored == types.uint16:
         return lambda address, rows, columns, stored: array_at(address, (rows, columns // 2), np.uint32(0))
     return lambda address, rows, columns, stored: array_at(address, (rows, columns), stored)
-
-
-@njit(nogil=True, inline="always")
-def ask_for(words, row, first, last):
-    """Ask for the columns ``first`` to ``last`` of a row: the hardware can't guess which row comes next."""
-    size = words.itemsize
-    address = words.ctypes.data + (row * words.shape[1] + first) * size
-    for line in range(address, address + min((last - first) * size, ASKED), LINE):
-        prefetch(line)
 
 
 @by_type(jit_options={"nogil": True})
