@@ -121,8 +121,8 @@ def test_what_is_replaced_is_timed_inside_the_model(tiny_gpt2: TinyGPT2, monkeyp
     clock = iter(range(10**6))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
     layers = [module for module in model.modules() if is_linear(module)]
-    assert timing.time_in_decoding_step(model, layers[:3], 2) == 3.0
-    assert timing.time_in_decoding_step(model, layers[:1], 2) == 1.0
+    assert timing.time_in_forward_pass(model, layers[:3], 2) == 3.0
+    assert timing.time_in_forward_pass(model, layers[:1], 2) == 1.0
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
@@ -204,12 +204,12 @@ def test_check_speed_measures_and_leaves_the_model_dense(tiny_gpt2: TinyGPT2, mo
     assert str(one) == f"Batch 1: expected {one.expected:.2f}×, measured {one.measured:.2f}× ({one.verdict})."
     assert (plans(model), [type(module) for module in model.modules()]) == ([], classes)
 
-    def sparse_step_fails(model: nn.Module, batch: int) -> float:
+    def sparse_step_fails(model: nn.Module, batch: int, *, prompt: int = 0) -> float:
         if plans(model):
             raise RuntimeError("out of memory")
         return 1.0
 
-    monkeypatch.setattr("actratio.sparse.prediction.time_decoding_step", sparse_step_fails)
+    monkeypatch.setattr("actratio.sparse.prediction.time_forward_pass", sparse_step_fails)
     with pytest.raises(RuntimeError, match="out of memory"):
         check_speed(model, calibration)
     assert (plans(model), [type(module) for module in model.modules()]) == ([], classes)
@@ -227,11 +227,11 @@ def test_speed_is_timed_in_evaluation_mode_and_the_mode_restored(
     calibration = actratio.calibrate(model, token_batches(4), ratio=0.4)
     modes: list[bool] = []
 
-    def timed(model: nn.Module, batch: int) -> float:
+    def timed(model: nn.Module, batch: int, *, prompt: int = 0) -> float:
         modes.extend(module.training for module in model.modules())
         return 1.0
 
-    monkeypatch.setattr("actratio.sparse.prediction.time_decoding_step", timed)
+    monkeypatch.setattr("actratio.sparse.prediction.time_forward_pass", timed)
     check_speed(model, calibration)
     assert set(modes) == {False}
     assert all(module.training for module in model.modules())

@@ -57,7 +57,7 @@ def calibrate(
             outputs that aren't finite.
     """
     target = _target(loss=loss, cett=cett, ratio=ratio)
-    calibrating, choosing, checking = _parts(batches)
+    calibrating, choosing, checking = text_parts(batches)
     densify(model)
     with evaluating(model):
         progress("choosing thresholds")
@@ -88,11 +88,15 @@ def loss_on_unused_text(model: nn.Module, batches: Iterable[Batch]) -> float:
         DataError: fewer than 4 batches, or a batch without ``input_ids``.
     """
     with evaluating(model):
-        return next_token_loss(model, _parts(batches)[-1])
+        return next_token_loss(model, text_parts(batches)[-1])
 
 
-def _parts(batches: Iterable[Batch]) -> tuple[list[Batch], list[Batch], list[Batch]]:
-    """Return the batches that calibrate, those that choose, and those that check."""
+def text_parts(batches: Iterable[Batch]) -> tuple[list[Batch], list[Batch], list[Batch]]:
+    """Return the batches that calibrate (half), those that choose, and those that check.
+
+    Raises:
+        DataError: fewer than 4 batches, or a batch without ``input_ids``.
+    """
     given = list_batches(batches, _PARTS, of_tokens=True)
     quarter = len(given) // _PARTS
     return given[: -2 * quarter], given[-2 * quarter : -quarter], given[-quarter:]
@@ -140,21 +144,45 @@ def at_ratio(curves: Sequence[Curve], ratio: float) -> LayerThresholds:
 
 
 def at_loss(model: nn.Module, curves: Sequence[Curve], batches: Sequence[Batch], percent: float) -> LayerThresholds:
-    """Return the thresholds with the largest error in every MLP whose loss is at most ``percent`` higher on ``batches``.
+    """Return the thresholds with the largest error in every MLP whose loss is at most ``percent`` higher on ``batches``."""
+    return LossSearch(model, curves, batches).at(percent)
 
-    The bound on the error is found by bisection.
+
+class LossSearch:
+    """Searches thresholds for several losses. No loss is computed twice.
+
+    Args:
+        model: dense.
+        curves: of its MLPs.
+        batches: the text whose loss counts.
     """
-    dense = next_token_loss(model, batches)
-    low, high = 0.0, 1.0
-    best = at_cett(curves, 0.0)
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        tried = at_cett(curves, middle)
-        if loss_with(model, curves, tried.thresholds, batches) <= dense * (1 + percent / 100):
-            low, best = middle, tried
-        else:
-            high = middle
-    return best
+
+    def __init__(self, model: nn.Module, curves: Sequence[Curve], batches: Sequence[Batch]) -> None:
+        self._model, self._curves, self._batches = model, curves, batches
+        self._dense = next_token_loss(model, batches)
+        self._known: dict[tuple[float, ...], float] = {}
+
+    def at(self, percent: float) -> LayerThresholds:
+        """Return the thresholds with the largest error in every MLP whose loss is at most ``percent`` higher.
+
+        The bound on the error is found by bisection.
+        """
+        low, high = 0.0, 1.0
+        best = at_cett(self._curves, 0.0)
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            tried = at_cett(self._curves, middle)
+            if self._loss(tried) <= self._dense * (1 + percent / 100):
+                low, best = middle, tried
+            else:
+                high = middle
+        return best
+
+    def _loss(self, tried: LayerThresholds) -> float:
+        key = tuple(tried.thresholds.values())
+        if key not in self._known:
+            self._known[key] = loss_with(self._model, self._curves, tried.thresholds, self._batches)
+        return self._known[key]
 
 
 def _at_places(curves: Sequence[Curve], places: Sequence[int]) -> LayerThresholds:

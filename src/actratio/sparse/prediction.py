@@ -36,7 +36,7 @@ from actratio.sparse.saved import NAME, load_thresholds
 from actratio.sparse.speed import LayerSpeed, OtherLayers, Speed, SpeedCheck, SpeedPrediction, verdict_of
 from actratio.sparse.text import Batch, list_batches
 from actratio.sparse.thresholds import Calibration
-from actratio.sparse.timing import time_decoding_step, time_in_decoding_step, time_machine
+from actratio.sparse.timing import time_forward_pass, time_in_forward_pass, time_machine
 
 
 @torch.no_grad()
@@ -48,26 +48,30 @@ def predict_speed(
     thresholds: Mapping[str, Tensor] | None = None,
     dense: bool = False,
     weights: str | None = None,
+    prompt: int = 0,
     mlps: Sequence[MLP] | None = None,
 ) -> SpeedPrediction:
-    """Predict how much faster ``sparsify`` makes a model's decoding on this machine, without converting it.
+    """Predict how much faster ``sparsify`` makes a model's decoding, or its reading of prompts, on this machine, without converting it.
 
     The model is timed in evaluation mode.
 
     Args:
-        model: a causal language model from transformers, dense.
+        model: from transformers, dense: a causal language model, or with ``prompt`` any model that reads tokens.
         measurement: of this model, by ``nonzero``; or its calibration, whose thresholds are then used.
-        batches: numbers of sequences that are decoded together.
+        batches: numbers of sequences that are computed together.
         thresholds: as for ``sparsify``, if the measurement counts the neurons above them.
         dense: as for ``sparsify``.
         weights: as for ``sparsify``.
+        prompt: tokens of each sequence that a forward pass reads; 0 for a decoding step, which reads one.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
 
     Raises:
         SiteError: no MLP, a measurement of another model or without the counts that are needed, batch sizes that aren't positive
-            integers, or a model that is sparse already or doesn't decode.
+            integers, a ``prompt`` that isn't a number of tokens, or a model that is sparse already, doesn't decode or doesn't read tokens.
     """
     sizes = _checked_sizes(batches)
+    if not isinstance(prompt, int) or prompt < 0:
+        raise SiteError(f"prompt={prompt!r} is not a number of tokens; give a positive integer, or 0 for decoding")
     check_weights(model, weights)
     if any(item.kind != "dense" for item in plans(model)):
         raise SiteError("the model is sparse already, so its dense speed cannot be timed; call actratio.densify first")
@@ -86,13 +90,14 @@ def predict_speed(
     with evaluating(model):
         machine = time_machine(device_of(model))
         for batch in sizes:
+            tokens = batch * (prompt or 1)
             layers = [
-                _layer_speed(model, item, counts, batch, timed.seconds(number, batch, counts), int8=int8)
+                _layer_speed(model, item, counts, tokens, timed.seconds(number, tokens, counts), int8=int8)
                 for number, item in enumerate(planned)
             ]
-            others, replaced = time_other_layers(rest, batch, int8=int8)
+            others, replaced = time_other_layers(rest, tokens, int8=int8)
             replaced += changed_layers(handles, layers)
-            speeds.append(_speed(model, batch, layers, others, replaced))
+            speeds.append(_speed(model, batch, prompt, layers, others, replaced))
     return SpeedPrediction(machine, speeds)
 
 
@@ -171,7 +176,7 @@ def check_speed(
     try:
         sparsify(model, calibration, dense=dense, weights=weights, mlps=mlps)
         with evaluating(model):
-            measured = [speed.dense_seconds / time_decoding_step(model, speed.batch) for speed in predicted]
+            measured = [speed.dense_seconds / time_forward_pass(model, speed.batch) for speed in predicted]
     finally:
         if weights is None:
             densify(model)
@@ -185,7 +190,7 @@ def _layer_speed(
     model: nn.Module,
     planned: Plan,
     measurement: Measurement,
-    batch: int,
+    tokens: int,
     seconds: tuple[float, float],
     *,
     int8: bool,
@@ -195,11 +200,11 @@ def _layer_speed(
     elements = (weight if site.expert is None else weight[0]).numel()  # of one of the MLP's matrices
     matrices = 3 if site.gated else 2
     routed = _routed_share(measurement, site)
-    used = 1 - (1 - routed) ** batch
+    used = 1 - (1 - routed) ** tokens
     needed, ratio, changed, item_size = 1.0, 1.0, 0, weight.dtype.itemsize
     if planned.kind != "dense":
         counts = counts_of(measurement, site)
-        needed, ratio = needed_share(counts, batch), float(counts.activation_ratio)
+        needed, ratio = needed_share(counts, tokens), float(counts.activation_ratio)
         changed = 2 if planned.kind == "gated" else 1
     return LayerSpeed(
         planned,
@@ -210,8 +215,8 @@ def _layer_speed(
         elements
         * ((matrices - changed) * item_size + changed * needed * (1 if int8 and site.expert is None else item_size))
         * used,
-        2.0 * batch * elements * matrices * routed,
-        2.0 * batch * elements * (matrices - changed + changed * ratio) * routed,
+        2.0 * tokens * elements * matrices * routed,
+        2.0 * tokens * elements * (matrices - changed + changed * ratio) * routed,
         *seconds,
     )
 
@@ -223,23 +228,36 @@ def _routed_share(measurement: Measurement, site: Site) -> float:
 
 
 def _speed(
-    model: nn.Module, batch: int, layers: list[LayerSpeed], others: OtherLayers, replaced: Sequence[nn.Module]
+    model: nn.Module,
+    batch: int,
+    prompt: int,
+    layers: list[LayerSpeed],
+    others: OtherLayers,
+    replaced: Sequence[nn.Module],
 ) -> Speed:
-    seconds = time_decoding_step(model, batch)
+    seconds = time_forward_pass(model, batch, prompt=prompt)
     # What is replaced is timed inside the model, so that what remains is right even if it is a small part. Experts can't be.
-    before = time_in_decoding_step(model, replaced, batch) if replaced else 0.0
+    before = time_in_forward_pass(model, replaced, batch, prompt=prompt) if replaced else 0.0
     changed = [layer for layer in layers if is_changed(layer)]
     before += sum(layer.dense_seconds * layer.used for layer in changed if layer.plan.site.expert is not None)
     after = others.new_seconds + sum(layer.sparse_seconds * layer.used for layer in changed)
     expected = seconds / max(seconds - before + after, seconds / 1000)
-    weights = float(sum(parameter.nbytes for parameter in _weights_read(model)))
+    read = _weights_read(model)
+    weights = float(sum(parameter.nbytes for parameter in read))
     weights -= sum(layer.held_bytes - layer.dense_bytes for layer in layers)
     dense = sum(layer.dense_bytes for layer in layers)
     sparse = sum(layer.sparse_bytes for layer in layers)
-    read = weights - dense + sparse - others.dense_bytes + others.new_bytes
-    ideal, ideal_mlp = weights / read, dense / sparse
-    verdict = verdict_of(batch, layers, ideal, expected, dense / weights, others)
-    return Speed(batch, layers, seconds, ideal, ideal_mlp, expected, verdict, others)
+    ideal = weights / (weights - dense + sparse - others.dense_bytes + others.new_bytes)
+    ideal_mlp = dense / sparse
+    if prompt:  # many tokens share what is read, so arithmetic decides
+        dense_flops, sparse_flops = (
+            sum(getattr(layer, name) for layer in layers) for name in ("dense_flops", "sparse_flops")
+        )
+        flops = max(dense_flops, 2.0 * batch * prompt * sum(parameter.numel() for parameter in read))
+        ideal = max(ideal, flops / (flops - dense_flops + sparse_flops))
+        ideal_mlp = max(ideal_mlp, dense_flops / sparse_flops)
+    verdict = verdict_of(batch, layers, ideal, expected, dense / weights, others, prompt=prompt)
+    return Speed(batch, layers, seconds, ideal, ideal_mlp, expected, verdict, others, prompt)
 
 
 def _weights_read(model: nn.Module) -> list[nn.Parameter]:

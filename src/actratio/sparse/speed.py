@@ -62,17 +62,18 @@ class OtherLayers:
 
 @dataclass(frozen=True)
 class Speed:
-    """What to expect of a model at one batch size, one token per sequence.
+    """What to expect of a model at one batch size.
 
     Attributes:
         batch: number of sequences.
         layers: what each MLP reads and computes.
-        dense_seconds: of one decoding step, timed here.
-        ideal: speed-up if time were spent on reading weights only, all at the same rate.
+        dense_seconds: of one forward pass, timed here.
+        ideal: speed-up if time were spent on reading weights only, all at the same rate; for prompts, or on multiplying only.
         ideal_mlp: the same for the MLPs alone.
-        expected: speed-up by the timed products: a dense step against one that takes their savings off.
+        expected: speed-up by the timed products: a dense pass against one that takes their savings off.
         verdict: starts with "yes" or "no", and says why.
         others: the other linear layers whose product changes, with ``dense`` or ``weights``.
+        prompt: tokens that the pass reads of each sequence; 0 for a decoding step, which reads one.
     """
 
     batch: int
@@ -83,6 +84,7 @@ class Speed:
     expected: float
     verdict: str
     others: OtherLayers = OtherLayers()
+    prompt: int = 0
 
     @property
     def faster(self) -> bool:
@@ -98,6 +100,7 @@ class Speed:
         """Return the record of a table."""
         return {
             "batch": self.batch,
+            "prompt": self.prompt,
             "needed": self.needed,
             "dense_ms": self.dense_seconds * 1e3,
             "dense_bytes": sum(layer.dense_bytes for layer in self.layers),
@@ -167,13 +170,16 @@ def verdict_of(
     expected: float,
     mlp_share: float,
     others: OtherLayers | None = None,
+    *,
+    prompt: int = 0,
 ) -> str:
     """Return whether it will be faster, and why.
 
     Args:
+        batch, layers: as in ``Speed``.
         ideal, expected: speed-ups, as in ``Speed``.
         mlp_share: the MLPs' share of the bytes that a dense step reads.
-        others: as in ``Speed``.
+        others, prompt: as in ``Speed``.
     """
     others = others or OtherLayers()
     sparse = [layer for layer in layers if layer.plan.kind != "dense"]
@@ -187,7 +193,8 @@ def verdict_of(
         return f"no: it would be slower, about {expected:.2f} times as fast"
     needed = _mean_needed(sparse)
     if sparse and needed > _NEARLY_ALL:
-        reader = f"{batch} sequences together need" if batch > 1 else "a token needs"
+        one = f"a prompt of {prompt} tokens" if prompt else "a token"
+        reader = f"{batch} {'prompts' if prompt else 'sequences'} together need" if batch > 1 else f"{one} needs"
         return f"no: {reader} {needed:.0%} of the neurons"
     if sparse and ideal < _WORTH:  # a larger expected speed-up is noise of the timing
         return (

@@ -84,14 +84,27 @@ def next_token_loss(model: nn.Module, batches: Iterable[Batch]) -> float:
     Raises:
         SiteError: there is no token to predict, or as for ``next_token_logits``.
     """
-    total, tokens = 0.0, 0
+    losses, tokens = sequence_losses(model, batches)
+    return float(losses.sum() / tokens.sum())
+
+
+def sequence_losses(model: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    """Return the summed cross entropy of each sequence's next tokens, in nats, and how many were predicted. Padding isn't.
+
+    Returns:
+        Two tensors of float64, (sequences,).
+
+    Raises:
+        SiteError: as ``next_token_loss``.
+    """
+    sums, counts = [torch.empty(0, dtype=torch.float64)], [torch.empty(0, dtype=torch.float64)]
     with torch.no_grad():
         for batch in batches:
             logits, ids = next_token_logits(model, batch).float().cpu(), batch["input_ids"].cpu()
             predicted = token_mask(batch)[:, 1:].cpu()
             losses = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-            total += float(losses[predicted.flatten()].double().sum())
-            tokens += int(predicted.sum())
-    if not tokens:
+            sums.append(losses.double().view(predicted.shape).where(predicted, 0).sum(1))
+            counts.append(predicted.double().sum(1))
+    if not any(bool(count.any()) for count in counts):
         raise SiteError("the text has no token that follows another one; give longer text")
-    return total / tokens
+    return torch.cat(sums), torch.cat(counts)

@@ -1,17 +1,17 @@
-"""Time what decides about speed: a machine's memory and arithmetic, and a decoding step of a model."""
+"""Time what decides about speed: a machine's memory and arithmetic, and forward passes of a model."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from actratio.errors import SiteError
 from actratio.sites.inputs import device_of
@@ -45,51 +45,80 @@ def time_machine(device: torch.device) -> Machine:
     return Machine(array.numel() * 4 / read, 2 * len(square) ** 3 / multiplied)
 
 
-@torch.no_grad()
-def time_decoding_step(model: nn.Module, batch: int, context: int = 8, rounds: int = 9) -> float:
-    """Return the median seconds of a forward pass of one token for each sequence, after a short context.
+class ForwardPasses:
+    """Forward passes of a model on random tokens, timed one by one, so that several models can take turns.
 
     Args:
-        model: a causal language model from transformers.
+        model: from transformers, with a vocabulary.
         batch: number of sequences.
-        context: tokens of each sequence that are in the KV cache before.
-        rounds: number of steps; the first one only warms up.
+        prompt: tokens of each sequence that a pass reads. 0 times decoding steps: one token of each sequence, after a short context
+            in the KV cache, which grows with every step.
+        context: tokens of each sequence that are in the KV cache before the first decoding step.
 
     Raises:
-        SiteError: the model doesn't decode with a KV cache.
+        SiteError: the model doesn't read tokens, or doesn't decode with a KV cache.
     """
-    config: Any = getattr(model, "config", None)
-    device = device_of(model)
-    try:
-        size = config.get_text_config().vocab_size
-        generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(size, (batch, context), generator=generator).to(device)
-        out = model(input_ids=ids, use_cache=True)
-        if out.past_key_values is None:
-            raise TypeError("it returns no KV cache")
-        times = []
-        for _ in range(rounds):
-            token = torch.randint(size, (batch, 1), generator=generator).to(device)
-            inputs = {"input_ids": token, "past_key_values": out.past_key_values, "use_cache": True}
-            times.append(_seconds(partial(model, **inputs), device))
-    except Exception as error:  # a model that reads anything else can raise anything
-        raise SiteError(
-            f"{type(model).__name__} cannot be timed while it decodes ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:120]}); give a causal language model from transformers"
-        ) from error
-    return median(times[1:])
+
+    def __init__(self, model: nn.Module, batch: int, *, prompt: int = 0, context: int = 8) -> None:
+        self._model, self._batch, self._prompt = model, batch, prompt
+        self._device, self._generator = device_of(model), torch.Generator().manual_seed(0)
+        self._cache: dict[str, Any] = {}
+        with self._readable_errors():
+            config: Any = getattr(model, "config", None)
+            self._vocabulary = config.get_text_config().vocab_size
+            if not prompt:
+                out = model(input_ids=self._tokens(context), use_cache=True)
+                if out.past_key_values is None:
+                    raise TypeError("it returns no KV cache")
+                self._cache = {"past_key_values": out.past_key_values, "use_cache": True}
+
+    @torch.no_grad()
+    def seconds(self) -> float:
+        """Return the seconds of one more pass."""
+        inputs = {"input_ids": self._tokens(self._prompt or 1), **self._cache}
+        with self._readable_errors():
+            return _seconds(partial(self._model, **inputs), self._device)
+
+    def _tokens(self, length: int) -> Tensor:
+        return torch.randint(self._vocabulary, (self._batch, length), generator=self._generator).to(self._device)
+
+    @contextmanager
+    def _readable_errors(self) -> Iterator[None]:
+        try:
+            with torch.no_grad():
+                yield
+        except Exception as error:  # a model that reads anything else can raise anything
+            doing = "while it reads a prompt" if self._prompt else "while it decodes"
+            needed = "model that reads tokens" if self._prompt else "causal language model"
+            raise SiteError(
+                f"{type(self._model).__name__} cannot be timed {doing} ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:120]}); give a {needed} from transformers"
+            ) from error
 
 
-def time_in_decoding_step(model: nn.Module, modules: Iterable[nn.Module], batch: int) -> float:
-    """Return the median seconds that some of a model's modules take together in a decoding step.
+def time_forward_pass(model: nn.Module, batch: int, *, prompt: int = 0, rounds: int = 9) -> float:
+    """Return the median seconds of a forward pass.
 
     Args:
-        model: as for ``time_decoding_step``.
-        modules: of the model, none inside another one.
-        batch: number of sequences.
+        model, batch, prompt: as for ``ForwardPasses``.
+        rounds: number of passes; the first one only warms up.
 
     Raises:
-        SiteError: as ``time_decoding_step``.
+        SiteError: as ``ForwardPasses``.
+    """
+    passes = ForwardPasses(model, batch, prompt=prompt)
+    return median([passes.seconds() for _ in range(rounds)][1:])
+
+
+def time_in_forward_pass(model: nn.Module, modules: Iterable[nn.Module], batch: int, *, prompt: int = 0) -> float:
+    """Return the median seconds that some of a model's modules take together in a forward pass.
+
+    Args:
+        model, batch, prompt: as for ``ForwardPasses``.
+        modules: of the model, none inside another one.
+
+    Raises:
+        SiteError: as ``ForwardPasses``.
     """
     spent: list[float] = []
     start = 0.0
@@ -113,8 +142,8 @@ def time_in_decoding_step(model: nn.Module, modules: Iterable[nn.Module], batch:
         for module in modules:
             stack.callback(module.register_forward_pre_hook(begin).remove)
             stack.callback(module.register_forward_hook(end).remove)
-        time_decoding_step(model, batch)
-    return median(spent[2:])  # after the context, and a step that warms up
+        time_forward_pass(model, batch, prompt=prompt)
+    return median(spent[1 if prompt else 2 :])  # after a pass that warms up, and the context of decoding steps
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:

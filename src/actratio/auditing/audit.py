@@ -1,0 +1,255 @@
+"""Try the ways to run a model, and decide."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actratio.auditing.comparing import loss_increase, speedup
+from actratio.auditing.decision import decide
+from actratio.auditing.results import Audit, Gain, LayerUse, Way, Work
+from actratio.counting.measurement import Measurement
+from actratio.errors import SiteError
+from actratio.sites import evaluating
+from actratio.sites.inputs import device_of
+from actratio.sites.mlps import MLP, resolve
+from actratio.sparse.active import active_counts, measure_active
+from actratio.sparse.calibration import LossSearch, text_parts
+from actratio.sparse.conversion import sparsify
+from actratio.sparse.converted import densify
+from actratio.sparse.curves import Curve, dropping_curves
+from actratio.sparse.planning import int8_unsupported_reason, thresholds_unsupported_reason
+from actratio.sparse.prediction import predict_speed
+from actratio.sparse.text import Batch, list_batches, sequence_losses
+from actratio.sparse.thresholds import LayerThresholds
+
+CETT = 0.2
+"""The error of an MLP's output up to which its neuron outputs count as useless; Zhang et al., ReLU² wins, arXiv:2402.03804, use it."""
+
+TARGETS = (0.5, 1.0, 2.0)
+"""Increases of the loss, in per cent, for which thresholds are tried."""
+
+_LEAST_BATCHES = 8  # two of them check
+_INEXACT = 2  # ways whose loss and speed are measured, beside the best exact one
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What ``sparsify`` gets for a way to run the model."""
+
+    name: str
+    options: str
+    exact: bool
+    measurement: Measurement
+    thresholds: Mapping[str, Tensor] | None = None
+    weights: str | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"thresholds": self.thresholds, "weights": self.weights, "dense": self.weights is None}
+
+
+def audit(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    works: Sequence[Work] = (Work(1),),
+    target: float = 1.0,
+    name: str | None = None,
+    progress: Callable[[str], object] = lambda stage: None,
+) -> Audit:
+    """Decide whether a model should stay dense on this machine, or run in a faster way.
+
+    The ways are: skipping exact zeros, thresholds for several losses, 8-bit weights, and both. All are predicted; the best exact one and
+    the two best others are tried on a copy of the model, against the dense model. The model itself is dense afterwards.
+
+    Args:
+        model: from transformers; a causal language model, or, if all ``works`` are prompts, another one that reads tokens.
+        batches: each a mapping with ``input_ids``, (sequences, tokens), and an ``attention_mask`` if there is padding. Half of them
+            calibrate, a quarter chooses thresholds, and a quarter checks; with fewer than 8, no way that changes the outputs is tried.
+        works: what the model should do faster. The first one decides.
+        target: the largest increase of the loss that is accepted, in per cent.
+        name: of the model.
+        progress: called with the name of each stage when it starts.
+
+    Raises:
+        DataError: a batch without ``input_ids``.
+        SiteError: no work, no MLP, or a model that can't do the work.
+    """
+    given = list_batches(batches, 1, of_tokens=True)
+    if not works:
+        raise SiteError("no work was given; give at least one, such as Work(1) for decoding one sequence")
+    name = type(model).__name__ if name is None else name
+    densify(model)
+    with evaluating(model), torch.no_grad():
+        progress("finding the MLPs")
+        mlps = resolve(model)
+        notes: list[str] = []
+        checks_loss = _can_check_loss(model, given, notes)
+        calibrating, choosing, checking = text_parts(given) if checks_loss else (given, [], [])
+        progress("measuring")
+        measurement = measure_active(model, calibrating, name=name)
+        plans = [_Plan("skip exact zeros, and multiply faster", "--target zeros --dense", True, measurement)]
+        useful, by_layer = None, {}
+        if checks_loss:
+            curves = _curves(model, mlps, calibrating, notes)
+            by_layer = {curve.mlp.site.name: 1 - curve.dropped[curve.place_at(CETT)] for curve in curves}
+            plans += _changing(model, mlps, curves, measurement, calibrating, choosing, target, notes, progress)
+            useful = next((_computed(plan, mlps) for plan in plans if plan.options == _thresholds_option(target)), None)
+        ways = [
+            _predicted(model, plan, works, mlps, lambda stage, plan=plan: progress(f"{stage}: {plan.name}"))  # type: ignore[misc]
+            for plan in plans
+        ]
+        dense_losses = sequence_losses(model, checking) if checks_loss else None
+        order = _to_check(ways)
+        for place in order:
+            progress(f"trying: {ways[place].name}")
+            ways[place] = _checked(model, plans[place], ways[place], checking, dense_losses)
+    tokens = max(row.counts.tokens for row in measurement)
+    return Audit(
+        name,
+        tokens,
+        tuple(_layer(mlp, measurement, by_layer.get(mlp.site.name)) for mlp in mlps),
+        useful,
+        target,
+        None if dense_losses is None else float(dense_losses[0].sum() / dense_losses[1].sum()),
+        tuple(ways[place] for place in [*order, *(place for place in range(len(ways)) if place not in order)]),
+        decide(ways, target),
+        tuple(notes),
+    )
+
+
+def _can_check_loss(model: nn.Module, given: Sequence[Batch], notes: list[str]) -> bool:
+    """Return whether the loss of ways that change the outputs can be measured; if not, note why."""
+    if len(given) < _LEAST_BATCHES:
+        notes.append(
+            "Ways that change the outputs (thresholds, 8-bit weights) were not tried: the text is too short to check the loss. "
+            "Give a longer text."
+        )
+        return False
+    try:
+        sequence_losses(model, given[:1])
+    except SiteError:
+        notes.append(
+            "Ways that change the outputs (thresholds, 8-bit weights) were not tried: the model predicts no next tokens, so its loss "
+            "cannot be measured here."
+        )
+        return False
+    return True
+
+
+def _curves(model: nn.Module, mlps: Sequence[MLP], calibrating: Sequence[Batch], notes: list[str]) -> list[Curve]:
+    reasons = {mlp.site.name: thresholds_unsupported_reason(mlp, mlps) for mlp in mlps}
+    supported = [mlp for mlp in mlps if reasons[mlp.site.name] is None]
+    if len(supported) < len(mlps):
+        reason = next(reason for reason in reasons.values() if reason is not None)
+        notes.append(f"{len(mlps) - len(supported)} of {len(mlps)} MLPs cannot have thresholds: {reason}.")
+    return dropping_curves(model, supported, calibrating) if supported else []
+
+
+def _changing(
+    model: nn.Module,
+    mlps: Sequence[MLP],
+    curves: Sequence[Curve],
+    measurement: Measurement,
+    calibrating: Sequence[Batch],
+    choosing: Sequence[Batch],
+    target: float,
+    notes: list[str],
+    progress: Callable[[str], object],
+) -> list[_Plan]:
+    """Return the ways that change the outputs."""
+    reason = int8_unsupported_reason(device_of(model))
+    if reason is not None:
+        notes.append(f"8-bit weights were not tried: {reason}.")
+    plans = []
+    if curves:
+        progress("choosing thresholds")
+        search = LossSearch(model, curves, choosing)
+        chosen = {percent: search.at(percent) for percent in sorted({*TARGETS, target})}
+        for percent, thresholds in chosen.items():
+            plans.append(_with_thresholds(model, mlps, percent, thresholds, calibrating))
+        if reason is None:
+            plans.append(replace(_named_int8(plans, target), weights="int8"))
+    if reason is None:
+        plans.append(_Plan("8-bit weights", "--target zeros --weights int8", False, measurement, None, "int8"))
+    return plans
+
+
+def _named_int8(plans: Sequence[_Plan], target: float) -> _Plan:
+    plan = next(plan for plan in plans if plan.options == _thresholds_option(target))
+    options = f"--target loss={target:g} --weights int8"
+    return replace(plan, name=f"8-bit weights, and {plan.name}", options=options)
+
+
+def _with_thresholds(
+    model: nn.Module, mlps: Sequence[MLP], percent: float, chosen: LayerThresholds, calibrating: Sequence[Batch]
+) -> _Plan:
+    thresholds = chosen.by_neuron(mlps)
+    measurement = measure_active(model, calibrating, thresholds)
+    return _Plan(f"thresholds for {percent:g} % of loss", _thresholds_option(percent), False, measurement, thresholds)
+
+
+def _thresholds_option(percent: float) -> str:
+    return f"--target loss={percent:g} --dense"
+
+
+def _computed(plan: _Plan, mlps: Sequence[MLP]) -> float:
+    """Return the share of all neuron outputs that a way computes."""
+    computed = total = 0.0
+    for mlp in mlps:
+        counts = active_counts(plan.measurement, mlp.site) if _counts(plan.measurement, mlp) else None
+        computed += mlp.site.width * (1.0 if counts is None else float(counts.activation_ratio))
+        total += mlp.site.width
+    return computed / total
+
+
+def _counts(measurement: Measurement, mlp: MLP) -> bool:
+    return any(row.site.name == mlp.site.name and row.counts.tokens for row in measurement)
+
+
+def _predicted(
+    model: nn.Module, plan: _Plan, works: Sequence[Work], mlps: Sequence[MLP], progress: Callable[[str], object]
+) -> Way:
+    progress("predicting")
+    gains = []
+    for work in works:
+        arguments = {**plan.arguments, "prompt": work.prompt, "mlps": mlps}
+        (speed,) = predict_speed(model, plan.measurement, [work.batch], **arguments).speeds
+        gains.append(Gain(work, speed.expected, speed.verdict))
+    return Way(plan.name, plan.options, plan.exact, _computed(plan, mlps), tuple(gains))
+
+
+def _to_check(ways: Sequence[Way]) -> list[int]:
+    """Return the places of the ways to try: the best exact one and the best others, by what is expected of the first work."""
+    order = sorted(range(len(ways)), key=lambda place: -ways[place].main.expected)
+    exact = [place for place in order if ways[place].exact][:1]
+    others = [place for place in order if not ways[place].exact][:_INEXACT]
+    return [place for place in order if place in {*exact, *others}]
+
+
+def _checked(
+    model: nn.Module,
+    plan: _Plan,
+    way: Way,
+    checking: Sequence[Batch],
+    dense_losses: tuple[Tensor, Tensor] | None,
+) -> Way:
+    """Return a way with its measured speed-ups, and with its loss if it changes the outputs."""
+    other = sparsify(copy.deepcopy(model), plan.measurement, **plan.arguments)
+    gains = tuple(replace(gain, measured=speedup(model, other, gain.work)) for gain in way.gains)
+    if way.exact or dense_losses is None:
+        return replace(way, gains=gains)
+    return replace(way, gains=gains, loss=loss_increase(dense_losses[0], other, checking))
+
+
+def _layer(mlp: MLP, measurement: Measurement, useful: float | None) -> LayerUse:
+    counts = active_counts(measurement, mlp.site)
+    assert counts is not None  # measured by ``nonzero``
+    ratio, dead = (float(counts.activation_ratio), int(counts.dead)) if counts.tokens else (0.0, 0)
+    return LayerUse(mlp.site.name, mlp.site.function, ratio, useful, dead, mlp.site.width)

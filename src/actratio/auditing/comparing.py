@@ -1,0 +1,63 @@
+"""Compare a model with another form of it: speed and loss, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+from torch import Tensor, nn
+
+from actratio.auditing.results import Work
+from actratio.sparse.text import Batch, sequence_losses
+from actratio.sparse.timing import ForwardPasses
+from actratio.statistics.estimate import Estimate, mean_interval
+from actratio.statistics.ratios import ratio_of_means
+
+_ROUNDS = 10
+_RUN = 3  # decoding steps of a model in a row; the first one isn't counted
+
+
+def speedup(dense: nn.Module, other: nn.Module, work: Work, rounds: int = _ROUNDS) -> Estimate:
+    """Return how many times as fast another form of a model does some work, with its 95 % interval over rounds.
+
+    The two take turns. A round gives one ratio of their times; the interval is Student's, of the ratios' logarithms.
+
+    Args:
+        dense, other: in evaluation mode.
+        work: what is timed.
+        rounds: how many.
+
+    Raises:
+        SiteError: a model can't do this work.
+    """
+    passes = [ForwardPasses(model, work.batch, prompt=work.prompt) for model in (dense, other)]
+    run = 1 if work.prompt else _RUN
+    for timed in passes:
+        timed.seconds()  # warms up
+    logarithms = []
+    for number in range(rounds):
+        seconds = [0.0, 0.0]
+        for place in (0, 1) if number % 2 else (1, 0):
+            times = [passes[place].seconds() for _ in range(run)]
+            seconds[place] = median(times[1:] or times)
+        logarithms.append(math.log(seconds[0] / seconds[1]))
+    return mean_interval(logarithms).exp()
+
+
+def loss_increase(dense_nats: Tensor, model: nn.Module, batches: Sequence[Batch]) -> Estimate:
+    """Return by how many per cent a model's loss is higher than that of the dense model, with its 95 % interval over sequences.
+
+    The loss is that of all sequences together. The interval is Fieller's, of the ratio of the two models' nats.
+
+    Args:
+        dense_nats: (sequences,), what ``sequence_losses`` returned for the dense model on the same batches.
+        model: a causal language model.
+        batches: text.
+
+    Raises:
+        SiteError: as ``sequence_losses``.
+    """
+    nats, _ = sequence_losses(model, batches)
+    ratio = ratio_of_means(nats.numpy(), dense_nats.numpy())
+    return Estimate(*(100 * (value - 1) for value in (ratio.value, ratio.low, ratio.high)))

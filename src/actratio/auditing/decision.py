@@ -1,0 +1,114 @@
+"""Decide between ways to run a model. The rule was fixed before any model was audited.
+
+- A way qualifies if it was measured on the first kind of work, its 95 % interval of the speed-up lies above 1, the speed-up is at
+  least 1.1, and its outputs are exact or its loss rises by no more than the target.
+- Of those, the fastest is chosen; an exact one if it is at most a tenth slower.
+- If none qualifies, the model stays dense. The reason is the first of these that holds: the machine is too noisy to tell; the loss
+  of a faster way misses the target; nothing is faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from actratio.auditing.results import Decision, Gain, Way
+from actratio.statistics.estimate import Estimate
+
+WORTH = 1.1
+"""The smallest speed-up that is worth another way to run a model."""
+
+_PREFERENCE = 0.9  # an exact way is chosen if it reaches this share of the fastest way's speed-up
+_NOISY = 0.2  # width of an interval, relative to its value, from which on it says little
+
+
+def decide(ways: Sequence[Way], target: float) -> Decision:
+    """Choose a way to run a model, or none.
+
+    Args:
+        ways: those that were tried.
+        target: the largest increase of the loss that is accepted, in per cent.
+    """
+    faster = [way for way in ways if _is_faster(way.main.measured)]
+    fit = [way for way in faster if way.exact or _keeps(way.loss, target)]
+    if fit:
+        best = max(fit, key=_speedup)
+        exact = [way for way in fit if way.exact and _speedup(way) >= _PREFERENCE * _speedup(best)]
+        chosen = max(exact, key=_speedup) if exact else best
+        return Decision(chosen, tuple(_recommendation(chosen, best, target)))
+    return Decision(None, tuple(_reasons(ways, faster, target)))
+
+
+def _is_faster(measured: Estimate | None) -> bool:
+    return measured is not None and measured.value >= WORTH and measured.low > 1
+
+
+def _keeps(loss: Estimate | None, target: float) -> bool:
+    return loss is not None and loss.value <= target
+
+
+def _speedup(way: Way) -> float:
+    return way.main.measured.value if way.main.measured is not None else 0.0
+
+
+def _recommendation(chosen: Way, best: Way, target: float) -> list[str]:
+    sentences = [f"Do this: {chosen.name}. {_gains(chosen.gains)}"]
+    if chosen.exact:
+        sentences.append("The outputs stay the same, up to the order in which sums are added.")
+    elif chosen.loss is not None:
+        sentences.append(_loss(chosen.loss, target))
+    if chosen != best:
+        sentences.append(
+            f"{best.name[0].upper()}{best.name[1:]} is faster ({_times(best.main)}), but not by a tenth, and changes the outputs."
+        )
+    return sentences
+
+
+def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float) -> list[str]:
+    noisy = [way for way in ways if way.main.expected >= WORTH and _is_noisy(way.main.measured)]
+    if noisy:
+        return [
+            f"Keep it dense for now: this machine is too noisy to tell. {_named(noisy[0])} was expected to be "
+            f"{noisy[0].main.expected:.2f} times as fast, and was measured at {_times(noisy[0].main)}. Run this again when the machine is idle."
+        ]
+    if faster:
+        best = max(faster, key=_speedup)
+        assert best.loss is not None  # else it would be chosen
+        return [
+            f"Keep it dense: {best.name} is {_times(best.main)} as fast, but the loss rises by {best.loss.value:.2f} % "
+            f"({best.loss.low:.2f} to {best.loss.high:.2f} %), more than the {target:g} % that you accept."
+        ]
+    if not ways:
+        return ["Keep it dense: there is no faster way to try."]
+    best = max(ways, key=lambda way: way.main.measured.value if way.main.measured is not None else way.main.expected)
+    gain = best.main
+    found = f"expected {gain.expected:.2f} times" if gain.measured is None else f"measured {_times(gain)}"
+    reason = gain.reason.partition(": ")[2]
+    because = f" The reason: {reason}." if gain.reason.startswith("no") and reason else ""
+    return [f"Keep it dense: nothing is at least {WORTH} times as fast. The best was {best.name}, {found}.{because}"]
+
+
+def _is_noisy(measured: Estimate | None) -> bool:
+    return measured is not None and measured.low <= 1 and measured.high - measured.low > _NOISY * measured.value
+
+
+def _gains(gains: Sequence[Gain]) -> str:
+    measured = [gain for gain in gains if gain.measured is not None]
+    return " ".join(f"{_named_work(gain)}: {_times(gain)} as fast (expected {gain.expected:.2f})." for gain in measured)
+
+
+def _named_work(gain: Gain) -> str:
+    return str(gain.work)[0].upper() + str(gain.work)[1:]
+
+
+def _named(way: Way) -> str:
+    return way.name[0].upper() + way.name[1:]
+
+
+def _times(gain: Gain) -> str:
+    assert gain.measured is not None
+    return f"{gain.measured.value:.2f} ({gain.measured.low:.2f} to {gain.measured.high:.2f}) times"
+
+
+def _loss(loss: Estimate, target: float) -> str:
+    sure = "" if loss.high <= target else f", which may be more than the {target:g} % that you accept"
+    return f"The loss on text that was not used to choose changes by {loss.value:+.2f} % ({loss.low:+.2f} to {loss.high:+.2f} %){sure}."

@@ -1,0 +1,176 @@
+"""What an audit found, as typed results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from actratio.statistics.estimate import Estimate
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one forward pass of a model does.
+
+    Attributes:
+        batch: number of sequences.
+        prompt: tokens that it reads of each sequence; 0 for a decoding step, which reads one.
+
+    >>> str(Work(4)), str(Work(1, prompt=128))
+    ('decoding, batch 4', 'a prompt of 128 tokens')
+    """
+
+    batch: int
+    prompt: int = 0
+
+    def __str__(self) -> str:
+        if self.prompt:
+            return f"{f'{self.batch} prompts' if self.batch > 1 else 'a prompt'} of {self.prompt} tokens"
+        return f"decoding, batch {self.batch}"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much faster a way to run a model does some work.
+
+    Attributes:
+        work: what is done.
+        expected: the predicted speed-up over the dense model.
+        reason: the verdict of the prediction.
+        measured: the measured speed-up, with its 95 % interval over rounds in which the two took turns; ``None`` if it wasn't measured.
+    """
+
+    work: Work
+    expected: float
+    reason: str
+    measured: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to run a model.
+
+    Attributes:
+        name: what is done, in words.
+        options: those of ``actratio sparsify`` that do it.
+        exact: whether the outputs stay the same up to the order of summation.
+        computed: share of the MLPs' neuron outputs that are computed.
+        gains: one for each kind of work, in the order in which they were asked for.
+        loss: increase of the loss in per cent on text that wasn't used to choose, with its 95 % interval over sequences; ``None``
+            if it wasn't measured.
+    """
+
+    name: str
+    options: str
+    exact: bool
+    computed: float
+    gains: tuple[Gain, ...]
+    loss: Estimate | None = None
+
+    @property
+    def main(self) -> Gain:
+        """The gain that decides: that of the first work."""
+        return self.gains[0]
+
+
+@dataclass(frozen=True)
+class LayerUse:
+    """How much of an MLP is used.
+
+    Attributes:
+        site: its name.
+        function: its activation function.
+        nonzero: share of its neuron outputs that aren't zero.
+        useful: the smallest share of its neuron outputs, by contribution, that keeps the error of its output (CETT) at or under
+            ``CETT``; ``None`` if the model can't have thresholds.
+        dead: neurons that were zero on all tokens.
+        width: number of its neurons.
+    """
+
+    site: str
+    function: str
+    nonzero: float
+    useful: float | None
+    dead: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with a model.
+
+    Attributes:
+        way: what to do; ``None`` to keep the model dense.
+        sentences: the decision, and why.
+    """
+
+    way: Way | None
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What ``audit`` returns.
+
+    Attributes:
+        model: its name.
+        tokens: number of tokens that the counts are from.
+        layers: one for each MLP.
+        useful_ratio: the smallest share of all neuron outputs that costs at most ``target`` per cent of the loss; ``None`` without
+            enough text, or if the model can't have thresholds.
+        target: the largest increase of the loss that is accepted, in per cent.
+        loss: of the dense model on text that wasn't used to choose, in nats per token; ``None`` if it wasn't measured.
+        ways: ways to run the model, those that were measured first.
+        decision: what to do.
+        notes: what could not be tried, and why.
+    """
+
+    model: str
+    tokens: int
+    layers: tuple[LayerUse, ...]
+    useful_ratio: float | None
+    target: float
+    loss: float | None
+    ways: tuple[Way, ...]
+    decision: Decision
+    notes: tuple[str, ...] = ()
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The numbers that a condition such as ``useful_ratio<0.3`` can name; those that weren't measured are left out."""
+        neurons = sum(layer.width for layer in self.layers)
+        useful = [(layer.useful, layer.width) for layer in self.layers if layer.useful is not None]
+        values: dict[str, float | None] = {
+            "useful_ratio": self.useful_ratio,
+            "layer_useful_ratio": sum(share * width for share, width in useful) / sum(width for _, width in useful)
+            if useful
+            else None,
+            "nonzero_ratio": sum(layer.nonzero * layer.width for layer in self.layers) / neurons,
+            "dead_ratio": sum(layer.dead for layer in self.layers) / neurons,
+            "speedup": 1.0 if self.decision.way is None else _measured(self.decision.way),
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one record for each way and kind of work."""
+        return [
+            {
+                "way": way.name,
+                "options": way.options,
+                "exact": way.exact,
+                "computed": way.computed,
+                "batch": gain.work.batch,
+                "prompt": gain.work.prompt,
+                "expected": gain.expected,
+                "measured": None if gain.measured is None else gain.measured.to_dict(),
+                "loss_percent": None if way.loss is None else way.loss.to_dict(),
+                "reason": gain.reason,
+                "chosen": way == self.decision.way,
+            }
+            for way in self.ways
+            for gain in way.gains
+        ]
+
+
+def _measured(way: Way) -> float | None:
+    return None if way.main.measured is None else way.main.measured.value
