@@ -19,6 +19,7 @@ from actratio.sparse.active import measured_mlps
 from actratio.sparse.autotune import LayerTimer, layer_timer, linear_timer, shape_speeds
 from actratio.sparse.converted import PLANS, Converted, densify, mark_weights
 from actratio.sparse.crossover import BATCHES, NEVER, SLOWER, Crossover, ShapeSpeeds
+from actratio.sparse.exempt import exempt_layers, rounded_mlps
 from actratio.sparse.experts import install_planned_experts
 from actratio.sparse.int8 import install_int8, share_int8
 from actratio.sparse.linears import has_full_kernel, install_fast
@@ -81,17 +82,19 @@ def sparsify(
         _check_finite(model)
     handles, counts, limits = planning_inputs(model, measurement, thresholds, mlps)
     planned = plan(handles, counts, limits)
+    exempt = exempt_layers(model)
+    rounded = rounded_mlps(handles, exempt) if int8 else set()
     others = {name: _other_layer(model, name) for name in also or ()}
     if crossover is None:
-        planned = _autotuned(handles, planned, limits, int8=int8)
+        planned = _autotuned(handles, planned, limits, rounded)
     else:
         planned = [item if item.kind == "dense" else replace(item, crossover=crossover) for item in planned]
     rest = unchanged_linears(model, handles, planned, others.values())
-    _install(model, handles, planned, limits, int8=int8)
+    _install(model, handles, planned, limits, rounded)
     for name, layer in others.items():
-        _install_other(layer, (also or {})[name], crossover, int8=int8)
+        _install_other(layer, (also or {})[name], crossover, int8=int8 and layer not in exempt)
     if int8:
-        _install_int8(model, [layer for layer in rest if is_worth_int8(layer)])
+        _install_int8(model, [layer for layer in rest if layer not in exempt and is_worth_int8(layer)])
         mark_weights(model, weights)
     elif dense:
         _install_fast(rest, crossover)
@@ -156,15 +159,20 @@ def is_worth_int8(layer: nn.Module) -> bool:
 
 
 def _install(
-    model: nn.Module, mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str, Tensor], *, int8: bool
+    model: nn.Module,
+    mlps: Sequence[MLP],
+    planned: Sequence[Plan],
+    limits: Mapping[str, Tensor],
+    rounded: Collection[MLP],
 ) -> None:
-    """Convert the MLPs."""
+    """Convert the MLPs, those in ``rounded`` to int8 weights."""
     owners = dict(model.named_modules())
     for mlp, item in zip(mlps, planned, strict=True):
         owner = owners[mlp.site.owner]
         owner.__dict__.setdefault(PLANS, []).append(item)
         if mlp.stacked is not None:
             continue
+        int8 = mlp in rounded
         if item.kind != "dense" and not int8:
             install_down(mlp.down, limits.get(mlp.site.name), item.crossover)
         elif item.kind != "dense" and not isinstance(mlp.down, Converted):
@@ -258,19 +266,24 @@ def _other_layer(model: nn.Module, name: str) -> nn.Module:
     return layer
 
 
-def _autotuned(mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str, Tensor], *, int8: bool) -> list[Plan]:
+def _autotuned(
+    mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str, Tensor], rounded: Collection[MLP]
+) -> list[Plan]:
     """Return the plans with their crossovers, measured once for all layers of a shape.
 
     An MLP for which skipping doesn't pay off stays dense, unless it has thresholds: those decide what the model computes.
+
+    Args:
+        rounded: the MLPs that get int8 weights.
     """
     alike: dict[Any, list[tuple[MLP, Plan]]] = defaultdict(list)
     for mlp, item in zip(mlps, planned, strict=True):
         if item.kind != "dense":
             down, _ = mlp.skipped
             shape = type(down), down.weight.shape, down.weight.dtype, down.weight.device, down.bias is None
-            alike[(item.kind, *shape, mlp.stacked is None, mlp.site.name in limits)].append((mlp, item))
+            alike[(item.kind, *shape, mlp.stacked is None, mlp in rounded, mlp.site.name in limits)].append((mlp, item))
     decided: dict[str, Plan] = {}
-    for (*_, has_thresholds), group in alike.items():
+    for (*_, int8, has_thresholds), group in alike.items():
         speeds = shape_speeds(timer_of(*group[0], thresholds=has_thresholds, layers=len(group), int8=int8))
         decided.update((item.site.name, _decided(item, speeds, has_thresholds)) for _, item in group)
     return [decided.get(item.site.name, item) for item in planned]
@@ -279,7 +292,6 @@ def _autotuned(mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str
 def timer_of(mlp: MLP, item: Plan, *, thresholds: bool, layers: int, int8: bool) -> LayerTimer:
     """Return a timer of the products of an MLP that its plan changes, as ``layer_timer`` does."""
     down, up = mlp.skipped
-    int8 = int8 and mlp.stacked is None  # the weights of experts stay as they are
     return layer_timer(down, up if item.kind == "gated" else None, thresholds=thresholds, layers=layers, int8=int8)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from actratio.sparse.conversion import (
     unchanged_linears,
 )
 from actratio.sparse.converted import densify
+from actratio.sparse.exempt import exempt_layers, rounded_mlps
 from actratio.sparse.layer_times import (
     TimedLayers,
     changed_layers,
@@ -80,15 +82,19 @@ def predict_speed(
     assert counts is not None  # a calibration has a measurement
     planned = plan(handles, counts, limits)
     int8 = weights is not None
-    timed = TimedLayers(handles, planned, limits, int8=int8, alone=not (dense or int8))
-    rest = replaceable_groups(unchanged_linears(model, handles, planned), int8=int8) if dense or int8 else []
+    exempt = exempt_layers(model)
+    rounded = rounded_mlps(handles, exempt) if int8 else set()
+    timed = TimedLayers(handles, planned, limits, rounded=rounded, alone=not (dense or int8))
+    rest: list[list[Any]] = []
+    if dense or int8:
+        rest = replaceable_groups(unchanged_linears(model, handles, planned), int8=int8, exempt=exempt)
     speeds = []
     with evaluating(model):
         machine = time_machine(device_of(model))
         for batch in sizes:
             layers = [
-                _layer_speed(model, item, counts, batch, timed.seconds(number, batch, counts), int8=int8)
-                for number, item in enumerate(planned)
+                _layer_speed(model, item, counts, batch, timed.seconds(number, batch, counts), int8=mlp in rounded)
+                for number, (mlp, item) in enumerate(zip(handles, planned, strict=True))
             ]
             others, replaced = time_other_layers(rest, batch, int8=int8)
             replaced += changed_layers(handles, layers)
@@ -207,9 +213,7 @@ def _layer_speed(
         used,
         elements * matrices * item_size,
         elements * matrices * item_size * used,
-        elements
-        * ((matrices - changed) * item_size + changed * needed * (1 if int8 and site.expert is None else item_size))
-        * used,
+        elements * ((matrices - changed) * item_size + changed * needed * (1 if int8 else item_size)) * used,
         2.0 * batch * elements * matrices * routed,
         2.0 * batch * elements * (matrices - changed + changed * ratio) * routed,
         *seconds,
