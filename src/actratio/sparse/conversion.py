@@ -15,7 +15,7 @@ from actratio.errors import SiteError
 from actratio.sites.inputs import device_of
 from actratio.sites.linear import is_linear
 from actratio.sites.mlps import MLP, weight_unsupported_reason
-from actratio.sparse.active import measured_mlps
+from actratio.sparse.active import measured_mlps, measured_ratios
 from actratio.sparse.autotune import LayerTimer, layer_timer, linear_timer, shape_speeds
 from actratio.sparse.converted import PLANS, Converted, densify, mark_weights
 from actratio.sparse.crossover import BATCHES, NEVER, SLOWER, Crossover, ShapeSpeeds
@@ -25,7 +25,7 @@ from actratio.sparse.int8 import install_int8, share_int8
 from actratio.sparse.linears import has_full_kernel, install_fast
 from actratio.sparse.modules import install_down, install_gated
 from actratio.sparse.planning import Plan, int8_unsupported_reason, kernel_unsupported_reason, plan
-from actratio.sparse.thresholds import Calibration
+from actratio.sparse.thresholds import Calibration, LayerThresholds
 
 WEIGHTS = ("int8",)
 """Types that weights can be stored in, beside their own."""
@@ -36,7 +36,7 @@ _SMALLEST = 1 << 16  # numbers of a weight; smaller ones, such as those of a rou
 @torch.inference_mode(False)  # otherwise weights that are stored in another order could never be trained
 def sparsify(
     model: nn.Module,
-    measurement: Measurement | Calibration | None = None,
+    measurement: Measurement | LayerThresholds | None = None,
     *,
     thresholds: Mapping[str, Tensor] | None = None,
     crossover: Crossover | None = None,
@@ -51,8 +51,8 @@ def sparsify(
     whenever gradients are needed, it computes the dense products. ``densify`` undoes it; ``plans`` tells what was done to each MLP.
 
     Args:
-        measurement: of this model: its sites and how many neurons are active. A calibration brings its thresholds with it.
-            By default the sites are found here, and every MLP whose activation function has true zeros is converted.
+        measurement: of this model: its sites and how many neurons are active. A calibration brings its thresholds with it, and so
+            do thresholds that were loaded. By default the sites are found here, and every MLP whose activation function has true zeros is converted.
         thresholds: (width,) by site's name: neurons with ``|h|`` at or below their threshold count as zero, on every path. They
             stay float32 when the model is converted to another dtype.
         crossover: the ratio above which the dense product is used; by default it is measured here, which takes some seconds for each
@@ -80,8 +80,8 @@ def sparsify(
     int8 = weights is not None
     if int8:
         _check_finite(model)
-    handles, counts, limits = planning_inputs(model, measurement, thresholds, mlps)
-    planned = plan(handles, counts, limits)
+    handles, ratios, limits = planning_inputs(model, measurement, thresholds, mlps)
+    planned = plan(handles, ratios, limits)
     exempt = exempt_layers(model)
     rounded = rounded_mlps(handles, exempt) if int8 else set()
     others = {name: _other_layer(model, name) for name in also or ()}
@@ -239,21 +239,30 @@ def plans(model: nn.Module) -> list[Plan]:
 
 def planning_inputs(
     model: nn.Module,
-    measurement: Measurement | Calibration | None,
+    measurement: Measurement | LayerThresholds | None,
     thresholds: Mapping[str, Tensor] | None,
     mlps: Sequence[MLP] | None,
-) -> tuple[Sequence[MLP], Measurement | None, Mapping[str, Tensor]]:
-    """Return the MLPs to plan for, their measurement, and their thresholds by neuron.
+) -> tuple[Sequence[MLP], Mapping[str, float], Mapping[str, Tensor]]:
+    """Return the MLPs to plan for, and by their site's name, their ratios of neurons to compute and their thresholds by neuron.
 
     Raises:
-        SiteError: a calibration and other thresholds.
+        SiteError: a calibration and other thresholds, or thresholds of a site that isn't there.
     """
-    if not isinstance(measurement, Calibration):
-        return measured_mlps(model, measurement, mlps), measurement, thresholds or {}
+    if not isinstance(measurement, LayerThresholds):
+        handles = measured_mlps(model, measurement, mlps)
+        return handles, measured_ratios(measurement, handles), thresholds or {}
     if thresholds is not None:
         raise SiteError("a calibration has thresholds already; omit thresholds=, or give the calibration's measurement")
-    handles = measured_mlps(model, measurement.measurement, mlps)
-    return handles, measurement.measurement, measurement.by_neuron(handles)
+    if isinstance(measurement, Calibration):
+        handles = measured_mlps(model, measurement.measurement, mlps)
+        ratios = measured_ratios(measurement.measurement, handles)
+    else:
+        handles = [mlp for mlp in measured_mlps(model, None, mlps) if mlp.site.name in measurement.thresholds]
+        missing = sorted(set(measurement.thresholds) - {mlp.site.name for mlp in handles})
+        if missing:
+            raise SiteError(f"the model has no site {missing[0]!r}; give thresholds of this model")
+        ratios = {site: 1 - dropped for site, dropped in measurement.dropped.items()}
+    return handles, ratios, measurement.by_neuron(handles)
 
 
 def _other_layer(model: nn.Module, name: str) -> nn.Module:

@@ -78,9 +78,9 @@ def predict_speed(
             f"the speed cannot be predicted from a {type(measurement).__name__}; give a measurement, such as "
             "actratio.measure(model, batches, criteria=['nonzero']), or a calibration"
         )
-    handles, counts, limits = planning_inputs(model, measurement, thresholds, mlps)
-    assert counts is not None  # a calibration has a measurement
-    planned = plan(handles, counts, limits)
+    handles, ratios, limits = planning_inputs(model, measurement, thresholds, mlps)
+    planned = plan(handles, ratios, limits)
+    counts = measurement.measurement if isinstance(measurement, Calibration) else measurement
     int8 = weights is not None
     exempt = exempt_layers(model)
     rounded = rounded_mlps(handles, exempt) if int8 else set()
@@ -154,28 +154,28 @@ def _checked_sizes(batches: Sequence[int]) -> list[int]:
 
 def check_speed(
     model: nn.Module,
-    calibration: Calibration,
+    measurement: Measurement | Calibration,
     batches: Sequence[int] = (1,),
     *,
     dense: bool = False,
     weights: str | None = None,
     mlps: Sequence[MLP] | None = None,
 ) -> list[SpeedCheck]:
-    """Predict the speed-up of a calibrated model, then measure it.
+    """Predict the speed-up of a model that skips zeros or has thresholds, then measure it.
 
     The model is dense afterwards. With ``weights``, it stays converted, because the old weights are gone.
 
     Args:
-        model: the model that was calibrated, dense.
-        calibration: of this model.
+        model: a causal language model from transformers, dense.
+        measurement: of this model, by ``nonzero``; or its calibration, whose thresholds are then used.
         batches: numbers of sequences that are decoded together.
         dense: as for ``sparsify``.
         weights: as for ``sparsify``.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
     """
-    predicted = predict_speed(model, calibration, batches, dense=dense, weights=weights, mlps=mlps).speeds
+    predicted = predict_speed(model, measurement, batches, dense=dense, weights=weights, mlps=mlps).speeds
     try:
-        sparsify(model, calibration, dense=dense, weights=weights, mlps=mlps)
+        sparsify(model, measurement, dense=dense, weights=weights, mlps=mlps)
         with evaluating(model):
             measured = [speed.dense_seconds / time_decoding_step(model, speed.batch) for speed in predicted]
     finally:

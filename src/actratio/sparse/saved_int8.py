@@ -1,7 +1,8 @@
 """Models with int8 weights in a folder: ``int8.safetensors`` beside the model's configuration.
 
-The file has the model's tensors under their names. An int8 weight ``X.weight`` comes with ``X.weight_scale`` (one for each output)
-or ``X.neuron_scale`` (one for each input), float32, and, if its layer has thresholds, with ``X.weight_thresholds``. The file's metadata says to which axis of each weight its scales belong.
+The file has the model's tensors under their names. An int8 weight ``X.weight`` comes with ``X.weight_scale`` (one for each output) or
+``X.neuron_scale`` (one for each input), float32, and, if its layer has thresholds, with ``X.weight_thresholds``. The file's metadata
+says to which axis of each weight its scales belong.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from actratio.sparse.conversion import sparsify
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.int8 import NEURON_SCALE, WEIGHT_SCALE, Int8Linear, scale_axis, scale_name
 from actratio.sparse.kernels.int8_weights import dequantize
+from actratio.sparse.thresholds import LayerThresholds
 
 _WEIGHT, _THRESHOLDS = "weight", "weight_thresholds"
 
@@ -56,7 +58,12 @@ def save_int8(folder: Path, model: Any) -> None:
 
 
 def load_int8(
-    folder: Path, *, dtype: str = "auto", device: str = "auto", crossover: Crossover | None = None
+    folder: Path,
+    *,
+    zeros: LayerThresholds | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    crossover: Crossover | None = None,
 ) -> nn.Module:
     """Load a model that ``save_int8`` wrote, with the same weights, scales and thresholds.
 
@@ -64,6 +71,7 @@ def load_int8(
     there. Its weights are then rounded again.
 
     Args:
+        zeros: the MLPs whose zeros are skipped, if they were measured.
         dtype: of the activations and the other weights, as for ``actratio.models.load_model``.
         device: as for ``load_model``; int8 weights need a CPU.
         crossover: as for ``sparsify``.
@@ -95,7 +103,8 @@ def load_int8(
     by_site = {
         mlp.site.name: thresholds[by_module[id(mlp.down)]] for mlp in mlps if by_module.get(id(mlp.down)) in thresholds
     }
-    sparsify(model, thresholds=by_site, crossover=crossover, weights="int8", mlps=mlps)
+    thresholds_by_site = by_site if zeros is None else None
+    sparsify(model, zeros, thresholds=thresholds_by_site, crossover=crossover, weights="int8", mlps=mlps)
     for name, layer in int8_layers(model).items():
         if axes.get(name) == scale_axis(layer):  # exactly what was saved, not rounded a second time
             layer.weight.data.copy_(weights[name])
