@@ -142,7 +142,6 @@ NAMES: dict[str, list[str]] = {
     "address of a corpus": ["measure", "tiny", "--data", "nothing://a/b"],
     "target": ["sparsify", "tiny", "--text", "text.txt", "--target", "speed=2"],
     "target's number": ["sparsify", "tiny", "--text", "text.txt", "--target", "loss=much"],
-    "target for other models": ["sparsify", "tiny", "--text", "text.txt", "--target", "zeros"],
     "what is compared with thresholds": ["sparsify", "tiny", "--text", "text.txt", "--by", "luck"],
     "split": ["fit", "observed.csv", "--split", "test"],
     "epoch": ["fit", "observed.csv", "--epoch", "7"],

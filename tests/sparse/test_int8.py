@@ -299,6 +299,18 @@ def test_torch_reads_the_weights_of_its_encoder_layers_as_they_are(dense: bool) 
     torch.testing.assert_close(model[0](X), expected)
 
 
+def test_encoder_layers_of_torch_cannot_have_thresholds() -> None:
+    """They would be ignored in evaluation mode and applied in training."""
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 48, batch_first=True), 1).eval()
+    measurement = measure(model, [X], criteria=["nonzero"])
+    with pytest.raises(ActratioError, match=r"layers\.0 cannot have thresholds: torch multiplies by the weights"):
+        sparsify(model, measurement, thresholds={"layers.0": torch.ones(48)}, crossover=ALWAYS)
+    assert {type(module) for module in model.modules() if isinstance(module, nn.Linear)} == {
+        nn.Linear,
+        nn.modules.linear.NonDynamicallyQuantizableLinear,
+    }
+
+
 class Tied(nn.Module):
     """Two layers that share one weight, one of them a down projection."""
 

@@ -19,7 +19,7 @@ from actratio.sparse.active import measured_mlps, measured_ratios
 from actratio.sparse.autotune import LayerTimer, layer_timer, linear_timer, shape_speeds
 from actratio.sparse.converted import PLANS, Converted, densify, mark_weights
 from actratio.sparse.crossover import BATCHES, NEVER, SLOWER, Crossover, ShapeSpeeds
-from actratio.sparse.exempt import exempt_layers, rounded_mlps
+from actratio.sparse.exempt import bypassed_layers, exempt_layers, rounded_mlps
 from actratio.sparse.experts import install_planned_experts
 from actratio.sparse.int8 import install_int8, share_int8
 from actratio.sparse.linears import has_full_kernel, install_fast
@@ -82,6 +82,7 @@ def sparsify(
         _check_finite(model)
     handles, ratios, limits = planning_inputs(model, measurement, thresholds, mlps)
     planned = plan(handles, ratios, limits)
+    _check_not_bypassed(model, handles, limits)
     exempt = exempt_layers(model)
     rounded = rounded_mlps(handles, exempt) if int8 else set()
     others = {name: _other_layer(model, name) for name in also or ()}
@@ -114,6 +115,21 @@ def check_weights(model: nn.Module, weights: str | None) -> None:
     reason = int8_unsupported_reason(device_of(model))
     if reason is not None:
         raise SiteError(f"the weights cannot be int8: {reason}; omit weights, or move the model to the CPU")
+
+
+def _check_not_bypassed(model: nn.Module, mlps: Sequence[MLP], limits: Mapping[str, Tensor]) -> None:
+    """Refuse thresholds of MLPs whose down projection torch may not call: it would ignore them in evaluation mode.
+
+    Raises:
+        SiteError: there are some.
+    """
+    bypassed = bypassed_layers(model) if limits else set()
+    for mlp in mlps:
+        if mlp.site.name in limits and mlp.down in bypassed:
+            raise SiteError(
+                f"{mlp.site.name} cannot have thresholds: torch multiplies by the weights of its encoder layers without calling "
+                "their linear layers; omit its thresholds"
+            )
 
 
 def _check_finite(model: nn.Module) -> None:

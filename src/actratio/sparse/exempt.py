@@ -14,6 +14,12 @@ _READ_WEIGHTS = nn.TransformerEncoderLayer, nn.MultiheadAttention
 """Modules of torch's that multiply by the weights of their linear layers without calling these layers."""
 
 
+def bypassed_layers(model: nn.Module) -> set[nn.Module]:
+    """Return the linear layers whose weights torch may multiply by without calling the layers."""
+    owners = [module for module in model.modules() if isinstance(module, _READ_WEIGHTS)]
+    return {child for owner in owners for child in owner.children() if is_linear(child)}
+
+
 def exempt_layers(model: nn.Module) -> set[nn.Module]:
     """Return the linear layers that can't have int8 weights.
 
@@ -21,13 +27,11 @@ def exempt_layers(model: nn.Module) -> set[nn.Module]:
     own way. A weight that is shared with embeddings only can become int8.
     """
     holders: dict[int, list[nn.Module]] = defaultdict(list)
-    exempt: set[nn.Module] = set()
+    exempt = bypassed_layers(model)
     for module in model.modules():
         for parameter in module._parameters.values():
             if parameter is not None and not isinstance(module, nn.Embedding):
                 holders[id(parameter)].append(module)
-        if isinstance(module, _READ_WEIGHTS):
-            exempt.update(child for child in module.children() if is_linear(child))
     for modules in holders.values():
         if len(modules) > 1:
             exempt.update(module for module in modules if is_linear(module))
