@@ -16,8 +16,9 @@ import actratio.sparse.conversion
 import actratio.sparse.modules
 from actratio import ActratioError
 from actratio.sites.flow import Flow
-from actratio.sparse import load_sparse, plans
-from actratio.sparse.crossover import ALWAYS
+from actratio.sparse import densify, load_sparse, plans, sparsify
+from actratio.sparse.crossover import ALWAYS, ShapeSpeeds
+from actratio.sparse.saved_int8 import save_int8
 from tests.sparse.calibration_text import token_batches
 
 Run = Callable[..., int]
@@ -100,6 +101,102 @@ def test_sparsify_writes_int8_weights_and_says_what_they_cost(
     assert (settings["weights"], settings["dense"]) == ("int8", True)
 
 
+def relu_model(model_type: str, activation: str = "relu") -> Any:
+    """Return a Llama or an OPT with two layers, random weights and MiniLM's vocabulary."""
+    import transformers
+
+    torch.manual_seed(0)
+    size = {"vocab_size": 30522, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "eos_token_id": 2}
+    if model_type == "llama":
+        config = transformers.LlamaConfig(**size, intermediate_size=48, hidden_act=activation)
+        return transformers.LlamaForCausalLM(config).eval()
+    config = transformers.OPTConfig(
+        **size, ffn_dim=48, word_embed_proj_dim=16, max_position_embeddings=512, activation_function=activation
+    )
+    return transformers.OPTForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize(("model_type", "kind"), [("llama", "gated"), ("opt", "down")])
+@pytest.mark.parametrize("weights", [None, "int8"])
+def test_sparsify_skips_zeros_only(
+    model_type: str,
+    kind: str,
+    weights: str | None,
+    tmp_path: Path,
+    text: Path,
+    minilm: Path,
+    run_command: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(actratio.sparse.conversion, "_SMALLEST", 1)
+    monkeypatch.setattr(ShapeSpeeds, "pays_off", lambda self, ratio: True)  # small layers wouldn't be converted
+    model, folder, out = relu_model(model_type), tmp_path / "relu", tmp_path / "zeros"
+    model.save_pretrained(folder)
+    command = ["sparsify", folder, "--tokenizer", minilm, "--text", text, "--length", 16, "--target", "zeros"]
+    options = ["--out", out] if weights is None else ["--out", out, "--weights", weights]
+    assert run_command(*command, *options, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    settings, rows = printed["settings"], printed["rows"]
+    assert (settings["target"], settings["by"], "loss_sparse" in settings) == ("zeros", "zeros", False)
+    assert len(rows) == 2
+    assert all(row["threshold"] == row["cett"] == 0 and 0.1 < row["dropped"] < 0.9 for row in rows)
+    assert "of the neuron outputs are zero, and skipping them" in printed["verdicts"][0]
+    if weights is not None:
+        change = settings["loss_int8"] / settings["loss_dense"] - 1
+        assert 0 < abs(change) < 0.01
+        assert printed["verdicts"][1] == (
+            f"With int8 weights too, the loss on the same text is {settings['loss_int8']:.4f} ({change:+.2%})."
+        )
+
+    loaded = load_sparse(out, device="cpu", crossover=ALWAYS)
+    assert [plan.kind for plan in plans(loaded)] == [kind, kind]
+    assert [plan.ratio for plan in plans(loaded)] == pytest.approx([1 - row["dropped"] for row in rows])
+    assert all(getattr(module, "_thresholds", None) is None for module in loaded.modules())
+    (batch,) = token_batches(1)
+    expected = sparsify(model, weights=weights, crossover=ALWAYS)
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch).logits, expected(**batch).logits)
+        rounded = densify(expected)(**batch).logits
+    torch.testing.assert_close(loaded(**batch).logits, rounded, rtol=1e-5, atol=1e-5)
+
+    if weights is None:
+        assert run_command("speed", out, "--tokenizer", minilm, "--json") == 0  # by nonzero, like the dense model
+        (row,) = json.loads(capsys.readouterr().out)["rows"]
+        assert 0.1 < row["needed"] < 0.9
+        assert (
+            run_command("measure", out, "--tokenizer", minilm, "--text", text, "--out", tmp_path / "m", "--json") == 0
+        )
+        assert "are not applied" not in said(capsys)
+        assert run_command(*command, "--out", out) == 2
+        assert "holds an earlier result" in said(capsys)
+        assert run_command(*command, "--out", out, "--force") == 0
+        shown = capsys.readouterr().out
+        assert "Zeros of" in shown
+        assert "CETT" not in shown
+
+
+@pytest.mark.parametrize(("model_type", "activation"), [("llama", "silu"), ("opt", "gelu")])
+def test_sparsify_has_no_zeros_to_skip(
+    model_type: str,
+    activation: str,
+    tmp_path: Path,
+    text: Path,
+    minilm: Path,
+    run_command: Run,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = relu_model(model_type, activation)
+    model.save_pretrained(tmp_path / "smooth")
+    options = ["--text", text, "--length", 16, "--target", "zeros", "--out", tmp_path / "out"]
+    assert run_command("sparsify", tmp_path / "smooth", "--tokenizer", minilm, *options) == 2
+    assert (
+        f"no MLP of {type(model).__name__} can skip zeros: {activation} has no true zeros; choose thresholds with --target loss=1"
+        in said(capsys)
+    )
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("options", "message"), [(["--weights", "int4"], "weights='int4' is not known; use 'int8'")])
 def test_sparsify_refuses_unknown_weights(
     options: list[str],
@@ -156,6 +253,7 @@ def test_sparsify_traces_at_most_twice_and_lays_weights_out_once(
     ("options", "message"),
     [
         (["--target", "speed=2"], "there is no target 'speed=2'"),
+        (["--target", "zero"], "write loss=1 (per cent), cett=0.1, ratio=0.3 or zeros"),
         (["--target", "ratio=1.5"], "there is no target 'ratio=1.5'"),
         (["--by", "luck"], "cannot be dropped by 'luck'"),
         (["--batch", "0"], "not a list of sizes"),
@@ -218,7 +316,7 @@ def test_load_sparse_refuses_a_folder_without_valid_thresholds(tmp_path: Path, t
     valid: dict[str, Any] = {"format": 1, "by": "magnitude", "tau": {"a": 0.1}, "cett": {"a": 0.0}, "dropped": {"a": 0}}
     damaged = [
         "{", "[]", {**valid, "by": "luck"}, {**valid, "tau": {}}, {**valid, "tau": {"a": None}}, {**valid, "tau": {"a": math.nan}},
-        {**valid, "tau": {"a": "0.1"}}, {**valid, "format": 2},
+        {**valid, "tau": {"a": "0.1"}}, {**valid, "format": 2}, {**valid, "by": "zeros"}, {**valid, "dropped": {"a": 1.5}},
         {**valid, "tau": {"a": 10**400}}, {**valid, "tau": {"a": 1e39}}, {**valid, "dropped": {}}, {**valid, "cett": {"a": True}}, "[" * 100_000,
     ]  # fmt: skip
     for content in damaged:
@@ -229,3 +327,7 @@ def test_load_sparse_refuses_a_folder_without_valid_thresholds(tmp_path: Path, t
     (tmp_path / "thresholds.json").write_text(json.dumps(valid))
     with pytest.raises(ActratioError, match="has a threshold for a, which is not an MLP of the model"):
         load_sparse(tmp_path)
+    save_int8(tmp_path, sparsify(tiny_gpt2("relu"), weights="int8", crossover=ALWAYS))
+    (tmp_path / "thresholds.json").write_text(json.dumps({**valid, "by": "zeros", "tau": {"a": 0}}))
+    with pytest.raises(ActratioError, match="the model has no site 'a'"):
+        load_sparse(tmp_path, device="cpu")

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from actratio import ActratioError, measure
+from actratio import ActratioError, find_sites, measure
 from actratio.models.source import INT8_FILE
 from actratio.sparse import calibrate, conversion, densify, load_sparse, plans, sparsify
 from actratio.sparse.converted import is_marked, mark_weights
 from actratio.sparse.crossover import ALWAYS, NEVER, Crossover
-from actratio.sparse.int8 import Int8Linear, install_int8
+from actratio.sparse.int8 import Int8Linear, install_int8, scale_name
 from actratio.sparse.kernels.int8_weights import MAX_BATCH
 from actratio.sparse.planning import int8_unsupported_reason
 from actratio.sparse.saved import save_sparse
@@ -65,7 +65,7 @@ def test_int8_model_matches_the_rounded_dense_model(
 @torch.no_grad()
 def test_int8_model_keeps_its_scales_in_other_dtypes(kind: Callable[[], nn.Module], dtype: torch.dtype) -> None:
     model, x = converted(kind).to(dtype), X.to(dtype)
-    assert all(layer.weight_scale.dtype == torch.float32 for layer in int8_layers(model).values())
+    assert all(layer.get_buffer(scale_name(layer)).dtype == torch.float32 for layer in int8_layers(model).values())
     torch.testing.assert_close(model(x), dequantized(kind).to(dtype)(x), rtol=0.03, atol=0.03)
     back = model.float()
     torch.testing.assert_close(back(X), dequantized(kind)(X), rtol=0.02, atol=0.02)  # biases were rounded
@@ -142,7 +142,7 @@ def test_scales_that_are_put_in_place_are_used(kind: Callable[[], nn.Module]) ->
     model = converted(kind)
     model(X)
     for layer in int8_layers(model).values():
-        layer.weight_scale = 2 * layer.weight_scale
+        setattr(layer, scale_name(layer), 2 * layer.get_buffer(scale_name(layer)))
     found = model(X)
     torch.testing.assert_close(found, densify(model)(X), rtol=1e-5, atol=1e-5)
 
@@ -180,6 +180,46 @@ def test_a_head_takes_the_scales_of_an_embedding_that_is_loaded_and_tied_again()
     model.tie_weights()
     expected = densify(sparsify(other, weights="int8", crossover=ALWAYS))(ids).logits
     torch.testing.assert_close(model(ids).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("by_neurons", [True, False])
+def test_scales_of_neurons_are_not_loaded_as_scales_of_outputs(by_neurons: bool) -> None:
+    """A square layer's have the same shape."""
+    layers = [nn.Linear(16, 16), nn.Linear(16, 16)]
+    for layer, kind in zip(layers, (by_neurons, not by_neurons), strict=True):
+        install_int8(layer, by_neurons=kind)
+    names = ["weight_scale", "neuron_scale"] if by_neurons else ["neuron_scale", "weight_scale"]
+    with pytest.raises(RuntimeError, match=rf'Missing key.*"{names[0]}"(.|\n)*Unexpected key.*"{names[1]}"'):
+        layers[1].load_state_dict(layers[0].state_dict())
+
+
+def test_models_that_share_a_configuration_are_marked_apart(tiny_gpt2: Callable[..., Any], tmp_path: Path) -> None:
+    model = tiny_gpt2("relu")
+    config = model.config
+    other = type(model)(config)
+    sparsify(model, weights="int8", crossover=ALWAYS)
+    assert is_marked(model.config)
+    assert not is_marked(config)
+    holders = [module for module in model.modules() if "config" in vars(module)]
+    assert len(holders) > 2
+    assert all(module.config is model.config for module in holders)
+    other.save_pretrained(tmp_path)
+    assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
+
+
+def test_a_configuration_inside_another_one_stays_shared() -> None:
+    import transformers
+
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    wrapper = nn.Sequential(transformers.BertModel(config).eval())
+    wrapper.config = transformers.EncoderDecoderConfig(encoder=config.to_dict(), decoder=config.to_dict())
+    wrapper.config.encoder = config
+    mark_weights(wrapper, "int8")
+    assert wrapper.config.encoder is wrapper[0].config
+    assert wrapper[0].config is wrapper[0].encoder.layer[0].attention.self.config is not config
+    assert not is_marked(config)
 
 
 def test_models_inside_another_one_are_marked_too() -> None:
@@ -243,6 +283,68 @@ def test_a_model_with_weights_that_are_not_finite_stays_as_it_is() -> None:
         assert torch.equal(value.nan_to_num(9.0), before[name].nan_to_num(9.0))
 
 
+@pytest.mark.parametrize("dense", [False, True])
+@torch.no_grad()
+def test_torch_reads_the_weights_of_its_encoder_layers_as_they_are(dense: bool) -> None:
+    """In evaluation mode, ``nn.TransformerEncoderLayer`` gives the weights to a function of its own."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 48, dropout=0.0, batch_first=True)
+    model = nn.Sequential(nn.TransformerEncoder(layer, 2), nn.Linear(16, 20)).eval()
+    expected = model[0](X)
+    sparsify(model, measure(model, [X], criteria=["nonzero"]), weights="int8", dense=dense, crossover=ALWAYS)
+    assert list(int8_layers(model)) == ["1"]
+    torch.testing.assert_close(model[0](X), expected)
+    for layer in model[0].layers:
+        layer.norm2.register_forward_hook(lambda *_: None)  # torch then calls the layers one by one
+    torch.testing.assert_close(model[0](X), expected)
+
+
+def test_encoder_layers_of_torch_cannot_have_thresholds() -> None:
+    """They would be ignored in evaluation mode and applied in training."""
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 48, batch_first=True), 1).eval()
+    measurement = measure(model, [X], criteria=["nonzero"])
+    with pytest.raises(ActratioError, match=r"layers\.0 cannot have thresholds: torch multiplies by the weights"):
+        sparsify(model, measurement, thresholds={"layers.0": torch.ones(48)}, crossover=ALWAYS)
+    assert {type(module) for module in model.modules() if isinstance(module, nn.Linear)} == {
+        nn.Linear,
+        nn.modules.linear.NonDynamicallyQuantizableLinear,
+    }
+
+
+class Tied(nn.Module):
+    """Two layers that share one weight, one of them a down projection."""
+
+    def __init__(self, down_first: bool) -> None:
+        super().__init__()
+        names = ["down", "other"] if down_first else ["other", "down"]
+        for name in names:
+            self.add_module(name, nn.Linear(96, 16))
+        self.up, self.act, self.back = nn.Linear(16, 96), nn.ReLU(), nn.Linear(16, 96)
+        self.other.weight = self.down.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.down(self.act(self.up(x)))
+        out: Tensor = self.other(self.back(x))
+        return out
+
+
+@pytest.mark.parametrize("down_first", [True, False])
+@pytest.mark.parametrize("also", [None, {"other": 0.5}])
+@torch.no_grad()
+def test_layers_that_share_a_weight_keep_it(down_first: bool, also: dict[str, float] | None) -> None:
+    torch.manual_seed(0)
+    model = Tied(down_first).eval()
+    before = model.down.weight.clone()
+    sparsify(model, measure(model, [X], criteria=["nonzero"]), weights="int8", crossover=ALWAYS, also=also)
+    assert set(int8_layers(model)) == {"up", "back"}
+    assert [item.kind for item in plans(model)] == ["down"]
+    rounded = copy.deepcopy(model)
+    densify(rounded)
+    torch.testing.assert_close(model(X), rounded(X), rtol=1e-5, atol=1e-5)
+    assert rounded.down.weight is rounded.other.weight
+    assert torch.equal(rounded.down.weight, before)
+
+
 def tied_llama() -> Any:
     import transformers
 
@@ -304,7 +406,7 @@ def test_saved_int8_model_is_loaded_as_it_was(saved: tuple[Path, nn.Module]) -> 
     for name, layer in int8_layers(model).items():
         other = loaded.get_submodule(name)
         assert torch.equal(other.weight, layer.weight)
-        assert torch.equal(other.weight_scale, layer.weight_scale)
+        assert torch.equal(other.get_buffer(scale_name(other)), layer.get_buffer(scale_name(layer)))
         assert (other._thresholds is None) == (layer._thresholds is None)
         assert layer._thresholds is None or torch.equal(other._thresholds, layer._thresholds)
     (batch,) = token_batches(1)
@@ -320,7 +422,9 @@ def test_transformers_does_not_read_int8_weights_as_something_else(saved: tuple[
         transformers.AutoModelForCausalLM.from_pretrained(saved[0])
 
 
-@pytest.mark.parametrize("damage", ["cut", "no metadata", "a float weight", "scales of another axis", "missing scales"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "no metadata", "a float weight", "scales of another axis", "missing scales", "both scales"]
+)
 def test_damaged_int8_weights_are_refused(saved: tuple[Path, nn.Module], damage: str) -> None:
     path = saved[0] / INT8_FILE
     tensors = load_file(path)
@@ -338,8 +442,10 @@ def test_damaged_int8_weights_are_refused(saved: tuple[Path, nn.Module], damage:
     elif damage == "scales of another axis":
         axes = json.loads(metadata["axes"])
         save_file(tensors, path, {"axes": json.dumps({**axes, name: 1 - axes[name]})})
+    elif damage == "both scales":
+        save_file({**tensors, f"{name}.weight_scale": torch.ones(16)}, path, metadata)
     else:
-        del tensors[f"{name}.weight_scale"]
+        del tensors[f"{name}.neuron_scale"]
         save_file(tensors, path, metadata)
     with pytest.raises(ActratioError, match=r"int8\.safetensors is damaged"):
         load_sparse(saved[0], device="cpu")
@@ -350,3 +456,24 @@ def test_measurement_of_an_int8_model_counts_what_it_computes() -> None:
     for kind in KINDS:
         found, expected = measure(converted(kind), [X]), measure(dequantized(kind), [X])
         assert [row.counts.active.tolist() for row in found] == [row.counts.active.tolist() for row in expected]
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "opt", "llama"])
+def test_sites_of_an_int8_model_are_those_of_the_dense_model(
+    model_type: str, tiny_causal_lm: Callable[[str], Any]
+) -> None:
+    model = tiny_causal_lm(model_type).eval()
+    sites = find_sites(model, sites="*")
+    batch = {"input_ids": torch.arange(20)[None]}
+    sparsify(model, weights="int8", crossover=ALWAYS)
+    assert any(name.endswith(("c_fc", "fc1", "up_proj")) for name in int8_layers(model))
+    assert find_sites(model, sites="*") == sites
+    found = measure(model, [batch])
+    with pytest.raises(ActratioError, match=r"is quantised, and the criterion contribution\(τ\) needs the norms"):
+        measure(model, [batch], criteria=["contribution(0.1)"])
+    expected = measure(densify(model), [batch])
+    assert [row.site for row in found] == [row.site for row in expected]
+    for row, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(
+            row.counts.active, other.counts.active, rtol=0, atol=1
+        )  # sums are rounded differently

@@ -10,7 +10,7 @@ from torch import nn
 
 from actratio import ActratioError, find_sites, measure, sparsify
 from actratio.sites.mlps import MLP, resolve
-from actratio.sparse.active import active_counts, measured_mlps
+from actratio.sparse.active import active_counts, measured_mlps, measured_ratios
 from actratio.sparse.crossover import ALWAYS, NEVER
 from actratio.sparse.kernels import dispatch
 from actratio.sparse.planning import plan
@@ -41,7 +41,8 @@ def test_plan_follows_the_activation_function() -> None:
 def test_plan_has_the_measured_ratio() -> None:
     model = network(nn.ReLU())
     measurement = measure(model, [X], criteria=["positive"])
-    (planned,) = plan(resolved(model), measurement)
+    mlps = resolved(model)
+    (planned,) = plan(mlps, measured_ratios(measurement, mlps))
     assert planned.ratio == pytest.approx(float((torch.relu(model[0](X)) > 0).float().mean()))
 
 

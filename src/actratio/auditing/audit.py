@@ -19,7 +19,7 @@ from actratio.sites import evaluating
 from actratio.sites.inputs import device_of
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import active_counts, measure_active
-from actratio.sparse.calibration import LossSearch, text_parts
+from actratio.sparse.calibration import LossSearch, split_text
 from actratio.sparse.conversion import sparsify
 from actratio.sparse.converted import densify
 from actratio.sparse.curves import Curve, dropping_curves
@@ -91,7 +91,7 @@ def audit(
         mlps = resolve(model)
         notes: list[str] = []
         checks_loss = _can_check_loss(model, given, notes)
-        calibrating, choosing, checking = text_parts(given) if checks_loss else (given, [], [])
+        calibrating, choosing, checking = split_text(given) if checks_loss else (given, [], [])
         progress("measuring")
         measurement = measure_active(model, calibrating, name=name)
         plans = [_Plan("skip exact zeros, and multiply faster", "--target zeros --dense", True, measurement)]

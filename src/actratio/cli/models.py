@@ -261,9 +261,9 @@ def measure_model(
 
 def _note_thresholds(model: str) -> dict[str, str]:
     """Print that a model's thresholds are not applied, if it has some; return it as a setting."""
-    from actratio.sparse.saved import NAME
+    from actratio.sparse.saved import NAME, has_thresholds
 
-    if not (Path(model) / NAME).is_file():
+    if not has_thresholds(model):
         return {}
     say(f"{model} has thresholds ({NAME}), which are not applied: this measures the dense model")
     return {"thresholds": "not applied"}

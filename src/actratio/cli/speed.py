@@ -61,7 +61,7 @@ def predict_model_speed(
     from actratio.data.text import ARTICLE_PROMPTS, open_texts, token_batches
     from actratio.models import commit_setting, load_model, load_tokenizer, revision_of
     from actratio.sparse import measure_and_predict_speed, predict_speed
-    from actratio.sparse.saved import NAME
+    from actratio.sparse.saved import has_thresholds
 
     batches = batch_sizes(batch)
     measurement = load(model) if is_measurement(Path(model)) else None
@@ -73,7 +73,7 @@ def predict_model_speed(
     if measurement is not None and revision is None:
         measured = measurement.settings.get("commit", measurement.settings.get("revision"))
         revision = None if measured is None else revision_of(name, str(measured))
-    if measurement is not None and (Path(name) / NAME).is_file():
+    if measurement is not None and has_thresholds(name):
         raise DataError(f"{name} has thresholds, which the measurement {model} does not count; give {name} itself")
     stored = note_weights(name)
     texts = open_texts(text) if text else iter(ARTICLE_PROMPTS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -38,7 +38,7 @@ def sparsify_model(
     target: Annotated[
         str,
         typer.Option(
-            help="What to aim at: loss=1 (per cent more loss), cett=0.1 (error of each layer) or ratio=0.3 (neurons left active)."
+            help="What to aim at: loss=1 (per cent more loss), cett=0.1 (error of each layer), ratio=0.3 (neurons left active), or zeros: skip true zeros only, without thresholds."
         ),
     ] = "loss=1",
     by: Annotated[
@@ -67,18 +67,19 @@ def sparsify_model(
     every_row: EveryRow = False,
     as_json: Json = False,
 ) -> None:
-    """Choose thresholds for a model without true zeros, check them on text that was not used, and save the sparse model."""
+    """Choose thresholds for a model, or skip its true zeros only; check the loss on text that was not used, and save the sparse model."""
     from actratio.data.text import open_texts, token_batches
     from actratio.devices import device_named
     from actratio.models import check_dtype, commit_setting, load_model, load_tokenizer
     from actratio.sites.mlps import resolve
-    from actratio.sparse import calibrate, check_speed
+    from actratio.sparse import Calibration, calibrate, check_speed
     from actratio.sparse.calibration import loss_on_unused_text
     from actratio.sparse.conversion import check_weights
     from actratio.sparse.saved import NAME, check_folder, save_sparse
-    from actratio.sparse.thresholds import Target, check_by
+    from actratio.sparse.thresholds import ZEROS, Target, check_by
+    from actratio.sparse.zeros import Zeros, measure_zeros
 
-    aim: dict[str, Any] = Target.parse(target).as_option()
+    aim = None if target == ZEROS else Target.parse(target)
     check_by(by)
     folder = out_dir or Path("runs") / ("sparse-" + Path(os.path.realpath(model)).name)
     check_folder(folder, NAME, force=force)
@@ -103,30 +104,43 @@ def sparsify_model(
     check_weights(loaded, weights)
     with waiting("finding the MLPs") as status:
         mlps = resolve(loaded)
-        calibration = calibrate(loaded, sequences, **aim, by=by, mlps=mlps, progress=status.update)
+        chosen: Calibration | Zeros
+        if aim is None:
+            chosen = measure_zeros(loaded, sequences, mlps=mlps, progress=status.update)
+            losses = {"loss_dense": chosen.loss_dense}
+        else:
+            chosen = calibrate(loaded, sequences, **aim.as_option(), by=by, mlps=mlps, progress=status.update)
+            losses = {"loss_dense": chosen.loss_dense, "loss_sparse": chosen.loss_sparse}
         status.update("predicting and timing")
-        speeds = check_speed(loaded, calibration, batches, dense=dense, weights=weights, mlps=mlps)
-        losses = {"loss_dense": calibration.loss_dense, "loss_sparse": calibration.loss_sparse}
-        verdicts = [*calibration.verdicts, *map(str, speeds)]
+        found = chosen.measurement if isinstance(chosen, Zeros) else chosen
+        speeds = check_speed(loaded, found, batches, dense=dense, weights=weights, mlps=mlps)
+        verdicts = [*chosen.verdicts, *map(str, speeds)]
         if weights is not None:
             status.update("checking the 8-bit weights")
             losses["loss_int8"] = loss_on_unused_text(loaded, sequences)
-            change = losses["loss_int8"] / calibration.loss_dense - 1
+            change = losses["loss_int8"] / chosen.loss_dense - 1
             verdicts.insert(
                 1, f"With int8 weights too, the loss on the same text is {losses['loss_int8']:.4f} ({change:+.2%})."
             )
     settings = {
-        "model": model, "revision": revision, **commit_setting(model, revision), "text": text, "target": target, "by": by, "length": length, "limit_tokens": limit_tokens, "dtype": dtype, "weights": weights, "dense": dense,
+        "model": model, "revision": revision, **commit_setting(model, revision), "text": text, "target": target, "by": chosen.by, "length": length, "limit_tokens": limit_tokens, "dtype": dtype, "weights": weights, "dense": dense,
         **losses, "verdicts": verdicts, **stored,
     }  # fmt: skip
-    save_sparse(folder, loaded, tokens, calibration, settings, weights=weights, force=force)
-    rows = calibration.rows()
+    save_sparse(folder, loaded, tokens, chosen, settings, weights=weights, force=force)
+    rows = chosen.rows()
     if as_json:
         described = [vars(speed) for speed in speeds]
         print_json({"settings": settings, "rows": rows, "path": str(folder), "speeds": described, "verdicts": verdicts})
         return
-    cells = [[row["site"], f"{row['threshold']:.4g}", f"{row['dropped']:.0%}", f"{row['cett']:.3f}"] for row in rows]
-    print_table(f"Thresholds of {model}, by {by}", ["site", "threshold", "dropped", "CETT"], cells, every_row=every_row)
+    if aim is None:
+        cells = [[row["site"], f"{row['dropped']:.0%}"] for row in rows]
+        print_table(f"Zeros of {model}", ["site", "zero"], cells, every_row=every_row)
+    else:
+        cells = [
+            [row["site"], f"{row['threshold']:.4g}", f"{row['dropped']:.0%}", f"{row['cett']:.3f}"] for row in rows
+        ]
+        header = ["site", "threshold", "dropped", "CETT"]
+        print_table(f"Thresholds of {model}, by {by}", header, cells, every_row=every_row)
     print_sentences(verdicts)
     print_path("model", folder)
     print_path("thresholds", folder / NAME)

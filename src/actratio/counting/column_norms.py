@@ -37,7 +37,11 @@ class ColumnNorms:
                 "use another criterion, or leave the site out"
             )
         weight = self._weights.get(site.down)
-        if weight is None or (columns is not None and columns.is_meta):
+        if (
+            weight is None
+            or (columns is None and not weight.is_floating_point())
+            or (columns is not None and columns.is_meta)
+        ):
             raise SiteError(
                 f"the down projection of {site.name} is quantised, and the criterion contribution(τ) needs the norms of its "
                 "columns; use another criterion, or leave the site out"

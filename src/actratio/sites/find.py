@@ -289,6 +289,10 @@ def _hidden_axis(group: _Group, weights: Mapping[str, Tensor]) -> int:
         return -1
     if use.axis == 1:  # a pointwise convolution's weight is (out, in, 1, …)
         return 1
+    if (
+        use.weight.is_computed and use.columns.is_meta
+    ):  # a quantised weight, of which only the order of the axes is known
+        return -1 if use.columns.is_contiguous() else -2
     weight = weights.get(use.weight.name)
     if weight is None or use.weight.is_computed:  # it may have another shape than what it is computed from
         return -1

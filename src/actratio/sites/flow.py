@@ -355,11 +355,14 @@ class Flow(TorchFunctionMode):
 
     def _multiplied(self, data: Tensor, output: Tensor, linear: RunningModule) -> None:
         """Follow a linear map whose weight can't be seen."""
-        module: Any = linear.module
         weight = Weight(f"{linear.path}.weight", is_computed=True)
         value = self._known.value(data)
         if value is not None and value.activation is not None and not value.stream.is_spatial:
-            columns = torch.empty(module.out_features, module.in_features, device="meta")
+            sizes = functions.linear_sizes(linear.module)
+            assert sizes is not None  # a module without them isn't opaque
+            columns = torch.empty(sizes, device="meta")
+            if functions.has_transposed_weight(linear.module):
+                columns = columns.t().contiguous().t()
             self._used.add(value.origin)
             self._on_use(Use(value, data, linear.path, weight, columns, -1))
         self.multiplied.add(weight.name)

@@ -112,11 +112,24 @@ def is_activation(module: nn.Module) -> bool:
     return kind.__module__ in _ACTIVATION_MODULES and kind.__name__ not in _NOT_ACTIVATIONS
 
 
+def has_transposed_weight(module: nn.Module) -> bool:
+    """Return whether a linear map's weight is (inputs, outputs), by the name of its class: transformers' ``Conv1D`` and its variants."""
+    return type(module).__name__.endswith("Conv1D")
+
+
+def linear_sizes(module: nn.Module) -> tuple[int, int] | None:
+    """Return the numbers of outputs and inputs of a linear map, by the names that torch or transformers give them."""
+    names = ("nf", "nx") if has_transposed_weight(module) else ("out_features", "in_features")
+    out, given = (getattr(module, name, None) for name in names)
+    return (out, given) if isinstance(out, int) and isinstance(given, int) else None
+
+
 def is_opaque_linear(module: nn.Module) -> bool:
     """Return whether a module is a linear map whose weight is no matrix of floating-point numbers, as when it is quantised."""
-    out, given = (getattr(module, name, None) for name in ("out_features", "in_features"))
-    if "Linear" not in type(module).__name__ or not isinstance(out, int) or not isinstance(given, int):
+    sizes = linear_sizes(module)
+    if sizes is None or not ("Linear" in type(module).__name__ or has_transposed_weight(module)):
         return False
+    out, given = sizes
     # Scales and low-rank parts are smaller than the weight. A module with linear maps inside may be a whole MLP.
     return not any(
         is_lazy(weight)

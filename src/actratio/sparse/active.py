@@ -45,6 +45,13 @@ def measured_ratio(measurement: Measurement | None, site: Site) -> float:
     return float("nan") if counts is None else float(counts.activation_ratio)
 
 
+def measured_ratios(measurement: Measurement | None, mlps: Iterable[MLP]) -> dict[str, float]:
+    """Return ``measured_ratio`` of MLPs by their site's name; nothing without a measurement."""
+    if measurement is None:
+        return {}
+    return {mlp.site.name: measured_ratio(measurement, mlp.site) for mlp in mlps}
+
+
 def lacks_zeros(site: Site, ratio: float) -> bool:
     """Return whether (nearly) all of an MLP's neurons are active, as with GELU or SiLU.
 

@@ -57,7 +57,7 @@ def calibrate(
             outputs that aren't finite.
     """
     target = _target(loss=loss, cett=cett, ratio=ratio)
-    calibrating, choosing, checking = text_parts(batches)
+    calibrating, choosing, checking = split_text(batches)
     densify(model)
     with evaluating(model):
         progress("choosing thresholds")
@@ -65,11 +65,7 @@ def calibrate(
         curves = dropping_curves(model, mlps, calibrating, by)
         chosen = _choose(model, curves, target, choosing)
         progress("checking on text that was not used")
-        dense, sparse = next_token_loss(model, checking), loss_with(model, curves, chosen.thresholds, checking)
-        if not math.isfinite(dense):
-            raise SiteError(
-                f"the loss of {type(model).__name__} is {dense} on the text that checks; check the weights or the dtype"
-            )
+        dense, sparse = dense_loss(model, checking), loss_with(model, curves, chosen.thresholds, checking)
         by_contribution = curves if by == "contribution" else dropping_curves(model, mlps, calibrating)
         sign = compare_by_sign(model, by_contribution, checking)
         measurement = measure_active(model, calibrating, chosen.by_neuron(mlps))
@@ -88,10 +84,24 @@ def loss_on_unused_text(model: nn.Module, batches: Iterable[Batch]) -> float:
         DataError: fewer than 4 batches, or a batch without ``input_ids``.
     """
     with evaluating(model):
-        return next_token_loss(model, text_parts(batches)[-1])
+        return next_token_loss(model, split_text(batches)[-1])
 
 
-def text_parts(batches: Iterable[Batch]) -> tuple[list[Batch], list[Batch], list[Batch]]:
+def dense_loss(model: nn.Module, checking: Sequence[Batch]) -> float:
+    """Return the loss of a dense model on the text that checks, in nats per token.
+
+    Raises:
+        SiteError: it isn't finite.
+    """
+    loss = next_token_loss(model, checking)
+    if not math.isfinite(loss):
+        raise SiteError(
+            f"the loss of {type(model).__name__} is {loss} on the text that checks; check the weights or the dtype"
+        )
+    return loss
+
+
+def split_text(batches: Iterable[Batch]) -> tuple[list[Batch], list[Batch], list[Batch]]:
     """Return the batches that calibrate (half), those that choose, and those that check.
 
     Raises:

@@ -15,16 +15,17 @@ from actratio.errors import SiteError
 from actratio.sites.inputs import device_of
 from actratio.sites.linear import is_linear
 from actratio.sites.mlps import MLP, weight_unsupported_reason
-from actratio.sparse.active import measured_mlps
+from actratio.sparse.active import measured_mlps, measured_ratios
 from actratio.sparse.autotune import LayerTimer, layer_timer, linear_timer, shape_speeds
 from actratio.sparse.converted import PLANS, Converted, densify, mark_weights
 from actratio.sparse.crossover import BATCHES, NEVER, SLOWER, Crossover, ShapeSpeeds
+from actratio.sparse.exempt import bypassed_layers, exempt_layers, rounded_mlps
 from actratio.sparse.experts import install_planned_experts
 from actratio.sparse.int8 import install_int8, share_int8
 from actratio.sparse.linears import has_full_kernel, install_fast
 from actratio.sparse.modules import install_down, install_gated
 from actratio.sparse.planning import Plan, int8_unsupported_reason, kernel_unsupported_reason, plan
-from actratio.sparse.thresholds import Calibration
+from actratio.sparse.thresholds import Calibration, LayerThresholds
 
 WEIGHTS = ("int8",)
 """Types that weights can be stored in, beside their own."""
@@ -35,7 +36,7 @@ _SMALLEST = 1 << 16  # numbers of a weight; smaller ones, such as those of a rou
 @torch.inference_mode(False)  # otherwise weights that are stored in another order could never be trained
 def sparsify(
     model: nn.Module,
-    measurement: Measurement | Calibration | None = None,
+    measurement: Measurement | LayerThresholds | None = None,
     *,
     thresholds: Mapping[str, Tensor] | None = None,
     crossover: Crossover | None = None,
@@ -50,8 +51,8 @@ def sparsify(
     whenever gradients are needed, it computes the dense products. ``densify`` undoes it; ``plans`` tells what was done to each MLP.
 
     Args:
-        measurement: of this model: its sites and how many neurons are active. A calibration brings its thresholds with it.
-            By default the sites are found here, and every MLP whose activation function has true zeros is converted.
+        measurement: of this model: its sites and how many neurons are active. A calibration brings its thresholds with it, and so
+            do thresholds that were loaded. By default the sites are found here, and every MLP whose activation function has true zeros is converted.
         thresholds: (width,) by site's name: neurons with ``|h|`` at or below their threshold count as zero, on every path. They
             stay float32 when the model is converted to another dtype.
         crossover: the ratio above which the dense product is used; by default it is measured here, which takes some seconds for each
@@ -62,7 +63,8 @@ def sparsify(
         dense: give the other linear layers, such as those of attention and the output head, a product that reads all weights faster
             than torch's, for the batch sizes where it was measured to be faster. Their weights stay where they are.
         weights: ``int8`` stores the weights of linear layers as 8-bit integers (those with fewer than 65,536 numbers only if their
-            inputs are skipped), with a float32 scale for each output, or, in the down projections that are skipped, for each neuron (``actratio.sparse.int8`` has the formula). A quarter
+            inputs are skipped), with a float32 scale for each output, or, in the down projections that are skipped, for each neuron (``actratio.sparse.int8`` has the formula).
+            Layers that share a weight with each other, and those of torch's ``TransformerEncoderLayer``, keep theirs. A quarter
             of the memory of float32 is read, and the outputs change a little: check the loss. ``densify`` then can't bring the
             old weights back, but gives the rounded ones.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
@@ -79,19 +81,22 @@ def sparsify(
     int8 = weights is not None
     if int8:
         _check_finite(model)
-    handles, counts, limits = planning_inputs(model, measurement, thresholds, mlps)
-    planned = plan(handles, counts, limits)
+    handles, ratios, limits = planning_inputs(model, measurement, thresholds, mlps)
+    planned = plan(handles, ratios, limits)
+    _check_not_bypassed(model, handles, limits)
+    exempt = exempt_layers(model)
+    rounded = rounded_mlps(handles, exempt) if int8 else set()
     others = {name: _other_layer(model, name) for name in also or ()}
     if crossover is None:
-        planned = _autotuned(handles, planned, limits, int8=int8)
+        planned = _autotuned(handles, planned, limits, rounded)
     else:
         planned = [item if item.kind == "dense" else replace(item, crossover=crossover) for item in planned]
     rest = unchanged_linears(model, handles, planned, others.values())
-    _install(model, handles, planned, limits, int8=int8)
+    _install(model, handles, planned, limits, rounded)
     for name, layer in others.items():
-        _install_other(layer, (also or {})[name], crossover, int8=int8)
+        _install_other(layer, (also or {})[name], crossover, int8=int8 and layer not in exempt)
     if int8:
-        _install_int8(model, [layer for layer in rest if is_worth_int8(layer)])
+        _install_int8(model, [layer for layer in rest if layer not in exempt and is_worth_int8(layer)])
         mark_weights(model, weights)
     elif dense:
         _install_fast(rest, crossover)
@@ -111,6 +116,21 @@ def check_weights(model: nn.Module, weights: str | None) -> None:
     reason = int8_unsupported_reason(device_of(model))
     if reason is not None:
         raise SiteError(f"the weights cannot be int8: {reason}; omit weights, or move the model to the CPU")
+
+
+def _check_not_bypassed(model: nn.Module, mlps: Sequence[MLP], limits: Mapping[str, Tensor]) -> None:
+    """Refuse thresholds of MLPs whose down projection torch may not call: it would ignore them in evaluation mode.
+
+    Raises:
+        SiteError: there are some.
+    """
+    bypassed = bypassed_layers(model) if limits else set()
+    for mlp in mlps:
+        if mlp.site.name in limits and mlp.down in bypassed:
+            raise SiteError(
+                f"{mlp.site.name} cannot have thresholds: torch multiplies by the weights of its encoder layers without calling "
+                "their linear layers; omit its thresholds"
+            )
 
 
 def _check_finite(model: nn.Module) -> None:
@@ -156,15 +176,20 @@ def is_worth_int8(layer: nn.Module) -> bool:
 
 
 def _install(
-    model: nn.Module, mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str, Tensor], *, int8: bool
+    model: nn.Module,
+    mlps: Sequence[MLP],
+    planned: Sequence[Plan],
+    limits: Mapping[str, Tensor],
+    rounded: Collection[MLP],
 ) -> None:
-    """Convert the MLPs."""
+    """Convert the MLPs, those in ``rounded`` to int8 weights."""
     owners = dict(model.named_modules())
     for mlp, item in zip(mlps, planned, strict=True):
         owner = owners[mlp.site.owner]
         owner.__dict__.setdefault(PLANS, []).append(item)
         if mlp.stacked is not None:
             continue
+        int8 = mlp in rounded
         if item.kind != "dense" and not int8:
             install_down(mlp.down, limits.get(mlp.site.name), item.crossover)
         elif item.kind != "dense" and not isinstance(mlp.down, Converted):
@@ -231,21 +256,30 @@ def plans(model: nn.Module) -> list[Plan]:
 
 def planning_inputs(
     model: nn.Module,
-    measurement: Measurement | Calibration | None,
+    measurement: Measurement | LayerThresholds | None,
     thresholds: Mapping[str, Tensor] | None,
     mlps: Sequence[MLP] | None,
-) -> tuple[Sequence[MLP], Measurement | None, Mapping[str, Tensor]]:
-    """Return the MLPs to plan for, their measurement, and their thresholds by neuron.
+) -> tuple[Sequence[MLP], Mapping[str, float], Mapping[str, Tensor]]:
+    """Return the MLPs to plan for, and by their site's name, their ratios of neurons to compute and their thresholds by neuron.
 
     Raises:
-        SiteError: a calibration and other thresholds.
+        SiteError: a calibration and other thresholds, or thresholds of a site that isn't there.
     """
-    if not isinstance(measurement, Calibration):
-        return measured_mlps(model, measurement, mlps), measurement, thresholds or {}
+    if not isinstance(measurement, LayerThresholds):
+        handles = measured_mlps(model, measurement, mlps)
+        return handles, measured_ratios(measurement, handles), thresholds or {}
     if thresholds is not None:
         raise SiteError("a calibration has thresholds already; omit thresholds=, or give the calibration's measurement")
-    handles = measured_mlps(model, measurement.measurement, mlps)
-    return handles, measurement.measurement, measurement.by_neuron(handles)
+    if isinstance(measurement, Calibration):
+        handles = measured_mlps(model, measurement.measurement, mlps)
+        ratios = measured_ratios(measurement.measurement, handles)
+    else:
+        handles = [mlp for mlp in measured_mlps(model, None, mlps) if mlp.site.name in measurement.thresholds]
+        missing = sorted(set(measurement.thresholds) - {mlp.site.name for mlp in handles})
+        if missing:
+            raise SiteError(f"the model has no site {missing[0]!r}; give thresholds of this model")
+        ratios = {site: 1 - dropped for site, dropped in measurement.dropped.items()}
+    return handles, ratios, measurement.by_neuron(handles)
 
 
 def _other_layer(model: nn.Module, name: str) -> nn.Module:
@@ -258,19 +292,24 @@ def _other_layer(model: nn.Module, name: str) -> nn.Module:
     return layer
 
 
-def _autotuned(mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str, Tensor], *, int8: bool) -> list[Plan]:
+def _autotuned(
+    mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str, Tensor], rounded: Collection[MLP]
+) -> list[Plan]:
     """Return the plans with their crossovers, measured once for all layers of a shape.
 
     An MLP for which skipping doesn't pay off stays dense, unless it has thresholds: those decide what the model computes.
+
+    Args:
+        rounded: the MLPs that get int8 weights.
     """
     alike: dict[Any, list[tuple[MLP, Plan]]] = defaultdict(list)
     for mlp, item in zip(mlps, planned, strict=True):
         if item.kind != "dense":
             down, _ = mlp.skipped
             shape = type(down), down.weight.shape, down.weight.dtype, down.weight.device, down.bias is None
-            alike[(item.kind, *shape, mlp.stacked is None, mlp.site.name in limits)].append((mlp, item))
+            alike[(item.kind, *shape, mlp.stacked is None, mlp in rounded, mlp.site.name in limits)].append((mlp, item))
     decided: dict[str, Plan] = {}
-    for (*_, has_thresholds), group in alike.items():
+    for (*_, int8, has_thresholds), group in alike.items():
         speeds = shape_speeds(timer_of(*group[0], thresholds=has_thresholds, layers=len(group), int8=int8))
         decided.update((item.site.name, _decided(item, speeds, has_thresholds)) for _, item in group)
     return [decided.get(item.site.name, item) for item in planned]
@@ -279,7 +318,6 @@ def _autotuned(mlps: Sequence[MLP], planned: Sequence[Plan], limits: Mapping[str
 def timer_of(mlp: MLP, item: Plan, *, thresholds: bool, layers: int, int8: bool) -> LayerTimer:
     """Return a timer of the products of an MLP that its plan changes, as ``layer_timer`` does."""
     down, up = mlp.skipped
-    int8 = int8 and mlp.stacked is None  # the weights of experts stay as they are
     return layer_timer(down, up if item.kind == "gated" else None, thresholds=thresholds, layers=layers, int8=int8)
 
 

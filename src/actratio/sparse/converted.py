@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import torch
@@ -62,8 +63,11 @@ def densify(model: nn.Module) -> nn.Module:
 def mark_weights(model: nn.Module, weights: str | None) -> None:
     """Write into the configurations of transformers models that their weights are stored in another type, or that they no longer are.
 
-    transformers then refuses what ``save_pretrained`` wrote. It would read the integers as if they were the weights.
+    transformers then refuses what ``save_pretrained`` wrote. It would read the integers as if they were the weights. The model gets
+    configurations of its own, because other models may share the ones it has.
     """
+    if weights is not None:
+        _copy_configurations(model)
     for module in model.modules():  # a model inside another one can be saved alone
         config: Any = module.__dict__.get("config")
         if not hasattr(config, "to_dict"):
@@ -73,6 +77,19 @@ def mark_weights(model: nn.Module, weights: str | None) -> None:
             config.quantization_config = {_MARK: weights}
         elif is_marked(config):
             del config.quantization_config
+
+
+def _copy_configurations(model: nn.Module) -> None:
+    """Give a model copies of its configurations. Modules that share one share its copy, also as a part of a larger configuration."""
+    copies: dict[int, Any] = {}
+    for module in model.modules():
+        config = module.__dict__.get("config")
+        if hasattr(config, "to_dict"):
+            copy.deepcopy(config, copies)
+    for module in model.modules():
+        for name, value in list(module.__dict__.items()):
+            if hasattr(value, "to_dict") and id(value) in copies:
+                module.__dict__[name] = copies[id(value)]
 
 
 def is_marked(config: Any) -> bool:

@@ -24,6 +24,9 @@ from actratio.sparse.kernels.int8_weights import MAX_BATCH, SLICE, dense_int8, f
 from actratio.sparse.kernels.product import Product, Weights
 from actratio.sparse.layers import neuron_major
 
+WEIGHT_SCALE, NEURON_SCALE = "weight_scale", "neuron_scale"
+"""Buffers with the scales of a weight: one for each output, or one for each input."""
+
 _LARGEST = 127
 
 
@@ -50,7 +53,11 @@ def quantize(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Int8Linear(Converted):
-    """A linear layer with an int8 weight, of the same shape as before, and a buffer ``weight_scale``, float32."""
+    """A linear layer with an int8 weight, of the same shape as before, and a float32 buffer with its scales.
+
+    The buffer is ``weight_scale``, one scale for each output, or ``neuron_scale``, one for each input if inputs are skipped. The
+    names differ, so that ``load_state_dict`` refuses weights of the other kind: those of a square layer have the same shape.
+    """
 
     _prefix = "Int8"
 
@@ -102,11 +109,11 @@ class Int8Linear(Converted):
     def _scales(self) -> Tensor:
         """Return the scales of the weight in use; an embedding that shares it may have brought another one."""
         state = self.__dict__
-        scales: Tensor = state["_buffers"]["weight_scale"]
+        scales: Tensor = state["_buffers"][scale_name(self)]
         for embedding in state["_embeddings"]:
-            other = embedding._buffers.get("weight_scale")
+            other = embedding._buffers.get(WEIGHT_SCALE)
             if other is not None and other is not scales and embedding.weight is state["_parameters"]["weight"]:
-                scales = state["_buffers"]["weight_scale"] = other
+                scales = state["_buffers"][WEIGHT_SCALE] = other
         return scales
 
     def _float_weight(self) -> Tensor:
@@ -116,21 +123,21 @@ class Int8Linear(Converted):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         """Load int8 weights as they are, and others after rounding them: copying would cut off their digits."""
-        _round_loaded(state_dict, prefix, scale_axis(self))
+        _round_loaded(state_dict, prefix, scale_name(self), scale_axis(self))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _apply(self, fn: Any, *arguments: Any, **options: Any) -> Any:
-        return _apply_keeping_scales(self, super()._apply, fn, *arguments, **options)
+        return _apply_keeping_scales(self, scale_name(self), super()._apply, fn, *arguments, **options)
 
     def _leave(self) -> None:
         module: Any = self
         is_int8 = module.weight.dtype is torch.int8  # else, something put another weight in its place
         weight = self._float_weight() if is_int8 else module.weight.detach()
         required = module._required_gradients
-        embeddings = module._embeddings
+        embeddings, scales = module._embeddings, scale_name(module)
         own = "_by_neurons", "_thresholds", "_product", "_inputs", "_embeddings", "_float_dtype", "_required_gradients"
         restore_class(self, *own)
-        del module.weight_scale
+        delattr(module, scales)
         weight = weight.t() if is_int8 and not isinstance(module, nn.Linear) else weight
         module.weight = nn.Parameter(weight.contiguous(), requires_grad=required)
         for embedding in embeddings:
@@ -142,6 +149,11 @@ class Int8Linear(Converted):
 def scale_axis(layer: Any) -> int:
     """Return the axis of an int8 layer's weight to which its scales belong."""
     return int(layer._by_neurons == isinstance(layer, nn.Linear))
+
+
+def scale_name(layer: Any) -> str:
+    """Return the name of the buffer with an int8 layer's scales."""
+    return NEURON_SCALE if layer._by_neurons else WEIGHT_SCALE
 
 
 class Int8Embedding(Converted):
@@ -158,11 +170,11 @@ class Int8Embedding(Converted):
         return out
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        _round_loaded(state_dict, prefix, 0)
+        _round_loaded(state_dict, prefix, WEIGHT_SCALE, 0)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _apply(self, fn: Any, *arguments: Any, **options: Any) -> Any:
-        return _apply_keeping_scales(self, super()._apply, fn, *arguments, **options)
+        return _apply_keeping_scales(self, WEIGHT_SCALE, super()._apply, fn, *arguments, **options)
 
     def _leave(self) -> None:
         restore_class(self, "_product", "_float_dtype")
@@ -170,27 +182,28 @@ class Int8Embedding(Converted):
         del module.weight_scale
 
 
-def _apply_keeping_scales(module: Any, apply: Any, fn: Any, *arguments: Any, **options: Any) -> Any:
-    """Move or convert a module, but keep its scales float32: another type would round them."""
-    scales = module.weight_scale
+def _apply_keeping_scales(module: Any, name: str, apply: Any, fn: Any, *arguments: Any, **options: Any) -> Any:
+    """Move or convert a module, but keep its scales, the buffer ``name``, float32: another type would round them."""
+    scales = module._buffers[name]
     module._float_dtype = fn(torch.empty(0, dtype=module._float_dtype)).dtype
     result = apply(fn, *arguments, **options)
-    if module.weight_scale.dtype != torch.float32:
-        module.weight_scale = scales.to(module.weight_scale.device)
+    if module._buffers[name].dtype != torch.float32:
+        module._buffers[name] = scales.to(module._buffers[name].device)
     return result
 
 
-def _round_loaded(state_dict: dict[str, Any], prefix: str, axis: int) -> None:
+def _round_loaded(state_dict: dict[str, Any], prefix: str, scale: str, axis: int) -> None:
     """Replace a layer's weight in a ``state_dict`` by int8 and its scales, if it isn't int8 yet.
 
     Args:
+        scale: name of the buffer with the scales.
         axis: of the weight to which the scales belong.
     """
     weight = state_dict.get(f"{prefix}weight")
     if isinstance(weight, Tensor) and weight.is_floating_point() and weight.ndim == 2:
         quantized, scales = quantize(weight if axis == 0 else weight.t())
         state_dict[f"{prefix}weight"] = quantized if axis == 0 else quantized.t()
-        state_dict[f"{prefix}weight_scale"] = scales
+        state_dict[f"{prefix}{scale}"] = scales
 
 
 def share_int8(embedding: Any, layer: Any) -> None:
@@ -203,7 +216,7 @@ def share_int8(embedding: Any, layer: Any) -> None:
     embedding.__class__ = class_of(Int8Embedding, nn.Embedding)
     embedding._float_dtype, embedding._product = layer._float_dtype, None
     embedding.weight = layer.weight
-    embedding.register_buffer("weight_scale", layer.weight_scale)
+    embedding.register_buffer(WEIGHT_SCALE, layer.weight_scale)
     layer._embeddings.append(embedding)
 
 
@@ -227,7 +240,7 @@ def install_int8(layer: Any, *, by_neurons: bool = False, thresholds: Tensor | N
         quantized = quantized.t()
     layer.__class__ = class_of(Int8Linear, type(layer))
     layer.weight = nn.Parameter(quantized.t() if isinstance(layer, nn.Linear) else quantized, requires_grad=False)
-    layer.register_buffer("weight_scale", scales)
     layer._by_neurons, layer._inputs, layer._product, layer._embeddings = by_neurons, len(rows), None, []
+    layer.register_buffer(scale_name(layer), scales)
     layer._float_dtype, layer._required_gradients = weight.dtype, weight.requires_grad
     layer._thresholds = None if thresholds is None else thresholds.detach().float().to(rows.device).contiguous()

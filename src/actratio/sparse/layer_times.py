@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -83,9 +83,15 @@ def is_changed(speed: LayerSpeed) -> bool:
     return speed.sparse_seconds != speed.dense_seconds
 
 
-def replaceable_groups(layers: Iterable[Any], *, int8: bool) -> list[list[Any]]:
-    """Return the linear layers that get another product although they read all weights, in groups of the same shape."""
-    return [group for group in alike(layers) if (is_worth_int8(group[0]) if int8 else has_full_kernel(group[0]))]
+def replaceable_groups(layers: Iterable[Any], *, int8: bool, exempt: Collection[nn.Module] = ()) -> list[list[Any]]:
+    """Return the linear layers that get another product although they read all weights, in groups of the same shape.
+
+    Args:
+        exempt: layers that can't have int8 weights.
+    """
+    if int8:
+        return alike(layer for layer in layers if layer not in exempt and is_worth_int8(layer))
+    return [group for group in alike(layers) if has_full_kernel(group[0])]
 
 
 class TimedLayers:
@@ -93,7 +99,7 @@ class TimedLayers:
 
     Args:
         mlps, plans, limits: as for ``sparsify``.
-        int8: whether the weights become int8.
+        rounded: the MLPs that get int8 weights.
         alone: whether the other linear layers of the model stay torch's, so that each sparse product follows one of those.
     """
 
@@ -103,10 +109,10 @@ class TimedLayers:
         plans: Sequence[Plan],
         limits: Mapping[str, Tensor],
         *,
-        int8: bool,
+        rounded: Collection[MLP],
         alone: bool,
     ) -> None:
-        self._mlps, self._plans, self._limits, self._int8 = mlps, plans, limits, int8
+        self._mlps, self._plans, self._limits, self._rounded = mlps, plans, limits, rounded
         self._run = 1 if alone else _RUN
         self._known: dict[Any, tuple[float, float]] = {}
 
@@ -123,7 +129,7 @@ class TimedLayers:
         has_thresholds = mlp.site.name in self._limits
         down, _ = mlp.skipped
         shape = planned.kind, tuple(down.weight.shape), down.weight.dtype
-        key = *shape, batch, round(needed, 3), round(ratio, 3), has_thresholds
+        key = *shape, batch, round(needed, 3), round(ratio, 3), has_thresholds, mlp in self._rounded
         if key not in self._known:
             alike = sum(other.kind == planned.kind and other.site.width == planned.site.width for other in self._plans)
             draws = random_activations(mlp.site.width, batch, ratio, needed)
@@ -140,7 +146,7 @@ class TimedLayers:
         draws = [draw.to(floats.device, floats.dtype) for draw in draws]
         dense, sparse, converted = floats.times(draws, _ROUNDS, run=self._run)
         chosen, unchanged = floats, dense
-        if self._int8 and mlp.stacked is None:
+        if mlp in self._rounded:
             chosen = timer(int8=True)
             unchanged, sparse, converted = chosen.times(draws, _ROUNDS, run=self._run)
         is_converted = thresholds or shape_speeds(chosen).pays_off(planned.ratio)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError, pip_install
 from actratio.fast import broken_packages
 from actratio.sites import Site
 from actratio.sites.experts import StackedExperts
 from actratio.sites.linear import rows_of
 from actratio.sites.mlps import MLP
-from actratio.sparse.active import NO_ZEROS, lacks_zeros, measured_ratio
+from actratio.sparse.active import NO_ZEROS, lacks_zeros
 from actratio.sparse.crossover import ALWAYS, NEVER, Crossover
 from actratio.sparse.kernels import dispatch
 from actratio.sparse.kernels.product import Weights
@@ -42,13 +42,13 @@ class Plan:
 
 
 def plan(
-    mlps: Sequence[MLP], measurement: Measurement | None = None, thresholds: Mapping[str, Tensor] | None = None
+    mlps: Sequence[MLP], ratios: Mapping[str, float] | None = None, thresholds: Mapping[str, Tensor] | None = None
 ) -> list[Plan]:
     """Return what ``sparsify`` does to each MLP, in their order.
 
     Args:
         mlps: as ``resolve`` returns them.
-        measurement: of this model.
+        ratios: of the neurons that the sparse products compute, by site's name; sites that weren't measured may be missing or NaN.
         thresholds: (width,) by site's name, as for ``sparsify``.
 
     Raises:
@@ -58,7 +58,8 @@ def plan(
     unknown = sorted(set(limits) - {mlp.site.name for mlp in mlps})
     if unknown:
         raise SiteError(f"the model has no site {unknown[0]!r}; name the sites of thresholds as find_sites does")
-    return [_plan(mlp, mlps, measurement, limits.get(mlp.site.name)) for mlp in mlps]
+    known = ratios or {}
+    return [_plan(mlp, mlps, known.get(mlp.site.name, math.nan), limits.get(mlp.site.name)) for mlp in mlps]
 
 
 def kernel_unsupported_reason(layer: object) -> str | None:
@@ -107,7 +108,7 @@ def _experts_unsupported_reason(stacked: StackedExperts) -> str | None:
     return f"experts that share one weight skip neurons on CPUs only, and the model is on {device}"
 
 
-def _plan(mlp: MLP, mlps: Sequence[MLP], measurement: Measurement | None, thresholds: Tensor | None) -> Plan:
+def _plan(mlp: MLP, mlps: Sequence[MLP], ratio: float, thresholds: Tensor | None) -> Plan:
     site = mlp.site
     if thresholds is not None:
         unsupported = thresholds_unsupported_reason(mlp, mlps)
@@ -121,14 +122,12 @@ def _plan(mlp: MLP, mlps: Sequence[MLP], measurement: Measurement | None, thresh
             )
         if bool(thresholds.isnan().any()):
             raise SiteError(f"{site.name} has thresholds that are not numbers; replace NaN")
-        ratio = measured_ratio(measurement, site)
         return Plan(site, "down", ratio, "neurons at or below their threshold are skipped", ALWAYS)
     down, up = mlp.skipped
     unsupported = _experts_unsupported_reason(mlp.stacked) if mlp.stacked is not None else mlp.unsupported_reason
     unsupported = unsupported or kernel_unsupported_reason(down)
     if unsupported:
-        return Plan(site, "dense", float("nan"), unsupported)
-    ratio = measured_ratio(measurement, site)
+        return Plan(site, "dense", math.nan, unsupported)
     if lacks_zeros(site, ratio):
         why = f"{site.function} {NO_ZEROS}"
         if mlp.stacked is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from actratio.sparse.conversion import (
     unchanged_linears,
 )
 from actratio.sparse.converted import densify
+from actratio.sparse.exempt import exempt_layers, rounded_mlps
 from actratio.sparse.layer_times import (
     TimedLayers,
     changed_layers,
@@ -80,20 +82,24 @@ def predict_speed(
             f"the speed cannot be predicted from a {type(measurement).__name__}; give a measurement, such as "
             "actratio.measure(model, batches, criteria=['nonzero']), or a calibration"
         )
-    handles, counts, limits = planning_inputs(model, measurement, thresholds, mlps)
-    assert counts is not None  # a calibration has a measurement
-    planned = plan(handles, counts, limits)
+    handles, ratios, limits = planning_inputs(model, measurement, thresholds, mlps)
+    planned = plan(handles, ratios, limits)
+    counts = measurement.measurement if isinstance(measurement, Calibration) else measurement
     int8 = weights is not None
-    timed = TimedLayers(handles, planned, limits, int8=int8, alone=not (dense or int8))
-    rest = replaceable_groups(unchanged_linears(model, handles, planned), int8=int8) if dense or int8 else []
+    exempt = exempt_layers(model)
+    rounded = rounded_mlps(handles, exempt) if int8 else set()
+    timed = TimedLayers(handles, planned, limits, rounded=rounded, alone=not (dense or int8))
+    rest: list[list[Any]] = []
+    if dense or int8:
+        rest = replaceable_groups(unchanged_linears(model, handles, planned), int8=int8, exempt=exempt)
     speeds = []
     with evaluating(model):
         machine = time_machine(device_of(model))
         for batch in sizes:
             tokens = batch * (prompt or 1)
             layers = [
-                _layer_speed(model, item, counts, tokens, timed.seconds(number, tokens, counts), int8=int8)
-                for number, item in enumerate(planned)
+                _layer_speed(model, item, counts, tokens, timed.seconds(number, tokens, counts), int8=mlp in rounded)
+                for number, (mlp, item) in enumerate(zip(handles, planned, strict=True))
             ]
             others, replaced = time_other_layers(rest, tokens, int8=int8)
             replaced += changed_layers(handles, layers)
@@ -153,28 +159,28 @@ def _checked_sizes(batches: Sequence[int]) -> list[int]:
 
 def check_speed(
     model: nn.Module,
-    calibration: Calibration,
+    measurement: Measurement | Calibration,
     batches: Sequence[int] = (1,),
     *,
     dense: bool = False,
     weights: str | None = None,
     mlps: Sequence[MLP] | None = None,
 ) -> list[SpeedCheck]:
-    """Predict the speed-up of a calibrated model, then measure it.
+    """Predict the speed-up of a model that skips zeros or has thresholds, then measure it.
 
     The model is dense afterwards. With ``weights``, it stays converted, because the old weights are gone.
 
     Args:
-        model: the model that was calibrated, dense.
-        calibration: of this model.
+        model: a causal language model from transformers, dense.
+        measurement: of this model, by ``nonzero``; or its calibration, whose thresholds are then used.
         batches: numbers of sequences that are decoded together.
         dense: as for ``sparsify``.
         weights: as for ``sparsify``.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
     """
-    predicted = predict_speed(model, calibration, batches, dense=dense, weights=weights, mlps=mlps).speeds
+    predicted = predict_speed(model, measurement, batches, dense=dense, weights=weights, mlps=mlps).speeds
     try:
-        sparsify(model, calibration, dense=dense, weights=weights, mlps=mlps)
+        sparsify(model, measurement, dense=dense, weights=weights, mlps=mlps)
         with evaluating(model):
             measured = [speed.dense_seconds / time_forward_pass(model, speed.batch) for speed in predicted]
     finally:
@@ -212,9 +218,7 @@ def _layer_speed(
         used,
         elements * matrices * item_size,
         elements * matrices * item_size * used,
-        elements
-        * ((matrices - changed) * item_size + changed * needed * (1 if int8 and site.expert is None else item_size))
-        * used,
+        elements * ((matrices - changed) * item_size + changed * needed * (1 if int8 else item_size)) * used,
         2.0 * tokens * elements * matrices * routed,
         2.0 * tokens * elements * (matrices - changed + changed * ratio) * routed,
         *seconds,

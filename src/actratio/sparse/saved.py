@@ -20,7 +20,7 @@ from actratio.sparse.conversion import sparsify
 from actratio.sparse.converted import densify
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.saved_int8 import load_int8, save_int8
-from actratio.sparse.thresholds import BY, LayerThresholds
+from actratio.sparse.thresholds import BY, ZEROS, LayerThresholds
 
 NAME = "thresholds.json"
 _FORMAT = 1
@@ -124,14 +124,15 @@ def load_sparse(folder: str | Path, *, crossover: Crossover | None = None, **opt
     path = Path(folder)
     chosen = _read(path)  # before the model is loaded, which takes longer
     if (path / INT8_FILE).is_file():
-        return load_int8(path, crossover=crossover, **options)
+        return load_int8(path, zeros=chosen if chosen.by == ZEROS else None, crossover=crossover, **options)
     model = load_model(str(path), **options)
     mlps = resolve(model)
-    return sparsify(model, thresholds=_by_neuron(path, chosen, mlps), crossover=crossover, mlps=mlps)
+    _check_sites(path, chosen, mlps)
+    return sparsify(model, chosen, crossover=crossover, mlps=mlps)
 
 
 def load_thresholds(folder: str | Path, mlps: Sequence[MLP]) -> dict[str, Tensor] | None:
-    """Return the thresholds of a saved sparse model, (width,) by site's name; ``None`` if the folder has no ``thresholds.json``.
+    """Return the thresholds of a saved sparse model, (width,) by site's name; ``None`` if it has none, or skips zeros only.
 
     Args:
         mlps: of the folder's model.
@@ -140,18 +141,37 @@ def load_thresholds(folder: str | Path, mlps: Sequence[MLP]) -> dict[str, Tensor
         ModelError: the file is damaged, or has thresholds of sites that the model doesn't have.
     """
     path = Path(folder)
-    return _by_neuron(path, _read(path), mlps) if (path / NAME).is_file() else None
+    if not (path / NAME).is_file():
+        return None
+    chosen = _read(path)
+    _check_sites(path, chosen, mlps)
+    return chosen.by_neuron(mlps) or None
 
 
-def _by_neuron(path: Path, chosen: LayerThresholds, mlps: Sequence[MLP]) -> dict[str, Tensor]:
-    supported = {mlp.site.name for mlp in mlps if mlp.unsupported_reason is None}
+def has_thresholds(folder: str | Path) -> bool:
+    """Return whether a folder has a ``thresholds.json``, damaged or not, that doesn't say that only zeros are skipped."""
+    try:
+        content = json.loads((Path(folder) / NAME).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return True
+    except OSError:  # not there, or not a path
+        return False
+    return not (isinstance(content, dict) and content.get("by") == ZEROS)
+
+
+def _check_sites(path: Path, chosen: LayerThresholds, mlps: Sequence[MLP]) -> None:
+    """Refuse thresholds of sites that a model doesn't have, or that can't have thresholds.
+
+    Raises:
+        ModelError: there is one.
+    """
+    supported = {mlp.site.name for mlp in mlps if mlp.unsupported_reason is None or chosen.by == ZEROS}
     unknown = sorted(set(chosen.thresholds) - supported)
     if unknown:
         raise ModelError(
             f"{path / NAME} has a threshold for {unknown[0]}, which is not an MLP of the model that can have one; "
             "run 'actratio sparsify' again"
         )
-    return chosen.by_neuron(mlps)
 
 
 def _read(path: Path) -> LayerThresholds:
@@ -159,13 +179,17 @@ def _read(path: Path) -> LayerThresholds:
         content = json.loads((path / NAME).read_text(encoding="utf-8"))
         if content["format"] != _FORMAT:
             raise ValueError(f"its format is {short(content['format'])}, and this version reads {_FORMAT}")
-        if content["by"] not in BY:
+        if content["by"] not in (*BY, ZEROS):
             raise ValueError(f"neurons are dropped by {short(content['by'])}")
         if not content["tau"]:
             raise ValueError("it has no thresholds")
         numbers = {key: {name: _number(name, value) for name, value in content[key].items()} for key in _BY_SITE}
         if any(set(numbers[key]) != set(numbers["tau"]) for key in _BY_SITE):
             raise ValueError("not every site has a threshold, an error and a share")
+        if max(numbers["dropped"].values()) > 1:
+            raise ValueError("a share is above 1")
+        if content["by"] == ZEROS and any(numbers["tau"].values()):
+            raise ValueError("only zeros are skipped, and a threshold is not 0")
     except FileNotFoundError:
         raise ModelError(f"{path} has no {NAME}; give a folder that 'actratio sparsify' wrote") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

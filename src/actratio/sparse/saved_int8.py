@@ -1,7 +1,8 @@
 """Models with int8 weights in a folder: ``int8.safetensors`` beside the model's configuration.
 
-The file has the model's tensors under their names. An int8 weight ``X.weight`` comes with ``X.weight_scale``, float32, and, if its
-layer has thresholds, with ``X.weight_thresholds``. The file's metadata says to which axis of each weight its scales belong.
+The file has the model's tensors under their names. An int8 weight ``X.weight`` comes with ``X.weight_scale`` (one for each output) or
+``X.neuron_scale`` (one for each input), float32, and, if its layer has thresholds, with ``X.weight_thresholds``. The file's metadata
+says to which axis of each weight its scales belong.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from actratio.models.source import INT8_FILE
 from actratio.sites.mlps import resolve
 from actratio.sparse.conversion import sparsify
 from actratio.sparse.crossover import Crossover
-from actratio.sparse.int8 import Int8Linear, scale_axis
+from actratio.sparse.int8 import NEURON_SCALE, WEIGHT_SCALE, Int8Linear, scale_axis, scale_name
 from actratio.sparse.kernels.int8_weights import dequantize
+from actratio.sparse.thresholds import LayerThresholds
 
-_WEIGHT, _SCALE, _THRESHOLDS = "weight", "weight_scale", "weight_thresholds"
+_WEIGHT, _THRESHOLDS = "weight", "weight_thresholds"
 
 
 def save_int8(folder: Path, model: Any) -> None:
@@ -56,7 +58,12 @@ def save_int8(folder: Path, model: Any) -> None:
 
 
 def load_int8(
-    folder: Path, *, dtype: str = "auto", device: str = "auto", crossover: Crossover | None = None
+    folder: Path,
+    *,
+    zeros: LayerThresholds | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    crossover: Crossover | None = None,
 ) -> nn.Module:
     """Load a model that ``save_int8`` wrote, with the same weights, scales and thresholds.
 
@@ -64,6 +71,7 @@ def load_int8(
     there. Its weights are then rounded again.
 
     Args:
+        zeros: the MLPs whose zeros are skipped, if they were measured.
         dtype: of the activations and the other weights, as for ``actratio.models.load_model``.
         device: as for ``load_model``; int8 weights need a CPU.
         crossover: as for ``sparsify``.
@@ -76,10 +84,11 @@ def load_int8(
 
     path = folder / INT8_FILE
     tensors, axes, embeddings = _read(path)
-    weights, scales, thresholds = (
+    weights, outputs, neurons, thresholds = (
         {name: tensors.pop(f"{name}.{kind}") for name in axes if f"{name}.{kind}" in tensors}
-        for kind in (_WEIGHT, _SCALE, _THRESHOLDS)
+        for kind in (_WEIGHT, WEIGHT_SCALE, NEURON_SCALE, _THRESHOLDS)
     )
+    scales = outputs | neurons
     for name, axis in axes.items():
         weight = weights[name]
         rows = weight if axis == 0 else weight.t()
@@ -94,11 +103,12 @@ def load_int8(
     by_site = {
         mlp.site.name: thresholds[by_module[id(mlp.down)]] for mlp in mlps if by_module.get(id(mlp.down)) in thresholds
     }
-    sparsify(model, thresholds=by_site, crossover=crossover, weights="int8", mlps=mlps)
+    thresholds_by_site = by_site if zeros is None else None
+    sparsify(model, zeros, thresholds=thresholds_by_site, crossover=crossover, weights="int8", mlps=mlps)
     for name, layer in int8_layers(model).items():
         if axes.get(name) == scale_axis(layer):  # exactly what was saved, not rounded a second time
             layer.weight.data.copy_(weights[name])
-            layer.weight_scale.copy_(scales[name])
+            layer.get_buffer(scale_name(layer)).copy_(scales[name])
     return model
 
 
@@ -126,7 +136,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int], dict[str, str]
             axes, embeddings = (json.loads(file.metadata()[name]) for name in ("axes", "embeddings"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         for name, axis in axes.items():
-            weight, scales = tensors[f"{name}.{_WEIGHT}"], tensors[f"{name}.{_SCALE}"]
+            weight = tensors[f"{name}.{_WEIGHT}"]
+            (scales,) = (
+                tensors[full] for kind in (WEIGHT_SCALE, NEURON_SCALE) if (full := f"{name}.{kind}") in tensors
+            )
             if (
                 axis not in (0, 1)
                 or (weight.dtype, scales.dtype) != (torch.int8, torch.float32)

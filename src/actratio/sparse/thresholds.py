@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BY = ("contribution", "magnitude")
+ZEROS = "zeros"
+"""In place of one of ``BY``, if only true zeros are dropped."""
 _TINY = 1e-30  # a neuron whose weights are zero is dropped whatever its activation
 
 
@@ -46,7 +48,7 @@ class Target:
     def __post_init__(self) -> None:
         valid = self.amount >= 0 if self.kind == "loss" else 0 < self.amount <= 1
         if self.kind not in ("loss", "cett", "ratio") or not valid:
-            raise _no_target(f"{self.kind}={self.amount:g}")
+            raise _no_target(f"{self.kind}={self.amount:g}", "cett=0.1 or ratio=0.3")
 
     @classmethod
     def parse(cls, text: str) -> Target:
@@ -57,7 +59,7 @@ class Target:
         """
         match = re.fullmatch(r"(\w+)=(\d*\.?\d+)", text)
         if match is None:
-            raise _no_target(text)
+            raise _no_target(text, "cett=0.1, ratio=0.3 or zeros")
         return cls(match[1], float(match[2]))
 
     def as_option(self) -> dict[str, float]:
@@ -65,8 +67,8 @@ class Target:
         return {self.kind: self.amount}
 
 
-def _no_target(text: str) -> SiteError:
-    return SiteError(f"there is no target {text!r}; write loss=1 (per cent), cett=0.1 or ratio=0.3")
+def _no_target(text: str, others: str) -> SiteError:
+    return SiteError(f"there is no target {text!r}; write loss=1 (per cent), {others}")
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class LayerThresholds:
     """One threshold for each MLP.
 
     Attributes:
-        by: what is compared with the threshold: ``contribution`` or ``magnitude``.
+        by: what is compared with the threshold: ``contribution`` or ``magnitude``; ``zeros`` if all thresholds are 0, and only neurons
+            that are zero are skipped, as ``sparsify`` does without thresholds.
         thresholds: τ by site's name.
         cett: mean error of each MLP's output on the calibration text, by site's name.
         dropped: share of each MLP's neuron outputs dropped on the calibration text, by site's name.
@@ -86,11 +89,13 @@ class LayerThresholds:
     dropped: dict[str, float]
 
     def by_neuron(self, mlps: Iterable[MLP]) -> dict[str, Tensor]:
-        """Return the largest ``|h|`` of each neuron that is dropped, (width,) by site's name.
+        """Return the largest ``|h|`` of each neuron that is dropped, (width,) by site's name; nothing if only zeros are skipped.
 
         Args:
             mlps: of the model; those without a threshold are left out.
         """
+        if self.by == ZEROS:
+            return {}
         return {
             mlp.site.name: per_neuron(self.thresholds[mlp.site.name], neuron_norms(mlp, self.by))
             for mlp in mlps

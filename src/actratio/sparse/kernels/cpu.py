@@ -34,8 +34,8 @@ from actratio.sparse.kernels import openmp
 from actratio.sparse.kernels.cpu_call import Call
 from actratio.sparse.kernels.cpu_linear import compile_linear
 from actratio.sparse.kernels.cpu_loops import CHUNK, Compiled, compile_for
+from actratio.sparse.kernels.cpu_prefetch import read_ahead
 from actratio.sparse.kernels.product import Product, Weights, address
-from actratio.sparse.kernels.read_ahead import read_ahead
 
 GROUP = 16
 """Examples that are multiplied together; a larger batch is split into groups."""
