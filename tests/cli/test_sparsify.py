@@ -197,6 +197,26 @@ def test_sparsify_has_no_zeros_to_skip(
     assert not (tmp_path / "out").exists()
 
 
+def test_sparsify_stores_8_bit_weights_of_a_model_without_zeros(
+    tmp_path: Path,
+    text: Path,
+    minilm: Path,
+    run_command: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(actratio.sparse.conversion, "_SMALLEST", 1)
+    model, out = relu_model("llama", "silu"), tmp_path / "out"
+    model.save_pretrained(tmp_path / "smooth")
+    command = ["sparsify", tmp_path / "smooth", "--tokenizer", minilm, "--text", text, "--length", 16, "--out", out]
+    assert run_command(*command, "--target", "zeros", "--weights", "int8") == 0
+    assert "No MLP has zeros to skip" in said(capsys)
+    (batch,) = token_batches(1)
+    loaded, expected = load_sparse(out, device="cpu"), sparsify(model, weights="int8")
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch).logits, expected(**batch).logits)
+
+
 @pytest.mark.parametrize(("options", "message"), [(["--weights", "int4"], "weights='int4' is not known; use 'int8'")])
 def test_sparsify_refuses_unknown_weights(
     options: list[str],

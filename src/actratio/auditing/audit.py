@@ -18,12 +18,12 @@ from actratio.errors import SiteError
 from actratio.sites import evaluating
 from actratio.sites.inputs import device_of
 from actratio.sites.mlps import MLP, resolve
-from actratio.sparse.active import active_counts, measure_active
+from actratio.sparse.active import active_counts, measure_active, measured_ratios
 from actratio.sparse.calibration import LossSearch, split_text
 from actratio.sparse.conversion import sparsify
 from actratio.sparse.converted import densify
 from actratio.sparse.curves import Curve, dropping_curves
-from actratio.sparse.planning import int8_unsupported_reason, thresholds_unsupported_reason
+from actratio.sparse.planning import int8_unsupported_reason, plan, thresholds_unsupported_reason
 from actratio.sparse.prediction import predict_speed
 from actratio.sparse.text import Batch, list_batches, sequence_losses
 from actratio.sparse.thresholds import LayerThresholds
@@ -34,12 +34,13 @@ CETT = 0.2
 TARGETS = (0.5, 1.0, 2.0)
 """Increases of the loss, in per cent, for which thresholds are tried."""
 
+_PROMPT = 128  # tokens, of a model that doesn't decode
 _LEAST_BATCHES = 8  # two of them check
 _INEXACT = 2  # ways whose loss and speed are measured, beside the best exact one
 
 
 @dataclass(frozen=True, eq=False)
-class _Plan:
+class _Trial:
     """What ``sparsify`` gets for a way to run the model."""
 
     name: str
@@ -94,22 +95,24 @@ def audit(
         calibrating, choosing, checking = split_text(given) if checks_loss else (given, [], [])
         progress("measuring")
         measurement = measure_active(model, calibrating, name=name)
-        plans = [_Plan("skip exact zeros, and multiply faster", "--target zeros --dense", True, measurement)]
+        trials = [_exact(mlps, measurement)]
         useful, by_layer = None, {}
         if checks_loss:
             curves = _curves(model, mlps, calibrating, notes)
             by_layer = {curve.mlp.site.name: 1 - curve.dropped[curve.place_at(CETT)] for curve in curves}
-            plans += _changing(model, mlps, curves, measurement, calibrating, choosing, target, notes, progress)
-            useful = next((_computed(plan, mlps) for plan in plans if plan.options == _thresholds_option(target)), None)
-        ways = [
-            _predicted(model, plan, works, mlps, lambda stage, plan=plan: progress(f"{stage}: {plan.name}"))  # type: ignore[misc]
-            for plan in plans
-        ]
+            trials += _changing(model, mlps, curves, measurement, calibrating, choosing, target, notes, progress)
+            useful = next(
+                (_computed(trial, mlps) for trial in trials if trial.options == _thresholds_option(target)), None
+            )
+        ways = []
+        for trial in trials:
+            progress(f"predicting: {trial.name}")
+            ways.append(_predicted(model, trial, works, mlps))
         dense_losses = sequence_losses(model, checking) if checks_loss else None
         order = _to_check(ways)
         for place in order:
             progress(f"trying: {ways[place].name}")
-            ways[place] = _checked(model, plans[place], ways[place], checking, dense_losses)
+            ways[place] = _checked(model, trials[place], ways[place], checking, dense_losses)
     tokens = max(row.counts.tokens for row in measurement)
     return Audit(
         name,
@@ -122,6 +125,30 @@ def audit(
         decide(ways, target),
         tuple(notes),
     )
+
+
+def works_of(model: nn.Module, batches: Sequence[int], prompt: int) -> list[Work]:
+    """Return what a model should do faster: decode, if it does that, and read prompts.
+
+    Args:
+        model: from transformers.
+        batches: numbers of sequences that are decoded together.
+        prompt: tokens of a prompt; 0 for no prompt if the model decodes.
+    """
+    can_generate = getattr(model, "can_generate", None)
+    works = [Work(batch) for batch in batches] if can_generate is not None and can_generate() else []
+    return [*works, Work(1, prompt or _PROMPT)] if prompt or not works else works
+
+
+def _exact(mlps: Sequence[MLP], measurement: Measurement) -> _Trial:
+    """Return the way that keeps the outputs."""
+    if _has_zeros(mlps, measurement):
+        return _Trial("skip exact zeros, with faster dense products", "--target zeros --dense", True, measurement)
+    return _Trial("faster dense products", "", True, measurement)
+
+
+def _has_zeros(mlps: Sequence[MLP], measurement: Measurement) -> bool:
+    return any(item.kind != "dense" for item in plan(mlps, measured_ratios(measurement, mlps)))
 
 
 def _can_check_loss(model: nn.Module, given: Sequence[Batch], notes: list[str]) -> bool:
@@ -162,48 +189,49 @@ def _changing(
     target: float,
     notes: list[str],
     progress: Callable[[str], object],
-) -> list[_Plan]:
+) -> list[_Trial]:
     """Return the ways that change the outputs."""
     reason = int8_unsupported_reason(device_of(model))
     if reason is not None:
         notes.append(f"8-bit weights were not tried: {reason}.")
-    plans = []
+    trials: list[_Trial] = []
     if curves:
         progress("choosing thresholds")
         search = LossSearch(model, curves, choosing)
         chosen = {percent: search.at(percent) for percent in sorted({*TARGETS, target})}
         for percent, thresholds in chosen.items():
-            plans.append(_with_thresholds(model, mlps, percent, thresholds, calibrating))
+            trials.append(_with_thresholds(model, mlps, percent, thresholds, calibrating))
         if reason is None:
-            plans.append(replace(_named_int8(plans, target), weights="int8"))
+            trials.append(replace(_named_int8(trials, target), weights="int8"))
     if reason is None:
-        plans.append(_Plan("8-bit weights", "--target zeros --weights int8", False, measurement, None, "int8"))
-    return plans
+        name = "8-bit weights, and skip exact zeros" if _has_zeros(mlps, measurement) else "8-bit weights"
+        trials.append(_Trial(name, "--target zeros --weights int8", False, measurement, None, "int8"))
+    return trials
 
 
-def _named_int8(plans: Sequence[_Plan], target: float) -> _Plan:
-    plan = next(plan for plan in plans if plan.options == _thresholds_option(target))
+def _named_int8(trials: Sequence[_Trial], target: float) -> _Trial:
+    trial = next(trial for trial in trials if trial.options == _thresholds_option(target))
     options = f"--target loss={target:g} --weights int8"
-    return replace(plan, name=f"8-bit weights, and {plan.name}", options=options)
+    return replace(trial, name=f"8-bit weights, and {trial.name}", options=options)
 
 
 def _with_thresholds(
     model: nn.Module, mlps: Sequence[MLP], percent: float, chosen: LayerThresholds, calibrating: Sequence[Batch]
-) -> _Plan:
+) -> _Trial:
     thresholds = chosen.by_neuron(mlps)
     measurement = measure_active(model, calibrating, thresholds)
-    return _Plan(f"thresholds for {percent:g} % of loss", _thresholds_option(percent), False, measurement, thresholds)
+    return _Trial(f"thresholds for {percent:g} % of loss", _thresholds_option(percent), False, measurement, thresholds)
 
 
 def _thresholds_option(percent: float) -> str:
     return f"--target loss={percent:g} --dense"
 
 
-def _computed(plan: _Plan, mlps: Sequence[MLP]) -> float:
+def _computed(trial: _Trial, mlps: Sequence[MLP]) -> float:
     """Return the share of all neuron outputs that a way computes."""
     computed = total = 0.0
     for mlp in mlps:
-        counts = active_counts(plan.measurement, mlp.site) if _counts(plan.measurement, mlp) else None
+        counts = active_counts(trial.measurement, mlp.site) if _counts(trial.measurement, mlp) else None
         computed += mlp.site.width * (1.0 if counts is None else float(counts.activation_ratio))
         total += mlp.site.width
     return computed / total
@@ -213,16 +241,13 @@ def _counts(measurement: Measurement, mlp: MLP) -> bool:
     return any(row.site.name == mlp.site.name and row.counts.tokens for row in measurement)
 
 
-def _predicted(
-    model: nn.Module, plan: _Plan, works: Sequence[Work], mlps: Sequence[MLP], progress: Callable[[str], object]
-) -> Way:
-    progress("predicting")
+def _predicted(model: nn.Module, trial: _Trial, works: Sequence[Work], mlps: Sequence[MLP]) -> Way:
     gains = []
     for work in works:
-        arguments = {**plan.arguments, "prompt": work.prompt, "mlps": mlps}
-        (speed,) = predict_speed(model, plan.measurement, [work.batch], **arguments).speeds
+        arguments = {**trial.arguments, "prompt": work.prompt, "mlps": mlps}
+        (speed,) = predict_speed(model, trial.measurement, [work.batch], **arguments).speeds
         gains.append(Gain(work, speed.expected, speed.verdict))
-    return Way(plan.name, plan.options, plan.exact, _computed(plan, mlps), tuple(gains))
+    return Way(trial.name, trial.options, trial.exact, _computed(trial, mlps), tuple(gains))
 
 
 def _to_check(ways: Sequence[Way]) -> list[int]:
@@ -235,13 +260,13 @@ def _to_check(ways: Sequence[Way]) -> list[int]:
 
 def _checked(
     model: nn.Module,
-    plan: _Plan,
+    trial: _Trial,
     way: Way,
     checking: Sequence[Batch],
     dense_losses: tuple[Tensor, Tensor] | None,
 ) -> Way:
     """Return a way with its measured speed-ups, and with its loss if it changes the outputs."""
-    other = sparsify(copy.deepcopy(model), plan.measurement, **plan.arguments)
+    other = sparsify(copy.deepcopy(model), trial.measurement, **trial.arguments)
     gains = tuple(replace(gain, measured=speedup(model, other, gain.work)) for gain in way.gains)
     if way.exact or dense_losses is None:
         return replace(way, gains=gains)

@@ -14,19 +14,20 @@ from actratio.sparse.timing import ForwardPasses
 from actratio.statistics.estimate import Estimate, mean_interval
 from actratio.statistics.ratios import ratio_of_means
 
-_ROUNDS = 10
+_MIN_ROUNDS, _MAX_ROUNDS = 8, 40
+_NARROW = 0.1  # width of an interval, relative to its value, that is enough
 _RUN = 3  # decoding steps of a model in a row; the first one isn't counted
 
 
-def speedup(dense: nn.Module, other: nn.Module, work: Work, rounds: int = _ROUNDS) -> Estimate:
+def speedup(dense: nn.Module, other: nn.Module, work: Work) -> Estimate:
     """Return how many times as fast another form of a model does some work, with its 95 % interval over rounds.
 
-    The two take turns. A round gives one ratio of their times; the interval is Student's, of the ratios' logarithms.
+    The two take turns. A round gives one ratio of their times; the interval is Student's, of the ratios' logarithms. Rounds are added
+    until it is narrow, or there are 40.
 
     Args:
         dense, other: in evaluation mode.
         work: what is timed.
-        rounds: how many.
 
     Raises:
         SiteError: a model can't do this work.
@@ -35,14 +36,17 @@ def speedup(dense: nn.Module, other: nn.Module, work: Work, rounds: int = _ROUND
     run = 1 if work.prompt else _RUN
     for timed in passes:
         timed.seconds()  # warms up
-    logarithms = []
-    for number in range(rounds):
+    logarithms: list[float] = []
+    for number in range(_MAX_ROUNDS):
         seconds = [0.0, 0.0]
         for place in (0, 1) if number % 2 else (1, 0):
             times = [passes[place].seconds() for _ in range(run)]
             seconds[place] = median(times[1:] or times)
         logarithms.append(math.log(seconds[0] / seconds[1]))
-    return mean_interval(logarithms).exp()
+        estimate = mean_interval(logarithms).exp()
+        if number + 1 >= _MIN_ROUNDS and estimate.high - estimate.low <= _NARROW * estimate.value:
+            break
+    return estimate
 
 
 def loss_increase(dense_nats: Tensor, model: nn.Module, batches: Sequence[Batch]) -> Estimate:

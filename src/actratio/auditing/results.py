@@ -52,7 +52,7 @@ class Way:
 
     Attributes:
         name: what is done, in words.
-        options: those of ``actratio sparsify`` that do it.
+        options: those of ``actratio sparsify`` that do it; empty if there is nothing to save, and ``sparsify(model, dense=True)`` does it.
         exact: whether the outputs stay the same up to the order of summation.
         computed: share of the MLPs' neuron outputs that are computed.
         gains: one for each kind of work, in the order in which they were asked for.

@@ -53,6 +53,9 @@ COMMANDS = {
     "compare": LazyCommand("compare", "compare_runs", short_help="Show what changed between two measurements."),
     "merge": LazyCommand("compare", "merge_runs", short_help="Merge measurements of one model."),
     "sites": LazyCommand("models", "list_sites", short_help="List where a model computes MLP activations."),
+    "audit": LazyCommand(
+        "auditing", "audit_model", short_help="Decide whether to keep a model dense, or how to run it faster."
+    ),
     "speed": LazyCommand(
         "speed", "predict_model_speed", short_help="Predict whether skipping inactive neurons is faster."
     ),

@@ -106,7 +106,7 @@ def sparsify_model(
         mlps = resolve(loaded)
         chosen: Calibration | Zeros
         if aim is None:
-            chosen = measure_zeros(loaded, sequences, mlps=mlps, progress=status.update)
+            chosen = measure_zeros(loaded, sequences, required=weights is None, mlps=mlps, progress=status.update)
             losses = {"loss_dense": chosen.loss_dense}
         else:
             chosen = calibrate(loaded, sequences, **aim.as_option(), by=by, mlps=mlps, progress=status.update)

@@ -245,7 +245,7 @@ def _speed(
     changed = [layer for layer in layers if is_changed(layer)]
     before += sum(layer.dense_seconds * layer.used for layer in changed if layer.plan.site.expert is not None)
     after = others.new_seconds + sum(layer.sparse_seconds * layer.used for layer in changed)
-    expected = seconds / max(seconds - before + after, seconds / 1000)
+    expected = seconds / (max(seconds - before, 0.0) + after) if after else 1.0
     read = _weights_read(model)
     weights = float(sum(parameter.nbytes for parameter in read))
     weights -= sum(layer.held_bytes - layer.dense_bytes for layer in layers)

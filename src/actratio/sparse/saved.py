@@ -181,12 +181,12 @@ def _read(path: Path) -> LayerThresholds:
             raise ValueError(f"its format is {short(content['format'])}, and this version reads {_FORMAT}")
         if content["by"] not in (*BY, ZEROS):
             raise ValueError(f"neurons are dropped by {short(content['by'])}")
-        if not content["tau"]:
+        if not content["tau"] and content["by"] != ZEROS:
             raise ValueError("it has no thresholds")
         numbers = {key: {name: _number(name, value) for name, value in content[key].items()} for key in _BY_SITE}
         if any(set(numbers[key]) != set(numbers["tau"]) for key in _BY_SITE):
             raise ValueError("not every site has a threshold, an error and a share")
-        if max(numbers["dropped"].values()) > 1:
+        if max(numbers["dropped"].values(), default=0.0) > 1:
             raise ValueError("a share is above 1")
         if content["by"] == ZEROS and any(numbers["tau"].values()):
             raise ValueError("only zeros are skipped, and a threshold is not 0")

@@ -34,6 +34,10 @@ class Zeros(LayerThresholds):
     @property
     def verdicts(self) -> list[str]:
         """How many neurons are skipped, and the loss, in a sentence."""
+        if not self.dropped:
+            return [
+                f"No MLP has zeros to skip; the loss on the last quarter of the text is {self.loss_dense:.4f} nats per token."
+            ]
         skipped = sum(self.dropped.values()) / len(self.dropped)
         return [
             f"{skipped:.0%} of the neuron outputs are zero, and skipping them changes the outputs by rounding only; the loss on text "
@@ -45,6 +49,7 @@ def measure_zeros(
     model: nn.Module,
     batches: Iterable[Batch],
     *,
+    required: bool = True,
     mlps: Sequence[MLP] | None = None,
     progress: Callable[[str], object] = lambda stage: None,
 ) -> Zeros:
@@ -55,12 +60,13 @@ def measure_zeros(
     Args:
         model: a causal language model from transformers.
         batches: at least 4, as for ``calibrate``.
+        required: whether a model without such zeros is refused. With 8-bit weights, it may have none.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
         progress: called with the name of each stage when it starts.
 
     Raises:
         DataError: fewer than 4 batches, or a batch without ``input_ids``.
-        SiteError: no MLP has zeros that can be skipped, or the model isn't a causal language model with finite outputs.
+        SiteError: no MLP has zeros that can be skipped, though they are required, or the model isn't a causal language model with finite outputs.
     """
     *counted, checking = split_text(batches)
     densify(model)
@@ -76,7 +82,7 @@ def measure_zeros(
     dropped = {
         item.site.name: 1 - item.ratio if item.ratio == item.ratio else 0.0 for item in planned if item.kind != "dense"
     }
-    if not dropped:
+    if required and not dropped:
         why = planned[0].why
         advice = (
             "choose thresholds with --target loss=1" if why.endswith(NO_ZEROS) else "use another model, dtype or device"

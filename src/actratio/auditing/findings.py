@@ -1,0 +1,134 @@
+"""The findings of an audit: its decision, its tables and its chart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from actratio.auditing.results import Audit, Gain, Way
+from actratio.provenance import current_provenance
+from actratio.report.chart import Chart, Series
+from actratio.report.findings import Findings, Table, settings_shown
+from actratio.statistics.estimate import Estimate
+
+
+def audit_findings(audit: Audit, settings: Mapping[str, Any]) -> Findings:
+    """Return the sentences, the tables and the chart of an audit.
+
+    Args:
+        settings: what the audit was asked for.
+    """
+    works = ", ".join(str(gain.work) for gain in audit.ways[0].gains)
+    return Findings(
+        f"Audit of {audit.model}",
+        f"Whether the model should run in another way on this machine, for {works}. Speed-ups are over the dense model in PyTorch.",
+        [*audit.decision.sentences, *_use(audit), *audit.notes],
+        [ways_table(audit), layers_table(audit)],
+        [_profile(audit)],
+        settings=settings_shown(settings),
+        details={name: str(value) for name, value in current_provenance().items()},
+        data={"figures": audit.figures, "ways": audit.rows()},
+    )
+
+
+def _use(audit: Audit) -> list[str]:
+    """Return how much of the MLPs is used, in sentences."""
+    figures = audit.figures
+    functions = ", ".join(sorted({layer.function for layer in audit.layers}))
+    zeros = 1 - figures["nonzero_ratio"]
+    sentences = [f"{zeros:.1%} of the neuron outputs are exactly zero ({functions})."]
+    if audit.useful_ratio is not None:
+        sentences.append(
+            f"The useful ratio is {audit.useful_ratio:.0%}: if only this share of the neuron outputs is computed, chosen by contribution, the loss "
+            f"rises by about {audit.target:g} %."
+        )
+    if "layer_useful_ratio" in figures:
+        sentences.append(
+            f"In the mean MLP, {figures['layer_useful_ratio']:.0%} of the neuron outputs keep the error of its output at or under 20 %."
+        )
+    dead = sum(layer.dead for layer in audit.layers)
+    if dead:
+        neurons = sum(layer.width for layer in audit.layers)
+        sentences.append(
+            f"{dead:,} of {neurons:,} neurons were zero on all {audit.tokens:,} tokens; `actratio prune` removes such neurons."
+        )
+    return sentences
+
+
+def ways_table(audit: Audit) -> Table:
+    """Return the ways to run the model as a table, with one column of speed-ups for each kind of work."""
+    works = [gain.work for gain in audit.ways[0].gains]
+    header = ["way", "computed", "loss"]
+    for work in works:
+        header += [f"{work}, expected", "measured"]
+    return Table(
+        "Ways to run it",
+        header,
+        [
+            [way.name, f"{way.computed:.0%}", _loss(way), *(cell for gain in way.gains for cell in _gain(gain))]
+            for way in audit.ways
+        ],
+        "Computed: share of the neuron outputs. Loss: its change on text that wasn't used to choose, with a 95% interval. Speed-ups are over "
+        "the dense model; measured ones have a 95% interval over rounds in which both took turns.",
+    )
+
+
+def layers_table(audit: Audit) -> Table:
+    """Return how much of each MLP is used as a table."""
+    return Table(
+        "MLPs",
+        ["site", "activation", "zero", "useful", "dead"],
+        [
+            [
+                layer.site,
+                layer.function,
+                f"{1 - layer.nonzero:.1%}",
+                "" if layer.useful is None else f"{layer.useful:.0%}",
+                f"{layer.dead:,}",
+            ]
+            for layer in audit.layers
+        ],
+        "Zero: share of the neuron outputs that are exactly zero. Useful: the smallest share of them, by contribution, that keeps the error of "
+        "the MLP's output at or under 20%. Dead: neurons that were zero on all tokens.",
+    )
+
+
+def _profile(audit: Audit) -> Chart:
+    last = max(len(audit.layers) - 1, 1)
+    lines: dict[str, list[float | None]] = {
+        "useful": [layer.useful for layer in audit.layers],
+        "not zero": [*(layer.nonzero for layer in audit.layers)],
+    }
+    series = []
+    for colour, (name, values) in enumerate(lines.items()):
+        shown = [(place, value) for place, value in enumerate(values) if value is not None]
+        if shown:
+            series.append(
+                Series(
+                    name,
+                    [place / last for place, _ in shown],
+                    [Estimate(value) for _, value in shown],
+                    colour,
+                    labels=[audit.layers[place].site for place, _ in shown],
+                )
+            )
+    return Chart(
+        "use",
+        "How much of each MLP is used",
+        "Useful: the smallest share of neuron outputs that keeps the error of the MLP's output at or under 20 %. Not zero: what remains if exact "
+        "zeros are skipped.",
+        "relative depth (0: first MLP, 1: last MLP)",
+        "share of the neuron outputs",
+        series,
+        percent=True,
+    )
+
+
+def _loss(way: Way) -> str:
+    if way.exact:
+        return "same"
+    return "not measured" if way.loss is None else way.loss.format("{:+.2f}") + " %"
+
+
+def _gain(gain: Gain) -> tuple[str, str]:
+    return f"{gain.expected:.2f}×", "" if gain.measured is None else gain.measured.format("{:.2f}")

@@ -1,0 +1,157 @@
+"""``audit``: try the ways to run a model, and decide."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from actratio.cli.options import (
+    LARGEST,
+    AllowPickle,
+    Column,
+    Device,
+    DType,
+    EveryRow,
+    Force,
+    Json,
+    Revision,
+    TokenizerName,
+    TrustRemoteCode,
+)
+from actratio.cli.speed import batch_sizes
+from actratio.cli.terminal import (
+    note_weights,
+    print_json,
+    print_path,
+    print_sentences,
+    print_tables,
+    print_text,
+    waiting,
+    warn,
+)
+from actratio.errors import short
+
+if TYPE_CHECKING:
+    from actratio.auditing import Audit
+
+_NAME = "audit.json"
+
+
+def audit_model(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder, GGUF file, hub id or short name of a model.")],
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Text to measure and check on; repeat it for several texts. Without it, only ways that keep the outputs are tried.",
+            show_default="the article's prompts",
+        ),
+    ] = None,
+    batch: Annotated[
+        str, typer.Option(help="Numbers of sequences decoded together, separated by commas; the first one decides.")
+    ] = "1,4",
+    prompt: Annotated[
+        int, typer.Option(min=0, max=LARGEST, help="Tokens of a prompt whose speed is measured too; 0 for none.")
+    ] = 128,
+    loss: Annotated[
+        float, typer.Option(min=0, max=100, help="Largest increase of the loss that you accept, in per cent.")
+    ] = 1.0,
+    fail_if: Annotated[
+        str | None,
+        typer.Option(
+            help="Exit with status 1 if this holds, such as useful_ratio<0.3 or speedup>1.5.", show_default=False
+        ),
+    ] = None,
+    column: Column = None,
+    length: Annotated[int, typer.Option(min=2, max=LARGEST, help="Tokens per sequence.")] = 128,
+    limit_tokens: Annotated[int, typer.Option(min=8, max=LARGEST, help="Read at most this many tokens.")] = 8192,
+    dtype: DType = "auto",
+    device: Device = "auto",
+    tokenizer: TokenizerName = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", metavar="RUN", help="Results folder.", show_default="runs/audit-MODEL")
+    ] = None,
+    force: Force = False,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    allow_pickle: AllowPickle = False,
+    every_row: EveryRow = False,
+    as_json: Json = False,
+) -> None:
+    """Try the ways to run a model on this machine, and say: keep it dense, or do this, expect this much, at this cost."""
+    from actratio.auditing import audit
+    from actratio.auditing.audit import works_of
+    from actratio.auditing.conditions import Condition
+    from actratio.auditing.findings import audit_findings
+    from actratio.data.text import ARTICLE_PROMPTS, open_texts, token_batches
+    from actratio.devices import device_named
+    from actratio.files import check_result_folder, write_json
+    from actratio.models import check_dtype, commit_setting, load_model, load_tokenizer
+    from actratio.report.page import write_report
+
+    condition = None if fail_if is None else Condition.parse(fail_if)
+    sizes = batch_sizes(batch)
+    folder = out_dir or Path("runs") / f"audit-{Path(model).name or Path(model).resolve().name}"
+    check_result_folder(folder, _NAME, force=force)
+    check_dtype(dtype)
+    device_named(device)
+    stored = note_weights(model)
+    texts = open_texts(text, column=column) if text else iter(ARTICLE_PROMPTS)
+    tokens = load_tokenizer(
+        tokenizer or model, revision=None if tokenizer else revision, trust_remote_code=trust_remote_code
+    )
+    with waiting(f"loading {short(model)}"):
+        loaded = load_model(
+            model,
+            dtype=dtype,
+            device=device,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
+    sequences = token_batches(tokens, texts, length=length, batch_size=4, packed=bool(text), limit=limit_tokens)
+    with waiting("finding the MLPs") as status:
+        found = audit(
+            loaded,
+            sequences,
+            works=works_of(loaded, sizes, prompt),
+            target=loss,
+            name=Path(model).name,
+            progress=status.update,
+        )
+    settings = {
+        "model": model, "revision": revision, **commit_setting(model, revision), "text": text or [], "column": column, "batch": sizes,
+        "prompt": prompt, "loss": loss, "length": length, "limit_tokens": limit_tokens, "dtype": dtype, **stored,
+    }  # fmt: skip
+    findings = audit_findings(found, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    verdicts = list(found.decision.sentences)
+    command = _command(found, model, text or [])
+    content = {"settings": settings, "figures": found.figures, "command": command, "verdicts": verdicts}
+    write_json(folder / _NAME, {**content, "ways": found.rows()})
+    page = write_report(findings, folder)
+    if as_json:
+        print_json({**content, "rows": found.rows(), "path": str(folder)})
+    else:
+        print_tables(findings.tables, every_row=every_row)
+        print_sentences(findings.sentences)
+        if command is not None:
+            print_text(f"  {command}")
+        print_path("audit", folder)
+        print_path("report", page)
+    if condition is not None and condition.holds(found.figures):
+        warn("failed:", f"{condition} holds; {condition.figure} is {found.figures[condition.figure]:.3g}")
+        raise typer.Exit(1)
+
+
+def _command(found: Audit, model: str, text: list[str]) -> str | None:
+    """Return the command that does what was decided; ``None`` to keep the model dense."""
+    way = found.decision.way
+    if way is None:
+        return None
+    if not way.options:
+        return "model = actratio.sparsify(model, dense=True)  # in Python; there is nothing to save"
+    given = [part for path in text for part in ("--text", path)] or ["--text", "FILE"]
+    return shlex.join(["actratio", "sparsify", model, *given, *way.options.split()])
