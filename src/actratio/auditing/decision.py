@@ -72,11 +72,13 @@ def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float) -> list[
         ]
     if faster:
         best = max(faster, key=_speedup)
-        assert best.loss is not None  # else it would be chosen
-        return [
-            f"Keep it dense: {best.name} is {_times(best.main)} as fast, but the loss rises by {best.loss.value:.2f} % "
-            f"({best.loss.low:.2f} to {best.loss.high:.2f} %), more than the {target:g} % that you accept."
-        ]
+        cost = (
+            "it changes the outputs, and its loss was not measured"
+            if best.loss is None
+            else f"the loss rises by {best.loss.value:.2f} % ({best.loss.low:.2f} to {best.loss.high:.2f} %), more than the {target:g} % "
+            "that you accept"
+        )
+        return [f"Keep it dense: {best.name} is {_times(best.main)} as fast, but {cost}."]
     if not ways:
         return ["Keep it dense: there is no faster way to try."]
     best = max(ways, key=lambda way: way.main.measured.value if way.main.measured is not None else way.main.expected)

@@ -82,9 +82,9 @@ def audit_model(
 ) -> None:
     """Try the ways to run a model on this machine, and say: keep it dense, or do this, expect this much, at this cost."""
     from actratio.auditing import audit
-    from actratio.auditing.audit import works_of
     from actratio.auditing.conditions import Condition
     from actratio.auditing.findings import audit_findings
+    from actratio.auditing.trials import works_of
     from actratio.data.text import ARTICLE_PROMPTS, open_texts, token_batches
     from actratio.devices import device_named
     from actratio.files import check_result_folder, write_json

@@ -115,6 +115,7 @@ class TimedLayers:
         self._mlps, self._plans, self._limits, self._rounded = mlps, plans, limits, rounded
         self._run = 1 if alone else _RUN
         self._known: dict[Any, tuple[float, float]] = {}
+        self._timers: dict[Any, LayerTimer] = {}  # making their layers takes longer than timing them
 
     def seconds(self, number: int, batch: int, measurement: Measurement) -> tuple[float, float]:
         """Return the seconds of a dense layer, and of what ``sparsify`` makes of it.
@@ -128,55 +129,66 @@ class TimedLayers:
         needed, ratio = needed_share(counts, batch), float(counts.activation_ratio)
         has_thresholds = mlp.site.name in self._limits
         down, _ = mlp.skipped
-        shape = planned.kind, tuple(down.weight.shape), down.weight.dtype
-        key = *shape, batch, round(needed, 3), round(ratio, 3), has_thresholds, mlp in self._rounded
+        form = planned.kind, tuple(down.weight.shape), down.weight.dtype, has_thresholds
+        key = *form, batch, round(needed, 3), round(ratio, 3), mlp in self._rounded
         if key not in self._known:
             alike = sum(other.kind == planned.kind and other.site.width == planned.site.width for other in self._plans)
+            timers = {
+                int8: self._timer(form, mlp, planned, alike, int8=int8)
+                for int8 in ((False, True) if mlp in self._rounded else (False,))
+            }
             draws = random_activations(mlp.site.width, batch, ratio, needed)
-            self._known[key] = self._time(mlp, planned, draws, has_thresholds, alike)
+            self._known[key] = self._time(timers, planned, draws, has_thresholds)
         return self._known[key]
 
-    def _time(
-        self, mlp: MLP, planned: Plan, draws: Sequence[Tensor], thresholds: bool, layers: int
-    ) -> tuple[float, float]:
-        def timer(*, int8: bool) -> LayerTimer:
-            return timer_of(mlp, planned, thresholds=thresholds, layers=layers, int8=int8)
+    def _timer(self, form: tuple[Any, ...], mlp: MLP, planned: Plan, layers: int, *, int8: bool) -> LayerTimer:
+        if (*form, int8) not in self._timers:
+            new = timer_of(mlp, planned, thresholds=mlp.site.name in self._limits, layers=layers, int8=int8)
+            self._timers[*form, int8] = new
+        return self._timers[*form, int8]
 
-        floats = timer(int8=False)
+    def _time(
+        self, timers: Mapping[bool, LayerTimer], planned: Plan, draws: Sequence[Tensor], thresholds: bool
+    ) -> tuple[float, float]:
+        """Return the seconds of both, from a timer of float weights and, if the weights become int8, one of those."""
+        floats = chosen = timers[False]
         draws = [draw.to(floats.device, floats.dtype) for draw in draws]
         dense, sparse, converted = floats.times(draws, _ROUNDS, run=self._run)
-        chosen, unchanged = floats, dense
-        if mlp in self._rounded:
-            chosen = timer(int8=True)
+        unchanged = dense
+        if True in timers:
+            chosen = timers[True]
             unchanged, sparse, converted = chosen.times(draws, _ROUNDS, run=self._run)
         is_converted = thresholds or shape_speeds(chosen).pays_off(planned.ratio)
         return dense, min(sparse, converted) if is_converted else unchanged
 
 
-def time_other_layers(
-    groups: Sequence[Sequence[Any]], batch: int, *, int8: bool
-) -> tuple[OtherLayers, list[nn.Module]]:
-    """Time the products of linear layers that read all weights, and return those layers whose product changes too.
+class TimedLinears:
+    """Times the products of linear layers that read all weights.
 
     Args:
         groups: of layers of the same shape.
-        batch: number of examples.
         int8: whether their weights become int8.
     """
-    others = OtherLayers()
-    changed: list[nn.Module] = []
-    for group in groups:
-        timer = linear_timer(group[0], len(group), int8=int8)
-        if not int8 and not shape_speeds(timer).always_faster().max_active(batch, 1):
-            continue
-        x = torch.randn(_DRAWS, batch, timer.width, generator=torch.Generator().manual_seed(0))
-        dense, other = timer.times(list(x.to(timer.device, timer.dtype)), _ROUNDS, run=_RUN)
-        weight, count = group[0].weight, len(group)
-        others = OtherLayers(
-            others.dense_bytes + count * weight.nbytes,
-            others.new_bytes + count * (weight.numel() if int8 else weight.nbytes),
-            others.dense_seconds + count * dense,
-            others.new_seconds + count * other,
-        )
-        changed += group
-    return others, changed
+
+    def __init__(self, groups: Sequence[Sequence[Any]], *, int8: bool) -> None:
+        self._int8 = int8
+        self._groups = [(group, linear_timer(group[0], len(group), int8=int8)) for group in groups]
+
+    def times(self, batch: int) -> tuple[OtherLayers, list[nn.Module]]:
+        """Return the times for a number of examples, and the layers whose product changes."""
+        others = OtherLayers()
+        changed: list[nn.Module] = []
+        for group, timer in self._groups:
+            if not self._int8 and not shape_speeds(timer).always_faster().max_active(batch, 1):
+                continue
+            x = torch.randn(_DRAWS, batch, timer.width, generator=torch.Generator().manual_seed(0))
+            dense, other = timer.times(list(x.to(timer.device, timer.dtype)), _ROUNDS, run=_RUN)
+            weight, count = group[0].weight, len(group)
+            others = OtherLayers(
+                others.dense_bytes + count * weight.nbytes,
+                others.new_bytes + count * (weight.numel() if self._int8 else weight.nbytes),
+                others.dense_seconds + count * dense,
+                others.new_seconds + count * other,
+            )
+            changed += group
+        return others, changed

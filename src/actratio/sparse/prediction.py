@@ -26,12 +26,12 @@ from actratio.sparse.converted import densify
 from actratio.sparse.exempt import exempt_layers, rounded_mlps
 from actratio.sparse.layer_times import (
     TimedLayers,
+    TimedLinears,
     changed_layers,
     counts_of,
     is_changed,
     needed_share,
     replaceable_groups,
-    time_other_layers,
 )
 from actratio.sparse.planning import Plan, plan
 from actratio.sparse.saved import NAME, load_thresholds
@@ -92,6 +92,7 @@ def predict_speed(
     rest: list[list[Any]] = []
     if dense or int8:
         rest = replaceable_groups(unchanged_linears(model, handles, planned), int8=int8, exempt=exempt)
+    linears = TimedLinears(rest, int8=int8)
     speeds = []
     with evaluating(model):
         machine = time_machine(device_of(model))
@@ -101,7 +102,7 @@ def predict_speed(
                 _layer_speed(model, item, counts, tokens, timed.seconds(number, tokens, counts), int8=mlp in rounded)
                 for number, (mlp, item) in enumerate(zip(handles, planned, strict=True))
             ]
-            others, replaced = time_other_layers(rest, tokens, int8=int8)
+            others, replaced = linears.times(tokens)
             replaced += changed_layers(handles, layers)
             speeds.append(_speed(model, batch, prompt, layers, others, replaced))
     return SpeedPrediction(machine, speeds)

@@ -242,12 +242,15 @@ def _counts(measurement: Measurement, mlp: MLP) -> bool:
 
 
 def _predicted(model: nn.Module, trial: _Trial, works: Sequence[Work], mlps: Sequence[MLP]) -> Way:
-    gains = []
-    for work in works:
-        arguments = {**trial.arguments, "prompt": work.prompt, "mlps": mlps}
-        (speed,) = predict_speed(model, trial.measurement, [work.batch], **arguments).speeds
-        gains.append(Gain(work, speed.expected, speed.verdict))
-    return Way(trial.name, trial.options, trial.exact, _computed(trial, mlps), tuple(gains))
+    gains: dict[Work, Gain] = {}
+    for prompt in {work.prompt for work in works}:
+        alike = [work for work in works if work.prompt == prompt]
+        sizes = [work.batch for work in alike]
+        prediction = predict_speed(model, trial.measurement, sizes, **trial.arguments, prompt=prompt, mlps=mlps)
+        for work, speed in zip(alike, prediction.speeds, strict=True):
+            gains[work] = Gain(work, speed.expected, speed.verdict)
+    computed = _computed(trial, mlps)
+    return Way(trial.name, trial.options, trial.exact, computed, tuple(gains[work] for work in works))
 
 
 def _to_check(ways: Sequence[Way]) -> list[int]:

@@ -1,0 +1,187 @@
+"""Audits of models whose answer is known. What is tested is what is tried and decided, so times are set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import actratio
+from actratio.auditing import Work, audit, comparing
+from actratio.auditing.comparing import loss_increase, speedup
+from actratio.auditing.trials import works_of
+from actratio.errors import DataError, SiteError
+from actratio.sparse import plans
+from actratio.sparse.converted import Converted
+from actratio.sparse.text import sequence_losses
+from actratio.statistics.estimate import Estimate
+from tests.sparse.calibration_text import token_batches
+
+TinyGPT2 = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def _set_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model with any converted layer takes half the time."""
+
+    def halved(dense: nn.Module, other: nn.Module, work: Work) -> Estimate:
+        is_faster = any(isinstance(module, Converted) for module in other.modules())
+        return Estimate(2.0, 1.9, 2.1) if is_faster else Estimate(1.0, 0.99, 1.01)
+
+    monkeypatch.setattr("actratio.sparse.autotune._SECONDS", 0.0)
+    monkeypatch.setattr("actratio.auditing.trials.speedup", halved)
+    monkeypatch.setattr("actratio.sparse.crossover.ShapeSpeeds.pays_off", lambda self, ratio: True)
+
+
+def test_model_with_zeros(tiny_gpt2: TinyGPT2) -> None:
+    model = tiny_gpt2("relu")
+    found = audit(model, token_batches(12), works=[Work(1), Work(1, prompt=8)], name="tiny")
+    assert (found.model, found.tokens) == ("tiny", 6 * 2 * 12)
+    assert plans(model) == []
+    names = [way.name for way in found.ways]
+    assert {
+        "skip exact zeros, with faster dense products",
+        "thresholds for 0.5 % of loss",
+        "thresholds for 1 % of loss",
+        "thresholds for 2 % of loss",
+        "8-bit weights, and skip exact zeros",
+        "8-bit weights, and thresholds for 1 % of loss",
+    } == set(names)
+    measured = [way for way in found.ways if way.main.measured is not None]
+    assert [way.name for way in measured] == names[:3]  # those that were tried come first
+    assert sum(way.exact for way in measured) == 1
+    assert all((way.loss is None) == way.exact for way in measured)
+    assert all([gain.work for gain in way.gains] == [Work(1), Work(1, prompt=8)] for way in found.ways)
+    assert found.decision.way is not None
+    assert found.decision.way.exact  # as fast as the others here
+    assert set(found.figures) == {"useful_ratio", "layer_useful_ratio", "nonzero_ratio", "dead_ratio", "speedup"}
+    assert 0 < found.figures["nonzero_ratio"] < 0.9
+    assert found.useful_ratio is not None
+    assert found.useful_ratio <= found.figures["nonzero_ratio"]
+    assert all(layer.function == "relu" and layer.width == model.config.n_inner for layer in found.layers)
+    assert len(found.rows()) == 2 * len(found.ways)
+
+
+def test_share_that_is_computed_and_the_layers(tiny_gpt2: TinyGPT2) -> None:
+    model, batches = tiny_gpt2("relu"), token_batches(12)
+    found = audit(model, batches)
+    counted = actratio.measure(model, batches[:6], criteria=["nonzero"])
+    ratios = [float(row.counts.activation_ratio) for row in counted]
+    assert [layer.nonzero for layer in found.layers] == pytest.approx(ratios)
+    assert [layer.dead for layer in found.layers] == [int(row.counts.dead) for row in counted]
+    exact = next(way for way in found.ways if way.exact)
+    assert exact.computed == pytest.approx(sum(ratios) / len(ratios))
+
+
+def test_model_without_zeros(tiny_gpt2: TinyGPT2) -> None:
+    found = audit(tiny_gpt2("gelu_new"), token_batches(8))
+    assert {way.name for way in found.ways if "zeros" in way.name} == set()
+    (exact,) = [way for way in found.ways if way.exact]
+    assert (exact.name, exact.options, exact.computed) == ("faster dense products", "", 1.0)
+    assert found.figures["nonzero_ratio"] > 0.99
+
+
+def test_short_text_leaves_out_what_changes_the_outputs(tiny_gpt2: TinyGPT2) -> None:
+    found = audit(tiny_gpt2("relu"), token_batches(7))
+    assert [way.exact for way in found.ways] == [True]
+    assert (found.useful_ratio, found.loss) == (None, None)
+    assert "useful_ratio" not in found.figures
+    assert "the text is too short to check the loss" in found.notes[0]
+
+
+def test_audit_without_work_or_text_is_refused(tiny_gpt2: TinyGPT2) -> None:
+    with pytest.raises(SiteError, match="no work was given"):
+        audit(tiny_gpt2("relu"), token_batches(8), works=[])
+    with pytest.raises(DataError, match="the text makes 0 batches"):
+        audit(tiny_gpt2("relu"), [])
+
+
+def test_works_of_models(tiny_gpt2: TinyGPT2) -> None:
+    assert works_of(tiny_gpt2(), [1, 4], 128) == [Work(1), Work(4), Work(1, 128)]
+    assert works_of(tiny_gpt2(), [1], 0) == [Work(1)]
+    assert works_of(nn.Linear(2, 2), [1, 4], 0) == [Work(1, 128)]
+
+
+def test_loss_increase_is_that_of_the_mean_losses(tiny_gpt2: TinyGPT2) -> None:
+    model, other, batches = tiny_gpt2("relu"), tiny_gpt2("relu"), token_batches(5, padded=True)
+    with torch.no_grad():
+        other.transformer.h[0].mlp.c_proj.weight *= 1.5
+    nats, tokens = sequence_losses(model, batches)
+    assert tokens.tolist() == [11, 6] * 5
+    increase = loss_increase(nats, other, batches)
+    changed, _ = sequence_losses(other, batches)
+    assert increase.value == pytest.approx(100 * (float(changed.sum() / nats.sum()) - 1))
+    assert increase.low < increase.value < increase.high
+    same = loss_increase(nats, model, batches)
+    assert (same.value, same.low, same.high) == pytest.approx((0, 0, 0), abs=1e-9)
+
+
+class _Passes:
+    """Forward passes whose times are set: 2 s and 1 s, with some noise of the second model."""
+
+    noise = 0.0
+
+    def __init__(self, model: str, batch: int, *, prompt: int) -> None:
+        self.model, self.number = model, 0
+
+    def seconds(self) -> float:
+        self.number += 1
+        return 2.0 if self.model == "dense" else 1.0 + self.noise * (self.number % 5)
+
+
+@pytest.mark.parametrize(("noise", "rounds"), [(0.0, 8), (0.5, 40)])
+def test_speedup_takes_turns_until_its_interval_is_narrow(
+    noise: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[_Passes] = []
+
+    class Recorded(_Passes):
+        def __init__(self, model: str, batch: int, *, prompt: int) -> None:
+            super().__init__(model, batch, prompt=prompt)
+            self.noise = noise
+            made.append(self)
+
+    monkeypatch.setattr(comparing, "ForwardPasses", Recorded)
+    dense, other = "dense", "other"
+    estimate = speedup(dense, other, Work(1, prompt=4))  # type: ignore[arg-type]
+    assert [passes.number for passes in made] == [rounds + 1] * 2  # one warms up
+    if noise:
+        assert estimate.low < estimate.value < estimate.high
+    else:
+        assert (estimate.value, estimate.low, estimate.high) == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_audit_command(
+    tmp_path: Path,
+    text: Path,
+    minilm: Path,
+    tiny_gpt2: TinyGPT2,
+    run_command: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tiny_gpt2("relu").save_pretrained(tmp_path / "relu")
+    command = ["audit", tmp_path / "relu", "--tokenizer", minilm, "--text", text, "--length", 16, "--prompt", 8]
+    out = ["--batch", "1", "--out", tmp_path / "run"]
+    assert run_command(*command, *out, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    written = json.loads((tmp_path / "run" / "audit.json").read_text())
+    assert {key: written[key] for key in ("figures", "command", "verdicts")} == {
+        key: printed[key] for key in ("figures", "command", "verdicts")
+    }
+    assert printed["verdicts"][0].startswith("Do this: ")
+    assert printed["command"].startswith(f"actratio sparsify {tmp_path / 'relu'} --text {text} --target ")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert printed["verdicts"][0].split(".")[0] in page
+    assert run_command(*command, *out) == 2
+    assert "holds an earlier result" in " ".join(capsys.readouterr().err.split())
+    assert run_command(*command, *out, "--force", "--fail-if", "speedup>1.5") == 1
+    assert "speedup>1.5 holds; speedup is 2" in " ".join(capsys.readouterr().err.split())
+    assert run_command(*command, *out, "--force", "--fail-if", "speedup<1.5") == 0
+    assert "Do this: " in " ".join(capsys.readouterr().out.split())
+    assert run_command(*command, *out, "--force", "--fail-if", "speedup=1.5") == 2
+    assert "is not a condition" in " ".join(capsys.readouterr().err.split())
