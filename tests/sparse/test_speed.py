@@ -138,6 +138,45 @@ def test_verdict_with_other_layers(layers: list[LayerSpeed], expected: float, ve
     assert verdict_of(1, layers, 1.0, expected, 0.5, OtherLayers(8, 8, 2.0, 1.0)).startswith(verdict)
 
 
+def test_prompts(tiny_gpt2: TinyGPT2) -> None:
+    """A prompt of 10 tokens needs what 10 independent tokens need, and computes only the active neurons of each."""
+    model = tiny_gpt2("relu")
+    measurement = measure(model, token_batches(), criteria=["nonzero"])
+    (step,) = predict_speed(model, measurement, [10]).speeds
+    (speed,) = predict_speed(model, measurement, prompt=10).speeds
+    assert (speed.batch, speed.prompt, step.prompt) == (1, 10, 0)
+    assert speed.row()["prompt"] == 10
+    for with_prompt, with_batch in zip(speed.layers, step.layers, strict=True):
+        assert with_prompt.needed == with_batch.needed
+        assert with_prompt.dense_flops == with_batch.dense_flops == 2 * 10 * 2 * 16 * 48
+        assert with_prompt.sparse_flops < with_prompt.dense_flops
+    assert speed.ideal > step.ideal  # arithmetic is saved even where all weights are read
+
+
+def test_prompts_of_a_model_that_does_not_decode() -> None:
+    import transformers
+
+    encoder = transformers.BertModel(
+        transformers.BertConfig(
+            vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, hidden_act="relu"
+        )
+    ).eval()  # fmt: skip
+    measurement = measure(
+        encoder, [{"input_ids": batch["input_ids"] % 64} for batch in token_batches()], criteria=["nonzero"]
+    )
+    with pytest.raises(ActratioError, match="BertModel cannot be timed while it decodes"):
+        predict_speed(encoder, measurement)
+    (speed,) = predict_speed(encoder, measurement, prompt=8).speeds
+    assert speed.dense_seconds > 0
+
+
+@pytest.mark.parametrize("prompt", [-1, 1.5, None])
+def test_prompt_that_is_no_number_of_tokens_is_refused(prompt: Any, tiny_gpt2: TinyGPT2) -> None:
+    model = tiny_gpt2("relu")
+    with pytest.raises(ActratioError, match="is not a number of tokens; give a positive integer, or 0 for decoding"):
+        predict_speed(model, measure(model, token_batches()), prompt=prompt)
+
+
 def test_measurement_without_nonzero_counts_is_refused(tiny_gpt2: TinyGPT2) -> None:
     model = tiny_gpt2("relu")
     with pytest.raises(ActratioError, match=r"does not say how many neurons of transformer\.h\.0\.mlp are zero"):

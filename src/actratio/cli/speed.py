@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from actratio.cli.options import (
+    LARGEST,
     AllowPickle,
     DenseLayers,
     Device,
@@ -39,6 +40,10 @@ def predict_model_speed(
         ),
     ],
     batch: Annotated[str, typer.Option(help="Numbers of sequences decoded together, separated by commas.")] = "1",
+    prompt: Annotated[
+        int,
+        typer.Option(min=0, max=LARGEST, help="Predict reading a prompt of this many tokens; 0 for a decoding step."),
+    ] = 0,
     dtype: DType = "auto",
     device: Device = "auto",
     text: Annotated[
@@ -56,7 +61,7 @@ def predict_model_speed(
     every_row: EveryRow = False,
     as_json: Json = False,
 ) -> None:
-    """Predict how much faster a model decodes on this machine if its inactive neurons are skipped."""
+    """Predict how much faster a model decodes, or reads prompts, on this machine if its inactive neurons are skipped."""
     from actratio.counting.folder import is_measurement, load
     from actratio.data.text import ARTICLE_PROMPTS, open_texts, token_batches
     from actratio.models import commit_setting, load_model, load_tokenizer, revision_of
@@ -95,11 +100,18 @@ def predict_model_speed(
         )
     with waiting("timing this machine and the model") as status:
         if measurement is not None:
-            prediction = predict_speed(loaded, measurement, batches, dense=dense, weights=weights)
+            prediction = predict_speed(loaded, measurement, batches, dense=dense, weights=weights, prompt=prompt)
         else:
             sequences = token_batches(tokens, texts, length=256, batch_size=4, packed=bool(text), limit=4096)
             prediction = measure_and_predict_speed(
-                loaded, sequences, batches, folder=name, dense=dense, weights=weights, progress=status.update
+                loaded,
+                sequences,
+                batches,
+                folder=name,
+                dense=dense,
+                weights=weights,
+                prompt=prompt,
+                progress=status.update,
             )
     if as_json:
         settings = {
@@ -108,6 +120,7 @@ def predict_model_speed(
             **commit_setting(name, revision),
             "dtype": dtype,
             "batch": batches,
+            "prompt": prompt,
             "weights": weights,
             "dense": dense,
             **stored,
@@ -119,7 +132,7 @@ def predict_model_speed(
     _show_layers(prediction.speeds[0], every_row=every_row)
     print_table(
         f"Speed of {name}",
-        ["batch", "needed", "ms per step, dense", "ideal, MLPs", "ideal", "expected"],
+        ["batch", "needed", "ms, dense", "ideal, MLPs", "ideal", "expected"],
         [
             [
                 str(speed.batch), f"{speed.needed:.1%}", f"{speed.dense_seconds * 1e3:.2f}", f"{speed.ideal_mlp:.2f}×",

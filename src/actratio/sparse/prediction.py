@@ -116,9 +116,10 @@ def measure_and_predict_speed(
     folder: str | Path | None = None,
     dense: bool = False,
     weights: str | None = None,
+    prompt: int = 0,
     progress: Callable[[str], object] = lambda stage: None,
 ) -> SpeedPrediction:
-    """Measure a model on text, and predict how much faster ``sparsify`` makes its decoding on this machine.
+    """Measure a model on text, and predict how much faster ``sparsify`` makes its decoding, or its reading of prompts, on this machine.
 
     Args:
         model: a causal language model from transformers, dense.
@@ -127,6 +128,7 @@ def measure_and_predict_speed(
         folder: the model's folder. If it has a ``thresholds.json``, as ``actratio sparsify`` writes it, these thresholds are used.
         dense: as for ``sparsify``.
         weights: as for ``sparsify``.
+        prompt: as for ``predict_speed``.
         progress: called with the name of each stage when it starts.
 
     Raises:
@@ -143,7 +145,9 @@ def measure_and_predict_speed(
     progress("measuring")
     measurement = measure_active(model, given, thresholds)
     progress("timing this machine and the model")
-    return predict_speed(model, measurement, sizes, thresholds=thresholds, dense=dense, weights=weights, mlps=mlps)
+    return predict_speed(
+        model, measurement, sizes, thresholds=thresholds, dense=dense, weights=weights, prompt=prompt, mlps=mlps
+    )
 
 
 def _checked_sizes(batches: Sequence[int]) -> list[int]:
