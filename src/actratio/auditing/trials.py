@@ -36,6 +36,7 @@ TARGETS = (0.5, 1.0, 2.0)
 
 _PROMPT = 128  # tokens, of a model that doesn't decode
 _LEAST_BATCHES = 8  # two of them check
+_TOKENS = 2048  # on which the neurons above thresholds are counted
 _INEXACT = 2  # ways whose loss and speed are measured, beside the best exact one
 
 
@@ -219,8 +220,18 @@ def _with_thresholds(
     model: nn.Module, mlps: Sequence[MLP], percent: float, chosen: LayerThresholds, calibrating: Sequence[Batch]
 ) -> _Trial:
     thresholds = chosen.by_neuron(mlps)
-    measurement = measure_active(model, calibrating, thresholds)
+    measurement = measure_active(model, _first(calibrating, _TOKENS), thresholds)
     return _Trial(f"thresholds for {percent:g} % of loss", _thresholds_option(percent), False, measurement, thresholds)
+
+
+def _first(batches: Sequence[Batch], tokens: int) -> list[Batch]:
+    """Return the first batches, until they have this many tokens."""
+    taken, total = [], 0
+    for batch in batches:
+        if total < tokens:
+            taken.append(batch)
+            total += batch["input_ids"].numel()
+    return taken
 
 
 def _thresholds_option(percent: float) -> str:
