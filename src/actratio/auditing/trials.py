@@ -37,6 +37,7 @@ TARGETS = (0.5, 1.0, 2.0)
 _PROMPT = 128  # tokens, of a model that doesn't decode
 _LEAST_BATCHES = 8  # two of them check
 _TOKENS = 2048  # on which the neurons above thresholds are counted
+_STEPS = 6  # of the search for each loss; the bound on the error is then known to 1/64
 _INEXACT = 2  # ways whose loss and speed are measured, beside the best exact one
 
 
@@ -198,7 +199,7 @@ def _changing(
     trials: list[_Trial] = []
     if curves:
         progress("choosing thresholds")
-        search = LossSearch(model, curves, choosing)
+        search = LossSearch(model, curves, choosing, _STEPS)
         chosen = {percent: search.at(percent) for percent in sorted({*TARGETS, target})}
         for percent, thresholds in chosen.items():
             trials.append(_with_thresholds(model, mlps, percent, thresholds, calibrating))

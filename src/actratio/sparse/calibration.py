@@ -165,10 +165,13 @@ class LossSearch:
         model: dense.
         curves: of its MLPs.
         batches: the text whose loss counts.
+        steps: of each bisection.
     """
 
-    def __init__(self, model: nn.Module, curves: Sequence[Curve], batches: Sequence[Batch]) -> None:
-        self._model, self._curves, self._batches = model, curves, batches
+    def __init__(
+        self, model: nn.Module, curves: Sequence[Curve], batches: Sequence[Batch], steps: int = _STEPS
+    ) -> None:
+        self._model, self._curves, self._batches, self._steps = model, curves, batches, steps
         self._dense = next_token_loss(model, batches)
         self._known: dict[tuple[float, ...], float] = {}
 
@@ -179,7 +182,7 @@ class LossSearch:
         """
         low, high = 0.0, 1.0
         best = at_cett(self._curves, 0.0)
-        for _ in range(_STEPS):
+        for _ in range(self._steps):
             middle = (low + high) / 2
             tried = at_cett(self._curves, middle)
             if self._loss(tried) <= self._dense * (1 + percent / 100):
