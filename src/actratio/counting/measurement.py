@@ -92,7 +92,8 @@ class Measurement:
             for criterion, label in labels.items():
                 # An expert that no token reached was counted over no tokens.
                 counts = counted.counts.get(criterion) or no_tokens(by_name[name].width)
-                counts = replace(counts.cpu(), passed=counted.passed)
+                useful, useful_tokens = probe.sampled.get(name, (None, None))
+                counts = replace(counts.cpu(), passed=counted.passed, useful=useful, useful_tokens=useful_tokens)
                 rows.append(Row(by_name[name], tensor, label, counts))
         magnitudes = {
             key: Magnitudes(counted.magnitudes.counts.cpu())
