@@ -53,8 +53,8 @@ def test_sites_is_the_word_for_choosing_them() -> None:
 
 
 def test_summary_report_and_repr(llama: Measurement, tmp_path: Path) -> None:
-    assert "of the neurons are active (activation > 0)" in llama.summary()
-    assert "18 tokens are too few to call a neuron dead or always on" in llama.summary()
+    assert "of the activations are above zero (SiLU, gated)" in llama.summary()
+    assert "18 tokens are too few to tell" in llama.summary()
     page = llama.report(tmp_path)
     assert page == tmp_path / "report.html"
     assert (tmp_path / "figures" / "profile.png").is_file()

@@ -339,7 +339,12 @@ def show_measurement(measurement: Measurement, folder: Path, *, every_row: bool,
             {"settings": measurement.settings, "rows": rows, "path": str(folder), "verdicts": findings.sentences}
         )
         return
-    print_tables(measurement_tables(measurement, full=every_row or is_piped()), every_row=every_row)
-    print_sentences(findings.sentences)
+    tables = measurement_tables(measurement, full=every_row or is_piped())
+    if is_piped():  # programs read the table
+        print_tables(tables)
+        print_sentences(findings.sentences)
+    else:
+        print_sentences(findings.sentences)
+        print_tables(tables, every_row=every_row)
     print_path("measurement", folder)
     print_path("report", page)

@@ -252,7 +252,7 @@ class Measurement:
 
     def summary(self) -> str:
         """Return what was found, one sentence a line."""
-        from actratio.report.measured import measurement_sentences
+        from actratio.report.conclusions import measurement_sentences
 
         return "\n".join(measurement_sentences(self))
 
@@ -273,7 +273,7 @@ class Measurement:
         return "\n".join([f"<Measurement of {visible(self.model)}: {size}>", *tables])
 
     def _repr_html_(self) -> str:
-        from actratio.report.measured import measurement_sentences
+        from actratio.report.conclusions import measurement_sentences
         from actratio.report.measured_tables import measurement_tables
         from actratio.report.notebook import findings_html
 
