@@ -120,6 +120,14 @@ def test_sentences_of_a_function_that_is_almost_never_zero() -> None:
     )
 
 
+def test_the_profile_has_the_useful_ratio_and_the_sign_and_its_title_says_both() -> None:
+    parts = [make_gated("silu", [[1.0, -0.1, -0.2, 0.0]] * 2, useful, layer) for layer, useful in enumerate((6, 2))]
+    profile = find_chart(replace(parts[0], rows=[*parts[0].rows, *parts[1].rows]), "profile")
+    assert profile.title == "50% of the neuron outputs are useful, 25% of the SiLU outputs are above zero"
+    assert [series.name for series in profile.series] == ["useful ratio", "activation > 0 (SiLU)"]
+    assert [[y.value for y in series.y] for series in profile.series] == [[0.75, 0.25], [0.25, 0.25]]
+
+
 def test_sentences_of_relu_tell_what_several_tokens_together_skip() -> None:
     values = [[1.0, 0.0, 0.0, 0.0] if token % 8 else [0.0, 0.0, 1.0, 0.0] for token in range(64)]
     useful, ratio, skip, _ = measurement_sentences(make_gated("relu", values, 64))
@@ -152,11 +160,10 @@ def test_the_sign_of_the_hidden_product_is_in_the_full_table_only() -> None:
 def test_measurement_charts_by_hand(measurement: Measurement) -> None:
     profile = find_chart(measurement, "profile")
     assert [(series.name, series.x) for series in profile.series] == [
-        ("activation positive", [0.0, 1.0]),
-        ("activation positive, first token", [0.0]),
+        ("activation > 0 (ReLU)", [0.0, 1.0]),
     ]
     assert [y.value for y in profile.series[0].y] == pytest.approx([1 / 3, 3 / 4])
-    assert profile.series[1].y[0].value == 0.5
+    assert profile.title == "44% of the ReLU outputs are above zero"
     ranks = find_chart(measurement, "ranks")
     assert ranks.y == ["dense"]  # experts have their own map
     assert ranks.z[0][0] == 1.0

@@ -12,6 +12,7 @@ from actratio.counting.measurement import Measurement, Row
 from actratio.counting.useful import BOUND
 from actratio.errors import plural
 from actratio.report.rows import pooled_ratio, pooled_useful_ratio, rows_by_layer, select_rows, shown_kinds
+from actratio.sites import Site
 
 _TOGETHER = (1, 8, 64)  # successive tokens in the sentence on what could be skipped
 _NEARLY_ALL = 0.005  # share of outputs at or below zero that may be something else than exact zeros
@@ -32,9 +33,9 @@ def measurement_sentences(measurement: Measurement) -> list[str]:
     return sentences
 
 
-def function_names(rows: Iterable[Row]) -> str:
+def function_names(sites: Iterable[Site]) -> str:
     """Return the names of the sites' activation functions as they are written in text, such as ``SiLU`` or ``ReLU and GELU``."""
-    return " and ".join(dict.fromkeys(_function_name(row.site.function) for row in rows))
+    return " and ".join(dict.fromkeys(_function_name(site.function) for site in sites))
 
 
 def _function_name(name: str) -> str:
@@ -79,12 +80,13 @@ def _ratio_sentences(measurement: Measurement, tensor: str, criterion: str) -> l
     if (tensor, criterion) != ("activation", "positive"):
         return [f"{ratio:.1%} of the neurons are active ({tensor} {comparison(criterion)}){layers}."]
     zeros = zero_share(measurement, rows)
+    functions = function_names(row.site for row in rows)
     gated = ", gated" if any(row.site.gated for row in rows) else ""
-    sentence = f"Sign ratio: {ratio:.1%} of the activations are above zero ({function_names(rows)}{gated}){layers}."
+    sentence = f"Sign ratio: {ratio:.1%} of the activations are above zero ({functions}{gated}){layers}."
     if _has_zeros(measurement, rows):
         return [f"{sentence} The others are exactly zero, so their neurons add nothing to the output."]
     if zeros is None:
-        return [f"{sentence} Outputs of {function_names(rows)} below zero are small, not zero."]
+        return [f"{sentence} Outputs of {functions} below zero are small, not zero."]
     return [
         f"{sentence} Outputs below zero are small, not zero; {zeros:.1%} are exact zeros. So the sign doesn't tell how much work is wasted."
     ]

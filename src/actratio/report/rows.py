@@ -16,12 +16,15 @@ def tensor_criteria(measurement: Measurement) -> list[tuple[str, str]]:
 
 
 def shown_kinds(measurement: Measurement) -> list[tuple[str, str]]:
-    """Return the pairs of tensor and criterion that people are shown first.
+    """Return the pairs of tensor and criterion that people are shown first."""
+    return without_sign_of_hidden(tensor_criteria(measurement))
 
-    ``hidden > 0`` isn't among them if ``activation > 0`` was measured too: the sign of h = a ⊙ u is as often that of u, so about half
-    of the values are above zero, whatever the model does.
+
+def without_sign_of_hidden(kinds: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return pairs of tensor and criterion without ``hidden > 0`` if ``activation > 0`` is among them.
+
+    The sign of h = a ⊙ u is as often that of u, so about half of the values are above zero, whatever the model does.
     """
-    kinds = tensor_criteria(measurement)
     return [kind for kind in kinds if kind != ("hidden", "positive") or ("activation", "positive") not in kinds]
 
 
