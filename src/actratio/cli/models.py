@@ -28,11 +28,10 @@ from actratio.cli.progress import measuring_bar
 from actratio.cli.terminal import (
     is_piped,
     note_weights,
+    print_conclusions,
     print_json,
     print_path,
-    print_sentences,
     print_table,
-    print_tables,
     records,
     say,
     waiting,
@@ -340,11 +339,6 @@ def show_measurement(measurement: Measurement, folder: Path, *, every_row: bool,
         )
         return
     tables = measurement_tables(measurement, full=every_row or is_piped())
-    if is_piped():  # programs read the table
-        print_tables(tables)
-        print_sentences(findings.sentences)
-    else:
-        print_sentences(findings.sentences)
-        print_tables(tables, every_row=every_row)
+    print_conclusions(findings.sentences, tables, every_row=every_row)
     print_path("measurement", folder)
     print_path("report", page)

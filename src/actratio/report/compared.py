@@ -30,7 +30,7 @@ def comparison_findings(comparison: Comparison) -> Findings:
         comparison_sentences(comparison),
         [comparison_table(comparison)],
         comparison_charts(comparison),
-        _details(comparison),
+        details=_details(comparison),
         exports={"comparison.csv": comparison.to_frame()},
     )
 
@@ -152,9 +152,8 @@ def comparison_table(comparison: Comparison) -> Table:
     rows = []
     for row in (row for own in _by_kind(comparison).values() for row in own):
         record = row.record()
-        names = dict.fromkeys((record["site"], record["site_b"]))
         cells = [
-            " / ".join(names), _share(record["useful_a"]), _share(record["useful_b"]), _share(record["ratio_a"]), _share(record["ratio_b"]), _signed(record["change"]),
+            record["site"], _share(record["useful_a"]), _share(record["useful_b"]), _share(record["ratio_a"]), _share(record["ratio_b"]), _signed(record["change"]),
             *(_whole(record[name]) for name in ("dead_a", "dead_b", "died", "revived", "always_on_a", "always_on_b")),
         ]  # fmt: skip
         if len(kinds) > 1:
@@ -163,8 +162,14 @@ def comparison_table(comparison: Comparison) -> Table:
     shown = [at for at, name in enumerate(header) if not name.startswith("useful") or any(row[at] for row in rows)]
     header, rows = [header[at] for at in shown], [[row[at] for at in shown] for row in rows]
     reading = (
-        "Useful: smallest share of neuron outputs with which the MLP's output has a mean error of at most 20%. Ratio: active neurons over all neurons. Change: B − A, in percentage points. Dead, always on: neurons active on none, and on at "
+        "Useful: smallest share of neuron outputs with which the MLP's output has a mean error of at most 20%. Ratio: active neurons over all "
+        "neurons. Change: B − A, in percentage points. Dead, always on: neurons active on none, and on at "
         "least 99%, of the tokens. Died: active in A and dead in B; revived: the other way round; both only for sites with the same name and width."
+        + (
+            " Sites have their names in A."
+            if any(row.site_a.name != row.site_b.name for row in comparison.rows)
+            else ""
+        )
     )
     return Table(title, header, rows, reading)
 
