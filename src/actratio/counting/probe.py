@@ -397,7 +397,8 @@ class Probe:
         x = x.reshape(-1, x.shape[-1])
         x = x[:left] if index is None else x[index[:left].to(x.device)]
         rows = None if columns is not None else rows_of_site(site, self._weights.get(site.down or ""))
-        useful = None if rows is None else useful_outputs(x, rows)
+        # What enters may still be on another device, where a model is spread over several.
+        useful = None if rows is None else useful_outputs(x, rows.to(x.device))
         forward_pass.sampled[site.name] = so_far.merge(Sampled(useful, len(x)))
 
 
