@@ -93,7 +93,7 @@ def test_many_outputs_are_searched_to_a_1024th() -> None:
     assert error(useful) <= 0.2 < error(useful - part)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "opt", "llama"])
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "llama", "phi3", "lfm2"])
 def test_a_measurement_counts_them_on_tokens_that_are_no_padding(kind: str) -> None:
     model, ids = tiny(kind).eval(), torch.randint(1, 64, (2, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
@@ -158,15 +158,20 @@ def test_they_are_counted_once_for_several_criteria_and_change_no_count() -> Non
     assert of(measured | alone).useful_ratio is None  # as with all that one part did not count
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "phi3"])
+def test_counts_alone_leave_them_out(kind: str) -> None:
+    measured = measure(tiny(kind), [torch.randint(1, 64, (2, 9))], counts_alone=True)
+    assert measured.to_frame()["useful_ratio"].isna().all()
+
+
 def test_what_is_not_finite_is_missing_and_stays_missing() -> None:
     counts = of(measure(KnownMLP(), [INPUT, INPUT * float("inf"), INPUT]))
     assert counts.tokens == 3
     assert counts.useful_ratio is None
 
 
-@pytest.mark.parametrize("kind", ["mixtral"])
-def test_experts_have_none(kind: str) -> None:
-    measured = measure(tiny(kind), [torch.randint(1, 64, (2, 9))])
+def test_experts_have_none() -> None:
+    measured = measure(tiny("mixtral"), [torch.randint(1, 64, (2, 9))])
     assert measured.to_frame()["useful_ratio"].isna().all()
 
 

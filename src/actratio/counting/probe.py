@@ -325,8 +325,7 @@ class Probe:
         if sites is None or sites[0].group in self._direct:  # a followed scope may contain a direct site
             return
         group, tokens = sites[0].group, forward_pass.tokens(sites[0])
-        if sites[0].name in self.sampled:
-            self._sample(sites[0], neurons_last(use.entered, use), use.columns if use.weight.is_computed else None)
+        self._sample(sites[0], neurons_last(use.entered, use), use.columns if use.weight.is_computed else None)
         if not isinstance(use.weight.expert, int) or not forward_pass.calls[group]:
             forward_pass.calls[group] += 1
         for tensor, data in (("activation", value.activation), ("hidden", value.hidden)):
@@ -380,12 +379,14 @@ class Probe:
             forward_pass.pending.append(Pending(site.name, tensor, criterion, counts, magnitudes))
 
     def _sample(self, site: Site, x: Tensor, columns: Tensor | None) -> None:
-        """Count the useful outputs of the first tokens.
+        """Count the useful outputs of the first tokens, if they can be counted at this site.
 
         Args:
             x: what enters the down projection.
             columns: the down projection as it was multiplied, if the model computed it.
         """
+        if site.name not in self.sampled:
+            return
         forward_pass = self._passes[-1]
         tokens, so_far = forward_pass.tokens(site), forward_pass.sampled.get(site.name, Sampled(0, 0))
         left = MOST_TOKENS - self._sampled_before.get(site.name, 0) - self.sampled[site.name].tokens - so_far.tokens
