@@ -55,7 +55,7 @@ def run(name: str, *options: object) -> str:
 def test_measure_hugging_face_writes_counts_figures_and_a_page(tmp_path: Path) -> None:
     printed = run("measure_hugging_face.py", "--tokens", 512, "--out", tmp_path)
     assert len(re.findall(r"^encoder\.layer\.\d\.intermediate +positive +512 ", printed, re.MULTILINE)) == 6
-    assert "of the neurons are active (activation > 0)" in printed
+    assert "of the activations are above zero (GELU)" in printed
     written = {path.name for path in tmp_path.rglob("*")}
     assert {"profile.svg", "report.html"} <= written
 

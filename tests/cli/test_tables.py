@@ -24,6 +24,7 @@ from actratio import Measurement, Site, find_sites
 from actratio.cli import models, speed, terminal
 from actratio.cli.terminal import SafeConsole
 from actratio.counting.kernels import reference
+from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.measurement import Row
 from actratio.report import page
 from tests.conftest import ROOT, make_tiny_causal_lm
@@ -65,20 +66,31 @@ def make_measurement(kind: str) -> Measurement:
     model = make_model(kind)
     inputs = torch.zeros(1, 4) if kind == "torch" else None
     sites = [site for site in find_sites(model, inputs) if site.role in ("mlp", "expert")]
-    rows = [
-        Row(site, tensor, "positive", counts_of(site, shift))
+    measured = [
+        (site, tensor, active_of(site, shift))
         for site in sites
         for shift, tensor in enumerate(("activation", "hidden") if site.gated else ("activation",))
     ]
-    return Measurement(kind, rows, {}, {}, {})
+    rows = [Row(site, tensor, "positive", counts_of(site, active)) for site, tensor, active in measured]
+    below = 0.0 if kind == "torch" else -0.1  # ReLU or SiLU
+    magnitudes = {
+        (site.name, tensor): Magnitudes.of(torch.where(active, 1.0, below)) for site, tensor, active in measured
+    }
+    return Measurement(kind, rows, magnitudes, {}, {})
 
 
-def counts_of(site: Site, shift: int) -> Any:
+def active_of(site: Site, shift: int) -> torch.Tensor:
     tokens = TOKENS if site.expert is None else TOKENS // (site.expert + 2)
     token, neuron = torch.arange(tokens)[:, None], torch.arange(site.width)[None]
-    active = (3 * token + 5 * neuron + site.layer + shift) % 11 < 2 + (site.layer + 3 * shift) % 7
-    first = torch.arange(tokens) == 0
-    return replace(reference.count(active, [tokens], first), passed=None if site.expert is None else TOKENS)
+    return (3 * token + 5 * neuron + site.layer + shift) % 11 < 2 + (site.layer + 3 * shift) % 7
+
+
+def counts_of(site: Site, active: torch.Tensor) -> Any:
+    tokens = len(active)
+    counts = reference.count(active, [tokens], torch.arange(tokens) == 0)
+    if site.expert is not None:
+        return replace(counts, passed=TOKENS)
+    return replace(counts, useful=tokens * site.width * (site.layer % 7 + 2) // 10, useful_tokens=tokens)
 
 
 def shown(measurement: Measurement, place: int | str, *, every_row: bool = False) -> str:
@@ -113,7 +125,8 @@ def test_every_line_fits_and_the_ratio_is_always_there(
     text = shown(measurements[kind], width)
     assert all(len(line) <= width for line in text.splitlines())
     heading = text.partition("┏")[2].partition("┡")[0]
-    assert heading.count("ratio") == (1 if kind == "torch" else 2)
+    assert heading.count("ratio") == 1
+    assert heading.count("useful") == (0 if kind == "mixtral" else 1)
 
 
 def test_thirty_layers_fit_a_screen(measurements: dict[str, Measurement]) -> None:

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from actratio import ActratioError, Measurement, measure
+from actratio.report.compared import comparison_table
 from tests.conftest import make_tiny_causal_lm as tiny
-from tests.report.test_measured import HOSTILE, make_row, make_site
+from tests.report.test_measured import HOSTILE, make_gated, make_row, make_site
 
 IDS = {"input_ids": torch.arange(1, 19).view(2, 9)}
 
@@ -66,6 +67,45 @@ def test_comparison_by_hand(before: Measurement, after: Measurement) -> None:
     )
     assert "different settings (text), which may explain part" in summary
     assert "2 tokens are too few" in summary
+
+
+def test_useful_ratios_are_compared_over_sites_for_which_both_are_known() -> None:
+    a = Measurement(
+        "a",
+        [*make_gated("silu", [[1.0, 1.0]] * 2, 1).rows, *make_gated("silu", [[1.0, 1.0]] * 2, 4, 1).rows],
+        {},
+        {},
+        {},
+    )
+    b = Measurement(
+        "b",
+        [*make_gated("relu", [[1.0, 0.0]] * 2, 3).rows, *make_gated("relu", [[1.0, 0.0]] * 2, None, 1).rows],
+        {},
+        {},
+        {},
+    )
+    comparison = a.compare(b)
+    assert comparison.to_frame()["useful_a"].tolist() == [0.25, 0.25, 1.0, 1.0]
+    assert comparison.to_frame()["useful_b"].isna().tolist() == [False, False, True, True]
+    useful, ratio = comparison.summary().splitlines()[:2]
+    assert useful.startswith("Useful ratio: 75.0% of the neuron outputs in b are enough to give each MLP's output")
+    assert useful.endswith("25.0% in a: +50.0 percentage points.")
+    assert ratio.startswith("50.0% of the neurons are active in b, 100.0% in a (activation > 0)")
+    assert "(hidden > 0)" not in comparison.summary()
+    assert "Shares above zero of ReLU and SiLU say little about each other" in comparison.summary()
+    table = comparison_table(comparison)
+    assert [row[:5] for row in table.rows] == [
+        ["layers.0", "25.00%", "75.00%", "100.00%", "50.00%"],
+        ["layers.1", "100.00%", "", "100.00%", "50.00%"],
+    ]
+    profile = comparison.plot("profile").charts[0]
+    assert profile.title == "Useful neuron outputs: 25% in a, 75% in b"
+    assert [(series.name, series.style, [y.value for y in series.y]) for series in profile.series] == [
+        ("a, useful ratio", "line", [0.25, 1.0]),
+        ("b, useful ratio", "line", [0.75]),
+        ("a, activation > 0", "dashed", [1.0, 1.0]),
+        ("b, activation > 0", "dashed", [0.5, 0.5]),
+    ]
 
 
 def test_checkpoints_of_one_model_and_two_texts() -> None:
@@ -135,8 +175,9 @@ def test_comparison_shows_itself(before: Measurement, after: Measurement, tmp_pa
 
 
 def test_a_mixture_with_several_tensors_is_drawn(tmp_path: Path) -> None:
-    measured = measure(tiny("mixtral"), [IDS])
+    measured = measure(tiny("mixtral"), [IDS], criteria=["positive", "nonzero"])
     comparison = measured.compare(measured)
+    assert "useful" not in repr(comparison)  # it isn't known for experts
     assert len(comparison.plot().save(tmp_path)) == 6
     assert json.loads(comparison.to_frame().to_json(orient="records"))[0]["change"] == 0
     assert "tensor" in repr(comparison)

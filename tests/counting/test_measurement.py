@@ -53,8 +53,8 @@ def test_sites_is_the_word_for_choosing_them() -> None:
 
 
 def test_summary_report_and_repr(llama: Measurement, tmp_path: Path) -> None:
-    assert "of the neurons are active (activation > 0)" in llama.summary()
-    assert "18 tokens are too few to call a neuron dead or always on" in llama.summary()
+    assert "of the activations are above zero (SiLU, gated)" in llama.summary()
+    assert "18 tokens are too few to tell" in llama.summary()
     page = llama.report(tmp_path)
     assert page == tmp_path / "report.html"
     assert (tmp_path / "figures" / "profile.png").is_file()
@@ -92,10 +92,12 @@ def test_plot_draws_the_figures_of_the_report(llama: Measurement, tmp_path: Path
         assert (tmp_path / "plot" / f"{name}.svg").read_bytes() == (
             tmp_path / "report/figures" / f"{name}.svg"
         ).read_bytes()
-    assert two["profile"].axes[0].get_title("left") == "Activation ratio by layer"
+    title = figures.charts[0].title
+    assert title.endswith("% of the SiLU outputs are above zero")
+    assert two["profile"].axes[0].get_title("left") == title
     drawn = two.interactive("profile")
     assert len(drawn.data) == len(figures.charts[0].series)
-    assert drawn.layout.title.text == "Activation ratio by layer"
+    assert drawn.layout.title.text == title
     with pytest.raises(ActratioError, match="there is no figure 'profil'; there are profile, ranks"):
         llama.plot("profil")
 

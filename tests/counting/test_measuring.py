@@ -29,8 +29,8 @@ BATCH = {"input_ids": IDS, "attention_mask": LEFT}
 
 
 def same(a: SiteCounts, b: SiteCounts) -> bool:
-    """Alike in all that a kernel counts; decoding steps and what passed an expert come from the forward pass."""
-    names = [name for name in vars(a) if not name.startswith("decode_") and name != "passed"]
+    """Alike in all that a kernel counts; the rest comes from the forward pass."""
+    names = SiteCounts.kernel_fields(co_activation=True)
     pairs = [(getattr(a, name), getattr(b, name)) for name in names]
     return all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in pairs)
 

@@ -347,7 +347,7 @@ def test_merge_refuses_measurements_of_other_models() -> None:
 
 
 def test_settings_list_the_sites_left_out() -> None:
-    from actratio.report.measured import measurement_sentences
+    from actratio.report.conclusions import measurement_sentences
 
     class Headed(nn.Module):
         def __init__(self) -> None:

@@ -49,6 +49,8 @@ IMPOSSIBLE: dict[str, Callable[[dict[str, Any], Arrays], object]] = {
     "squares of several": lambda described, arrays: arrays.update({"0.squares": torch.ones(3, dtype=torch.int64)}),
     "floats": lambda described, arrays: arrays.update({"0.active": torch.ones(6)}),
     "more in both than in either": lambda described, arrays: arrays["0.both"].fill_(10**6),
+    "more useful outputs than outputs": lambda described, arrays: arrays["0.useful"].fill_(9 * 6 + 1),
+    "useful outputs of more tokens": lambda described, arrays: arrays["0.useful_tokens"].fill_(10),
     "tokens by number": lambda described, arrays: arrays["0.per_token"].fill_(0),
     "a field that is unknown": lambda described, arrays: arrays.update({"0.luck": torch.ones(1, dtype=torch.int64)}),
     "a histogram": lambda described, arrays: arrays["magnitudes.0"].fill_(-1),

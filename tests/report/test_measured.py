@@ -19,7 +19,9 @@ from actratio.counting.kernels import reference
 from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.measurement import Row
 from actratio.report.chart import HeatMap
-from actratio.report.measured import measurement_charts, measurement_findings, measurement_sentences
+from actratio.report.conclusions import measurement_sentences
+from actratio.report.measured import measurement_findings
+from actratio.report.measured_charts import measurement_charts
 from actratio.report.measured_tables import measurement_tables
 from actratio.report.page import write_report
 from actratio.report.static import save_charts
@@ -74,30 +76,94 @@ def find_chart(measurement: Measurement, key: str) -> Any:
 
 
 def test_measurement_sentences_by_hand(measurement: Measurement) -> None:
-    ratio, silent, few, blocks, experts = measurement_sentences(measurement)
+    useful, ratio, skip, silent, experts = measurement_sentences(measurement)
+    assert useful == "Useful ratio: unknown, because it isn't counted for experts."
     # 4 + 3 active of 12 + 4 counted.
-    assert ratio.startswith(
-        "43.8% of the neurons are active (activation > 0), from 33.3% in layer 0 to 75.0% in layer 1"
+    assert ratio == (
+        "Sign ratio: 43.8% of the activations are above zero (ReLU), from 33.3% in layer 0 to 75.0% in layer 1. "
+        "The others are exactly zero, so their neurons add nothing to the output."
     )
-    assert silent.startswith("2 of 6 neurons were never active")
-    assert "(2 tokens were counted)" in silent
-    assert "2 neurons were active on at least 99% of the tokens" in silent  # neuron 0 of both
-    assert few.startswith("2 tokens at the site with the fewest are too few to call a neuron dead or always on")
-    assert "on 77.6% of other tokens. Count at least 299 tokens" in few  # 1 − 0.05^(1/2)
-    assert blocks.startswith("0.0% of the blocks of 16")
+    # One token uses 4 of 12 neurons of the MLP, and 3 of 4 of the expert: (1/3 × 4 + 3/4 × 2) / 6 of them.
+    assert skip == "Skipping: a kernel could skip 52.8% of the neurons for one token."
+    assert silent.startswith("Dead: 2 of 6 neurons were never active (activation > 0) on 2 tokens; always on: 2, ")
+    assert "2 tokens at the site with the fewest are too few to tell: such a neuron may do otherwise" in silent
+    assert "on 77.6% of other tokens. Count at least 299 tokens" in silent  # 1 − 0.05^(1/2)
     # 3 active of 2 experts × 2 neurons × 3 tokens.
     assert "25.00% of the neurons of all experts of a layer are active for a token" in experts
     assert "1 of 2 experts received no token" in experts
 
 
+def make_gated(function: str, values: list[list[float]], useful: int | None, layer: int = 0) -> Measurement:
+    """A measurement of a gated MLP with these activations, half of which are made negative by the up projection."""
+    site = replace(make_site(f"layers.{layer}", layer, len(values[0])), function=function, gated=True)
+    a = torch.tensor(values)
+    rows, magnitudes = [], {}
+    for tensor, x in (("activation", a), ("hidden", a * torch.tensor([1.0, -1.0] * (a.shape[1] // 2)))):
+        counts = replace(reference.count(x > 0, [len(a)]), useful=useful, useful_tokens=len(a))
+        rows.append(Row(site, tensor, "positive", counts))
+        magnitudes[site.name, tensor] = Magnitudes.of(x)
+    return Measurement("m", rows, magnitudes, {}, {})
+
+
+def test_sentences_of_a_function_that_is_almost_never_zero() -> None:
+    useful, ratio, skip, _ = measurement_sentences(make_gated("silu", [[1.0, -0.1, -0.2, 0.0]] * 300, 900))
+    assert useful == (
+        "Useful ratio: 75.0% of the neuron outputs are enough to give each MLP's output with a mean error of at most 20% (300 tokens). "
+        "You can compare this share between ReLU, GELU and SiLU."
+    )
+    assert ratio == (
+        "Sign ratio: 25.0% of the activations are above zero (SiLU, gated). Outputs below zero are small, not zero; 25.0% are exact zeros. "
+        "So the sign doesn't tell how much work is wasted."
+    )
+    assert skip.startswith(
+        "Skipping: no neuron can be skipped exactly. Skipping needs thresholds, which could drop 25.0% of the outputs"
+    )
+
+
+def test_the_profile_has_the_useful_ratio_and_the_sign_and_its_title_says_both() -> None:
+    parts = [make_gated("silu", [[1.0, -0.1, -0.2, 0.0]] * 2, useful, layer) for layer, useful in enumerate((6, 2))]
+    profile = find_chart(replace(parts[0], rows=[*parts[0].rows, *parts[1].rows]), "profile")
+    assert profile.title == "50% of the neuron outputs are useful, 25% of the SiLU outputs are above zero"
+    assert [series.name for series in profile.series] == ["useful ratio", "activation > 0 (SiLU)"]
+    assert [[y.value for y in series.y] for series in profile.series] == [[0.75, 0.25], [0.25, 0.25]]
+
+
+def test_sentences_of_relu_tell_what_several_tokens_together_skip() -> None:
+    values = [[1.0, 0.0, 0.0, 0.0] if token % 8 else [0.0, 0.0, 1.0, 0.0] for token in range(64)]
+    useful, ratio, skip, _ = measurement_sentences(make_gated("relu", values, 64))
+    assert useful.startswith("Useful ratio: 25.0% of the neuron outputs")
+    assert ratio.endswith("(ReLU, gated). The others are exactly zero, so their neurons add nothing to the output.")
+    assert skip == (
+        "Skipping: a kernel could skip 75.0% of the neurons for one token, 50.0% for 8 successive tokens together, "
+        "50.0% for 64 successive tokens together."
+    )
+
+
+def test_without_magnitudes_the_name_of_the_function_tells_whether_it_has_zeros() -> None:
+    measured = [replace(make_gated(name, [[1.0, 0.0]], None), magnitudes={}) for name in ("relu", "gelutanh")]
+    assert measurement_sentences(measured[0])[0].endswith("so their neurons add nothing to the output.")
+    assert measurement_sentences(measured[1])[0].endswith("Outputs of GELU below zero are small, not zero.")
+
+
+def test_the_sign_of_the_hidden_product_is_in_the_full_table_only() -> None:
+    measurement = make_gated("silu", [[1.0, -0.1, -0.2, 0.0]], 3)
+    (short,), (full,) = measurement_tables(measurement), measurement_tables(measurement, full=True)
+    assert short.title == "Activation ratios of m, activation, positive, 1 token"
+    assert short.header[:3] == ["site", "useful", "ratio"]
+    assert short.rows[0][:3] == ["layers.0", "75.00%", "25.00%"]
+    assert full.header[:4] == ["site", "useful", "activation ratio", "hidden ratio"]
+    assert full.rows[0][:4] == ["layers.0", "75.00%", "25.00%", "50.00%"]
+    hidden = replace(measurement, rows=measurement.rows[1:])
+    assert measurement_tables(hidden)[0].header[2] == "ratio"  # shown if nothing else was measured
+
+
 def test_measurement_charts_by_hand(measurement: Measurement) -> None:
     profile = find_chart(measurement, "profile")
     assert [(series.name, series.x) for series in profile.series] == [
-        ("activation positive", [0.0, 1.0]),
-        ("activation positive, first token", [0.0]),
+        ("activation > 0 (ReLU)", [0.0, 1.0]),
     ]
     assert [y.value for y in profile.series[0].y] == pytest.approx([1 / 3, 3 / 4])
-    assert profile.series[1].y[0].value == 0.5
+    assert profile.title == "44% of the ReLU outputs are above zero"
     ranks = find_chart(measurement, "ranks")
     assert ranks.y == ["dense"]  # experts have their own map
     assert ranks.z[0][0] == 1.0
@@ -140,8 +206,8 @@ def test_measurement_table_by_hand(measurement: Measurement) -> None:
 def test_full_measurement_table_has_each_expert_and_every_reading(measurement: Measurement) -> None:
     (table,) = measurement_tables(measurement, full=True)
     assert table.title == f"Activation ratios of {HOSTILE}, activation, positive"
-    assert table.header[:3] == ["site", "ratio", "tokens"]
-    assert [row[:3] for row in table.rows] == [["dense", "33.33%", "3"], ["moe.0", "75.00%", "2"], ["moe.1", "", "0"]]
+    assert table.header[:4] == ["site", "useful", "ratio", "tokens"]
+    assert [row[1:4] for row in table.rows] == [["", "33.33%", "3"], ["", "75.00%", "2"], ["", "", "0"]]
 
 
 def test_measurement_tables_put_tensors_side_by_side_and_criteria_below_each_other() -> None:
@@ -151,12 +217,11 @@ def test_measurement_tables_put_tensors_side_by_side_and_criteria_below_each_oth
         for tensor, mask in (("activation", [1, 1, 0, 0]), ("hidden", [1, 0, 0, 0]))
         for criterion in ("positive", "nonzero")
     ]
-    tables = measurement_tables(Measurement("m", rows, {}, {}, {}))
-    assert [table.title for table in tables] == [
-        f"Activation ratios of m, {criterion}, 1 token" for criterion in ("positive", "nonzero")
-    ]
-    assert tables[0].header[:5] == ["site", "activation ratio", "hidden ratio", "activation dead", "hidden dead"]
-    assert tables[0].rows[0][:5] == ["one", "50.00%", "25.00%", "2", "3"]
+    positive, nonzero = measurement_tables(Measurement("m", rows, {}, {}, {}))
+    assert positive.title == "Activation ratios of m, activation, positive, 1 token"
+    assert nonzero.title == "Activation ratios of m, nonzero, 1 token"
+    assert nonzero.header[:5] == ["site", "activation ratio", "hidden ratio", "activation dead", "hidden dead"]
+    assert nonzero.rows[0][:5] == ["one", "50.00%", "25.00%", "2", "3"]
 
 
 def test_pooled_ratios_of_experts_leave_out_first_tokens() -> None:
@@ -173,7 +238,7 @@ def test_measurement_charts_without_co_activation() -> None:
     row = Row(make_site("one", 0, 4), "activation", "positive", reference.count(mask, [3], co_activation=False))
     measurement = Measurement("m", [row], {}, {}, {})
     assert [chart.key for chart in measurement_charts(measurement)] == ["profile", "ranks", "silent"]
-    assert len(measurement_sentences(measurement)) == 3
+    assert [sentence.partition(":")[0] for sentence in measurement_sentences(measurement)] == ["Sign ratio", "Dead"]
 
 
 @pytest.mark.parametrize("width", [1200, 390])

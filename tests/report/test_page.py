@@ -89,12 +89,16 @@ def test_buttons_of_figures_upload_nothing(browser: Any, report: Path) -> None:
     visit.page.close()
 
 
-def test_figures_stand_before_tables_and_settings_before_both(browser: Any, report: Path) -> None:
+def test_conclusions_come_first_then_settings_figures_and_tables(browser: Any, report: Path) -> None:
     visit = Visit(browser, report)
     order = visit.page.eval_on_selector_all(
-        ".settings, .chart, section > .scroll", "all => all.map(element => element.classList[0])"
+        ".findings, .settings, .chart, section > .scroll, section > details > .scroll",
+        "all => all.map(element => element.classList[0])",
     )
-    assert order == ["settings", *["chart"] * 4, "scroll", "scroll"]  # the last one has the versions
+    charts = ["chart", "scroll"] * 5  # each with its numbers, folded away
+    assert order == ["findings", "settings", *charts, "scroll", "scroll"]  # the last one has the versions
+    assert visit.page.is_hidden("section:has-text('Show all 30 rows') table")
+    assert not visit.page.is_hidden("section:last-of-type table")
     shown = visit.page.inner_text(".settings").split("\n")
     shown = dict(zip(shown[::2], shown[1::2], strict=True))
     assert shown == {
@@ -112,7 +116,7 @@ def test_hover_texts_name_the_layer_and_the_quantity(browser: Any, report: Path)
     visit = Visit(browser, report)
     text = hovered(visit, "profile", 14)
     assert "layer 14" in text
-    assert re.search(r"activation ratio: \d+\.\d%", text)
+    assert re.search(r"share of the neuron outputs: \d+\.\d%", text)
     text = hovered(visit, "silent", 3)
     assert "layer: 3" in text
     assert "share of the layer's neurons: 0.0%" in text
@@ -145,12 +149,15 @@ def test_data_are_downloaded_from_the_page_itself(browser: Any, report: Path, me
         "series",
         "point",
         "relative depth (0: first layer, 1: last layer)",
-        "activation ratio",
+        "share of the neuron outputs",
         "low",
         "high",
     ]
-    assert rows[14][:3] == ["activation positive", "layer 14", "0.482759"]
-    assert float(rows[14][3]) == pytest.approx(ratios[28], rel=1e-5)
+    assert [rows[14][:3], rows[44][:3]] == [
+        ["useful ratio", "layer 14", "0.482759"],
+        ["activation > 0 (SiLU)", "layer 14", "0.482759"],
+    ]
+    assert float(rows[44][3]) == pytest.approx(ratios[28], rel=1e-5)
     header, *rows = downloaded(visit, "a.numbers[data-chart=ranks]")
     assert header == ["row", "rank of the neuron (share of the width)", "value"]
     assert len(rows) == 30 * 101

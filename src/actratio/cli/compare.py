@@ -10,7 +10,7 @@ import typer
 
 from actratio.cli.models import show_measurement
 from actratio.cli.options import EveryRow, Force, Json
-from actratio.cli.terminal import print_findings, print_json, print_path, records
+from actratio.cli.terminal import print_conclusions, print_json, print_path, records
 
 
 def compare_runs(
@@ -47,7 +47,7 @@ def compare_runs(
             }
         )
         return
-    print_findings(findings, every_row=every_row)
+    print_conclusions(findings.sentences, findings.tables, every_row=every_row)
     if page is not None:
         print_path("report", page)
 

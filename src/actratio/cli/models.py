@@ -28,11 +28,10 @@ from actratio.cli.progress import measuring_bar
 from actratio.cli.terminal import (
     is_piped,
     note_weights,
+    print_conclusions,
     print_json,
     print_path,
-    print_sentences,
     print_table,
-    print_tables,
     records,
     say,
     waiting,
@@ -339,7 +338,7 @@ def show_measurement(measurement: Measurement, folder: Path, *, every_row: bool,
             {"settings": measurement.settings, "rows": rows, "path": str(folder), "verdicts": findings.sentences}
         )
         return
-    print_tables(measurement_tables(measurement, full=every_row or is_piped()), every_row=every_row)
-    print_sentences(findings.sentences)
+    tables = measurement_tables(measurement, full=every_row or is_piped())
+    print_conclusions(findings.sentences, tables, every_row=every_row)
     print_path("measurement", folder)
     print_path("report", page)

@@ -95,6 +95,16 @@ def print_findings(findings: Findings, *, every_row: bool) -> None:
         print_sentences(findings.afterwards)
 
 
+def print_conclusions(sentences: Iterable[str], tables: Iterable[Table], *, every_row: bool) -> None:
+    """Print the sentences, then the tables; a pipe gets the tables first, because programs read them."""
+    if is_piped():
+        print_tables(tables)
+        print_sentences(sentences)
+    else:
+        print_sentences(sentences)
+        print_tables(tables, every_row=every_row)
+
+
 def print_tables(tables: Iterable[Table], *, every_row: bool = True) -> None:
     """Print the tables of findings."""
     for table in tables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ class ComparedSite:
             "width_b": b.width,
             "tokens_a": a.tokens,
             "tokens_b": b.tokens,
+            "useful_a": _known(a.useful_ratio),
+            "useful_b": _known(b.useful_ratio),
             "ratio_a": ratio_a,
             "ratio_b": ratio_b,
             "change": ratio_b - ratio_a,
@@ -79,6 +82,10 @@ class ComparedSite:
             "revived": revived,
             "frequency_change": frequency_change,
         }
+
+
+def _known(ratio: float | None) -> float:
+    return math.nan if ratio is None else ratio
 
 
 @dataclass(frozen=True, repr=False)

@@ -52,6 +52,8 @@ class SiteCounts(Counts):
         idle_blocks: (len(BLOCKS),), Σ over tokens of the blocks of successive neurons without an active one; a last,
             smaller block counts too.
         passed: for an expert, the tokens that passed through its layer, routed to it or not.
+        useful: neuron outputs that must be kept for nearly the whole output of the MLP, over ``useful_tokens`` tokens.
+        useful_tokens: the number of tokens, the first ones, on which they were counted.
 
     All but ``tokens`` and ``active`` are ``None`` where they were not counted.
 
@@ -116,6 +118,8 @@ class SiteCounts(Counts):
         default=None, metadata=counted(Tensor, from_mask=co_activation.idle_blocks, co_activation=True)
     )
     passed: int | None = field(default=None, metadata=counted(int, of_layer=True))
+    useful: int | None = field(default=None, metadata=counted(int))
+    useful_tokens: int | None = field(default=None, metadata=counted(int))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -222,6 +226,21 @@ class SiteCounts(Counts):
         per_pair = [x / self.tokens**2 if self.tokens else math.nan for x in spread]
         variance = torch.tensor(per_pair, dtype=torch.float64, device=total.device)
         return variance.sqrt().view(total.shape) / self.width
+
+    @reading(
+        "smallest share of neuron outputs, by \\|hᵢ\\| · ‖W_down[:, i]‖₂, with which an MLP's output has a mean error of at most 0.2",
+        note="the share of an MLP's neuron outputs that matters, whatever its activation function: it can be compared between ReLU, GELU "
+        "and SiLU. Counted on the first 256 tokens, alike for each tensor and criterion; missing for experts and quantised weights",
+        column=float,
+    )
+    def useful_ratio(self) -> float | None:
+        """Share of neuron outputs that must be kept so that the error of the MLP's output, CETT, is at most 0.2.
+
+        ``None`` where it isn't known: for experts, quantised or computed weights, outputs that aren't finite, and if unions weren't counted.
+        """
+        return (
+            self.useful / (self.useful_tokens * self.width) if self.useful is not None and self.useful_tokens else None
+        )
 
     @reading(
         "number of neurons active on none of T tokens",

@@ -28,6 +28,22 @@ class Pending(NamedTuple):
     magnitudes: Magnitudes | None
 
 
+class Sampled(NamedTuple):
+    """Neuron outputs of a site that must be kept; ``None`` if that isn't known.
+
+    Attributes:
+        tokens: number of tokens.
+    """
+
+    useful: int | None
+    tokens: int
+
+    def merge(self, other: Sampled) -> Sampled:
+        """Return both together."""
+        useful = None if self.useful is None or other.useful is None else self.useful + other.useful
+        return Sampled(useful, self.tokens + other.tokens)
+
+
 class ForwardPass:
     """One forward pass of a model that is being counted.
 
@@ -36,6 +52,7 @@ class ForwardPass:
         frame: Python's frame that runs the pass, which shows whether the pass still runs.
         calls: how often each group of sites ran so far.
         pending: what was counted so far.
+        sampled: the useful outputs of sites that were counted so far.
     """
 
     def __init__(
@@ -61,6 +78,7 @@ class ForwardPass:
         self.expected = expected
         self.calls: Counter[Group] = Counter()
         self.pending: list[Pending] = []
+        self.sampled: dict[str, Sampled] = {}
         self._text = Tokens.of(arguments, ignored_label=ignored_label)
         has_decoder = has_decoder or arguments.get("decoder_input_ids") is not None
         self._decoder = Tokens.of(arguments, "decoder_", ignored_label=ignored_label) if has_decoder else None

@@ -92,7 +92,8 @@ class Measurement:
             for criterion, label in labels.items():
                 # An expert that no token reached was counted over no tokens.
                 counts = counted.counts.get(criterion) or no_tokens(by_name[name].width)
-                counts = replace(counts.cpu(), passed=counted.passed)
+                useful, useful_tokens = probe.sampled.get(name, (None, None))
+                counts = replace(counts.cpu(), passed=counted.passed, useful=useful, useful_tokens=useful_tokens)
                 rows.append(Row(by_name[name], tensor, label, counts))
         magnitudes = {
             key: Magnitudes(counted.magnitudes.counts.cpu())
@@ -251,7 +252,7 @@ class Measurement:
 
     def summary(self) -> str:
         """Return what was found, one sentence a line."""
-        from actratio.report.measured import measurement_sentences
+        from actratio.report.conclusions import measurement_sentences
 
         return "\n".join(measurement_sentences(self))
 
@@ -272,7 +273,7 @@ class Measurement:
         return "\n".join([f"<Measurement of {visible(self.model)}: {size}>", *tables])
 
     def _repr_html_(self) -> str:
-        from actratio.report.measured import measurement_sentences
+        from actratio.report.conclusions import measurement_sentences
         from actratio.report.measured_tables import measurement_tables
         from actratio.report.notebook import findings_html
 

@@ -52,7 +52,7 @@ def measure(
         tensors: one or several of ``activation`` and ``hidden``, which only gated MLPs have.
         criteria: what counts as active: one criterion or several, as text or as ``Criterion``. Several criteria need
             one pass only.
-        counts_alone: leave out unions, overlaps, idle blocks and magnitudes.
+        counts_alone: leave out unions, overlaps, idle blocks, magnitudes and the useful ratio.
         name: the model's name in the table; by default the name it was loaded by, or that of its class.
         settings: what else to record with the measurement, such as the text, as values for JSON.
         partial: a file for the counts of an unfinished measurement, saved every 30 seconds and after an interrupt. If
@@ -92,7 +92,10 @@ def measure(
             stage("skipping the batches that are counted")
             kept.skip(remaining)
             found = list(dict.fromkeys(row.site for row in kept.before))
-            probe = Probe(model, found, tensors=tensors, criteria=parsed, counts_alone=counts_alone)
+            sampled = {row.site.name: row.counts.useful_tokens or 0 for row in kept.before}
+            probe = Probe(
+                model, found, tensors=tensors, criteria=parsed, counts_alone=counts_alone, sampled_before=sampled
+            )
             block.enter_context(probe)
             block.enter_context(LateParts(model, kept.asleep))
             before, left_out = tokens_of(kept.before), kept.left_out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from traceback import walk_stack
@@ -19,14 +19,15 @@ from actratio.compiler import force_eager
 from actratio.counting.column_norms import ColumnNorms
 from actratio.counting.counts import SiteCounts
 from actratio.counting.criteria import Criterion, to_criteria
-from actratio.counting.forward_pass import ForwardPass, Pending
+from actratio.counting.forward_pass import ForwardPass, Pending, Sampled
 from actratio.counting.kernels import count
 from actratio.counting.magnitudes import Magnitudes
 from actratio.counting.routing import neurons_last, rows_by_expert
 from actratio.counting.scopes import ScopeFollower, outermost
+from actratio.counting.useful import MOST_TOKENS, rows_of_site, useful_outputs
 from actratio.errors import SiteError, plural
 from actratio.hooks import Unsaved
-from actratio.sites import Group, Site
+from actratio.sites import MEASURED, Group, Site
 from actratio.sites.tokens import arguments_of, routed_rows
 from actratio.sites.values import Use, Value
 from actratio.sites.wrappers import unwrapped
@@ -75,12 +76,14 @@ class Probe:
         sites: where to count.
         tensors: which of ``TENSORS`` to count: one or several.
         criteria: what counts as active: one criterion or several, as text or as ``Criterion``.
-        counts_alone: leave out unions, overlaps, idle blocks and magnitudes.
+        counts_alone: leave out unions, overlaps, idle blocks, magnitudes and useful outputs.
+        sampled_before: tokens of each site, by name, whose useful outputs were counted before.
         ignored_label: tokens with this label (in ``labels``) are not counted, as padding isn't.
         check_calls: whether it is an error if a site runs another number of times than when it was found.
 
     Attributes:
         counted: counts by the site's name and the tensor.
+        sampled: useful outputs by the site's name.
         passes: number of forward passes that were counted.
         enabled: whether forward passes are counted; set it to ``False`` to run the model without counting.
 
@@ -97,6 +100,7 @@ class Probe:
         tensors: str | Iterable[str] = TENSORS,
         criteria: str | Criterion | Iterable[str | Criterion] = ("positive",),
         counts_alone: bool = False,
+        sampled_before: Mapping[str, int] | None = None,
         ignored_label: int | None = None,
         check_calls: bool = True,
     ) -> None:
@@ -126,7 +130,11 @@ class Probe:
             raise SiteError(
                 "no site has a hidden tensor beside its activation, because no MLP is gated; measure the activation"
             )
-        self._norms = ColumnNorms({**dict(self._model.named_parameters()), **dict(self._model.named_buffers())})
+        self._weights = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+        self._norms = ColumnNorms(self._weights)
+        self._sampled_before = sampled_before or {}
+        sampled = [] if counts_alone else [site.name for site in self.sites if self._shows_outputs(site)]
+        self.sampled = dict.fromkeys(sampled, Sampled(0, 0))
         self._passes: list[ForwardPass] = []  # the last one is running, inside the others
         self._followed = ScopeFollower(self._model, self._used, self._unused, lambda: bool(self._passes))
         self._direct: set[Group] = set()
@@ -205,6 +213,14 @@ class Probe:
         """Modules whose forward passes are counted: the model, and an encoder that ``generate`` calls by itself."""
         return [self._model] if self._encoder is None else [self._model, self._modules[self._encoder]]
 
+    def _shows_outputs(self, site: Site) -> bool:
+        """Whether a site's useful outputs can be counted. An expert's tokens are too few, and experts too many."""
+        return (
+            site.role in MEASURED
+            and site.role != "expert"
+            and rows_of_site(site, self._weights.get(site.down or "")) is not None
+        )
+
     def _trains(self, site: Site) -> bool:
         """Whether dropout may come between the product and the down projection."""
         return any(module.training for module in self._modules[site.scope].modules())
@@ -261,6 +277,10 @@ class Probe:
         self.passes += 1
         for pending in forward_pass.pending:
             self.counted[pending.site, pending.tensor].add(pending)
+        # A new dictionary, because a snapshot has the old one.
+        self.sampled = self.sampled | {
+            name: self.sampled[name].merge(more) for name, more in forward_pass.sampled.items()
+        }
         for sites in forward_pass.expected:
             tokens = forward_pass.tokens(sites[0])
             if sites[0].role == "expert" and tokens is not None:
@@ -287,12 +307,16 @@ class Probe:
                 self._passes[-1].calls[site.group] += 1
                 self._record(site, "activation", output, None, columns())
 
+        counts_hidden = site.gated and "hidden" in self._tensors
+
         def entered(module: nn.Module, args: tuple[Any, ...]) -> None:
             if self._passes:
-                self._record(site, "hidden", args[0], None, columns())
+                if counts_hidden:
+                    self._record(site, "hidden", args[0], None, columns())
+                self._sample(site, args[0], columns())
 
         self._hook(stack, self._modules[site.module].register_forward_hook(Unsaved(activated)))
-        if site.gated and "hidden" in self._tensors:
+        if counts_hidden or site.name in self.sampled:
             self._hook(stack, down.register_forward_pre_hook(Unsaved(entered)))
 
     def _used(self, use: Use) -> None:
@@ -301,6 +325,7 @@ class Probe:
         if sites is None or sites[0].group in self._direct:  # a followed scope may contain a direct site
             return
         group, tokens = sites[0].group, forward_pass.tokens(sites[0])
+        self._sample(sites[0], neurons_last(use.entered, use), use.columns if use.weight.is_computed else None)
         if not isinstance(use.weight.expert, int) or not forward_pass.calls[group]:
             forward_pass.calls[group] += 1
         for tensor, data in (("activation", value.activation), ("hidden", value.hidden)):
@@ -352,6 +377,30 @@ class Probe:
                 decoded = counts.active if tokens.continued else torch.zeros_like(counts.active)
                 counts = replace(counts, decode_tokens=counts.tokens * tokens.continued, decode_active=decoded)
             forward_pass.pending.append(Pending(site.name, tensor, criterion, counts, magnitudes))
+
+    def _sample(self, site: Site, x: Tensor, columns: Tensor | None) -> None:
+        """Count the useful outputs of the first tokens, if they can be counted at this site.
+
+        Args:
+            x: what enters the down projection.
+            columns: the down projection as it was multiplied, if the model computed it.
+        """
+        if site.name not in self.sampled:
+            return
+        forward_pass = self._passes[-1]
+        tokens, so_far = forward_pass.tokens(site), forward_pass.sampled.get(site.name, Sampled(0, 0))
+        left = MOST_TOKENS - self._sampled_before.get(site.name, 0) - self.sampled[site.name].tokens - so_far.tokens
+        # In decoding, few tokens run at a time, with one threshold for each of them.
+        if left <= 0 or (tokens is not None and tokens.continued):
+            return
+        x = x.detach()
+        index = forward_pass.rows(x, site, "useful").index
+        x = x.reshape(-1, x.shape[-1])
+        x = x[:left] if index is None else x[index[:left].to(x.device)]
+        rows = None if columns is not None else rows_of_site(site, self._weights.get(site.down or ""))
+        # What enters may still be on another device, where a model is spread over several.
+        useful = None if rows is None else useful_outputs(x, rows.to(x.device))
+        forward_pass.sampled[site.name] = so_far.merge(Sampled(useful, len(x)))
 
 
 def _encoder_path(model: nn.Module) -> str | None:

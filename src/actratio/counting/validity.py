@@ -89,6 +89,8 @@ def check_counts(counts: SiteCounts) -> None:
         "decode_active": (counts.decode_active, counts.decode_tokens),
         "tokens": (counts.tokens, counts.passed),
         "both": (counts.both, counts.either),
+        "useful_tokens": (counts.useful_tokens, counts.tokens),
+        "useful": (counts.useful, None if counts.useful_tokens is None else counts.useful_tokens * width),
     }
     for name, (part, whole) in parts.items():
         if part is None or whole is None:

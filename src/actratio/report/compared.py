@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from actratio.counting.comparing import ComparedSite, Comparison
 from actratio.counting.counts import FEWEST_TOKENS
 from actratio.counting.criteria import comparison as compared_with
-from actratio.counting.measurement import tokens_of
+from actratio.counting.measurement import Measurement, tokens_of
+from actratio.counting.useful import BOUND
 from actratio.errors import plural
 from actratio.report.chart import Chart, Series
+from actratio.report.conclusions import function_names
 from actratio.report.findings import Findings, Table
-from actratio.report.rows import pooled_ratio, rows_by_layer, select_rows
+from actratio.report.measured_charts import by_depth
+from actratio.report.rows import pooled_ratio, pooled_useful_ratio, select_rows, without_sign_of_hidden
 from actratio.statistics.estimate import Estimate
 
 _LARGEST = 3  # layers with the largest changes that a sentence names
@@ -27,7 +30,7 @@ def comparison_findings(comparison: Comparison) -> Findings:
         comparison_sentences(comparison),
         [comparison_table(comparison)],
         comparison_charts(comparison),
-        _details(comparison),
+        details=_details(comparison),
         exports={"comparison.csv": comparison.to_frame()},
     )
 
@@ -44,7 +47,7 @@ def _details(comparison: Comparison) -> dict[str, str]:
 def comparison_sentences(comparison: Comparison) -> list[str]:
     """Return what changed, one sentence per reading, and what to be careful about."""
     a, b = comparison.names
-    sentences = []
+    sentences = _useful_sentences(comparison)
     for (tensor, criterion), rows in _by_kind(comparison).items():
         ratio_a, ratio_b = pooled_ratio(row.a for row in rows), pooled_ratio(row.b for row in rows)
         if math.isnan(ratio_a + ratio_b):
@@ -62,7 +65,31 @@ def comparison_sentences(comparison: Comparison) -> list[str]:
         if len(known) > 1 and changes[largest[0]]:
             listed = ", ".join(f"layer {layer} ({_points(changes[layer])})" for layer in largest)
             sentences.append(f"The largest changes of {tensor} {compared_with(criterion)}: {listed}.")
+        functions = [function_names(row.site_a for row in rows), function_names(row.site_b for row in rows)]
+        if functions[0] != functions[1] and criterion == "positive":
+            sentences.append(
+                f"Shares above zero of {functions[1]} and {functions[0]} say little about each other: what is below zero is exactly zero "
+                "with ReLU, and small with GELU and SiLU. Compare the useful ratios."
+            )
     return [*sentences, *_dead_sentences(comparison), *_careful_sentences(comparison)]
+
+
+def _useful_sentences(comparison: Comparison) -> list[str]:
+    ratio_a, ratio_b = _useful_ratios(comparison)
+    if math.isnan(ratio_a + ratio_b):
+        return []
+    a, b = comparison.names
+    return [
+        f"Useful ratio: {ratio_b:.1%} of the neuron outputs in {b} are enough to give each MLP's output with a mean error of at most {BOUND:.0%}, "
+        f"{ratio_a:.1%} in {a}: {_points(ratio_b - ratio_a)}."
+    ]
+
+
+def _useful_ratios(comparison: Comparison) -> tuple[float, float]:
+    """Return the useful ratios of A and B over the sites for which both are known."""
+    rows = next(iter(_by_kind(comparison).values()))
+    known = [row for row in rows if row.a.useful_ratio is not None and row.b.useful_ratio is not None]
+    return pooled_useful_ratio(row.a for row in known), pooled_useful_ratio(row.b for row in known)
 
 
 def _points(change: float) -> str:
@@ -108,6 +135,8 @@ def comparison_table(comparison: Comparison) -> Table:
     title = comparison.title + (f", {kinds[0][0]}, {kinds[0][1]}" if len(kinds) == 1 else "")
     header = [
         "site",
+        "useful A",
+        "useful B",
         "ratio A",
         "ratio B",
         "change",
@@ -121,19 +150,26 @@ def comparison_table(comparison: Comparison) -> Table:
     if len(kinds) > 1:
         header[1:1] = ["tensor", "criterion"]
     rows = []
-    for row in comparison.rows:
+    for row in (row for own in _by_kind(comparison).values() for row in own):
         record = row.record()
-        names = dict.fromkeys((record["site"], record["site_b"]))
         cells = [
-            " / ".join(names), _share(record["ratio_a"]), _share(record["ratio_b"]), _signed(record["change"]),
+            record["site"], _share(record["useful_a"]), _share(record["useful_b"]), _share(record["ratio_a"]), _share(record["ratio_b"]), _signed(record["change"]),
             *(_whole(record[name]) for name in ("dead_a", "dead_b", "died", "revived", "always_on_a", "always_on_b")),
         ]  # fmt: skip
         if len(kinds) > 1:
             cells[1:1] = [row.tensor, row.criterion]
         rows.append(cells)
+    shown = [at for at, name in enumerate(header) if not name.startswith("useful") or any(row[at] for row in rows)]
+    header, rows = [header[at] for at in shown], [[row[at] for at in shown] for row in rows]
     reading = (
-        "Ratio: active neurons over all neurons. Change: B − A, in percentage points. Dead, always on: neurons active on none, and on at "
+        "Useful: smallest share of neuron outputs with which the MLP's output has a mean error of at most 20%. Ratio: active neurons over all "
+        "neurons. Change: B − A, in percentage points. Dead, always on: neurons active on none, and on at "
         "least 99%, of the tokens. Died: active in A and dead in B; revived: the other way round; both only for sites with the same name and width."
+        + (
+            " Sites have their names in A."
+            if any(row.site_a.name != row.site_b.name for row in comparison.rows)
+            else ""
+        )
     )
     return Table(title, header, rows, reading)
 
@@ -153,14 +189,18 @@ def _whole(value: int | None) -> str:
 def comparison_charts(comparison: Comparison) -> list[Chart]:
     """Return the charts: the ratio over depth in both, the change of each layer, and dead neurons in both."""
     kinds = _by_kind(comparison)
-    profile, changes = [], []
+    first, changes = next(iter(kinds)), []
+    useful = [
+        line
+        for colour, (name, measured) in enumerate(_measured(comparison))
+        for line in by_depth(f"{name}, useful ratio", select_rows(measured, *first), pooled_useful_ratio, colour)
+    ]
+    profile = list(useful)
     for number, (tensor, criterion) in enumerate(kinds):
-        for colour, (name, measured) in enumerate(zip(comparison.names, (comparison.a, comparison.b), strict=True)):
-            layers = rows_by_layer(select_rows(measured, tensor, criterion))
-            last = max(max(layers), 1)
-            points = [(layer / last, pooled_ratio(row.counts for row in rows)) for layer, rows in layers.items()]
-            label = name if len(kinds) == 1 else f"{name}, {tensor} {criterion}"
-            profile.append(_series(label, points, colour, "line" if number == 0 else "dashed"))
+        style = "dashed" if useful or number else "line"
+        for colour, (name, measured) in enumerate(_measured(comparison)):
+            label = f"{name}, {tensor} {compared_with(criterion)}"
+            profile += by_depth(label, select_rows(measured, tensor, criterion), pooled_ratio, colour, style)
         points = [
             (layer, pooled_ratio(row.b for row in rows) - pooled_ratio(row.a for row in rows))
             for layer, rows in _by_layer(kinds[tensor, criterion]).items()
@@ -182,10 +222,15 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
     charts = [
         Chart(
             "profile",
-            "Activation ratio by layer",
-            "Each point is one layer: active neurons over all neurons, with experts weighted by their tokens.",
+            _conclusion(comparison),
+            "Each point is one layer. The activation ratio is active neurons over all neurons, with experts weighted by their tokens."
+            + (
+                " The useful ratio is the smallest share of neuron outputs with which the MLP's output has a mean error of at most 20%."
+                if useful
+                else ""
+            ),
             "relative depth (0: first layer, 1: last layer)",
-            "activation ratio",
+            "share of the neuron outputs",
             profile,
             percent=True,
         ),
@@ -211,17 +256,30 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
     return [chart for chart in charts if any(series.x for series in chart.series)]
 
 
+def _measured(comparison: Comparison) -> Iterable[tuple[str, Measurement]]:
+    return zip(comparison.names, (comparison.a, comparison.b), strict=True)
+
+
+def _conclusion(comparison: Comparison) -> str:
+    """Return the useful ratios of the whole models, as the title of their profiles."""
+    ratio_a, ratio_b = _useful_ratios(comparison)
+    if math.isnan(ratio_a + ratio_b):
+        return "Activation ratio by layer"
+    a, b = comparison.names
+    return f"Useful neuron outputs: {ratio_a:.0%} in {a}, {ratio_b:.0%} in {b}"
+
+
 def _series(name: str, points: Sequence[tuple[float, float]], colour: int, style: str = "line") -> Series:
     known = [(float(x), y) for x, y in points if not math.isnan(y)]
     return Series(name, [x for x, _ in known], [Estimate(y) for _, y in known], colour, style)
 
 
 def _by_kind(comparison: Comparison) -> dict[tuple[str, str], list[ComparedSite]]:
-    """Return the rows of each tensor and criterion."""
+    """Return the rows of each tensor and criterion that people are shown first."""
     kinds: dict[tuple[str, str], list[ComparedSite]] = {}
     for row in comparison.rows:
         kinds.setdefault((row.tensor, row.criterion), []).append(row)
-    return kinds
+    return {kind: kinds[kind] for kind in without_sign_of_hidden(list(kinds))}
 
 
 def _by_layer(rows: Sequence[ComparedSite]) -> dict[int, list[ComparedSite]]:

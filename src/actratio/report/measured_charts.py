@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import torch
 
 from actratio.counting.co_activation import WINDOWS
+from actratio.counting.counts import SiteCounts
+from actratio.counting.criteria import comparison
 from actratio.counting.measurement import Measurement, Row
+from actratio.counting.useful import BOUND
 from actratio.report.chart import Chart, HeatMap, Series
+from actratio.report.conclusions import function_names
 from actratio.report.names import short_names
-from actratio.report.rows import pooled_first_ratio, pooled_ratio, rows_by_layer, select_rows, tensor_criteria
+from actratio.report.rows import (
+    pooled_ratio,
+    pooled_useful_ratio,
+    rows_by_layer,
+    select_rows,
+    shown_kinds,
+    tensor_criteria,
+)
 from actratio.statistics.estimate import Estimate
 
 Item = TypeVar("Item")
@@ -39,33 +50,54 @@ def measurement_charts(measurement: Measurement) -> list[Chart | HeatMap]:
 
 
 def _profile(measurement: Measurement) -> Chart:
-    series = []
-    for colour, (tensor, criterion) in enumerate(tensor_criteria(measurement)):
-        layers = rows_by_layer(select_rows(measurement, tensor, criterion))
-        last = max(max(layers), 1)
-        lines = {"": [pooled_ratio(row.counts for row in rows) for rows in layers.values()]}
-        if colour == 0:
-            lines[", first token"] = [pooled_first_ratio(row.counts for row in rows) for rows in layers.values()]
-        for suffix, ratios in lines.items():
-            shown = [(layer, ratio) for layer, ratio in zip(layers, ratios, strict=True) if not math.isnan(ratio)]
-            if shown:
-                line = _line(
-                    f"{tensor} {criterion}{suffix}",
-                    [(layer / last, ratio) for layer, ratio in shown],
-                    colour,
-                    "dashed" if suffix else "line",
-                )
-                series.append(replace(line, labels=[f"layer {layer}" for layer, _ in shown]))
+    kinds = shown_kinds(measurement)
+    useful = by_depth("useful ratio", select_rows(measurement, *kinds[0]), pooled_useful_ratio, 0)
+    ratios = []
+    for colour, (tensor, criterion) in enumerate(kinds, start=1):
+        rows = select_rows(measurement, tensor, criterion)
+        ratios += by_depth(
+            f"{tensor} {comparison(criterion)} ({function_names(row.site for row in rows)})", rows, pooled_ratio, colour
+        )
+    reading = (
+        "Each point is one layer. The ratio is active neurons over all neurons, with experts weighted by their tokens."
+    )
+    if useful:
+        reading += f" The useful ratio is the smallest share of neuron outputs with which the MLP's output has a mean error of at most {BOUND:.0%}."
     return Chart(
         "profile",
-        "Activation ratio by layer",
-        "Each point is one layer: active neurons over all neurons, with experts weighted by their tokens. "
-        "The dashed line counts the first token of each sequence only.",
+        _conclusion(measurement, *kinds[0]),
+        reading,
         "relative depth (0: first layer, 1: last layer)",
-        "activation ratio",
-        series,
+        "share of the neuron outputs",
+        [*useful, *ratios],
         percent=True,
     )
+
+
+def _conclusion(measurement: Measurement, tensor: str, criterion: str) -> str:
+    """Return the ratios of the whole model, as the title of its profile."""
+    rows = select_rows(measurement, tensor, criterion)
+    useful, ratio = (pooled(row.counts for row in rows) for pooled in (pooled_useful_ratio, pooled_ratio))
+    if math.isnan(ratio):
+        return "Activation ratio by layer"
+    active = f"{ratio:.0%} of the neuron outputs are active ({tensor} {comparison(criterion)})"
+    if (tensor, criterion) == ("activation", "positive"):
+        active = f"{ratio:.0%} of the {function_names(row.site for row in rows)} outputs are above zero"
+    return active if math.isnan(useful) else f"{useful:.0%} of the neuron outputs are useful, {active}"
+
+
+def by_depth(
+    name: str, rows: Sequence[Row], pooled: Callable[[Iterable[SiteCounts]], float], colour: int, style: str = "line"
+) -> list[Series]:
+    """Return a ratio of each layer over relative depth as one series, or none if no layer has it."""
+    layers = rows_by_layer(rows)
+    last = max(max(layers), 1)
+    ratios = [(layer, pooled(row.counts for row in own)) for layer, own in layers.items()]
+    shown = [(layer, ratio) for layer, ratio in ratios if not math.isnan(ratio)]
+    if not shown:
+        return []
+    line = _line(name, [(layer / last, ratio) for layer, ratio in shown], colour, style)
+    return [replace(line, labels=[f"layer {layer}" for layer, _ in shown])]
 
 
 def _ranks(rows: Sequence[Row], labels: Mapping[str, str]) -> HeatMap | None:

@@ -8,7 +8,14 @@ from collections.abc import Callable, Sequence
 from actratio.counting.counts import SiteCounts
 from actratio.counting.measurement import Measurement, Row
 from actratio.report.findings import Table
-from actratio.report.rows import pooled_first_ratio, pooled_ratio, pooled_rest_ratio
+from actratio.report.rows import (
+    pooled_first_ratio,
+    pooled_ratio,
+    pooled_rest_ratio,
+    pooled_useful_ratio,
+    shown_kinds,
+    tensor_criteria,
+)
 
 
 def measurement_tables(measurement: Measurement, *, full: bool = False) -> list[Table]:
@@ -17,21 +24,24 @@ def measurement_tables(measurement: Measurement, *, full: bool = False) -> list[
     A tensor that all rows share is in the title.
 
     Args:
-        full: give each expert a row of its own, and show every reading. Otherwise the experts of a layer share a row, a
-            number of tokens that all rows share is in the title, and readings without any value are left out.
+        full: show every tensor and every reading, and give each expert a row of its own. Otherwise only the tensors of ``shown_kinds``
+            are shown, the experts of a layer share a row, a number of tokens that all rows share is in the title, and readings without
+            any value are left out.
     """
-    return [
-        _table(measurement, criterion, full=full) for criterion in dict.fromkeys(row.criterion for row in measurement)
-    ]
+    kinds = tensor_criteria(measurement) if full else shown_kinds(measurement)
+    return [_table(measurement, kinds, criterion, full=full) for criterion in dict.fromkeys(own for _, own in kinds)]
 
 
-def _table(measurement: Measurement, criterion: str, *, full: bool) -> Table:
-    rows = [row for row in measurement if row.criterion == criterion]
+def _table(measurement: Measurement, kinds: Sequence[tuple[str, str]], criterion: str, *, full: bool) -> Table:
+    rows = [row for row in measurement if row.criterion == criterion and (row.tensor, criterion) in kinds]
     tensors = list(dict.fromkeys(row.tensor for row in rows))
     groups: dict[str, dict[str, list[SiteCounts]]] = {}
     for row in rows:
         groups.setdefault(_group(row, full), {}).setdefault(row.tensor, []).append(row.counts)
-    columns: dict[str, list[str]] = {"site": list(groups)}
+    columns: dict[str, list[str]] = {
+        "site": list(groups),
+        "useful": [_percent(pooled_useful_ratio(next(iter(counts.values())))) for counts in groups.values()],
+    }
     for name, cell in _READINGS.items():
         for tensor in tensors:
             header = name if len(tensors) == 1 else f"{tensor} {name}"
@@ -54,7 +64,7 @@ def _table(measurement: Measurement, criterion: str, *, full: bool) -> Table:
 
 
 _READING = (
-    "Ratio: active neurons over all neurons. Dead, always on: neurons active on none, and on at least 99%, of the tokens. First token, "
+    "Useful: smallest share of neuron outputs with which the MLP's output has a mean error of at most 20%. Ratio: active neurons over all neurons. Dead, always on: neurons active on none, and on at least 99%, of the tokens. First token, "
     "rest: ratio over the first token of each sequence, and over all other tokens. ± over tokens: standard deviation of the ratio of "
     "single tokens. Overlap: Jaccard index of the active neurons of successive tokens."
 )

@@ -15,6 +15,19 @@ def tensor_criteria(measurement: Measurement) -> list[tuple[str, str]]:
     return list(dict.fromkeys((row.tensor, row.criterion) for row in measurement))
 
 
+def shown_kinds(measurement: Measurement) -> list[tuple[str, str]]:
+    """Return the pairs of tensor and criterion that people are shown first."""
+    return without_sign_of_hidden(tensor_criteria(measurement))
+
+
+def without_sign_of_hidden(kinds: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return pairs of tensor and criterion without ``hidden > 0`` if ``activation > 0`` is among them.
+
+    The sign of h = a ⊙ u is as often that of u, so about half of the values are above zero, whatever the model does.
+    """
+    return [kind for kind in kinds if kind != ("hidden", "positive") or ("activation", "positive") not in kinds]
+
+
 def select_rows(measurement: Measurement, tensor: str, criterion: str) -> list[Row]:
     """Return the rows of one tensor and criterion."""
     return [row for row in measurement if (row.tensor, row.criterion) == (tensor, criterion)]
@@ -53,3 +66,10 @@ def pooled_rest_ratio(sites: Iterable[SiteCounts]) -> float:
         for counts in sites
         if counts.first_tokens is not None and counts.first_active is not None
     )
+
+
+def pooled_useful_ratio(sites: Iterable[SiteCounts]) -> float:
+    """Return the useful ratio over all sites together for which it is known, each weighted by its tokens and its width."""
+    known = [counts for counts in sites if counts.useful is not None and counts.useful_tokens]
+    outputs = sum((counts.useful_tokens or 0) * counts.width for counts in known)
+    return sum(counts.useful or 0 for counts in known) / outputs if outputs else math.nan
