@@ -18,6 +18,7 @@ from actratio import ActratioError
 from actratio.sites.flow import Flow
 from actratio.sparse import densify, load_sparse, plans, sparsify
 from actratio.sparse.crossover import ALWAYS, ShapeSpeeds
+from actratio.sparse.linears import FastLinear
 from actratio.sparse.saved_int8 import save_int8
 from tests.sparse.calibration_text import token_batches
 
@@ -161,6 +162,8 @@ def test_sparsify_skips_zeros_only(
     torch.testing.assert_close(loaded(**batch).logits, rounded, rtol=1e-5, atol=1e-5)
 
     if weights is None:
+        fast = load_sparse(out, device="cpu", crossover=ALWAYS, dense=True)
+        assert any(isinstance(module, FastLinear) for module in fast.modules())
         assert run_command("speed", out, "--tokenizer", minilm, "--json") == 0  # by nonzero, like the dense model
         (row,) = json.loads(capsys.readouterr().out)["rows"]
         assert 0.1 < row["needed"] < 0.9

@@ -81,8 +81,8 @@ class LayerUse:
         site: its name.
         function: its activation function.
         nonzero: share of its neuron outputs that aren't zero.
-        useful: the smallest share of its neuron outputs, by contribution, that keeps the error of its output (CETT) at or under
-            ``CETT``; ``None`` if the model can't have thresholds.
+        useful: ``SiteCounts.useful_ratio``, the smallest share of its neuron outputs that gives its output with a mean error of at most 20 %;
+            ``None`` if it isn't known.
         dead: neurons that were zero on all tokens.
         width: number of its neurons.
     """

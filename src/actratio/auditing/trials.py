@@ -28,9 +28,6 @@ from actratio.sparse.prediction import predict_speed
 from actratio.sparse.text import Batch, list_batches, sequence_losses
 from actratio.sparse.thresholds import LayerThresholds
 
-CETT = 0.2
-"""The error of an MLP's output up to which its neuron outputs count as useless; Zhang et al., ReLU² wins, arXiv:2402.03804, use it."""
-
 TARGETS = (0.5, 1.0, 2.0)
 """Increases of the loss, in per cent, for which thresholds are tried."""
 
@@ -98,10 +95,9 @@ def audit(
         progress("measuring")
         measurement = measure_active(model, calibrating, name=name)
         trials = [_exact(mlps, measurement)]
-        useful, by_layer = None, {}
+        useful = None
         if checks_loss:
             curves = _curves(model, mlps, calibrating, notes)
-            by_layer = {curve.mlp.site.name: 1 - curve.dropped[curve.place_at(CETT)] for curve in curves}
             trials += _changing(model, mlps, curves, measurement, calibrating, choosing, target, notes, progress)
             useful = next(
                 (_computed(trial, mlps) for trial in trials if trial.options == _thresholds_option(target)), None
@@ -119,7 +115,7 @@ def audit(
     return Audit(
         name,
         tokens,
-        tuple(_layer(mlp, measurement, by_layer.get(mlp.site.name)) for mlp in mlps),
+        tuple(_layer(mlp, measurement) for mlp in mlps),
         useful,
         target,
         None if dense_losses is None else float(dense_losses[0].sum() / dense_losses[1].sum()),
@@ -288,8 +284,11 @@ def _checked(
     return replace(way, gains=gains, loss=loss_increase(dense_losses[0], other, checking))
 
 
-def _layer(mlp: MLP, measurement: Measurement, useful: float | None) -> LayerUse:
+def _layer(mlp: MLP, measurement: Measurement) -> LayerUse:
     counts = active_counts(measurement, mlp.site)
     assert counts is not None  # measured by ``nonzero``
     ratio, dead = (float(counts.activation_ratio), int(counts.dead)) if counts.tokens else (0.0, 0)
-    return LayerUse(mlp.site.name, mlp.site.function, ratio, useful, dead, mlp.site.width)
+    useful = counts.useful_ratio
+    return LayerUse(
+        mlp.site.name, mlp.site.function, ratio, None if useful is None else float(useful), dead, mlp.site.width
+    )

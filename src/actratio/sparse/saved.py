@@ -109,10 +109,13 @@ def check_folder(folder: Path, name: str, *, force: bool = False) -> None:
         )
 
 
-def load_sparse(folder: str | Path, *, crossover: Crossover | None = None, **options: Any) -> nn.Module:
+def load_sparse(
+    folder: str | Path, *, dense: bool = False, crossover: Crossover | None = None, **options: Any
+) -> nn.Module:
     """Load a folder that ``actratio sparsify`` wrote, as a sparse model.
 
     Args:
+        dense: as for ``sparsify``; has no effect on int8 weights.
         crossover: as for ``sparsify``.
         options: as for ``actratio.models.load_model``; for int8 weights, ``dtype`` and ``device`` only.
 
@@ -128,7 +131,7 @@ def load_sparse(folder: str | Path, *, crossover: Crossover | None = None, **opt
     model = load_model(str(path), **options)
     mlps = resolve(model)
     _check_sites(path, chosen, mlps)
-    return sparsify(model, chosen, crossover=crossover, mlps=mlps)
+    return sparsify(model, chosen, crossover=crossover, dense=dense, mlps=mlps)
 
 
 def load_thresholds(folder: str | Path, mlps: Sequence[MLP]) -> dict[str, Tensor] | None:
