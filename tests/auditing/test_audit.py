@@ -12,13 +12,16 @@ import torch
 from torch import nn
 
 import actratio
-from actratio.auditing import Work, audit, comparing
+from actratio.auditing import Work, audit, comparing, trials
 from actratio.auditing.comparing import loss_increase, speedup
 from actratio.auditing.trials import works_of
+from actratio.counting.measurement import Measurement
 from actratio.errors import DataError, SiteError
-from actratio.sparse import plans
+from actratio.sparse import Speed, SpeedPrediction, plans
+from actratio.sparse.autotune import LayerTimer
 from actratio.sparse.converted import Converted
 from actratio.sparse.text import sequence_losses
+from actratio.sparse.timing import Machine
 from actratio.statistics.estimate import Estimate
 from tests.sparse.calibration_text import token_batches
 
@@ -27,18 +30,26 @@ TinyGPT2 = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def _set_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model with any converted layer takes half the time."""
+    """A model with any converted layer takes half the time; layers and predictions aren't timed."""
 
     def halved(dense: nn.Module, other: nn.Module, work: Work) -> Estimate:
         is_faster = any(isinstance(module, Converted) for module in other.modules())
         return Estimate(2.0, 1.9, 2.1) if is_faster else Estimate(1.0, 0.99, 1.01)
 
-    monkeypatch.setattr("actratio.sparse.autotune._SECONDS", 0.0)
-    monkeypatch.setattr("actratio.auditing.trials.speedup", halved)
-    monkeypatch.setattr("actratio.sparse.crossover.ShapeSpeeds.pays_off", lambda self, ratio: True)
+    def predicted(
+        model: nn.Module, measurement: Measurement, batches: list[int], *, prompt: int, **options: Any
+    ) -> SpeedPrediction:
+        expected = 2.0 if options["weights"] is None else 3.0
+        speeds = [Speed(batch, [], 1.0, 2.0, 2.0, expected, "yes", prompt=prompt) for batch in batches]
+        return SpeedPrediction(Machine(1.0, 1.0), speeds)
+
+    monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [2.0] * (len(self._forms) - 1))
+    monkeypatch.setattr(trials, "speedup", halved)
+    monkeypatch.setattr(trials, "predict_speed", predicted)
 
 
-def test_model_with_zeros(tiny_gpt2: TinyGPT2) -> None:
+def test_model_with_zeros(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "predict_speed", actratio.predict_speed)
     model = tiny_gpt2("relu")
     found = audit(model, token_batches(12), works=[Work(1), Work(1, prompt=8)], name="tiny")
     assert (found.model, found.tokens) == ("tiny", 6 * 2 * 12)
