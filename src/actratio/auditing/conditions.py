@@ -41,7 +41,7 @@ class Condition:
         Raises:
             DataError: it isn't a figure, a comparison and a number.
         """
-        match = re.fullmatch(r"\s*(\w+)\s*(<=|>=|<|>)\s*(\d*\.?\d+)\s*", text)
+        match = re.fullmatch(r"\s*(\w+)\s*(<=|>=|<|>)\s*([0-9]*\.?[0-9]+)\s*", text)
         if match is None or match[1] not in FIGURES:
             raise DataError(
                 f"{short(text)!r} is not a condition; write one of {', '.join(FIGURES)}, then <, <=, > or >=, and a number, "

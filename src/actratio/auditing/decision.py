@@ -3,8 +3,8 @@
 - A way qualifies if it was measured on the first kind of work, its 95 % interval of the speed-up lies above 1, the speed-up is at
   least 1.1, and its outputs are exact or its loss rises by no more than the target.
 - Of those, the fastest is chosen; an exact one if it is at most a tenth slower.
-- If none qualifies, the model stays dense. The reason is the first of these that holds: the machine is too noisy to tell; the loss
-  of a faster way misses the target; nothing is faster.
+- If none qualifies, the model stays dense. The reason is the first of these that holds: the interval of a way whose loss is accepted
+  reaches 1.1, so it isn't certain; the loss of a faster way misses the target; nothing is that fast.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ WORTH = 1.1
 """The smallest speed-up that is worth another way to run a model."""
 
 _PREFERENCE = 0.9  # an exact way is chosen if it reaches this share of the fastest way's speed-up
-_NOISY = 0.2  # width of an interval, relative to its value, from which on it says little
 
 
 def decide(ways: Sequence[Way], target: float) -> Decision:
@@ -64,11 +63,12 @@ def _recommendation(chosen: Way, best: Way, target: float) -> list[str]:
 
 
 def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float) -> list[str]:
-    noisy = [way for way in ways if way.main.expected >= WORTH and _is_noisy(way.main.measured)]
-    if noisy:
+    unsure = [way for way in ways if (way.exact or _keeps(way.loss, target)) and _may_be_faster(way.main.measured)]
+    if unsure:
+        best = max(unsure, key=_speedup)
         return [
-            f"Keep it dense for now: this machine is too noisy to tell. {_named(noisy[0])} was expected to be "
-            f"{noisy[0].main.expected:.2f} times as fast, and was measured at {_times(noisy[0].main)}. Run this again when the machine is idle."
+            f"Keep it dense for now: it is not certain that anything is {WORTH} times as fast. {_named(best)} was expected to be "
+            f"{best.main.expected:.2f} times as fast, and was measured at {_times(best.main)}. Run this again when the machine is idle."
         ]
     if faster:
         best = max(faster, key=_speedup)
@@ -81,16 +81,19 @@ def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float) -> list[
         return [f"Keep it dense: {best.name} is {_times(best.main)} as fast, but {cost}."]
     if not ways:
         return ["Keep it dense: there is no faster way to try."]
-    best = max(ways, key=lambda way: way.main.measured.value if way.main.measured is not None else way.main.expected)
+    best = max(
+        [way for way in ways if way.main.measured is not None] or ways,
+        key=lambda way: _speedup(way) or way.main.expected,
+    )
     gain = best.main
     found = f"expected {gain.expected:.2f} times" if gain.measured is None else f"measured {_times(gain)}"
-    reason = gain.reason.partition(": ")[2]
-    because = f" The reason: {reason}." if gain.reason.startswith("no") and reason else ""
-    return [f"Keep it dense: nothing is at least {WORTH} times as fast. The best was {best.name}, {found}.{because}"]
+    reason = gain.reason.removeprefix("no: ")
+    because = f" The reason: {reason}." if reason != gain.reason else ""
+    return [f"Keep it dense: nothing is {WORTH} times as fast. The best was {best.name}, {found}.{because}"]
 
 
-def _is_noisy(measured: Estimate | None) -> bool:
-    return measured is not None and measured.low <= 1 and measured.high - measured.low > _NOISY * measured.value
+def _may_be_faster(measured: Estimate | None) -> bool:
+    return measured is not None and measured.high >= WORTH
 
 
 def _gains(gains: Sequence[Gain]) -> str:

@@ -39,8 +39,8 @@ def _use(audit: Audit) -> list[str]:
     sentences = [f"{zeros:.1%} of the neuron outputs are exactly zero ({functions})."]
     if audit.useful_ratio is not None:
         sentences.append(
-            f"The useful ratio is {audit.useful_ratio:.0%}: if only this share of the neuron outputs is computed, chosen by contribution, the loss "
-            f"rises by about {audit.target:g} %."
+            f"The useful ratio is {audit.useful_ratio:.0%}: with only this share of the neuron outputs, those with the largest contributions, the "
+            f"loss rises by at most {audit.target:g} % on the text that chose them."
         )
     if "layer_useful_ratio" in figures:
         sentences.append(

@@ -116,8 +116,8 @@ class Audit:
         model: its name.
         tokens: number of tokens that the counts are from.
         layers: one for each MLP.
-        useful_ratio: the smallest share of all neuron outputs that costs at most ``target`` per cent of the loss; ``None`` without
-            enough text, or if the model can't have thresholds.
+        useful_ratio: the share of all neuron outputs that remains with the largest thresholds, among those tried, that cost at most
+            ``target`` per cent of the loss; ``None`` without enough text, or if the model can't have thresholds.
         target: the largest increase of the loss that is accepted, in per cent.
         loss: of the dense model on text that wasn't used to choose, in nats per token; ``None`` if it wasn't measured.
         ways: ways to run the model, those that were measured first.

@@ -15,21 +15,23 @@ from actratio.auditing.decision import decide
 from actratio.auditing.results import Audit, Gain, LayerUse, Way, Work
 from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
+from actratio.report.conclusions import function_names
 from actratio.sites import evaluating
 from actratio.sites.inputs import device_of
+from actratio.sites.linear import is_linear
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import active_counts, measure_active, measured_ratios
 from actratio.sparse.calibration import LossSearch, split_text
-from actratio.sparse.conversion import sparsify
+from actratio.sparse.conversion import is_worth_int8, sparsify
 from actratio.sparse.converted import densify
 from actratio.sparse.curves import Curve, dropping_curves
 from actratio.sparse.planning import int8_unsupported_reason, plan, thresholds_unsupported_reason
 from actratio.sparse.prediction import predict_speed
 from actratio.sparse.text import Batch, list_batches, sequence_losses
-from actratio.sparse.thresholds import LayerThresholds
+from actratio.sparse.thresholds import LayerThresholds, Target
 
 TARGETS = (0.5, 1.0, 2.0)
-"""Increases of the loss, in per cent, for which thresholds are tried."""
+"""Increases of the loss, in per cent, for which thresholds are tried, beside the largest one that is accepted; larger ones aren't."""
 
 _PROMPT = 128  # tokens, of a model that doesn't decode
 _LEAST_BATCHES = 8  # two of them check
@@ -79,11 +81,12 @@ def audit(
 
     Raises:
         DataError: a batch without ``input_ids``.
-        SiteError: no work, no MLP, or a model that can't do the work.
+        SiteError: no work, a negative target, no MLP, or a model that can't do the work.
     """
     given = list_batches(batches, 1, of_tokens=True)
     if not works:
         raise SiteError("no work was given; give at least one, such as Work(1) for decoding one sequence")
+    Target("loss", target)  # refuses a target that isn't one
     name = type(model).__name__ if name is None else name
     densify(model)
     with evaluating(model), torch.no_grad():
@@ -154,7 +157,7 @@ def _can_check_loss(model: nn.Module, given: Sequence[Batch], notes: list[str]) 
     if len(given) < _LEAST_BATCHES:
         notes.append(
             "Ways that change the outputs (thresholds, 8-bit weights) were not tried: the text is too short to check the loss. "
-            "Give a longer text."
+            f"Give one of at least {_LEAST_BATCHES} batches."
         )
         return False
     try:
@@ -190,15 +193,20 @@ def _changing(
 ) -> list[_Trial]:
     """Return the ways that change the outputs."""
     reason = int8_unsupported_reason(device_of(model))
+    if reason is None and not any(is_linear(module) and is_worth_int8(module) for module in model.modules()):
+        reason = "no linear layer is large enough"
     if reason is not None:
         notes.append(f"8-bit weights were not tried: {reason}.")
     trials: list[_Trial] = []
     if curves:
         progress("choosing thresholds")
         search = LossSearch(model, curves, choosing, _STEPS)
-        chosen = {percent: search.at(percent) for percent in sorted({*TARGETS, target})}
-        for percent, thresholds in chosen.items():
-            trials.append(_with_thresholds(model, mlps, percent, thresholds, calibrating))
+        chosen: dict[float, LayerThresholds] = {}
+        for percent in sorted({target, *(percent for percent in TARGETS if percent < target)}, reverse=True):
+            found = search.at(percent)
+            if all(found.thresholds != other.thresholds for other in chosen.values()):
+                chosen[percent] = found
+                trials.append(_with_thresholds(model, mlps, percent, found, calibrating))
         if reason is None:
             trials.append(replace(_named_int8(trials, target), weights="int8"))
     if reason is None:
@@ -290,5 +298,10 @@ def _layer(mlp: MLP, measurement: Measurement) -> LayerUse:
     ratio, dead = (float(counts.activation_ratio), int(counts.dead)) if counts.tokens else (0.0, 0)
     useful = counts.useful_ratio
     return LayerUse(
-        mlp.site.name, mlp.site.function, ratio, None if useful is None else float(useful), dead, mlp.site.width
+        mlp.site.name,
+        function_names([mlp.site]),
+        ratio,
+        None if useful is None else float(useful),
+        dead,
+        mlp.site.width,
     )

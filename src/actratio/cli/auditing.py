@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +33,7 @@ from actratio.cli.terminal import (
     waiting,
     warn,
 )
-from actratio.errors import short
+from actratio.errors import DataError, short
 
 if TYPE_CHECKING:
     from actratio.auditing import Audit
@@ -92,6 +93,8 @@ def audit_model(
     from actratio.report.page import write_report
 
     condition = None if fail_if is None else Condition.parse(fail_if)
+    if condition is not None and condition.figure == "useful_ratio" and not text:
+        raise DataError("useful_ratio can't be measured without a text; give one with --text, or another condition")
     sizes = batch_sizes(batch)
     folder = out_dir or Path("runs") / f"audit-{Path(model).name or Path(model).resolve().name}"
     check_result_folder(folder, _NAME, force=force)
@@ -128,7 +131,19 @@ def audit_model(
     findings = audit_findings(found, settings)
     folder.mkdir(parents=True, exist_ok=True)
     verdicts = list(found.decision.sentences)
-    command = _command(found, model, text or [])
+    given = {
+        "--tokenizer": tokenizer,
+        "--column": column,
+        "--length": length,
+        "--limit-tokens": limit_tokens,
+        "--batch": batch,
+        "--dtype": None if dtype == "auto" else dtype,
+        "--device": None if device == "auto" else device,
+        "--revision": revision,
+        "--trust-remote-code": trust_remote_code or None,
+        "--allow-pickle": allow_pickle or None,
+    }
+    command = _command(found, model, text or [], given)
     content = {"settings": settings, "figures": found.figures, "command": command, "verdicts": verdicts}
     write_json(folder / _NAME, {**content, "ways": found.rows()})
     page = write_report(findings, folder)
@@ -146,12 +161,19 @@ def audit_model(
         raise typer.Exit(1)
 
 
-def _command(found: Audit, model: str, text: list[str]) -> str | None:
-    """Return the command that does what was decided; ``None`` to keep the model dense."""
+def _command(found: Audit, model: str, text: list[str], given: Mapping[str, str | int | None]) -> str | None:
+    """Return the command that does what was decided; ``None`` to keep the model dense.
+
+    Args:
+        given: the values of options that both commands have; True for one without a value.
+    """
     way = found.decision.way
     if way is None:
         return None
     if not way.options:
         return "model = actratio.sparsify(model, dense=True)  # in Python; there is nothing to save"
-    given = [part for path in text for part in ("--text", path)] or ["--text", "FILE"]
-    return shlex.join(["actratio", "sparsify", model, *given, *way.options.split()])
+    options = [part for path in text or ["FILE"] for part in ("--text", path)]
+    for name, value in given.items():
+        if value is not None:
+            options += [name] if value is True else [name, str(value)]
+    return shlex.join(["actratio", "sparsify", model, *way.options.split(), *options])

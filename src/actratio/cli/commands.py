@@ -59,7 +59,9 @@ COMMANDS = {
     "speed": LazyCommand(
         "speed", "predict_model_speed", short_help="Predict whether skipping inactive neurons is faster."
     ),
-    "sparsify": LazyCommand("thresholds", "sparsify_model", short_help="Choose and check thresholds for a model."),
+    "sparsify": LazyCommand(
+        "thresholds", "sparsify_model", short_help="Save a model that skips neurons, by thresholds or true zeros."
+    ),
     "prune": LazyCommand("pruning", "prune_model", short_help="Remove the neurons that never fire."),
     "study": LazyCommand("study", "study_app", short_help="Run a study: compute, fit, report."),
     "rules": LazyCommand("rules", "show_rules", short_help="Simulate how often a study's verdict rules are right."),

@@ -87,6 +87,8 @@ def _ratio_sentences(measurement: Measurement, tensor: str, criterion: str) -> l
         return [f"{sentence} The others are exactly zero, so their neurons add nothing to the output."]
     if zeros is None:
         return [f"{sentence} Outputs of {functions} below zero are small, not zero."]
+    if zeros > _NEARLY_ALL:
+        return [f"{sentence} {zeros:.1%} are exact zeros; the others below zero are small, not zero."]
     return [
         f"{sentence} Outputs below zero are small, not zero; {zeros:.1%} are exact zeros. So the sign doesn't tell how much work is wasted."
     ]
@@ -103,6 +105,11 @@ def _has_zeros(measurement: Measurement, rows: Sequence[Row]) -> bool:
 def _skip_sentences(measurement: Measurement, tensor: str, criterion: str) -> list[str]:
     rows = select_rows(measurement, tensor, criterion)
     if (tensor, criterion) == ("activation", "positive") and not _has_zeros(measurement, rows):
+        zeros = zero_share(measurement, rows) or 0.0
+        if zeros > _NEARLY_ALL:
+            return [
+                f"Skipping: {zeros:.1%} of the activations are exact zeros, which a kernel could skip; the others need thresholds."
+            ]
         useful = pooled_useful_ratio(row.counts for row in rows)
         at_most = "" if math.isnan(useful) else f", which could drop {1 - useful:.1%} of the outputs at that error"
         return [
@@ -138,6 +145,8 @@ def _silent_sentences(rows: Sequence[Row]) -> list[str]:
             f"{sentence} {plural(fewest.tokens, 'token')}{where} are too few to tell: such a neuron may do otherwise on "
             f"{fewest.rule_of_three:.1%} of other tokens. Count at least {FEWEST_TOKENS} tokens, of a longer text."
         ]
+    if not dead:
+        return [sentence]
     return [
         f"{sentence} With 95% confidence, a dead neuron is active on less than {fewest.rule_of_three:.2%} of similar tokens."
     ]

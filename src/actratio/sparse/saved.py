@@ -110,12 +110,12 @@ def check_folder(folder: Path, name: str, *, force: bool = False) -> None:
 
 
 def load_sparse(
-    folder: str | Path, *, dense: bool = False, crossover: Crossover | None = None, **options: Any
+    folder: str | Path, *, dense: bool | None = None, crossover: Crossover | None = None, **options: Any
 ) -> nn.Module:
     """Load a folder that ``actratio sparsify`` wrote, as a sparse model.
 
     Args:
-        dense: as for ``sparsify``; has no effect on int8 weights.
+        dense: as for ``sparsify``; by default, what ``actratio sparsify`` was called with. It has no effect on int8 weights.
         crossover: as for ``sparsify``.
         options: as for ``actratio.models.load_model``; for int8 weights, ``dtype`` and ``device`` only.
 
@@ -131,7 +131,14 @@ def load_sparse(
     model = load_model(str(path), **options)
     mlps = resolve(model)
     _check_sites(path, chosen, mlps)
-    return sparsify(model, chosen, crossover=crossover, dense=dense, mlps=mlps)
+    with_dense = _was_dense(path) if dense is None else dense
+    return sparsify(model, chosen, crossover=crossover, dense=with_dense, mlps=mlps)
+
+
+def _was_dense(path: Path) -> bool:
+    """Return whether a folder was written with ``--dense``."""
+    settings = json.loads((path / NAME).read_text(encoding="utf-8")).get("settings")
+    return isinstance(settings, dict) and settings.get("dense") is True
 
 
 def load_thresholds(folder: str | Path, mlps: Sequence[MLP]) -> dict[str, Tensor] | None:

@@ -45,6 +45,9 @@ def time_machine(device: torch.device) -> Machine:
     return Machine(array.numel() * 4 / read, 2 * len(square) ** 3 / multiplied)
 
 
+_STEPS = 16  # decoding steps with one context
+
+
 class ForwardPasses:
     """Forward passes of a model on random tokens, timed one by one, so that several models can take turns.
 
@@ -52,7 +55,7 @@ class ForwardPasses:
         model: from transformers, with a vocabulary.
         batch: number of sequences.
         prompt: tokens of each sequence that a pass reads. 0 times decoding steps: one token of each sequence, after a short context
-            in the KV cache, which grows with every step.
+            in the KV cache, which grows with every step and begins again after 16.
         context: tokens of each sequence that are in the KV cache before the first decoding step.
 
     Raises:
@@ -63,18 +66,26 @@ class ForwardPasses:
         self._model, self._batch, self._prompt = model, batch, prompt
         self._device, self._generator = device_of(model), torch.Generator().manual_seed(0)
         self._cache: dict[str, Any] = {}
+        self._context, self._steps = context, 0
         with self._readable_errors():
             config: Any = getattr(model, "config", None)
             self._vocabulary = config.get_text_config().vocab_size
             if not prompt:
-                out = model(input_ids=self._tokens(context), use_cache=True)
-                if out.past_key_values is None:
-                    raise TypeError("it returns no KV cache")
-                self._cache = {"past_key_values": out.past_key_values, "use_cache": True}
+                self._read_context()
+
+    def _read_context(self) -> None:
+        out = self._model(input_ids=self._tokens(self._context), use_cache=True)
+        if out.past_key_values is None:
+            raise TypeError("it returns no KV cache")
+        self._cache = {"past_key_values": out.past_key_values, "use_cache": True}
 
     @torch.no_grad()
     def seconds(self) -> float:
         """Return the seconds of one more pass."""
+        self._steps += 1
+        if not self._prompt and self._steps % _STEPS == 0:  # else the context would get too long for the model
+            with self._readable_errors():
+                self._read_context()
         inputs = {"input_ids": self._tokens(self._prompt or 1), **self._cache}
         with self._readable_errors():
             return _seconds(partial(self._model, **inputs), self._device)
@@ -92,7 +103,8 @@ class ForwardPasses:
             needed = "model that reads tokens" if self._prompt else "causal language model"
             raise SiteError(
                 f"{type(self._model).__name__} cannot be timed {doing} ({type(error).__name__}: "
-                f"{' '.join(str(error).split())[:120]}); give a {needed} from transformers"
+                f"{' '.join(str(error).split())[:120]}); give a {needed} from transformers, "
+                "and no longer prompts than it reads"
             ) from error
 
 
