@@ -106,18 +106,25 @@ def make_gated(function: str, values: list[list[float]], useful: int | None, lay
 
 
 def test_sentences_of_a_function_that_is_almost_never_zero() -> None:
-    useful, ratio, skip, _ = measurement_sentences(make_gated("silu", [[1.0, -0.1, -0.2, 0.0]] * 300, 900))
+    useful, ratio, skip, _ = measurement_sentences(make_gated("silu", [[1.0, -0.1, -0.2, -0.3]] * 300, 900))
     assert useful == (
         "Useful ratio: 75.0% of the neuron outputs are enough to give each MLP's output with a mean error of at most 20% (300 tokens). "
         "You can compare this share between ReLU, GELU and SiLU."
     )
     assert ratio == (
-        "Sign ratio: 25.0% of the activations are above zero (SiLU, gated). Outputs below zero are small, not zero; 25.0% are exact zeros. "
+        "Sign ratio: 25.0% of the activations are above zero (SiLU, gated). Outputs below zero are small, not zero; 0.0% are exact zeros. "
         "So the sign doesn't tell how much work is wasted."
     )
     assert skip.startswith(
         "Skipping: no neuron can be skipped exactly. Skipping needs thresholds, which could drop 25.0% of the outputs"
     )
+
+
+def test_sentences_of_a_function_some_of_whose_outputs_are_zeros() -> None:
+    """Such as a top-k before GELU, or ReLU in some of the MLPs."""
+    _, ratio, skip, _ = measurement_sentences(make_gated("gelu", [[1.0, -0.1, 0.0, 0.0]] * 300, 900))
+    assert ratio.endswith("(GELU, gated). 50.0% are exact zeros; the others below zero are small, not zero.")
+    assert skip == "Skipping: 50.0% of the activations are exact zeros, which a kernel could skip; the others need thresholds."
 
 
 def test_the_profile_has_the_useful_ratio_and_the_sign_and_its_title_says_both() -> None:
