@@ -63,6 +63,8 @@ READS: dict[str, list[str]] = {
     "sites MODEL": ["sites", "{}"],
     "speed MODEL": ["speed", "{}"],
     "speed --text": ["speed", "tiny", "--text", "{}"],
+    "audit MODEL": ["audit", "{}", "--text", "text.txt"],
+    "audit --text": ["audit", "tiny", "--text", "{}"],
     "sparsify MODEL": ["sparsify", "{}", "--text", "text.txt"],
     "sparsify --text": ["sparsify", "tiny", "--text", "{}"],
     "prune MODEL": ["prune", "{}", "--text", "text.txt"],
@@ -99,12 +101,19 @@ VALID = {
     **{
         f"{option}: {kind}": _TEXT
         for option in (
-            *(f"{command} --text" for command in ("measure", "speed", "sparsify", "prune", "study activation")),
+            *(
+                f"{command} --text"
+                for command in ("measure", "speed", "audit", "sparsify", "prune", "study activation")
+            ),
             "study architectures --texts",
         )
         for kind in ("JSON of something else", "JSON too deep", "broken GGUF")
     },
     "study architectures --seed: 0": "any seed that is not negative",
+    "speed --prompt: 0": "a decoding step",
+    "audit --prompt: 0": "no prompt",
+    "audit --loss: 0": "no increase of the loss is accepted",
+    "audit --loss: 1.5": "a number of per cent",
     "measure --gpus: 0": "workers without GPUs",
 }
 """Rows whose input is valid, and why."""
@@ -142,6 +151,8 @@ NAMES: dict[str, list[str]] = {
     "address of a corpus": ["measure", "tiny", "--data", "nothing://a/b"],
     "target": ["sparsify", "tiny", "--text", "text.txt", "--target", "speed=2"],
     "target's number": ["sparsify", "tiny", "--text", "text.txt", "--target", "loss=much"],
+    "a condition": ["audit", "tiny", "--text", "text.txt", "--fail-if", "usefulness<1"],
+    "a condition without its text": ["audit", "tiny", "--fail-if", "useful_ratio<0.3"],
     "what is compared with thresholds": ["sparsify", "tiny", "--text", "text.txt", "--by", "luck"],
     "split": ["fit", "observed.csv", "--split", "test"],
     "epoch": ["fit", "observed.csv", "--epoch", "7"],
@@ -185,6 +196,7 @@ TOGETHER: dict[str, list[str]] = {
 WRITES: dict[str, list[str]] = {
     "measure": ["measure", "tiny", "--prompt", "a"],
     "measure --data": ["measure", "tiny", "--data", "text.txt"],
+    "audit": ["audit", "tiny", "--text", "text.txt"],
     "sparsify": ["sparsify", "tiny", "--text", "text.txt"],
     "prune": ["prune", "tiny", "--text", "text.txt"],
     "compare": ["compare", "measured", "measured"],
@@ -229,7 +241,7 @@ def numeric_options() -> Iterator[tuple[str, str]]:
 
 BASES: dict[str, list[str]] = {
     "measure": ["tiny", "--data", "text.txt", "--executor", "ray"], "sparsify": ["tiny", "--text", "text.txt"],
-    "prune": ["tiny", "--text", "text.txt"], "rules": ["mlp"], "fit": ["observed.csv"],
+    "speed": ["tiny"], "audit": ["tiny", "--text", "text.txt"], "prune": ["tiny", "--text", "text.txt"], "rules": ["mlp"], "fit": ["observed.csv"],
     "study mlp": ["--executor", "ray"], "study transformer": ["--models", "tiny", "--executor", "ray"],
     "study architectures": ["--models", "tiny", "--texts", "text.txt", "--executor", "ray"],
     "study training": ["--dataset", "digits", "--executor", "ray"], "study tasks": ["--tasks", "digits", "--executor", "ray"],

@@ -23,10 +23,10 @@ def test_speed_of_a_model_and_of_its_measurement(
     assert [row["batch"] for row in printed["rows"]] == [1, 2]
     assert printed["verdicts"] == [f"batch {row['batch']}: {row['verdict']}" for row in printed["rows"]]
     assert set(printed["settings"]) == {
-        "model", "revision", "dtype", "batch", "weights", "dense", "bandwidth_gbs", "matmul_gflops"
+        "model", "revision", "dtype", "batch", "prompt", "weights", "dense", "bandwidth_gbs", "matmul_gflops"
     }  # fmt: skip
     assert set(printed["rows"][0]) == {
-        "batch", "needed", "dense_ms", "dense_bytes", "sparse_bytes", "dense_flops", "sparse_flops", "ideal_mlp", "ideal",
+        "batch", "prompt", "needed", "dense_ms", "dense_bytes", "sparse_bytes", "dense_flops", "sparse_flops", "ideal_mlp", "ideal",
         "expected", "faster", "verdict",
     }  # fmt: skip
     assert run_command("measure", folder, "--tokenizer", minilm, "--out", tmp_path / "m", "--json") == 0

@@ -124,7 +124,10 @@ def test_sentences_of_a_function_some_of_whose_outputs_are_zeros() -> None:
     """Such as a top-k before GELU, or ReLU in some of the MLPs."""
     _, ratio, skip, _ = measurement_sentences(make_gated("gelu", [[1.0, -0.1, 0.0, 0.0]] * 300, 900))
     assert ratio.endswith("(GELU, gated). 50.0% are exact zeros; the others below zero are small, not zero.")
-    assert skip == "Skipping: 50.0% of the activations are exact zeros, which a kernel could skip; the others need thresholds."
+    assert (
+        skip
+        == "Skipping: 50.0% of the activations are exact zeros, which a kernel could skip; the others need thresholds."
+    )
 
 
 def test_the_profile_has_the_useful_ratio_and_the_sign_and_its_title_says_both() -> None:

@@ -74,5 +74,9 @@ def test_wrapped_models_have_the_counts_of_the_model_alone(tmp_path: Path) -> No
     expected.save(tmp_path / "expected")
     mp.spawn(measure_share, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
     for name in WRAPPERS:
-        assert counts(tmp_path / name) == counts(tmp_path / "expected")
+        found, alone = counts(tmp_path / name), counts(tmp_path / "expected")
+        for row in (*found, *alone):  # isn't known if each process has a part of the weights
+            row.pop("useful", None)
+            row.pop("useful_tokens", None)
+        assert found == alone
         assert [row.site.name for row in actratio.load(tmp_path / name)] == [row.site.name for row in expected]
