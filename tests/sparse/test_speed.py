@@ -138,6 +138,11 @@ def test_verdict_with_other_layers(layers: list[LayerSpeed], expected: float, ve
     assert verdict_of(1, layers, 1.0, expected, 0.5, OtherLayers(8, 8, 2.0, 1.0)).startswith(verdict)
 
 
+def test_many_decoding_steps_stay_within_what_the_model_reads(tiny_gpt2: TinyGPT2) -> None:
+    passes = timing.ForwardPasses(tiny_gpt2("relu", n_positions=24), 1)
+    assert all(passes.seconds() > 0 for _ in range(40))
+
+
 def test_prompts(tiny_gpt2: TinyGPT2) -> None:
     """A prompt of 10 tokens needs what 10 independent tokens need, and computes only the active neurons of each."""
     model = tiny_gpt2("relu")

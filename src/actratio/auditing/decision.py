@@ -57,7 +57,7 @@ def _recommendation(chosen: Way, best: Way, target: float) -> list[str]:
         sentences.append(_loss(chosen.loss, target))
     if chosen != best:
         sentences.append(
-            f"{best.name[0].upper()}{best.name[1:]} is faster ({_times(best.main)}), but not by a tenth, and changes the outputs."
+            f"{_capitalised(best.name)} is faster ({_times(best.main)}), but not by a tenth, and changes the outputs."
         )
     return sentences
 
@@ -67,7 +67,7 @@ def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float) -> list[
     if unsure:
         best = max(unsure, key=_speedup)
         return [
-            f"Keep it dense for now: it is not certain that anything is {WORTH} times as fast. {_named(best)} was expected to be "
+            f"Keep it dense for now: it is not certain that anything is {WORTH} times as fast. {_capitalised(best.name)} was expected to be "
             f"{best.main.expected:.2f} times as fast, and was measured at {_times(best.main)}. Run this again when the machine is idle."
         ]
     if faster:
@@ -98,15 +98,13 @@ def _may_be_faster(measured: Estimate | None) -> bool:
 
 def _gains(gains: Sequence[Gain]) -> str:
     measured = [gain for gain in gains if gain.measured is not None]
-    return " ".join(f"{_named_work(gain)}: {_times(gain)} as fast (expected {gain.expected:.2f})." for gain in measured)
+    return " ".join(
+        f"{_capitalised(str(gain.work))}: {_times(gain)} as fast (expected {gain.expected:.2f})." for gain in measured
+    )
 
 
-def _named_work(gain: Gain) -> str:
-    return str(gain.work)[0].upper() + str(gain.work)[1:]
-
-
-def _named(way: Way) -> str:
-    return way.name[0].upper() + way.name[1:]
+def _capitalised(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _times(gain: Gain) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from typing import Any
 
 import torch
@@ -208,17 +209,18 @@ def _changing(
                 chosen[percent] = found
                 trials.append(_with_thresholds(model, mlps, percent, found, calibrating))
         if reason is None:
-            trials.append(replace(_named_int8(trials, target), weights="int8"))
+            trials.append(_with_int8(trials, target))
     if reason is None:
         name = "8-bit weights, and skip exact zeros" if _has_zeros(mlps, measurement) else "8-bit weights"
         trials.append(_Trial(name, "--target zeros --weights int8", False, measurement, None, "int8"))
     return trials
 
 
-def _named_int8(trials: Sequence[_Trial], target: float) -> _Trial:
+def _with_int8(trials: Sequence[_Trial], target: float) -> _Trial:
+    """Return the way with the target's thresholds, and with 8-bit weights too."""
     trial = next(trial for trial in trials if trial.options == _thresholds_option(target))
     options = f"--target loss={target:g} --weights int8"
-    return replace(trial, name=f"8-bit weights, and {trial.name}", options=options)
+    return replace(trial, name=f"8-bit weights, and {trial.name}", options=options, weights="int8")
 
 
 def _with_thresholds(
@@ -244,17 +246,10 @@ def _thresholds_option(percent: float) -> str:
 
 
 def _computed(trial: _Trial, mlps: Sequence[MLP]) -> float:
-    """Return the share of all neuron outputs that a way computes."""
-    computed = total = 0.0
-    for mlp in mlps:
-        counts = active_counts(trial.measurement, mlp.site) if _counts(trial.measurement, mlp) else None
-        computed += mlp.site.width * (1.0 if counts is None else float(counts.activation_ratio))
-        total += mlp.site.width
-    return computed / total
-
-
-def _counts(measurement: Measurement, mlp: MLP) -> bool:
-    return any(row.site.name == mlp.site.name and row.counts.tokens for row in measurement)
+    """Return the share of all neuron outputs that a way computes; an MLP without counts computes all."""
+    ratios = measured_ratios(trial.measurement, mlps)
+    computed = sum(mlp.site.width * (1.0 if isnan(ratios[mlp.site.name]) else ratios[mlp.site.name]) for mlp in mlps)
+    return computed / sum(mlp.site.width for mlp in mlps)
 
 
 def _predicted(model: nn.Module, trial: _Trial, works: Sequence[Work], mlps: Sequence[MLP]) -> Way:
