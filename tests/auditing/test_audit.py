@@ -151,6 +151,8 @@ def test_loss_increase_is_that_of_the_mean_losses(tiny_gpt2: TinyGPT2) -> None:
         other.transformer.h[0].mlp.c_proj.weight *= 1.5
     nats, tokens = sequence_losses(model, batches)
     assert tokens.tolist() == [11, 6] * 5
+    alone, _ = sequence_losses(model, [{"input_ids": batches[0]["input_ids"][1:, :7]}])  # without its padding
+    assert float(nats[1]) == pytest.approx(float(alone[0]), rel=1e-5)
     increase = loss_increase(nats, other, batches)
     changed, _ = sequence_losses(other, batches)
     assert increase.value == pytest.approx(100 * (float(changed.sum() / nats.sum()) - 1))
