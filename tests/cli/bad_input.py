@@ -67,6 +67,8 @@ READS: dict[str, list[str]] = {
     "audit --text": ["audit", "tiny", "--text", "{}"],
     "sparsify MODEL": ["sparsify", "{}", "--text", "text.txt"],
     "sparsify --text": ["sparsify", "tiny", "--text", "{}"],
+    "relufy MODEL": ["relufy", "{}", "--text", "text.txt"],
+    "relufy --text": ["relufy", "tiny", "--text", "{}", "--steps", "1", "--loss", "1000"],
     "prune MODEL": ["prune", "{}", "--text", "text.txt"],
     "prune --text": ["prune", "tiny", "--text", "{}"],
     "fit TABLE": ["fit", "{}"],
@@ -114,6 +116,10 @@ VALID = {
     "audit --prompt: 0": "no prompt",
     "audit --loss: 0": "no increase of the loss is accepted",
     "audit --loss: 1.5": "a number of per cent",
+    "relufy --text: JSON too deep": _TEXT,
+    "relufy --loss: 0": "no increase of the loss is accepted",
+    "relufy --loss: 1.5": "a number of per cent",
+    "relufy --seed: 0": "a seed",
     "measure --gpus: 0": "workers without GPUs",
 }
 """Rows whose input is valid, and why."""
@@ -154,6 +160,7 @@ NAMES: dict[str, list[str]] = {
     "a condition": ["audit", "tiny", "--text", "text.txt", "--fail-if", "usefulness<1"],
     "a condition without its text": ["audit", "tiny", "--fail-if", "useful_ratio<0.3"],
     "what is compared with thresholds": ["sparsify", "tiny", "--text", "text.txt", "--by", "luck"],
+    "new activation function": ["relufy", "tiny", "--text", "text.txt", "--activation", "silu"],
     "split": ["fit", "observed.csv", "--split", "test"],
     "epoch": ["fit", "observed.csv", "--epoch", "7"],
     "architecture": ["study", "mlp", "--architectures", "512-wide-10"],
@@ -198,6 +205,7 @@ WRITES: dict[str, list[str]] = {
     "measure --data": ["measure", "tiny", "--data", "text.txt"],
     "audit": ["audit", "tiny", "--text", "text.txt"],
     "sparsify": ["sparsify", "tiny", "--text", "text.txt"],
+    "relufy": ["relufy", "tiny", "--text", "text.txt"],
     "prune": ["prune", "tiny", "--text", "text.txt"],
     "compare": ["compare", "measured", "measured"],
     "merge": ["merge", "measured", "measured-too"],
@@ -241,7 +249,8 @@ def numeric_options() -> Iterator[tuple[str, str]]:
 
 BASES: dict[str, list[str]] = {
     "measure": ["tiny", "--data", "text.txt", "--executor", "ray"], "sparsify": ["tiny", "--text", "text.txt"],
-    "speed": ["tiny"], "audit": ["tiny", "--text", "text.txt"], "prune": ["tiny", "--text", "text.txt"], "rules": ["mlp"], "fit": ["observed.csv"],
+    "speed": ["tiny"], "audit": ["tiny", "--text", "text.txt"], "prune": ["tiny", "--text", "text.txt"], "relufy": ["tiny", "--text", "text.txt", "--length", "8", "--steps", "1", "--activation", "keep"],
+    "rules": ["mlp"], "fit": ["observed.csv"],
     "study mlp": ["--executor", "ray"], "study transformer": ["--models", "tiny", "--executor", "ray"],
     "study architectures": ["--models", "tiny", "--texts", "text.txt", "--executor", "ray"],
     "study training": ["--dataset", "digits", "--executor", "ray"], "study tasks": ["--tasks", "digits", "--executor", "ray"],

@@ -63,6 +63,7 @@ def without_work() -> Iterator[None]:
     names = (
         "actratio.studies.runner.Runner.execute", "actratio.counting.probe.Probe.__enter__", "actratio.scale.corpus.Corpus.measure",
         "actratio.sparse.calibrate", "actratio.sparse.measure_and_prune", "actratio.sparse.measure_and_predict_speed",
+        "actratio.relufication.finetuning.Training.train",
         # In this order: importing cli.rules must find what is there.
         "actratio.cli.rules.operating_characteristics", "actratio.statistics.rules.operating_characteristics",
         "actratio.scale.ray.RayExecutor.run",

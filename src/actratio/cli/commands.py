@@ -63,6 +63,9 @@ COMMANDS = {
         "thresholds", "sparsify_model", short_help="Save a model that skips neurons, by thresholds or true zeros."
     ),
     "prune": LazyCommand("pruning", "prune_model", short_help="Remove the neurons that never fire."),
+    "relufy": LazyCommand(
+        "relufying", "relufy_model", short_help="Fine-tune a model with ReLU until few neurons fire, and save it."
+    ),
     "study": LazyCommand("study", "study_app", short_help="Run a study: compute, fit, report."),
     "rules": LazyCommand("rules", "show_rules", short_help="Simulate how often a study's verdict rules are right."),
     "fit": LazyCommand("tables", "fit_table", short_help="Fit scaling laws to a table."),

@@ -30,7 +30,7 @@ from actratio.tracking.first_call import before_first_call
 from actratio.tracking.history import History
 from actratio.tracking.layout import Layout
 from actratio.tracking.passes import TrainingPasses
-from actratio.tracking.readings import model_frame, readings_frame
+from actratio.tracking.readings import SiteReading, model_frame, readings_frame
 from actratio.tracking.schedule import Every, to_schedule
 from actratio.tracking.steps import on_optimizer_step
 from actratio.tracking.trackable import checked_model
@@ -323,13 +323,18 @@ class Tracker:
         together = zip(self._layout.sites, tokens, active, strict=True)
         return {site.name: (own.double() / seen).float() for site, seen, own in together if seen}
 
+    @property
+    def readings(self) -> list[SiteReading]:
+        """All readings, one for each step and site."""
+        return self._history.rows()
+
     def to_frame(self, *, whole_model: bool = False) -> pd.DataFrame:
         """Return all readings as a tidy table: one row for each step and site.
 
         Args:
             whole_model: one row for each step instead, of all sites together.
         """
-        rows, about = self._history.rows(), (self._name, self._tensor, str(self._criterion))
+        rows, about = self.readings, (self._name, self._tensor, str(self._criterion))
         return model_frame(rows, *about) if whole_model else readings_frame(rows, self._history.sites, *about)
 
     def plot(self) -> Figures:
@@ -337,7 +342,7 @@ class Tracker:
         from actratio.report.notebook import Figures
         from actratio.report.tracked import tracker_charts
 
-        return Figures(tracker_charts(self._history.rows()))
+        return Figures(tracker_charts(self.readings))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, for a checkpoint: objects that JSON can hold.
