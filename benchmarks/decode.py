@@ -24,8 +24,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -196,6 +196,8 @@ def contestants_of(
 def race(title: str, batch: int, contestants: Sequence[Contestant], rounds: int) -> list[dict[str, Any]]:
     """Let the contestants take turns, and return one row for each."""
     rates: list[float] = []
+    for contestant in contestants:
+        contestant.rates.clear()  # llama.cpp takes part in several races
     for number in range(rounds):
         rates.append(bandwidth())
         for contestant in contestants:
@@ -254,15 +256,9 @@ def of_planted(kinds: Sequence[str], arguments: Any, batches: Sequence[int]) -> 
     model = planted(arguments.hidden, arguments.layers)
     size = sum(parameter.numel() for parameter in model.parameters())
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
-        rivals = []
+    with ExitStack() as stack:
         in_bf16 = copy.deepcopy(model).bfloat16() if "bf16" in kinds else None
-        for name, kind in _GGUF.items() if 1 in batches else ():
-            path = Path(place) / f"{name}.gguf"
-            write_model(path, model, kind)
-            runner = LlamaCpp(path)
-            stack.callback(runner.close)
-            rivals.append((name, runner))
+        rivals = stack.enter_context(llama_cpp(model)) if 1 in batches else []
         for ratio in map(float, arguments.ratios.split(",")):
             plant(model, ratio)
             if in_bf16 is not None:
@@ -276,11 +272,25 @@ def of_planted(kinds: Sequence[str], arguments: Any, batches: Sequence[int]) -> 
                     contestants += contestants_of(
                         in_bf16 if kind == "bf16" else model, measurement, ids[:batch, :_PROMPT], kind, tokens
                     )
-                for name, runner in rivals if batch == 1 else ():
-                    read = bytes_read(model, 1, _BITS[name] / 8)
-                    contestants.append(Contestant("llama.cpp", name, lambda runner=runner: runner.rate(_NEW), read))  # type: ignore[misc]
+                if batch == 1:
+                    contestants += rivals
                 rows += race(f"planted {ratio:.0%}, {size / 1e9:.1f} B", batch, contestants, arguments.rounds)
     return rows
+
+
+@contextmanager
+def llama_cpp(model: Any) -> Iterator[list[Contestant]]:
+    """Write a Llama in the types of llama.cpp, and yield processes that decode with them."""
+    with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
+        contestants = []
+        for name, kind in _GGUF.items():
+            path = Path(place) / f"{name}.gguf"
+            write_model(path, model, kind)
+            runner = LlamaCpp(path)
+            stack.callback(runner.close)
+            read = bytes_read(model, 1, _BITS[name] / 8)
+            contestants.append(Contestant("llama.cpp", name, lambda runner=runner: runner.rate(_NEW), read))  # type: ignore[misc]
+        yield contestants
 
 
 def of_trained(folder: Path, text: Path, batches: Sequence[int], rounds: int, same: list[bool]) -> list[dict[str, Any]]:
@@ -292,16 +302,19 @@ def of_trained(folder: Path, text: Path, batches: Sequence[int], rounds: int, sa
     sequences = list(token_batches(tokenizer, read_texts(str(text)), length=64, batch_size=4, limit=1024))
     measurement = measure(model, sequences, criteria=["nonzero"])
     rows: list[dict[str, Any]] = []
-    for batch in batches:
-        tokens: dict[str, Tensor] = {}
-        ids = sequences[0]["input_ids"][:batch, :_PROMPT]
-        contestants = [
-            contestant
-            for kind in ("fp32", "int8")
-            for contestant in contestants_of(model, measurement, ids, kind, tokens)
-        ]
-        rows += race(f"trained {folder.name}", batch, contestants, rounds)
-        same.append(torch.equal(tokens["torch"], tokens["ours"]))
+    with ExitStack() as stack:
+        is_llama = model.config.model_type == "llama"
+        rivals = stack.enter_context(llama_cpp(model)) if is_llama and 1 in batches else []
+        for batch in batches:
+            tokens: dict[str, Tensor] = {}
+            ids = sequences[0]["input_ids"][:batch, :_PROMPT]
+            contestants = [
+                contestant
+                for kind in ("fp32", "int8")
+                for contestant in contestants_of(model, measurement, ids, kind, tokens)
+            ]
+            rows += race(f"trained {folder.name}", batch, contestants + (rivals if batch == 1 else []), rounds)
+            same.append(torch.equal(tokens["torch"], tokens["ours"]))
     return rows
 
 

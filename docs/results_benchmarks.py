@@ -1,6 +1,6 @@
 """Write the data files, the tables and the figures of results pages from what the benchmarks printed with --json.
 
-    python docs/results_benchmarks.py [--products FILE …] [--decode FILE …] [--mlps FILE …] [--overhead FILE …] [--trainer FILE …]
+    python docs/results_benchmarks.py [--products FILE …] [--decode FILE …] [--mlps FILE …] [--relufy FILE …] [--relufy-decode FILE …] [--overhead FILE …] [--trainer FILE …]
         [--tracker FILE …] [--faults FILE …] [--fuzz FILE …] [--soak FILE …] [--scale FILE …]
 
 Each option replaces the data files of its block in results/data/. Then all blocks of all pages are written from the data
@@ -121,6 +121,55 @@ def decode(rows: list[Row]) -> str:
             [row["model"], row["contestant"], row["type"], f"{float(row['tokens_per_s']):.1f}", f"{float(row['share_of_limit']):.0%}", *cells]
         )  # fmt: skip
     return markdown_table(header, body)
+
+
+def relufied(rows: list[Row]) -> str:
+    """Return the figure and the table of loss against ratio: each model as it is, and the given one and the best with thresholds."""
+    series = []
+    for colour, model in enumerate(dict.fromkeys(row["model"] for row in rows)):
+        own = [row for row in rows if row["model"] == model]
+        points = [(float(row["ratio"]), float(row["loss"])) for row in own]
+        as_it_is = [point for point, row in zip(points, own, strict=True) if row["way"] == "as it is"]
+        thresholds = sorted(point for point, row in zip(points, own, strict=True) if row["way"] == "thresholds")
+        series.append(_series(f"{model}, as it is", as_it_is, colour, "points"))
+        if thresholds:
+            series.append(_series(f"{model}, thresholds", sorted([*as_it_is, *thresholds]), colour, "dashed"))
+    chart = Chart(
+        "relufy-loss",
+        "What it costs to compute fewer neurons",
+        "Loss on text that no model was trained on or chosen by.",
+        "share of the neuron outputs that are computed",
+        "loss, nats per token",
+        series,
+    )
+    best = min(rows, key=lambda row: float(row["ratio"]) if row["way"] == "as it is" else 2.0)["model"]
+    shown = [row for row in rows if row["way"] == "as it is" or row["model"] in (rows[0]["model"], best)]
+    table = markdown_table(
+        ["model", "function", "neurons", "computed", "loss", "over the given model"],
+        [
+            [row["model"], row["function"], row["way"], f"{float(row['ratio']):.1%}", f"{float(row['loss']):.3f}", f"{float(row['over_given']):+.1%}"]
+            for row in shown[:20]
+        ],
+    )  # fmt: skip
+    return f"{save_figure(chart, chart.key)}\n\n{table}"
+
+
+def decode_relufied(rows: list[Row]) -> str:
+    """Return the table of trained models, one sequence at a time."""
+    return markdown_table(
+        ["model", "contestant", "type", "tokens/s", "over torch", "zeros"],
+        [
+            [
+                row["model"].removeprefix("trained "),
+                row["contestant"],
+                row["type"],
+                f"{float(row['tokens_per_s']):.1f}",
+                *(f"{float(row[name]):.2f}×" if row[name] else "" for name in ("over_torch", "zeros")),
+            ]
+            for row in rows
+            if row["batch"] == "1"
+        ],
+    )
 
 
 def mlps(rows: list[Row]) -> str:
@@ -414,6 +463,16 @@ BLOCKS = {
             "speedup_always": "speedup_sparse_everywhere",
         },
         mlps,
+    ),
+    "relufy": Block("relufy", "relufy", _same("model", "function", "way", "ratio", "loss", "over_given"), relufied),
+    "relufy-decode": Block(
+        "relufy", "relufy-decode",
+        {
+            "model": "model", "batch": "batch", "contestant": "contestant", "type": "type", "tokens": "tokens_per_s",
+            "limit": "limit_tokens_per_s", "of_limit": "share_of_limit", "over_torch": "over_torch", "layout": "layout",
+            "zeros": "zeros", "predicted": "predicted", "off": "measured_over_predicted_minus_1",
+        },
+        decode_relufied,
     ),
     "overhead": Block(
         "overhead", "overhead", _same("contestant", "seconds", "overhead", "peak_mb_1", "peak_mb_4", "peak_mb_16"), overhead

@@ -70,7 +70,7 @@ def relufy(
     tuning = tuning or FineTuning()
     densify(model)
     sequences = _full_sequences(batches)
-    training, choosing, checking = _split(sequences, tuning.batch_size)
+    training, choosing, checking = split_sequences(sequences, tuning.batch_size)
     with torch.random.fork_rng(), ExitStack() as stack:
         mlps = _checked_mlps(model)
         settings = {
@@ -82,7 +82,7 @@ def relufy(
         saved = None if place is None else place.load()
         function = mlps[0].site.function
         if saved is None:
-            starts = [_evaluation(model, mlps, part, 0, 0.0) for part in (choosing, checking)]
+            starts = [evaluation_on(model, mlps, part, 0, 0.0) for part in (choosing, checking)]
         else:
             starts = [Evaluation(**item) for item in saved[1]["starts"]]
         swap_activations(model, mlps, tuning.activation)
@@ -94,7 +94,7 @@ def relufy(
         after = None
         if run.kept is not None:
             run.put_back_best()
-            after = _evaluation(model, mlps, checking, run.kept.step, run.kept.strength)
+            after = evaluation_on(model, mlps, checking, run.kept.step, run.kept.strength)
     tokens = tuning.batch_size * sequences.shape[1]
     readings = run.tracker.readings
     return Relufied(tuning, function, tokens, run.bound, run.evaluations, run.kept, starts[1], after, readings)
@@ -163,7 +163,7 @@ class Training:
         return plain_loss
 
     def _evaluate(self) -> None:
-        latest = _evaluation(self._model, self._mlps, self._choosing, self._steps, self._strength)
+        latest = evaluation_on(self._model, self._mlps, self._choosing, self._steps, self._strength)
         self.evaluations.append(latest)
         if is_better(self._tuning, latest, self.kept, self.bound):
             self.kept = latest
@@ -253,7 +253,7 @@ def _full_sequences(batches: Iterable[Batch]) -> Tensor:
     return torch.cat(kept) if kept else torch.empty(0, length, dtype=torch.int64)
 
 
-def _split(sequences: Tensor, batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
+def split_sequences(sequences: Tensor, batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sequences that train, those that choose, and those that check: the last ones.
 
     Raises:
@@ -283,7 +283,7 @@ def _loss(model: nn.Module, ids: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten().to(logits.device))
 
 
-def _evaluation(model: nn.Module, mlps: Sequence[MLP], sequences: Tensor, step: int, strength: float) -> Evaluation:
+def evaluation_on(model: nn.Module, mlps: Sequence[MLP], sequences: Tensor, step: int, strength: float) -> Evaluation:
     """Return the loss and the share of outputs that aren't zero on some sequences."""
     nonzero, outputs = 0, 0
 
