@@ -28,13 +28,14 @@ def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
     [
         (evaluation(step=9), 0.0),  # the model recovers from its new function
         (evaluation(strength=0.0), 0.01),
-        (evaluation(), 0.08),
+        (evaluation(), 0.16),  # far above the target
+        (evaluation(ratio=0.2), 0.08),
         (evaluation(ratio=0.1), 0.04),  # the target is reached
         (evaluation(ratio=0.081), 0.04),
         (evaluation(ratio=0.07), 0.02),
         (evaluation(loss=3.1), 0.02),
         (evaluation(loss=3.1, strength=0.0), 0.0),
-        (evaluation(loss=3.0), 0.08),
+        (evaluation(loss=3.0, ratio=0.15), 0.08),
     ],
 )
 def test_strength_rises_until_the_target_or_the_bound(latest: Evaluation, expected: float) -> None:

@@ -13,6 +13,7 @@ _LAST = 0.1  # of the learning rate, in the last step
 _RECOVERY = 0.1  # of the steps, before the penalty begins
 _FIRST_STRENGTH = 0.01
 _FACTOR = 2.0
+_FAR = 2.0  # times the target; above it, the penalty grows by the square of the factor
 _SLACK = 0.8  # of the target; at fewer outputs, the penalty costs more loss than it must
 
 
@@ -94,8 +95,8 @@ def learning_rate(tuning: FineTuning, step: int) -> float:
 def next_strength(tuning: FineTuning, latest: Evaluation, bound: float) -> float:
     """Return the strength of the penalty after an evaluation.
 
-    It is 0 until a tenth of the steps is over, so that the model recovers from its new function. Then it grows while the ratio is above
-    the target and the loss within its bound, stays when the target is reached, and shrinks while the ratio is far below the target or the
+    It is 0 until a tenth of the steps is over, so that the model recovers from its new function. Then it doubles while the ratio is above
+    the target and the loss within its bound, or quadruples while the ratio is above twice the target. It stays when the target is reached, and is halved while the ratio is far below the target or the
     loss above its bound.
 
     Args:
@@ -106,7 +107,8 @@ def next_strength(tuning: FineTuning, latest: Evaluation, bound: float) -> float
     if latest.loss > bound or latest.ratio < _SLACK * tuning.target:
         return latest.strength / _FACTOR
     if latest.ratio > tuning.target:
-        return latest.strength * _FACTOR if latest.strength else _FIRST_STRENGTH
+        factor = _FACTOR**2 if latest.ratio > _FAR * tuning.target else _FACTOR
+        return latest.strength * factor if latest.strength else _FIRST_STRENGTH
     return latest.strength
 
 
