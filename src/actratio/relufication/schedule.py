@@ -96,8 +96,8 @@ def next_strength(tuning: FineTuning, latest: Evaluation, bound: float) -> float
     """Return the strength of the penalty after an evaluation.
 
     It is 0 until a tenth of the steps is over, so that the model recovers from its new function. Then it doubles while the ratio is above
-    the target and the loss within its bound, or quadruples while the ratio is above twice the target. It stays when the target is reached, and is halved while the ratio is far below the target or the
-    loss above its bound.
+    the target and the loss within its bound, or quadruples while the ratio is above twice the target. It stays
+    when the target is reached, and is halved while the ratio is far below the target or the loss above its bound.
 
     Args:
         bound: largest loss, in nats per token.
