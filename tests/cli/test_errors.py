@@ -95,5 +95,5 @@ def test_an_interrupt_while_drawing_is_no_traceback(
     monkeypatch.setattr(sys, "argv", ["actratio", "fit", "t.csv"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert ended.value.code == 1
+    assert ended.value.code == 130
     assert "run the same command again" in capsys.readouterr().err

@@ -255,7 +255,7 @@ def test_an_interrupted_command_goes_on_and_ends_the_same(
     out = tmp_path / "stopped"
     with monkeypatch.context() as patched:
         patched.setattr("actratio.cli.models.measuring_bar", stopping)
-        assert run(monkeypatch, *options, "--out", out) == 1
+        assert run(monkeypatch, *options, "--out", out) == 130
     assert "run the same command again" in one_line(capsys)
     assert [path.name for path in out.iterdir()] == ["partial.safetensors"]
     assert run(monkeypatch, *options, "--out", out, "--criteria", "nonzero") == 2

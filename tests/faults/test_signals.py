@@ -25,7 +25,7 @@ def test_a_study_stops_with_a_sentence(toy_expected: pd.DataFrame, tmp_path: Pat
     command = Command(partial(toy_command, folder, 0.05), tmp_path / "log")
     wait_until(is_there(folder, "neurons/*.safetensors"))
     command.send(number)
-    assert command.finish() == 1
+    assert command.finish() == 128 + number
     assert "stopped: " in command.output
     assert "of 4 sums finished and kept in" in command.output
     assert Command(partial(run_toy, folder), tmp_path / "again.log").finish() == 0
@@ -40,7 +40,7 @@ def test_a_measurement_stops_with_a_sentence(
     command = Command([*measuring(tmp_path / "out"), "--batch-size", 1], tmp_path / "log")
     wait_until(is_there(tmp_path / "out", "shards/*.safetensors"))
     command.send(number)
-    assert command.finish() == 1
+    assert command.finish() == 128 + number
     assert "stopped; no file is half-written; run the same command again" in command.output
     assert Command([*measuring(tmp_path / "out"), "--batch-size", 1], tmp_path / "again.log").finish() == 0
     assert counts(tmp_path / "out") == counts(tmp_path / "whole")
@@ -54,7 +54,7 @@ def test_the_second_interrupt_ends_at_once(toy_expected: pd.DataFrame, tmp_path:
     command.send(signal.SIGINT)
     wait_until(lambda: "stopping" in command.output)
     command.send(signal.SIGINT)
-    assert command.finish() == 1
+    assert command.finish() == 130
     assert "stopped at once; no file is half-written; run the same command again" in command.output
     assert Command(partial(run_toy, folder), tmp_path / "again.log").finish() == 0
     pd.testing.assert_frame_equal(toy_table(folder), toy_expected)

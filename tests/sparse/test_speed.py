@@ -14,7 +14,7 @@ import actratio
 from actratio import ActratioError, measure, predict_speed
 from actratio.counting.counts import SiteCounts
 from actratio.sites.linear import is_linear
-from actratio.sparse import Speed, check_speed, conversion, measure_and_predict_speed, plans, timing
+from actratio.sparse import Speed, check_speed, conversion, layer_times, measure_and_predict_speed, plans, timing
 from actratio.sparse.converted import Converted
 from actratio.sparse.crossover import ALWAYS
 from actratio.sparse.layer_times import needed_share, random_activations
@@ -275,7 +275,8 @@ def test_speed_is_timed_in_evaluation_mode_and_the_mode_restored(
         modes.extend(module.training for module in model.modules())
         return 1.0
 
-    monkeypatch.setattr("actratio.sparse.prediction.time_forward_pass", timed)
+    for module in ("prediction", "layer_times"):
+        monkeypatch.setattr(f"actratio.sparse.{module}.time_forward_pass", timed)
     check_speed(model, calibration)
     assert set(modes) == {False}
     assert all(module.training for module in model.modules())
@@ -308,3 +309,33 @@ def test_measure_and_predict_speed_counts_the_neurons_above_saved_thresholds(
     assert [layer.plan.kind for layer in prediction.speeds[0].layers] == ["down", "down"]
     assert [layer.needed for layer in prediction.speeds[0].layers] == pytest.approx([0.4, 0.4], abs=0.02)
     assert stages == ["measuring", "timing this machine and the model"]
+
+
+def test_nothing_is_timed_twice_for_several_predictions(
+    tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predictions of one model share what was timed: the machine, the passes, and layers that are alike."""
+    timed: list[str] = []
+
+    def noted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            timed.append(name)
+            return function(*arguments, **options)
+
+        return call
+
+    for name in ("time_machine", "time_forward_pass", "time_in_forward_pass"):
+        monkeypatch.setattr(layer_times, name, noted(name, getattr(layer_times, name)))
+    monkeypatch.setattr(layer_times.LayerTimer, "times", noted("layers", layer_times.LayerTimer.times))
+    model = tiny_gpt2("relu")
+    measurement = actratio.measure(model, token_batches(), criteria=["nonzero"])
+    times = layer_times.ModelTimes()
+    first = actratio.predict_speed(model, measurement, dense=True, times=times)
+    assert timed.count("time_machine") == timed.count("time_forward_pass") == 1
+    before = list(timed)
+    again = actratio.predict_speed(model, measurement, dense=True, times=times)
+    assert timed == before
+    assert again.speeds[0].expected == first.speeds[0].expected
+    actratio.predict_speed(model, measurement, [2], dense=True, times=times)
+    assert timed.count("time_machine") == 1
+    assert timed.count("time_forward_pass") == 2

@@ -26,6 +26,7 @@ from actratio.sparse.calibration import LossSearch, split_text
 from actratio.sparse.conversion import is_worth_int8, sparsify
 from actratio.sparse.converted import densify
 from actratio.sparse.curves import Curve, dropping_curves
+from actratio.sparse.layer_times import ModelTimes
 from actratio.sparse.planning import int8_unsupported_reason, plan, thresholds_unsupported_reason
 from actratio.sparse.prediction import predict_speed
 from actratio.sparse.text import Batch, list_batches, sequence_losses
@@ -106,10 +107,10 @@ def audit(
             useful = next(
                 (_computed(trial, mlps) for trial in trials if trial.options == _thresholds_option(target)), None
             )
-        ways = []
+        ways, times = [], ModelTimes()
         for trial in trials:
             progress(f"predicting: {trial.name}")
-            ways.append(_predicted(model, trial, works, mlps))
+            ways.append(_predicted(model, trial, works, mlps, times))
         dense_losses = sequence_losses(model, checking) if checks_loss else None
         order = _to_check(ways)
         for place in order:
@@ -252,12 +253,14 @@ def _computed(trial: _Trial, mlps: Sequence[MLP]) -> float:
     return computed / sum(mlp.site.width for mlp in mlps)
 
 
-def _predicted(model: nn.Module, trial: _Trial, works: Sequence[Work], mlps: Sequence[MLP]) -> Way:
+def _predicted(model: nn.Module, trial: _Trial, works: Sequence[Work], mlps: Sequence[MLP], times: ModelTimes) -> Way:
     gains: dict[Work, Gain] = {}
     for prompt in {work.prompt for work in works}:
         alike = [work for work in works if work.prompt == prompt]
         sizes = [work.batch for work in alike]
-        prediction = predict_speed(model, trial.measurement, sizes, **trial.arguments, prompt=prompt, mlps=mlps)
+        prediction = predict_speed(
+            model, trial.measurement, sizes, **trial.arguments, prompt=prompt, mlps=mlps, times=times
+        )
         for work, speed in zip(alike, prediction.speeds, strict=True):
             gains[work] = Gain(work, speed.expected, speed.verdict)
     computed = _computed(trial, mlps)

@@ -38,11 +38,11 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer has no n
 
 
 def main() -> None:
-    """Run the command line. Bad input prints one sentence and exits with status 2; an interrupt exits with status 1."""
+    """Run the command line. Bad input prints one sentence and exits with status 2. After a signal, the status is 128 and its number."""
     warnings.showwarning = _show_warning
     try:
         _check_arguments(sys.argv[1:])
-        with stopping_on_signals():
+        with stopping_on_signals() as stopping:
             # By itself, typer would print three lines for a wrong option.
             status = app(prog_name="actratio", standalone_mode=False)
     except ActratioError as error:
@@ -62,8 +62,8 @@ def main() -> None:
         sys.exit(1)
     if status == _INTERRUPTED:
         _end("stopped;", "no file is half-written; run the same command again")
-        status = 1
-    sys.exit(status or 0)
+    # A study says by itself where it stopped, and fails.
+    sys.exit((stopping.status or status) if status else 0)
 
 
 _show_any_warning = warnings.showwarning

@@ -68,7 +68,7 @@ def run_study(
             runner.execute(progress, executor, note=say)
     except KeyboardInterrupt:
         # An interrupt inside an exec (some imports have one) leaves a mark that makes Python end with the signal even
-        # though it was handled. The next exec removes the mark, so that the exit status is 1.
+        # though it was handled. The next exec removes the mark, so that the exit status is that of this command.
         exec("")
         done = f"{len(runner.finished)} of {plural(len(runner.units), study.unit_noun)}"
         say(f"stopped: {done} finished and kept in {runner.folder.path}; run the same command again to resume")

@@ -19,6 +19,7 @@ from actratio.sparse.conversion import alike, is_worth_int8, timer_of
 from actratio.sparse.linears import has_full_kernel
 from actratio.sparse.planning import Plan
 from actratio.sparse.speed import LayerSpeed, OtherLayers
+from actratio.sparse.timing import Machine, time_forward_pass, time_in_forward_pass, time_machine
 
 _ROUNDS = 10
 _DRAWS = 8
@@ -94,6 +95,37 @@ def replaceable_groups(layers: Iterable[Any], *, int8: bool, exempt: Collection[
     return [group for group in alike(layers) if has_full_kernel(group[0])]
 
 
+class ModelTimes:
+    """What was timed of one model on this machine. Predictions that share it time nothing twice."""
+
+    def __init__(self) -> None:
+        self.layers: dict[Any, tuple[float, float]] = {}  # of TimedLayers
+        self.linears: dict[Any, tuple[float, float]] = {}  # of TimedLinears
+        self.timers: dict[Any, LayerTimer] = {}  # making their layers takes longer than timing them
+        self._machine: Machine | None = None
+        self._passes: dict[tuple[int, int], float] = {}
+        self._parts: dict[Any, float] = {}
+
+    def machine(self, device: torch.device) -> Machine:
+        """Return what the device does, as ``time_machine``."""
+        if self._machine is None:
+            self._machine = time_machine(device)
+        return self._machine
+
+    def forward_pass(self, model: nn.Module, batch: int, prompt: int) -> float:
+        """Return the seconds of a forward pass, as ``time_forward_pass``."""
+        if (batch, prompt) not in self._passes:
+            self._passes[batch, prompt] = time_forward_pass(model, batch, prompt=prompt)
+        return self._passes[batch, prompt]
+
+    def in_forward_pass(self, model: nn.Module, modules: Sequence[nn.Module], batch: int, prompt: int) -> float:
+        """Return the seconds of some of the model's modules in a forward pass, as ``time_in_forward_pass``."""
+        key = batch, prompt, frozenset(map(id, modules))
+        if key not in self._parts:
+            self._parts[key] = time_in_forward_pass(model, modules, batch, prompt=prompt)
+        return self._parts[key]
+
+
 class TimedLayers:
     """Times dense and sparse layers of the MLPs' shapes, once for each shape, batch and ratio.
 
@@ -101,6 +133,7 @@ class TimedLayers:
         mlps, plans, limits: as for ``sparsify``.
         rounded: the MLPs that get int8 weights.
         alone: whether the other linear layers of the model stay torch's, so that each sparse product follows one of those.
+        times: where the times are kept.
     """
 
     def __init__(
@@ -111,11 +144,11 @@ class TimedLayers:
         *,
         rounded: Collection[MLP],
         alone: bool,
+        times: ModelTimes,
     ) -> None:
         self._mlps, self._plans, self._limits, self._rounded = mlps, plans, limits, rounded
         self._run = 1 if alone else _RUN
-        self._known: dict[Any, tuple[float, float]] = {}
-        self._timers: dict[Any, LayerTimer] = {}  # making their layers takes longer than timing them
+        self._times = times
 
     def seconds(self, number: int, batch: int, measurement: Measurement) -> tuple[float, float]:
         """Return the seconds of a dense layer, and of what ``sparsify`` makes of it.
@@ -129,23 +162,25 @@ class TimedLayers:
         needed, ratio = needed_share(counts, batch), float(counts.activation_ratio)
         has_thresholds = mlp.site.name in self._limits
         down, _ = mlp.skipped
-        form = planned.kind, tuple(down.weight.shape), down.weight.dtype, has_thresholds
-        key = *form, batch, round(needed, 3), round(ratio, 3), mlp in self._rounded
-        if key not in self._known:
-            alike = sum(other.kind == planned.kind and other.site.width == planned.site.width for other in self._plans)
+        alike = sum(other.kind == planned.kind and other.site.width == planned.site.width for other in self._plans)
+        form = planned.kind, tuple(down.weight.shape), down.weight.dtype, has_thresholds, alike
+        key = *form, batch, round(needed, 2), round(ratio, 2), mlp in self._rounded, self._run
+        known = self._times.layers
+        if key not in known:
             timers = {
                 int8: self._timer(form, mlp, planned, alike, int8=int8)
                 for int8 in ((False, True) if mlp in self._rounded else (False,))
             }
             draws = random_activations(mlp.site.width, batch, ratio, needed)
-            self._known[key] = self._time(timers, planned, draws, has_thresholds)
-        return self._known[key]
+            known[key] = self._time(timers, planned, draws, has_thresholds)
+        return known[key]
 
     def _timer(self, form: tuple[Any, ...], mlp: MLP, planned: Plan, layers: int, *, int8: bool) -> LayerTimer:
-        if (*form, int8) not in self._timers:
+        timers = self._times.timers
+        if (*form, int8) not in timers:
             new = timer_of(mlp, planned, thresholds=mlp.site.name in self._limits, layers=layers, int8=int8)
-            self._timers[*form, int8] = new
-        return self._timers[*form, int8]
+            timers[*form, int8] = new
+        return timers[*form, int8]
 
     def _time(
         self, timers: Mapping[bool, LayerTimer], planned: Plan, draws: Sequence[Tensor], thresholds: bool
@@ -168,11 +203,23 @@ class TimedLinears:
     Args:
         groups: of layers of the same shape.
         int8: whether their weights become int8.
+        times: where the times are kept.
     """
 
-    def __init__(self, groups: Sequence[Sequence[Any]], *, int8: bool) -> None:
-        self._int8 = int8
-        self._groups = [(group, linear_timer(group[0], len(group), int8=int8)) for group in groups]
+    def __init__(self, groups: Sequence[Sequence[Any]], *, int8: bool, times: ModelTimes) -> None:
+        self._int8, self._times = int8, times
+        self._groups = [(group, self._timer(group)) for group in groups]
+
+    def _timer(self, group: Sequence[Any]) -> LayerTimer:
+        timers, key = self._times.timers, (self._form(group), self._int8)
+        if key not in timers:
+            timers[key] = linear_timer(group[0], len(group), int8=self._int8)
+        return timers[key]
+
+    @staticmethod
+    def _form(group: Sequence[Any]) -> tuple[Any, ...]:
+        layer = group[0]
+        return type(layer), tuple(layer.weight.shape), layer.weight.dtype, layer.bias is not None, len(group)
 
     def times(self, batch: int) -> tuple[OtherLayers, list[nn.Module]]:
         """Return the times for a number of examples, and the layers whose product changes."""
@@ -181,8 +228,12 @@ class TimedLinears:
         for group, timer in self._groups:
             if not self._int8 and not shape_speeds(timer).always_faster().max_active(batch, 1):
                 continue
-            x = torch.randn(_DRAWS, batch, timer.width, generator=torch.Generator().manual_seed(0))
-            dense, other = timer.times(list(x.to(timer.device, timer.dtype)), _ROUNDS, run=_RUN)
+            known, key = self._times.linears, (self._form(group), self._int8, batch)
+            if key not in known:
+                x = torch.randn(_DRAWS, batch, timer.width, generator=torch.Generator().manual_seed(0))
+                dense, other = timer.times(list(x.to(timer.device, timer.dtype)), _ROUNDS, run=_RUN)
+                known[key] = dense, other
+            dense, other = known[key]
             weight, count = group[0].weight, len(group)
             others = OtherLayers(
                 others.dense_bytes + count * weight.nbytes,

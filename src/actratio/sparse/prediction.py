@@ -25,6 +25,7 @@ from actratio.sparse.conversion import (
 from actratio.sparse.converted import densify
 from actratio.sparse.exempt import exempt_layers, rounded_mlps
 from actratio.sparse.layer_times import (
+    ModelTimes,
     TimedLayers,
     TimedLinears,
     changed_layers,
@@ -38,7 +39,7 @@ from actratio.sparse.saved import NAME, load_thresholds
 from actratio.sparse.speed import LayerSpeed, OtherLayers, Speed, SpeedCheck, SpeedPrediction, verdict_of
 from actratio.sparse.text import Batch, list_batches
 from actratio.sparse.thresholds import Calibration
-from actratio.sparse.timing import time_forward_pass, time_in_forward_pass, time_machine
+from actratio.sparse.timing import time_forward_pass
 
 
 @torch.no_grad()
@@ -52,6 +53,7 @@ def predict_speed(
     weights: str | None = None,
     prompt: int = 0,
     mlps: Sequence[MLP] | None = None,
+    times: ModelTimes | None = None,
 ) -> SpeedPrediction:
     """Predict how much faster ``sparsify`` makes a model's decoding, or its reading of prompts, on this machine, without converting it.
 
@@ -66,6 +68,7 @@ def predict_speed(
         weights: as for ``sparsify``.
         prompt: tokens of each sequence that a forward pass reads; 0 for a decoding step, which reads one.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
+        times: what was timed for other predictions of this model in this process, so that it isn't timed again.
 
     Raises:
         SiteError: no MLP, a measurement of another model or without the counts that are needed, batch sizes that aren't positive
@@ -88,14 +91,15 @@ def predict_speed(
     int8 = weights is not None
     exempt = exempt_layers(model)
     rounded = rounded_mlps(handles, exempt) if int8 else set()
-    timed = TimedLayers(handles, planned, limits, rounded=rounded, alone=not (dense or int8))
+    times = ModelTimes() if times is None else times
+    timed = TimedLayers(handles, planned, limits, rounded=rounded, alone=not (dense or int8), times=times)
     rest: list[list[Any]] = []
     if dense or int8:
         rest = replaceable_groups(unchanged_linears(model, handles, planned), int8=int8, exempt=exempt)
-    linears = TimedLinears(rest, int8=int8)
+    linears = TimedLinears(rest, int8=int8, times=times)
     speeds = []
     with evaluating(model):
-        machine = time_machine(device_of(model))
+        machine = times.machine(device_of(model))
         for batch in sizes:
             tokens = batch * (prompt or 1)
             layers = [
@@ -104,7 +108,7 @@ def predict_speed(
             ]
             others, replaced = linears.times(tokens)
             replaced += changed_layers(handles, layers)
-            speeds.append(_speed(model, batch, prompt, layers, others, replaced))
+            speeds.append(_speed(model, batch, prompt, layers, others, replaced, times))
     return SpeedPrediction(machine, speeds)
 
 
@@ -243,10 +247,11 @@ def _speed(
     layers: list[LayerSpeed],
     others: OtherLayers,
     replaced: Sequence[nn.Module],
+    times: ModelTimes,
 ) -> Speed:
-    seconds = time_forward_pass(model, batch, prompt=prompt)
+    seconds = times.forward_pass(model, batch, prompt)
     # What is replaced is timed inside the model, so that what remains is right even if it is a small part. Experts can't be.
-    before = time_in_forward_pass(model, replaced, batch, prompt=prompt) if replaced else 0.0
+    before = times.in_forward_pass(model, replaced, batch, prompt) if replaced else 0.0
     changed = [layer for layer in layers if is_changed(layer)]
     before += sum(layer.dense_seconds * layer.used for layer in changed if layer.plan.site.expert is not None)
     after = others.new_seconds + sum(layer.sparse_seconds * layer.used for layer in changed)
