@@ -34,6 +34,30 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(autouse=True)
+def _short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time the machine and layers for a moment only: no test looks at how fast they are."""
+    for name, value in (
+        ("autotune._SECONDS", 0.0),
+        ("autotune._ENOUGH_SECONDS", 0.0),
+        ("autotune._CACHE_BYTES", 4096),
+        ("layer_times._ROUNDS", 2),
+        ("layer_times._RUN", 2),
+        ("timing._READ", 100_000),
+        ("timing._SIDE", 64),
+    ):
+        monkeypatch.setattr(f"actratio.sparse.{name}", value)
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save empty SVG and PNG files for charts: drawing them takes most of the time of a command that measures."""
+    from matplotlib.figure import Figure
+
+    blank = Figure(figsize=(1, 1))
+    monkeypatch.setattr("actratio.report.static.draw_chart", lambda chart: blank)
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the hub's client try again at once: without a network, it would wait for 23 seconds."""
