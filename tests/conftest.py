@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+from .blank import blank_figure
 from .browser import find_chromium
 
 # Without a GPU, Triton kernels run in the interpreter. The variable must be set before triton is imported.
@@ -51,11 +52,8 @@ def _short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Save empty SVG and PNG files for charts: drawing them takes most of the time of a command that measures."""
-    from matplotlib.figure import Figure
-
-    blank = Figure(figsize=(1, 1))
-    monkeypatch.setattr("actratio.report.static.draw_chart", lambda chart: blank)
+    """Save empty SVG and PNG files for charts. Tests of the report and of examples draw them."""
+    monkeypatch.setattr("actratio.report.static.draw_chart", blank_figure)
 
 
 @pytest.fixture

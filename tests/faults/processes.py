@@ -13,6 +13,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from tests.blank import blank_figure
+
 # A server imports once what takes seconds, and makes each process as a copy of itself.
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -70,6 +72,9 @@ def _run(target: Callable[[], object] | list[object], log: Path, dies_at: tuple[
     os.dup2(opened, 1)
     os.dup2(opened, 2)
     os.environ["HF_HUB_OFFLINE"] = "1"
+    from actratio.report import static
+
+    static.draw_chart = blank_figure
     if dies_at is not None:
         _die_at(*dies_at)
     if callable(target):
