@@ -35,19 +35,23 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+SHORT_TIMING: dict[str, float] = {
+    "actratio.sparse.autotune._SECONDS": 0.0,
+    "actratio.sparse.autotune._ENOUGH_SECONDS": 0.0,
+    "actratio.sparse.autotune._CACHE_BYTES": 4096,
+    "actratio.sparse.layer_times._ROUNDS": 2,
+    "actratio.sparse.layer_times._RUN": 2,
+    "actratio.sparse.timing._READ": 100_000,
+    "actratio.sparse.timing._SIDE": 64,
+}
+"""Constants of the library and their values in tests."""
+
+
 @pytest.fixture(autouse=True)
 def _short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time the machine and layers for a moment only: no test looks at how fast they are."""
-    for name, value in (
-        ("autotune._SECONDS", 0.0),
-        ("autotune._ENOUGH_SECONDS", 0.0),
-        ("autotune._CACHE_BYTES", 4096),
-        ("layer_times._ROUNDS", 2),
-        ("layer_times._RUN", 2),
-        ("timing._READ", 100_000),
-        ("timing._SIDE", 64),
-    ):
-        monkeypatch.setattr(f"actratio.sparse.{name}", value)
+    for name, value in SHORT_TIMING.items():
+        monkeypatch.setattr(name, value)
 
 
 @pytest.fixture
