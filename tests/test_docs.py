@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .conftest import ROOT
-from .faults.processes import Command
+from .scripts import printed_by
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _EXAMPLE = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
@@ -32,18 +28,6 @@ def examples(page: Path) -> list[tuple[str, str | None]]:
     """Return the Python examples of a page, each with the output that the page shows."""
     found = [(match[1], match[2]) for match in _EXAMPLE.finditer(page.read_text(encoding="utf-8"))]
     return [(code, output) for code, output in found if not _NEEDS_MORE.search(code)]
-
-
-def run_script(script: str, folder: Path, out: Path) -> None:
-    """Run a script in a folder, and write what it prints into a file. Layers are timed for a moment only."""
-    from .conftest import SHORT_TIMING
-
-    for name, value in SHORT_TIMING.items():
-        module, _, constant = name.rpartition(".")
-        setattr(import_module(module), constant, value)
-    os.chdir(folder)
-    with out.open("w", encoding="utf-8") as opened, contextlib.redirect_stdout(opened):
-        exec(compile(script, "example", "exec"), {"__name__": "__main__"})
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +47,10 @@ def readers_folder(tmp_path_factory: pytest.TempPathFactory, minilm: Path, tiny_
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if examples(page)], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_python_examples_run_and_print_what_the_page_shows(
-    page: Path, readers_folder: Path, tmp_path: Path
-) -> None:
+def test_python_examples_run_and_print_what_the_page_shows(page: Path, readers_folder: Path, tmp_path: Path) -> None:
     """The examples of a page run in order, in one process, which has imported PyTorch and transformers already."""
     script = "".join(f"{code}\nprint({_SEPARATOR!r})\n" for code, _ in examples(page))
-    out, log = tmp_path / "out", tmp_path / "log"
-    ran = Command(partial(run_script, script, readers_folder, out), log)
-    assert ran.finish() == 0, ran.output
-    printed = out.read_text(encoding="utf-8").split(f"{_SEPARATOR}\n")
+    printed = printed_by(script, folder=readers_folder, place=tmp_path).split(f"{_SEPARATOR}\n")
     for (code, shown), output in zip(examples(page), printed, strict=False):
         assert shown is None or output == shown, f"the page shows another output for:\n{code}"
 

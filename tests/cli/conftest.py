@@ -35,10 +35,11 @@ def actratio(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
     def run(*arguments: str, cwd: Path, check: int | None = 0) -> subprocess.CompletedProcess[str]:
         capsys.readouterr()
-        with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        with monkeypatch.context() as patch:
             patch.chdir(cwd)
             patch.setattr(sys, "argv", ["actratio", *arguments])
-            cli.main()
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
         said = capsys.readouterr()
         status = int(ended.value.code or 0)
         if check is not None:

@@ -72,16 +72,15 @@ def _run(target: Callable[[], object] | list[object], log: Path, dies_at: tuple[
     os.dup2(opened, 1)
     os.dup2(opened, 2)
     os.environ["HF_HUB_OFFLINE"] = "1"
-    from actratio.report import static
-
-    static.draw_chart = blank_figure
     if dies_at is not None:
         _die_at(*dies_at)
     if callable(target):
         target()
         return
     from actratio import cli
+    from actratio.report import static
 
+    static.draw_chart = blank_figure
     sys.argv = ["actratio", *map(str, target)]
     try:
         cli.main()
