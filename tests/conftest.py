@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+from .blank import blank_figure
 from .browser import find_chromium
 
 # Without a GPU, Triton kernels run in the interpreter. The variable must be set before triton is imported.
@@ -32,6 +33,31 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
     for name in ("ACTRATIO_DATA", "ACTRATIO_PUBLISHED"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+SHORT_TIMING: dict[str, float] = {
+    "actratio.sparse.autotune._SECONDS": 0.0,
+    "actratio.sparse.autotune._ENOUGH_SECONDS": 0.0,
+    "actratio.sparse.autotune._CACHE_BYTES": 4096,
+    "actratio.sparse.layer_times._ROUNDS": 2,
+    "actratio.sparse.layer_times._RUN": 2,
+    "actratio.sparse.timing._READ": 100_000,
+    "actratio.sparse.timing._SIDE": 64,
+}
+"""Constants of the library and their values in tests."""
+
+
+@pytest.fixture(autouse=True)
+def _short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time the machine and layers for a moment only: no test looks at how fast they are."""
+    for name, value in SHORT_TIMING.items():
+        monkeypatch.setattr(name, value)
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save empty SVG and PNG files for charts. Tests of the report and of examples draw them."""
+    monkeypatch.setattr("actratio.report.static.draw_chart", blank_figure)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from .conftest import ROOT
+from .scripts import printed_by
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _EXAMPLE = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
@@ -46,19 +47,10 @@ def readers_folder(tmp_path_factory: pytest.TempPathFactory, minilm: Path, tiny_
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if examples(page)], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_python_examples_run_and_print_what_the_page_shows(page: Path, readers_folder: Path) -> None:
-    """The examples of a page run in order, in one process."""
+def test_python_examples_run_and_print_what_the_page_shows(page: Path, readers_folder: Path, tmp_path: Path) -> None:
+    """The examples of a page run in order, in one process, which has imported PyTorch and transformers already."""
     script = "".join(f"{code}\nprint({_SEPARATOR!r})\n" for code, _ in examples(page))
-    ran = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=readers_folder,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=300,
-    )
-    assert ran.returncode == 0, ran.stderr
-    printed = ran.stdout.split(f"{_SEPARATOR}\n")
+    printed = printed_by(script, folder=readers_folder, place=tmp_path).split(f"{_SEPARATOR}\n")
     for (code, shown), output in zip(examples(page), printed, strict=False):
         assert shown is None or output == shown, f"the page shows another output for:\n{code}"
 

@@ -196,6 +196,7 @@ def test_speedup_takes_turns_until_its_interval_is_narrow(
         assert (estimate.value, estimate.low, estimate.high) == pytest.approx((2.0, 2.0, 2.0))
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_audit_command(
     tmp_path: Path,
     text: Path,

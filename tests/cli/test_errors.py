@@ -58,8 +58,8 @@ def test_bad_input_is_one_sentence_and_status_two(
     assert sorted(path.name for path in tmp_path.rglob("*")) == before  # nothing half-written
 
 
-def test_bad_input_in_a_process_of_its_own(tmp_path: Path, actratio: Actratio) -> None:
-    done = actratio("study", "mlp", "--datasets", "minst", cwd=tmp_path, check=2)
+def test_bad_input_in_a_process_of_its_own(tmp_path: Path, actratio_process: Actratio) -> None:
+    done = actratio_process("study", "mlp", "--datasets", "minst", cwd=tmp_path, check=2)
     assert done.stdout == ""
     assert done.stderr.startswith("error: there is no data set 'minst'")
 

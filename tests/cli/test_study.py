@@ -41,8 +41,10 @@ def test_a_study_of_constants_ends_and_its_figures_say_that_nothing_varies(tmp_p
     assert page.count("Nothing varies: every value is 0.") >= 2
 
 
-def test_json_is_alone_on_stdout_and_csv_has_the_article_s_columns(tmp_path: Path, actratio: Actratio) -> None:
-    done = actratio("study", "mlp", *SMALL, "--json", "--csv", "--out", "here", cwd=tmp_path)
+def test_json_is_alone_on_stdout_and_csv_has_the_article_s_columns(
+    tmp_path: Path, actratio: Actratio, actratio_process: Actratio
+) -> None:
+    done = actratio_process("study", "mlp", *SMALL, "--json", "--csv", "--out", "here", cwd=tmp_path)
     content = json.loads(done.stdout)
     assert set(content) == {"settings", "rows", "path", "laws", "verdicts", "sentences", "afterwards"}
     assert content["path"] == "here"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -27,8 +28,21 @@ def check(x: Tensor, criterion: Criterion, lengths: list[int], first: Tensor | N
     assert torch.equal(magnitudes.counts, Magnitudes.of(x).counts)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("criterion", EXAMPLES, ids=str)
+def every_dtype_and_criterion() -> list[Any]:
+    """Return all pairs. Without a GPU, where Triton's interpreter takes seconds for one, each dtype and criterion is in a quick one."""
+    dtypes = [torch.float32, torch.bfloat16, torch.float16]
+    return [
+        pytest.param(
+            criterion,
+            dtype,
+            marks=[] if DEVICE == "cuda" or row % len(dtypes) == column else pytest.mark.slow,
+        )
+        for row, criterion in enumerate(EXAMPLES)
+        for column, dtype in enumerate(dtypes)
+    ]
+
+
+@pytest.mark.parametrize(("criterion", "dtype"), every_dtype_and_criterion(), ids=str)
 def test_cuda_kernel_counts_every_dtype_and_criterion(criterion: Criterion, dtype: torch.dtype) -> None:
     lengths = [3, 0, 14]
     x = sample(17, 65, dtype)

@@ -15,6 +15,11 @@ from tests.scale.conftest import corpus, expected, model  # noqa: F401
 from tests.scale.shards import options
 
 
+@pytest.fixture(autouse=True)
+def _blank_figures(blank_figures: None) -> None:
+    """What is measured counts here, and not how it is drawn."""
+
+
 @pytest.fixture(scope="session")
 def toy_expected(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """Return the table of the toy study."""

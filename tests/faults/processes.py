@@ -13,6 +13,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from tests.blank import blank_figure
+
 # A server imports once what takes seconds, and makes each process as a copy of itself.
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -76,7 +78,9 @@ def _run(target: Callable[[], object] | list[object], log: Path, dies_at: tuple[
         target()
         return
     from actratio import cli
+    from actratio.report import static
 
+    static.draw_chart = blank_figure
     sys.argv = ["actratio", *map(str, target)]
     try:
         cli.main()

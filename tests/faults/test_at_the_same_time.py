@@ -23,9 +23,13 @@ def test_a_second_study_in_the_folder_is_refused(toy_expected: pd.DataFrame, tmp
     folder = tmp_path / "run"
     first = Command(partial(toy_command, folder, 0.1), tmp_path / "first.log")
     wait_until(is_there(folder, "checkpoints/*.safetensors"))
-    second = Command(partial(toy_command, folder), tmp_path / "second.log")
-    assert second.finish() == REFUSED
-    assert "is in use by another process; wait for it" in second.output
+    first.send(signal.SIGSTOP)  # else it may end before the second has begun
+    try:
+        second = Command(partial(toy_command, folder), tmp_path / "second.log")
+        assert second.finish() == REFUSED
+        assert "is in use by another process; wait for it" in second.output
+    finally:
+        first.send(signal.SIGCONT)
     assert first.finish() == 0
     pd.testing.assert_frame_equal(toy_table(folder), toy_expected)
 

@@ -15,6 +15,11 @@ from tests.scale.shards import counts, options
 WORDS = ["king", "fox", "market", "land", "loss", "story", "time", "dog"]
 
 
+@pytest.fixture(autouse=True)
+def _blank_figures(blank_figures: None) -> None:
+    """What is measured counts here, and not how it is drawn."""
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Callable[..., Any], minilm: Path) -> Path:
     """Save a small model with a tokenizer."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,20 @@ def finished(study: Study, folder: Path) -> Runner:
     return runner
 
 
+_FINISHED: dict[str, Path] = {}
+
+
+@pytest.fixture
+def run(study: Study, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    """Return a finished run of the study in a folder of this test's own, which is a copy: each study runs once."""
+    if study.name not in _FINISHED:
+        folder = tmp_path_factory.mktemp("finished") / "run"
+        finished(study, folder)
+        _FINISHED[study.name] = folder
+    shutil.copytree(_FINISHED[study.name], tmp_path / "run")
+    return Runner(study, tmp_path / "run")
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Everything that a report writes: the page, the figures and the exported tables."""
     paths = [folder / "report.html", *folder.glob("*.csv"), *(folder / "figures").iterdir()]
@@ -185,36 +200,34 @@ class _Forgetful:
         return error
 
 
-def test_units_are_independent_of_each_other_and_of_their_order(study: Study, tmp_path: Path) -> None:
-    runner = finished(study, tmp_path / "run")
-    for unit in reversed(runner.units):
+def test_units_are_independent_of_each_other_and_of_their_order(study: Study, run: Runner) -> None:
+    for unit in reversed(run.units):
         again = pickle.loads(pickle.dumps(study)).run(unit, _Forgetful())
-        arrays = runner.folder.load_unit(unit.name)
+        arrays = run.folder.load_unit(unit.name)
         assert set(again) == set(arrays)
         for name, array in arrays.items():
             assert again[name].numpy().tobytes() == array.numpy().tobytes(), name  # NaN equals NaN
 
 
-def test_the_table_has_the_declared_columns_and_the_settings(study: Study, tmp_path: Path) -> None:
-    runner = finished(study, tmp_path / "run")
-    frame, metadata = read_table(runner.folder.table_path)
+def test_the_table_has_the_declared_columns_and_the_settings(study: Study, run: Runner) -> None:
+    frame, metadata = read_table(run.folder.table_path)
     assert set(study.columns) <= set(frame.columns)
     assert metadata["settings"] == json.loads(json.dumps(study.settings()))
     assert {"actratio", "torch", "date", "commit"} <= set(metadata["provenance"])
-    pd.testing.assert_frame_equal(frame, runner.frame(), check_exact=True)
+    pd.testing.assert_frame_equal(frame, run.frame(), check_exact=True)
 
 
-def test_a_finished_study_is_not_computed_again(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = finished(study, tmp_path / "run").folder.table_path.read_bytes()
+def test_a_finished_study_is_not_computed_again(study: Study, run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = run.folder.table_path.read_bytes()
     monkeypatch.setattr(type(study), "run", None)  # computing a unit would fail
-    assert finished(study, tmp_path / "run").folder.table_path.read_bytes() == before
+    assert finished(study, run.folder.path).folder.table_path.read_bytes() == before
 
 
 def test_other_settings_are_refused_and_nothing_changes(
-    small: tuple[Study, list[str], dict[str, Any]], tmp_path: Path
+    small: tuple[Study, list[str], dict[str, Any]], run: Runner, tmp_path: Path
 ) -> None:
     study, _, change = small
-    before = finished(study, tmp_path / "run").folder.table_path.read_bytes()
+    before = run.folder.table_path.read_bytes()
     with pytest.raises(ActratioError, match=rf"other settings \({next(iter(change))}"):
         Runner(replace(study, **change), tmp_path / "run")  # type: ignore[type-var]
     assert (tmp_path / "run" / "results.parquet").read_bytes() == before
@@ -253,9 +266,9 @@ def test_kill_nine_and_resume_gives_the_identical_table(
 
 
 def test_the_report_is_redrawn_byte_for_byte_by_the_command(
-    study: Study, tmp_path: Path, run_command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    run: Runner, run_command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = finished(study, tmp_path / "run").folder.path
+    folder = run.folder.path
     FinishedRun.read(folder).write_report()
     before = contents(folder)
     (folder / "report.html").unlink()
@@ -264,6 +277,7 @@ def test_the_report_is_redrawn_byte_for_byte_by_the_command(
     assert "report.html" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_json_is_one_object_of_the_common_schema(
     small: tuple[Study, list[str], dict[str, Any]],
     tmp_path: Path,
@@ -290,26 +304,28 @@ def test_json_is_one_object_of_the_common_schema(
     assert json.loads(capsys.readouterr().out) == said
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_quick_run_says_no_more_than_that_it_is_one(
     small: tuple[Study, list[str], dict[str, Any]],
+    run: Runner,
     tmp_path: Path,
     run_command: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     study, options, _ = small
-    assert run_command("study", study.name, *options, "--out", tmp_path / "run", "--quick", "--json") == 0
+    assert run_command("study", study.name, *options, "--out", tmp_path / "quick", "--quick", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert said["settings"]["quick"] is True
     assert said["verdicts"] == []
     assert len(said["sentences"]) == 1
     assert "quick run" in said["sentences"][0]
-    full = FinishedRun.read(finished(study, tmp_path / "full").folder.path).findings
-    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    full = FinishedRun.read(run.folder.path).findings
+    page = (tmp_path / "quick" / "report.html").read_text(encoding="utf-8")
     assert "quick run" in page
     assert not [sentence for sentence in full.sentences if sentence in page]
     # A quick run and a full one don't mix.
     with pytest.raises(ActratioError, match="other settings"):
-        Runner(study, tmp_path / "run")
+        Runner(study, tmp_path / "quick")
 
 
 def test_the_command_announces_and_lists_the_study(

@@ -232,7 +232,7 @@ def simulated_training(
     return pd.DataFrame(rows, columns=columns)
 
 
-@pytest.mark.parametrize(("shared", "seed"), [(0.1, 0.03), (0.0, 0.1)])
+@pytest.mark.parametrize(("shared", "seed"), [(0.1, 0.03), pytest.param(0.0, 0.1, marks=pytest.mark.slow)])
 def test_the_intervals_of_the_change_and_of_alpha_at_equal_loss_cover_at_their_level(
     shared: float, seed: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,9 +37,13 @@ class Machine:
         return {"bandwidth_gbs": self.bandwidth / 1e9, "matmul_gflops": self.matmul / 1e9}
 
 
+_READ = 50_000_000  # numbers, more than the caches hold
+_SIDE = 1536  # of a matrix
+
+
 def time_machine(device: torch.device) -> Machine:
     """Measure how fast a device reads memory and multiplies matrices, in float32."""
-    array, square = torch.ones(50_000_000, device=device), torch.ones(1536, 1536, device=device)
+    array, square = torch.ones(_READ, device=device), torch.ones(_SIDE, _SIDE, device=device)
     read = min(_seconds(array.sum, device) for _ in range(5))
     multiplied = min(_seconds(lambda: square @ square, device) for _ in range(3))
     return Machine(array.numel() * 4 / read, 2 * len(square) ** 3 / multiplied)

@@ -1,0 +1,40 @@
+"""Scripts of users, each in a process of its own that has imported PyTorch and transformers already."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+from tests.faults.processes import Command
+
+
+def printed_by(script: str, *arguments: object, folder: Path, place: Path, file: str = "script") -> str:
+    """Run a script, and return what it prints on stdout; it must end well. Layers are timed for a moment only.
+
+    Args:
+        script: Python code.
+        arguments: of the command line.
+        folder: where it runs.
+        place: a folder for the output.
+        file: the path of the script, if it is a file.
+    """
+    out = place / "stdout"
+    ran = Command(partial(_run, script, [file, *map(str, arguments)], folder, out), place / "stderr")
+    assert ran.finish() == 0, ran.output
+    return out.read_text(encoding="utf-8")
+
+
+def _run(script: str, arguments: list[str], folder: Path, out: Path) -> None:
+    from tests.conftest import SHORT_TIMING
+
+    for name, value in SHORT_TIMING.items():
+        module, _, constant = name.rpartition(".")
+        setattr(import_module(module), constant, value)
+    os.chdir(folder)
+    sys.argv = arguments
+    with out.open("w", encoding="utf-8") as opened, contextlib.redirect_stdout(opened):
+        exec(compile(script, arguments[0], "exec"), {"__name__": "__main__", "__file__": arguments[0]})
