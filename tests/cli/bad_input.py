@@ -192,6 +192,7 @@ TOGETHER: dict[str, list[str]] = {
     "a measurement and a text": ["speed", "measured", "--text", "text.txt"],
     "a measurement twice": ["merge", "measured", "measured", "--out", "out"],
     "merging into no folder": ["merge", "measured", "other"],
+    "thresholds alone and weights": ["sparsify", "tiny", "--text", "text.txt", "--thresholds-only", "--weights", "int8"],
     "a label that is known": ["study", "mlp", "--label", "species"],
     "a model twice": ["study", "transformer", "--models", "tiny,tiny"],
     "a data set twice": ["study", "mlp", "--datasets", "digits,digits"],

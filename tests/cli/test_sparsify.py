@@ -16,7 +16,7 @@ import actratio.sparse.conversion
 import actratio.sparse.modules
 from actratio import ActratioError
 from actratio.sites.flow import Flow
-from actratio.sparse import densify, load_sparse, plans, sparsify
+from actratio.sparse import densify, load_sparse, plans, read_thresholds, sparsify
 from actratio.sparse.crossover import ALWAYS, ShapeSpeeds
 from actratio.sparse.linears import FastLinear
 from actratio.sparse.saved_int8 import save_int8
@@ -354,3 +354,38 @@ def test_load_sparse_refuses_a_folder_without_valid_thresholds(tmp_path: Path, t
     (tmp_path / "thresholds.json").write_text(json.dumps({**valid, "by": "zeros", "tau": {"a": 0}}))
     with pytest.raises(ActratioError, match="the model has no site 'a'"):
         load_sparse(tmp_path, device="cpu")
+
+
+def test_thresholds_alone_do_the_same_as_the_folder_with_the_model(
+    tmp_path: Path, text: Path, tiny_gpt2: TinyGPT2, minilm: Path, run_command: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_gpt2().save_pretrained(tmp_path / "gelu")
+    command = [
+        "sparsify",
+        tmp_path / "gelu",
+        "--tokenizer",
+        minilm,
+        "--text",
+        text,
+        "--length",
+        16,
+        "--target",
+        "ratio=0.4",
+    ]
+    assert run_command(*command, "--out", tmp_path / "model") == 0
+    capsys.readouterr()
+    assert run_command(*command, "--out", tmp_path / "alone", "--thresholds-only") == 0
+    assert "thresholds.json" in capsys.readouterr().out
+    (alone,) = (tmp_path / "alone").iterdir()
+    assert alone.stat().st_size < 5000
+    chosen = read_thresholds(alone)
+    assert chosen == read_thresholds(tmp_path / "alone") == read_thresholds(tmp_path / "model")
+    sparse = sparsify(tiny_gpt2(), chosen, crossover=ALWAYS)
+    saved = load_sparse(tmp_path / "model", device="cpu", crossover=ALWAYS)
+    (batch,) = token_batches(1)
+    with torch.no_grad():
+        assert torch.equal(sparse(**batch).logits, saved(**batch).logits)
+    with pytest.raises(ActratioError, match=r"transformer\.h\.1\.mlp"):  # of another model
+        sparsify(tiny_gpt2(n_layer=1), chosen)
+    with pytest.raises(ActratioError, match=r"nothing has no thresholds\.json"):
+        read_thresholds(tmp_path / "nothing")

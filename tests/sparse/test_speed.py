@@ -311,9 +311,7 @@ def test_measure_and_predict_speed_counts_the_neurons_above_saved_thresholds(
     assert stages == ["measuring", "timing this machine and the model"]
 
 
-def test_nothing_is_timed_twice_for_several_predictions(
-    tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_timed_twice_for_several_predictions(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictions of one model share what was timed: the machine, the passes, and layers that are alike."""
     timed: list[str] = []
 

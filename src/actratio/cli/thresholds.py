@@ -25,7 +25,7 @@ from actratio.cli.options import (
 )
 from actratio.cli.speed import batch_sizes
 from actratio.cli.terminal import note_weights, print_json, print_path, print_sentences, print_table, waiting
-from actratio.errors import short
+from actratio.errors import DataError, short
 
 
 def sparsify_model(
@@ -53,6 +53,9 @@ def sparsify_model(
     ] = "1",
     weights: Weights = None,
     dense: DenseLayers = False,
+    thresholds_only: Annotated[
+        bool, typer.Option("--thresholds-only", help="Write thresholds.json alone, without a copy of the model.")
+    ] = False,
     dtype: DType = "auto",
     device: Device = "auto",
     tokenizer: TokenizerName = None,
@@ -75,10 +78,12 @@ def sparsify_model(
     from actratio.sparse import Calibration, calibrate, check_speed
     from actratio.sparse.calibration import loss_on_unused_text
     from actratio.sparse.conversion import check_weights
-    from actratio.sparse.saved import NAME, check_folder, save_sparse
+    from actratio.sparse.saved import NAME, check_folder, save_sparse, save_thresholds
     from actratio.sparse.thresholds import ZEROS, Target, check_by
     from actratio.sparse.zeros import Zeros, measure_zeros
 
+    if thresholds_only and weights is not None:
+        raise DataError("--thresholds-only writes no weights, so it can't be combined with --weights; omit one of them")
     aim = None if target == ZEROS else Target.parse(target)
     check_by(by)
     folder = out_dir or Path("runs") / ("sparse-" + Path(os.path.realpath(model)).name)
@@ -126,7 +131,10 @@ def sparsify_model(
         "model": model, "revision": revision, **commit_setting(model, revision), "text": text, "target": target, "by": chosen.by, "length": length, "limit_tokens": limit_tokens, "dtype": dtype, "weights": weights, "dense": dense,
         **losses, "verdicts": verdicts, **stored,
     }  # fmt: skip
-    save_sparse(folder, loaded, tokens, chosen, settings, weights=weights, force=force)
+    if thresholds_only:
+        save_thresholds(folder, chosen, settings, force=force)
+    else:
+        save_sparse(folder, loaded, tokens, chosen, settings, weights=weights, force=force)
     rows = chosen.rows()
     if as_json:
         described = [vars(speed) for speed in speeds]
@@ -142,5 +150,6 @@ def sparsify_model(
         header = ["site", "threshold", "dropped", "CETT"]
         print_table(f"Thresholds of {model}, by {by}", header, cells, every_row=every_row)
     print_sentences(verdicts)
-    print_path("model", folder)
+    if not thresholds_only:
+        print_path("model", folder)
     print_path("thresholds", folder / NAME)

@@ -3,10 +3,11 @@
 from actratio.sparse.calibration import calibrate
 from actratio.sparse.conversion import plans, sparsify
 from actratio.sparse.converted import densify
+from actratio.sparse.layer_times import ModelTimes
 from actratio.sparse.planning import Plan
 from actratio.sparse.prediction import check_speed, measure_and_predict_speed, predict_speed
 from actratio.sparse.pruning import PrunedMLP, Pruning, measure_and_prune, prune
-from actratio.sparse.saved import load_sparse
+from actratio.sparse.saved import load_sparse, read_thresholds
 from actratio.sparse.speed import LayerSpeed, OtherLayers, Speed, SpeedCheck, SpeedPrediction
 from actratio.sparse.thresholds import Calibration, LayerThresholds, SignComparison
 
@@ -14,6 +15,7 @@ __all__ = [
     "Calibration",
     "LayerSpeed",
     "LayerThresholds",
+    "ModelTimes",
     "OtherLayers",
     "Plan",
     "PrunedMLP",
@@ -31,5 +33,6 @@ __all__ = [
     "plans",
     "predict_speed",
     "prune",
+    "read_thresholds",
     "sparsify",
 ]

@@ -50,10 +50,25 @@ def save_sparse(
     """
     if weights is None:
         densify(model)
-    described = {"by": chosen.by, "tau": chosen.thresholds, "cett": chosen.cett, "dropped": chosen.dropped}
-    content = {"format": _FORMAT, **described, "settings": settings}
     write = model.save_pretrained if weights is None else partial(save_int8, model=model)
-    save_with(folder, write, tokenizer, NAME, content, force=force)
+    save_with(folder, write, tokenizer, NAME, _content(chosen, settings), force=force)
+
+
+def save_thresholds(folder: Path, chosen: LayerThresholds, settings: dict[str, Any], *, force: bool = False) -> None:
+    """Write ``thresholds.json`` alone, a few kilobytes, without the model.
+
+    Args:
+        force: replace an earlier result.
+
+    Raises:
+        RunError: the folder holds something else, or an earlier result.
+    """
+    save_with(folder, Path.mkdir, None, NAME, _content(chosen, settings), force=force)
+
+
+def _content(chosen: LayerThresholds, settings: dict[str, Any]) -> dict[str, Any]:
+    described = {"by": chosen.by, "tau": chosen.thresholds, "cett": chosen.cett, "dropped": chosen.dropped}
+    return {"format": _FORMAT, **described, "settings": settings}
 
 
 def save_with(
@@ -125,7 +140,7 @@ def load_sparse(
     from actratio.models import load_model
 
     path = Path(folder)
-    chosen = _read(path)  # before the model is loaded, which takes longer
+    chosen = read_thresholds(path)  # before the model is loaded, which takes longer
     if (path / INT8_FILE).is_file():
         return load_int8(path, zeros=chosen if chosen.by == ZEROS else None, crossover=crossover, **options)
     model = load_model(str(path), **options)
@@ -153,7 +168,7 @@ def load_thresholds(folder: str | Path, mlps: Sequence[MLP]) -> dict[str, Tensor
     path = Path(folder)
     if not (path / NAME).is_file():
         return None
-    chosen = _read(path)
+    chosen = read_thresholds(path)
     _check_sites(path, chosen, mlps)
     return chosen.by_neuron(mlps) or None
 
@@ -184,9 +199,19 @@ def _check_sites(path: Path, chosen: LayerThresholds, mlps: Sequence[MLP]) -> No
         )
 
 
-def _read(path: Path) -> LayerThresholds:
+def read_thresholds(path: str | Path) -> LayerThresholds:
+    """Read the thresholds that ``actratio sparsify`` wrote, with or without a model. ``sparsify(model, thresholds)`` uses them.
+
+    Args:
+        path: the folder, or its ``thresholds.json``.
+
+    Raises:
+        ModelError: there are none, or they are damaged.
+    """
+    file = Path(path)
+    file = file if file.is_file() else file / NAME
     try:
-        content = json.loads((path / NAME).read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
         if content["format"] != _FORMAT:
             raise ValueError(f"its format is {short(content['format'])}, and this version reads {_FORMAT}")
         if content["by"] not in (*BY, ZEROS):
@@ -203,7 +228,7 @@ def _read(path: Path) -> LayerThresholds:
     except FileNotFoundError:
         raise ModelError(f"{path} has no {NAME}; give a folder that 'actratio sparsify' wrote") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{path / NAME} is damaged ({short(error, 200)}); run 'actratio sparsify' again") from None
+        raise ModelError(f"{file} is damaged ({short(error, 200)}); run 'actratio sparsify' again") from None
     return LayerThresholds(content["by"], *(numbers[key] for key in _BY_SITE))
 
 
