@@ -44,7 +44,7 @@ from machine import bandwidth, can_pack, machine, matmul_rate, show
 
 _NEW = 24  # generated tokens
 _PROMPT = 8
-_VOCABULARY = 32000
+VOCABULARY = 32000
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 _GGUF = {"bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 _BITS = {"bf16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
@@ -76,7 +76,7 @@ def planted(hidden: int, layers: int) -> Any:
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=_VOCABULARY, hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers,
+        vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers,
         num_attention_heads=hidden // 64, num_key_value_heads=max(1, hidden // 256), max_position_embeddings=256,
         hidden_act="relu", mlp_bias=True,
     )  # fmt: skip
@@ -85,7 +85,7 @@ def planted(hidden: int, layers: int) -> Any:
 
 def plant(model: Any, ratio: float) -> None:
     """Shift each gate's bias so that this share of its outputs is above zero, on random tokens."""
-    ids = torch.randint(_VOCABULARY, (1, 64), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(VOCABULARY, (1, 64), generator=torch.Generator().manual_seed(1))
     for layer in model.model.layers:
         outputs: list[Tensor] = []
         gate = layer.mlp.gate_proj
@@ -263,7 +263,7 @@ def of_planted(kinds: Sequence[str], arguments: Any, batches: Sequence[int]) -> 
             plant(model, ratio)
             if in_bf16 is not None:
                 in_bf16.load_state_dict(model.state_dict())
-            ids = torch.randint(_VOCABULARY, (4, 64), generator=torch.Generator().manual_seed(2))
+            ids = torch.randint(VOCABULARY, (4, 64), generator=torch.Generator().manual_seed(2))
             measurement = measure(model, [{"input_ids": ids}], criteria=["nonzero"])
             for batch in batches:
                 contestants: list[Contestant] = []
