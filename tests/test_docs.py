@@ -55,6 +55,24 @@ def test_python_examples_run_and_print_what_the_page_shows(page: Path, readers_f
         assert shown is None or output == shown, f"the page shows another output for:\n{code}"
 
 
+def test_commands_of_the_guide_from_a_model_to_a_decision_run(
+    readers_folder: Path, run_command: Callable[..., int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They run as written, one after the other, but for the installation."""
+    page = (ROOT / "docs" / "how-to" / "decide.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line) for line in re.findall(r"^\$ (.*)$", page, re.MULTILINE)]
+    assert [command[0] for command in commands] == ["pip", "actratio", "actratio", "python", "actratio"]
+    (tmp_path / "path").symlink_to(readers_folder / "path")
+    (tmp_path / "corpus.txt").write_text((readers_folder / "corpus.txt").read_text() * 5)
+    monkeypatch.chdir(tmp_path)
+    for name, *arguments in commands:
+        if name == "actratio":
+            force = ["--force"] if "--fail-if" in arguments else []  # the page's folder is there since the first audit
+            assert run_command(*arguments, *force) in ((0, 1) if force else (0,))
+        elif name == "python":
+            assert "GPT2LMHeadModel" in printed_by(arguments[1], folder=tmp_path, place=tmp_path)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_point_to_files_that_exist(page: Path) -> None:
     """mkdocs checks only the site's own pages; the README and links to data files are checked here."""
