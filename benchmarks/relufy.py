@@ -69,7 +69,7 @@ def main() -> None:
         rows += rows_of(folder, given.text, given.length, RATIOS, given.checking)
         print(f"{folder}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     for row in rows:
-        row["over_given"] = row["loss"] / rows[0]["loss"] - 1
+        row |= {"given": rows[0]["model"], "over_given": row["loss"] / rows[0]["loss"] - 1}
     described = machine(torch.device("cpu"), matmul_rate(torch.device("cpu")))
     if given.json:
         print(json.dumps({"machine": described, "rows": rows, "goals": []}))

@@ -124,34 +124,53 @@ def decode(rows: list[Row]) -> str:
 
 
 def relufied(rows: list[Row]) -> str:
-    """Return the figure and the table of loss against ratio: each model as it is, and the given one and the best with thresholds."""
+    """Return a figure of loss against ratio for each given model, and the table of the models as they are."""
+    figures = [_relufied_figure(given, rows) for given in dict.fromkeys(row["given"] for row in rows)]
+    table = markdown_table(
+        ["model", "function", "computed", "loss", "over the given model", "with thresholds at 10%"],
+        [
+            [
+                row["model"],
+                row["function"],
+                f"{float(row['ratio']):.1%}",
+                f"{float(row['loss']):.3f}",
+                f"{float(row['over_given']):+.1%}",
+                _over_given(rows, row["model"], "0.1"),
+            ]
+            for row in rows
+            if row["way"] == "as it is"
+        ],
+    )
+    return "\n\n".join([*figures, table])
+
+
+def _over_given(rows: list[Row], model: str, ratio: str) -> str:
+    """Return how much the loss of a model with thresholds is above that of the given model; nothing if it has fewer outputs anyway."""
+    found = [row for row in rows if (row["model"], row["way"], row["ratio"]) == (model, "thresholds", ratio)]
+    return f"{float(found[0]['over_given']):+.1%}" if found else ""
+
+
+def _relufied_figure(given: str, rows: list[Row]) -> str:
+    own = [row for row in rows if row["given"] == given]
     series = []
-    for colour, model in enumerate(dict.fromkeys(row["model"] for row in rows)):
-        own = [row for row in rows if row["model"] == model]
-        points = [(float(row["ratio"]), float(row["loss"])) for row in own]
-        as_it_is = [point for point, row in zip(points, own, strict=True) if row["way"] == "as it is"]
-        thresholds = sorted(point for point, row in zip(points, own, strict=True) if row["way"] == "thresholds")
-        series.append(_series(f"{model}, as it is", as_it_is, colour, "points"))
-        if thresholds:
-            series.append(_series(f"{model}, thresholds", sorted([*as_it_is, *thresholds]), colour, "dashed"))
+    for colour, model in enumerate(dict.fromkeys(row["model"] for row in own)):
+        points = sorted((float(row["ratio"]), float(row["loss"])) for row in own if row["model"] == model)
+        series.append(_series(f"{model}, thresholds", points, colour, "dashed"))
+        is_alone = [
+            (float(row["ratio"]), float(row["loss"]))
+            for row in own
+            if row["model"] == model and row["way"] == "as it is"
+        ]
+        series.append(_series(f"{model}, as it is", is_alone, colour, "points"))
     chart = Chart(
-        "relufy-loss",
-        "What it costs to compute fewer neurons",
+        f"relufy-loss-{given}",
+        f"What it costs to compute fewer neurons: {given}",
         "Loss on text that no model was trained on or chosen by.",
         "share of the neuron outputs that are computed",
         "loss, nats per token",
         series,
     )
-    best = min(rows, key=lambda row: float(row["ratio"]) if row["way"] == "as it is" else 2.0)["model"]
-    shown = [row for row in rows if row["way"] == "as it is" or row["model"] in (rows[0]["model"], best)]
-    table = markdown_table(
-        ["model", "function", "neurons", "computed", "loss", "over the given model"],
-        [
-            [row["model"], row["function"], row["way"], f"{float(row['ratio']):.1%}", f"{float(row['loss']):.3f}", f"{float(row['over_given']):+.1%}"]
-            for row in shown[:20]
-        ],
-    )  # fmt: skip
-    return f"{save_figure(chart, chart.key)}\n\n{table}"
+    return save_figure(chart, chart.key)
 
 
 def decode_relufied(rows: list[Row]) -> str:
@@ -464,7 +483,7 @@ BLOCKS = {
         },
         mlps,
     ),
-    "relufy": Block("relufy", "relufy", _same("model", "function", "way", "ratio", "loss", "over_given"), relufied),
+    "relufy": Block("relufy", "relufy", _same("given", "model", "function", "way", "ratio", "loss", "over_given"), relufied),
     "relufy-decode": Block(
         "relufy", "relufy-decode",
         {
