@@ -593,7 +593,7 @@ def main() -> None:
             parser.add_argument(f"--{name}", nargs="+", type=Path, default=[], metavar="FILE")
     arguments = parser.parse_args()
     for name, block in BLOCKS.items():
-        if files := getattr(arguments, block.option or name):
+        if files := getattr(arguments, (block.option or name).replace("-", "_")):
             store(block, files)
         fill(name, block)
 

@@ -28,7 +28,7 @@ from actratio.sparse.text import Batch, list_batches, next_token_logits, next_to
 from actratio.tracking import Tracker
 
 _TENTH = 10  # of the sequences choose, another tenth checks
-_MOST_CHOOSING = 4096  # tokens; they are read at every evaluation
+_MOST_CHOOSING = 8192  # tokens; they are read at every evaluation
 _LARGEST_NORM = 1.0  # of the gradient
 _READINGS = 100  # of the tracker
 
