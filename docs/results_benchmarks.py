@@ -581,7 +581,7 @@ def fill(name: str, block: Block) -> None:
     link = f"All {len(rows)} rows with all columns: [{data.name}](data/{data.name})."
     content = [block.write(rows), link]
     if block.option is None:  # another block shows the benchmark's goals and machine
-        content += [goals_list(about["goals"]), machine_line(about["machine"])]
+        content += [*([goals_list(about["goals"])] if about["goals"] else []), machine_line(about["machine"])]
     fill_block(RESULTS / f"{block.page}.md", name, "\n\n".join(content))
 
 
