@@ -155,7 +155,8 @@ def _relufied_figure(given: str, rows: list[Row]) -> str:
     series = []
     for colour, model in enumerate(dict.fromkeys(row["model"] for row in own)):
         points = sorted((float(row["ratio"]), float(row["loss"])) for row in own if row["model"] == model)
-        series.append(_series(f"{model}, thresholds", points, colour, "dashed"))
+        if len(points) > 1:
+            series.append(_series(f"{model}, thresholds", points, colour, "dashed"))
         is_alone = [
             (float(row["ratio"]), float(row["loss"]))
             for row in own
