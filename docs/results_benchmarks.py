@@ -454,6 +454,12 @@ def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
+_DECODE = {
+    "model": "model", "batch": "batch", "contestant": "contestant", "type": "type", "tokens": "tokens_per_s",
+    "limit": "limit_tokens_per_s", "of_limit": "share_of_limit", "over_torch": "over_torch", "layout": "layout",
+    "zeros": "zeros", "predicted": "predicted", "off": "measured_over_predicted_minus_1",
+}  # fmt: skip
+
 BLOCKS = {
     "products": Block(
         "sparse", "sparse-products",
@@ -468,11 +474,7 @@ BLOCKS = {
     ),
     "decode": Block(
         "sparse", "sparse-decode",
-        {
-            "model": "model", "batch": "batch", "contestant": "contestant", "type": "type", "tokens": "tokens_per_s",
-            "limit": "limit_tokens_per_s", "of_limit": "share_of_limit", "over_torch": "over_torch", "layout": "layout",
-            "zeros": "zeros", "predicted": "predicted", "off": "measured_over_predicted_minus_1",
-        },
+        _DECODE,
         decode,
     ),
     "mlps": Block(
@@ -487,11 +489,7 @@ BLOCKS = {
     "relufy": Block("relufy", "relufy", _same("given", "model", "function", "way", "ratio", "loss", "over_given"), relufied),
     "relufy-decode": Block(
         "relufy", "relufy-decode",
-        {
-            "model": "model", "batch": "batch", "contestant": "contestant", "type": "type", "tokens": "tokens_per_s",
-            "limit": "limit_tokens_per_s", "of_limit": "share_of_limit", "over_torch": "over_torch", "layout": "layout",
-            "zeros": "zeros", "predicted": "predicted", "off": "measured_over_predicted_minus_1",
-        },
+        _DECODE,
         decode_relufied,
     ),
     "overhead": Block(

@@ -11,6 +11,7 @@ from torch import nn
 
 from actratio.errors import SiteError
 from actratio.sites.mlps import MLP
+from actratio.sparse.removal import configurations
 
 KEEP = "keep"
 """In place of a function's name: the model keeps its own."""
@@ -53,7 +54,7 @@ def swap_activations(model: nn.Module, mlps: Sequence[MLP], function: str) -> No
     paths = list(dict.fromkeys(_path(mlp) for mlp in mlps))
     old = {path: modules[path] for path in paths}
     config, changed = model.config, copy.deepcopy(model.config)
-    for part in _parts(changed):
+    for part in configurations(changed):
         for name in _SETTINGS:
             if isinstance(getattr(part, name, None), str):
                 setattr(part, name, function)
@@ -85,12 +86,6 @@ def _path(mlp: MLP) -> str:
 def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
     parent, _, name = path.rpartition(".")
     setattr(model.get_submodule(parent), name, module)
-
-
-def _parts(config: Any) -> list[Any]:
-    """Return a configuration and those inside it."""
-    inner = [value for value in vars(config).values() if hasattr(value, "to_dict") and hasattr(value, "model_type")]
-    return [config, *(part for value in inner for part in _parts(value))]
 
 
 def _kinds(model: nn.Module) -> dict[str, type]:

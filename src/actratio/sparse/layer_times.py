@@ -164,7 +164,7 @@ class TimedLayers:
         down, _ = mlp.skipped
         alike = sum(other.kind == planned.kind and other.site.width == planned.site.width for other in self._plans)
         form = planned.kind, tuple(down.weight.shape), down.weight.dtype, has_thresholds, alike
-        key = *form, batch, round(needed, 2), round(ratio, 2), mlp in self._rounded, self._run
+        key = *form, batch, round(needed, 3), round(ratio, 3), mlp in self._rounded, self._run
         known = self._times.layers
         if key not in known:
             timers = {

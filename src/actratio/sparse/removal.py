@@ -75,7 +75,7 @@ class Removal:
         Args:
             widths: the new width for each old one.
         """
-        for config in _configurations(getattr(self._model, "config", None)):
+        for config in configurations(getattr(self._model, "config", None)):
             for name in _WIDTHS:
                 old = getattr(config, name, 0)
                 if old is None and len(widths) == 1:  # the default, such as four times the features
@@ -121,11 +121,12 @@ def _shapes(model: nn.Module) -> dict[str, torch.Size]:
     return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
-def _configurations(config: Any) -> list[Any]:
+def configurations(config: Any) -> list[Any]:
+    """Return a model's configuration and those inside it."""
     if config is None:
         return []
     inner = [value for value in vars(config).values() if hasattr(value, "to_dict") and hasattr(value, "model_type")]
-    return [config, *(deeper for value in inner for deeper in _configurations(value))]
+    return [config, *(deeper for value in inner for deeper in configurations(value))]
 
 
 def _keep(layer: Any, kept: Tensor, *, outputs: bool) -> None:
