@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 
-BATCHES = (1, 2, 4, 8, 16, 64)
+BATCHES = (1, 2, 4, 8, 16, 128)
 """Batch sizes that are measured. Another size uses the next larger one; sizes above the last use the last."""
 
 RATIOS = (0.03, 0.1, 0.25, 0.5, 1.0)

@@ -9,8 +9,11 @@ from torch.nn import functional as F  # noqa: N812
 SLICE = 1 << 22
 """Numbers that are converted at a time, so that little memory is needed beside the weights."""
 
-MAX_BATCH = 128
+MAX_BATCH = 32
 """Examples of a call above which the weight is converted back first: the dense product then takes longer than that."""
+
+_PART = 1 << 20
+"""Numbers that a CPU converts at a time before it multiplies by them, so that they stay in its cache."""
 
 
 def dequantize(quantized: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
@@ -23,7 +26,8 @@ def dequantize(quantized: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     weight = torch.empty(quantized.shape, dtype=dtype, device=quantized.device)
     step = max(1, SLICE // quantized.shape[1])
     for start in range(0, len(quantized), step):
-        weight[start : start + step] = quantized[start : start + step] * scales[start : start + step, None]
+        part = slice(start, start + step)
+        weight[part].copy_(quantized[part]).mul_(scales[part, None])
     return weight
 
 
@@ -42,6 +46,9 @@ def dense_int8(
 ) -> Tensor:
     """Return the product of a linear layer, where inputs at or below their threshold count as zero.
 
+    On CPUs, a part of the outputs is computed at a time: its weights are converted back into the cache, and are used there. Writing
+    a large weight to memory would take longer than the product.
+
     Args:
         x: (…, inputs).
         rows: (inputs, outputs), int8, as are the others those of ``float_weight``.
@@ -50,4 +57,11 @@ def dense_int8(
     """
     if thresholds is not None:
         x = torch.where(x.abs() <= thresholds, 0, x)
-    return F.linear(x, float_weight(rows, scales, by_neurons, x.dtype), bias)
+    inputs, outputs = rows.shape
+    step = max(1, _PART // inputs) if x.device.type == "cpu" and not torch.compiler.is_compiling() else outputs
+    parts = []
+    for start in range(0, outputs, step):
+        part = slice(start, start + step)
+        weight = float_weight(rows[:, part], scales if by_neurons else scales[part], by_neurons, x.dtype)
+        parts.append(F.linear(x, weight, None if bias is None else bias[part]))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
