@@ -121,8 +121,9 @@ def test_what_is_replaced_is_timed_inside_the_model(tiny_gpt2: TinyGPT2, monkeyp
     clock = iter(range(10**6))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
     layers = [module for module in model.modules() if is_linear(module)]
-    assert timing.time_in_forward_pass(model, layers[:3], 2) == 3.0
-    assert timing.time_in_forward_pass(model, layers[:1], 2) == 1.0
+    assert timing.time_in_forward_pass(model, layers[:3], 2) == [1.0] * 3
+    assert timing.time_in_forward_pass(model, layers[:1], 2) == [1.0]
+    assert layer_times.ModelTimes().in_forward_pass(model, layers[:3], 2, 0) == 3.0
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 

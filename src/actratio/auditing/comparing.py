@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from statistics import median
 
@@ -15,6 +16,7 @@ from actratio.statistics.estimate import Estimate, mean_interval
 from actratio.statistics.ratios import ratio_of_means
 
 _MIN_ROUNDS, _MAX_ROUNDS = 8, 40
+_SECONDS = 5.0  # after which no round begins, if there are enough
 _NARROW = 0.1  # width of an interval, relative to its value, that is enough
 _RUN = 3  # decoding steps of a model in a row; the first one isn't counted
 
@@ -23,7 +25,7 @@ def speedup(dense: nn.Module, other: nn.Module, work: Work) -> Estimate:
     """Return how many times as fast another form of a model does some work, with its 95 % interval over rounds.
 
     The two take turns. A round gives one ratio of their times; the interval is Student's, of the ratios' logarithms. Rounds are added
-    until it is narrow, or there are 40.
+    until it is narrow, there are 40, or 5 seconds are over.
 
     Args:
         dense, other: in evaluation mode.
@@ -37,6 +39,7 @@ def speedup(dense: nn.Module, other: nn.Module, work: Work) -> Estimate:
     for timed in passes:
         timed.seconds()  # warms up
     logarithms: list[float] = []
+    began = time.perf_counter()
     for number in range(_MAX_ROUNDS):
         seconds = [0.0, 0.0]
         for place in (0, 1) if number % 2 else (1, 0):
@@ -44,7 +47,8 @@ def speedup(dense: nn.Module, other: nn.Module, work: Work) -> Estimate:
             seconds[place] = median(times[1:] or times)
         logarithms.append(math.log(seconds[0] / seconds[1]))
         estimate = mean_interval(logarithms).exp()
-        if number + 1 >= _MIN_ROUNDS and estimate.high - estimate.low <= _NARROW * estimate.value:
+        is_narrow = estimate.high - estimate.low <= _NARROW * estimate.value
+        if number + 1 >= _MIN_ROUNDS and (is_narrow or time.perf_counter() - began > _SECONDS):
             break
     return estimate
 

@@ -37,8 +37,8 @@ TARGETS = (0.5, 1.0, 2.0)
 
 _PROMPT = 128  # tokens, of a model that doesn't decode
 _LEAST_BATCHES = 8  # two of them check
-_TOKENS = 2048  # on which the neurons above thresholds are counted
-_STEPS = 6  # of the search for each loss; the bound on the error is then known to 1/64
+_TOKENS = 1024  # on which the neurons above thresholds are counted
+_STEPS = 3  # losses that are computed to find thresholds for one of them
 _INEXACT = 2  # ways whose loss and speed are measured, beside the best exact one
 
 

@@ -100,6 +100,7 @@ def measure_active(
         batches,
         sites=lambda site: site.name in thresholds,
         criteria=[Thresholds(thresholds)],
+        counts_alone=True,
         name=name,
     )
     # What enters the down projection: in a gated MLP the hidden tensor, else the activation itself.

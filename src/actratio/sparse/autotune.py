@@ -27,6 +27,7 @@ _DRAWS = 5
 _MIN_WINDOWS, _MAX_WINDOWS = 5, 15
 _MIN_ROUNDS, _MAX_ROUNDS, _SECONDS = 2, 20, 0.01  # of a window
 _ENOUGH_SECONDS = 0.3  # of one comparison; products that take long need few rounds
+_MIN_TURNS = 3  # of layers that take long, of which a run is timed in each
 _STEADY = 0.05  # windows that differ by less, relatively, are enough
 _LONG = 0.003  # seconds; for longer products it doesn't matter whether Python's objects are in the cache
 
@@ -81,13 +82,16 @@ class LayerTimer:
 
         Args:
             draws: inputs, (batch, inputs), used in turn.
-            rounds: how many.
+            rounds: the most; fewer if they take long.
             run: calls of a form in a row. The first of several isn't counted: right after another product, threads and caches are
                 not as they are among products of the same kind.
         """
         self._warm_up(draws[0])
         seconds: list[list[float]] = [[] for _ in self._layers]
+        began = time.perf_counter()
         for number in range(rounds):
+            if number >= _MIN_TURNS and time.perf_counter() - began > _ENOUGH_SECONDS / 2:
+                break
             for layers, times in zip(self._layers.values(), seconds, strict=True):
                 own = [_seconds(next(layers), draws[(number + place) % len(draws)]) for place in range(run)]
                 times += own[min(1, run - 1) :]

@@ -23,6 +23,9 @@ from actratio.sparse.thresholds import Calibration, LayerThresholds, SignCompari
 
 _PARTS = 4  # of the text: two to calibrate, one to choose, one to check
 _STEPS = 8  # of the search for a loss
+_CLOSE = 1.03  # bounds on the error whose quotient is less are the same
+_NEAR = 0.9  # share of the accepted increase of the loss that is close enough
+_FIRST, _POWER = 0.2, 2.0  # the bound that is tried first; the loss rises about with its square
 
 
 def calibrate(
@@ -165,7 +168,7 @@ class LossSearch:
         model: dense.
         curves: of its MLPs.
         batches: the text whose loss counts.
-        steps: of each bisection.
+        steps: the most losses that are computed for each target.
     """
 
     def __init__(
@@ -174,28 +177,47 @@ class LossSearch:
         self._model, self._curves, self._batches, self._steps = model, curves, batches, steps
         self._dense = next_token_loss(model, batches)
         self._known: dict[tuple[float, ...], float] = {}
+        self._increases: dict[float, float] = {}  # by the bound on the error
 
     def at(self, percent: float) -> LayerThresholds:
         """Return the thresholds with the largest error in every MLP whose loss is at most ``percent`` higher.
 
-        The bound on the error is found by bisection.
+        The bound on the error is found between one that is known to be small enough and one that isn't: where the loss would meet the
+        target if it were a power of the bound, as it nearly is.
         """
-        low, high = 0.0, 1.0
         best = at_cett(self._curves, 0.0)
         for _ in range(self._steps):
-            middle = (low + high) / 2
-            tried = at_cett(self._curves, middle)
-            if self._loss(tried) <= self._dense * (1 + percent / 100):
-                low, best = middle, tried
-            else:
-                high = middle
-        return best
+            low = max((bound for bound, increase in self._increases.items() if increase <= percent), default=0.0)
+            high = min((bound for bound, increase in self._increases.items() if increase > percent), default=1.0)
+            if high <= low * _CLOSE or self._increases.get(low, -math.inf) >= _NEAR * percent:
+                break
+            self._increase(self._between(low, high, percent))
+        bounds = [bound for bound, increase in self._increases.items() if increase <= percent]
+        return at_cett(self._curves, max(bounds)) if bounds else best
 
-    def _loss(self, tried: LayerThresholds) -> float:
+    def _between(self, low: float, high: float, percent: float) -> float:
+        """Return the bound to try next; ``low`` is 0, or ``high`` is 1, if none was tried there."""
+        below, above = self._increases.get(low, 0.0), self._increases.get(high, math.inf)
+        if 0 < below < above < math.inf and percent > below:
+            power = math.log(above / below) / math.log(high / low)
+            tried = low * (percent / below) ** (1 / power)
+        elif 0 < above < math.inf:
+            tried = high * (percent / above) ** (1 / _POWER)
+        elif 0 < below:
+            tried = low * (percent / below) ** (1 / _POWER)
+        else:
+            return _FIRST if low < _FIRST < high else (low + high) / 2
+        margin = (high - low) / 8  # so that each loss makes the interval shorter
+        return min(max(tried, low + margin), high - margin)
+
+    def _increase(self, bound: float) -> None:
+        """Compute by how many per cent the loss rises with a bound on the error."""
+        tried = at_cett(self._curves, bound)
         key = tuple(tried.thresholds.values())
         if key not in self._known:
-            self._known[key] = loss_with(self._model, self._curves, tried.thresholds, self._batches)
-        return self._known[key]
+            loss = loss_with(self._model, self._curves, tried.thresholds, self._batches)
+            self._known[key] = 100 * (loss / self._dense - 1)
+        self._increases[bound] = self._known[key]
 
 
 def _at_places(curves: Sequence[Curve], places: Sequence[int]) -> LayerThresholds:

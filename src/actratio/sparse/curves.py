@@ -21,7 +21,7 @@ from actratio.sparse.thresholds import neuron_norms
 SHARES = tuple(percent / 100 for percent in (*range(0, 95, 5), 95, 96, 97, 98, 99))
 """The shares of a layer's outputs that are tried."""
 
-_TOKENS = 1024  # of the calibration text that are looked at
+_TOKENS = 512  # of the calibration text that are looked at
 _MOST_SORTED = 1 << 24  # outputs of a layer, whose quantiles are the thresholds
 
 
@@ -65,7 +65,7 @@ def dropping_curves(
     Args:
         model: a causal language model, dense.
         mlps: those of its MLPs that thresholds can be given to.
-        batches: the calibration text; its first 1,024 tokens are used.
+        batches: the calibration text; its first 512 tokens are used.
         by: one of ``BY``.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from actratio.counting.counts import SiteCounts
 from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
 from actratio.sites import Site
+from actratio.sites.linear import is_linear
 from actratio.sites.mlps import MLP
 from actratio.sparse.active import active_counts
 from actratio.sparse.autotune import LayerTimer, linear_timer, shape_speeds
@@ -24,6 +26,7 @@ from actratio.sparse.timing import Machine, time_forward_pass, time_in_forward_p
 _ROUNDS = 10
 _DRAWS = 8
 _RUN = 6  # products of the same kind in a row
+_RATIO_STEP = 0.05  # of the logarithm of a ratio
 
 
 def needed_share(counts: SiteCounts, batch: int) -> float:
@@ -53,6 +56,11 @@ def random_activations(width: int, batch: int, ratio: float, needed: float) -> l
         active = torch.rand(batch, width, generator=generator) < ratio / high
         draws.append(torch.randn(batch, width, generator=generator) * in_set * active)
     return draws
+
+
+def _rounded(ratio: float) -> float:
+    """Return a ratio to within 2.5 %, so that layers with nearly the same ratios are timed once."""
+    return 0.0 if ratio <= 0 else min(1.0, math.exp(_RATIO_STEP * round(math.log(ratio) / _RATIO_STEP)))
 
 
 def counts_of(measurement: Measurement, site: Site) -> SiteCounts:
@@ -104,7 +112,7 @@ class ModelTimes:
         self.timers: dict[Any, LayerTimer] = {}  # making their layers takes longer than timing them
         self._machine: Machine | None = None
         self._passes: dict[tuple[int, int], float] = {}
-        self._parts: dict[Any, float] = {}
+        self._parts: dict[tuple[int, int], dict[nn.Module, float]] = {}
 
     def machine(self, device: torch.device) -> Machine:
         """Return what the device does, as ``time_machine``."""
@@ -119,11 +127,12 @@ class ModelTimes:
         return self._passes[batch, prompt]
 
     def in_forward_pass(self, model: nn.Module, modules: Sequence[nn.Module], batch: int, prompt: int) -> float:
-        """Return the seconds of some of the model's modules in a forward pass, as ``time_in_forward_pass``."""
-        key = batch, prompt, frozenset(map(id, modules))
-        if key not in self._parts:
-            self._parts[key] = time_in_forward_pass(model, modules, batch, prompt=prompt)
-        return self._parts[key]
+        """Return the seconds of some of the model's linear layers in a forward pass. All of them are timed at the first call."""
+        if (batch, prompt) not in self._parts:
+            linears = [module for module in model.modules() if is_linear(module)]
+            seconds = time_in_forward_pass(model, linears, batch, prompt=prompt)
+            self._parts[batch, prompt] = dict(zip(linears, seconds, strict=True))
+        return sum(self._parts[batch, prompt][module] for module in modules)
 
 
 class TimedLayers:
@@ -159,12 +168,12 @@ class TimedLayers:
         if planned.kind == "dense":
             return 0.0, 0.0
         counts = counts_of(measurement, mlp.site)
-        needed, ratio = needed_share(counts, batch), float(counts.activation_ratio)
+        needed, ratio = _rounded(needed_share(counts, batch)), _rounded(float(counts.activation_ratio))
         has_thresholds = mlp.site.name in self._limits
         down, _ = mlp.skipped
         alike = sum(other.kind == planned.kind and other.site.width == planned.site.width for other in self._plans)
         form = planned.kind, tuple(down.weight.shape), down.weight.dtype, has_thresholds, alike
-        key = *form, batch, round(needed, 3), round(ratio, 3), mlp in self._rounded, self._run
+        key = *form, batch, needed, ratio, mlp in self._rounded, self._run
         known = self._times.layers
         if key not in known:
             timers = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -126,8 +126,10 @@ def time_forward_pass(model: nn.Module, batch: int, *, prompt: int = 0, rounds: 
     return median([passes.seconds() for _ in range(rounds)][1:])
 
 
-def time_in_forward_pass(model: nn.Module, modules: Iterable[nn.Module], batch: int, *, prompt: int = 0) -> float:
-    """Return the median seconds that some of a model's modules take together in a forward pass.
+def time_in_forward_pass(
+    model: nn.Module, modules: Sequence[nn.Module], batch: int, *, prompt: int = 0
+) -> list[float]:
+    """Return the median seconds that each of some modules of a model takes in a forward pass.
 
     Args:
         model, batch, prompt: as for ``ForwardPasses``.
@@ -136,11 +138,11 @@ def time_in_forward_pass(model: nn.Module, modules: Iterable[nn.Module], batch: 
     Raises:
         SiteError: as ``ForwardPasses``.
     """
-    spent: list[float] = []
+    passes: list[list[float]] = []
     start = 0.0
 
-    def begin_step(*_: Any) -> None:
-        spent.append(0.0)
+    def begin_pass(*_: Any) -> None:
+        passes.append([0.0] * len(modules))
 
     def begin(module: nn.Module, inputs: Any) -> None:
         nonlocal start
@@ -148,18 +150,19 @@ def time_in_forward_pass(model: nn.Module, modules: Iterable[nn.Module], batch: 
             torch.cuda.synchronize(inputs[0].device)
         start = time.perf_counter()
 
-    def end(module: nn.Module, inputs: Any, output: Any) -> None:
+    def end(place: int, module: nn.Module, inputs: Any, output: Any) -> None:
         if inputs[0].device.type == "cuda":
             torch.cuda.synchronize(inputs[0].device)
-        spent[-1] += time.perf_counter() - start
+        passes[-1][place] += time.perf_counter() - start
 
     with ExitStack() as stack:
-        stack.callback(model.register_forward_pre_hook(begin_step).remove)
-        for module in modules:
+        stack.callback(model.register_forward_pre_hook(begin_pass).remove)
+        for place, module in enumerate(modules):
             stack.callback(module.register_forward_pre_hook(begin).remove)
-            stack.callback(module.register_forward_hook(end).remove)
+            stack.callback(module.register_forward_hook(partial(end, place)).remove)
         time_forward_pass(model, batch, prompt=prompt)
-    return median(spent[1 if prompt else 2 :])  # after a pass that warms up, and the context of decoding steps
+    counted = passes[1 if prompt else 2 :]  # after a pass that warms up, and the context of decoding steps
+    return [median(times) for times in zip(*counted, strict=True)]
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
