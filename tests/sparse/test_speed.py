@@ -121,9 +121,9 @@ def test_what_is_replaced_is_timed_inside_the_model(tiny_gpt2: TinyGPT2, monkeyp
     clock = iter(range(10**6))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
     layers = [module for module in model.modules() if is_linear(module)]
-    assert timing.time_in_forward_pass(model, layers[:3], 2) == [1.0] * 3
-    assert timing.time_in_forward_pass(model, layers[:1], 2) == [1.0]
-    assert layer_times.ModelTimes().in_forward_pass(model, layers[:3], 2, 0) == 3.0
+    assert timing.time_in_forward_pass(model, layers[:3], 2) == (1.0, [1.0] * 3)
+    seconds, parts = layer_times.ModelTimes().forward_pass(model, 2, 0)
+    assert (seconds, parts) == (1.0, dict.fromkeys(layers, 1.0))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
@@ -272,12 +272,15 @@ def test_speed_is_timed_in_evaluation_mode_and_the_mode_restored(
     calibration = actratio.calibrate(model, token_batches(4), ratio=0.4)
     modes: list[bool] = []
 
-    def timed(model: nn.Module, batch: int, *, prompt: int = 0) -> float:
-        modes.extend(module.training for module in model.modules())
-        return 1.0
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(model: nn.Module, *arguments: Any, **options: Any) -> Any:
+            modes.extend(module.training for module in model.modules())
+            return function(model, *arguments, **options)
 
-    for module in ("prediction", "layer_times"):
-        monkeypatch.setattr(f"actratio.sparse.{module}.time_forward_pass", timed)
+        return timed
+
+    for place in ("prediction.time_forward_pass", "layer_times.time_in_forward_pass"):
+        monkeypatch.setattr(f"actratio.sparse.{place}", noted(getattr(timing, place.rpartition(".")[2])))
     check_speed(model, calibration)
     assert set(modes) == {False}
     assert all(module.training for module in model.modules())
@@ -323,18 +326,18 @@ def test_nothing_is_timed_twice_for_several_predictions(tiny_gpt2: TinyGPT2, mon
 
         return call
 
-    for name in ("time_machine", "time_forward_pass", "time_in_forward_pass"):
+    for name in ("time_machine", "time_in_forward_pass"):
         monkeypatch.setattr(layer_times, name, noted(name, getattr(layer_times, name)))
     monkeypatch.setattr(layer_times.LayerTimer, "times", noted("layers", layer_times.LayerTimer.times))
     model = tiny_gpt2("relu")
     measurement = actratio.measure(model, token_batches(), criteria=["nonzero"])
     times = layer_times.ModelTimes()
     first = actratio.predict_speed(model, measurement, dense=True, times=times)
-    assert timed.count("time_machine") == timed.count("time_forward_pass") == 1
+    assert timed.count("time_machine") == timed.count("time_in_forward_pass") == 1
     before = list(timed)
     again = actratio.predict_speed(model, measurement, dense=True, times=times)
     assert timed == before
     assert again.speeds[0].expected == first.speeds[0].expected
     actratio.predict_speed(model, measurement, [2], dense=True, times=times)
     assert timed.count("time_machine") == 1
-    assert timed.count("time_forward_pass") == 2
+    assert timed.count("time_in_forward_pass") == 2

@@ -228,7 +228,7 @@ def _with_thresholds(
     model: nn.Module, mlps: Sequence[MLP], percent: float, chosen: LayerThresholds, calibrating: Sequence[Batch]
 ) -> _Trial:
     thresholds = chosen.by_neuron(mlps)
-    measurement = measure_active(model, _first(calibrating, _TOKENS), thresholds)
+    measurement = measure_active(model, _first(calibrating, _TOKENS), thresholds, counts_alone=True)
     return _Trial(f"thresholds for {percent:g} % of loss", _thresholds_option(percent), False, measurement, thresholds)
 
 

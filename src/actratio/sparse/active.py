@@ -83,6 +83,7 @@ def measure_active(
     batches: Iterable[Batch],
     thresholds: Mapping[str, Tensor] | None = None,
     *,
+    counts_alone: bool = False,
     name: str | None = None,
 ) -> Measurement:
     """Measure which neurons a sparse model computes: those above their thresholds, or without thresholds those that aren't zero.
@@ -91,16 +92,17 @@ def measure_active(
         model: the dense model.
         batches: as for ``measure``; padding is what the attention mask says.
         thresholds: (width,) by site's name.
+        counts_alone: as for ``measure``.
         name: of the model, for the measurement.
     """
     if thresholds is None:
-        return measure(model, batches, criteria=["nonzero"], name=name)
+        return measure(model, batches, criteria=["nonzero"], counts_alone=counts_alone, name=name)
     measurement = measure(
         model,
         batches,
         sites=lambda site: site.name in thresholds,
         criteria=[Thresholds(thresholds)],
-        counts_alone=True,
+        counts_alone=counts_alone,
         name=name,
     )
     # What enters the down projection: in a gated MLP the hidden tensor, else the activation itself.

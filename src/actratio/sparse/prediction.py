@@ -249,12 +249,17 @@ def _speed(
     replaced: Sequence[nn.Module],
     times: ModelTimes,
 ) -> Speed:
-    seconds = times.forward_pass(model, batch, prompt)
-    # What is replaced is timed inside the model, so that what remains is right even if it is a small part. Experts can't be.
-    before = times.in_forward_pass(model, replaced, batch, prompt) if replaced else 0.0
+    seconds, parts = times.forward_pass(model, batch, prompt)
     changed = [layer for layer in layers if is_changed(layer)]
-    before += sum(layer.dense_seconds * layer.used for layer in changed if layer.plan.site.expert is not None)
-    after = others.new_seconds + sum(layer.sparse_seconds * layer.used for layer in changed)
+    experts = [layer for layer in changed if layer.plan.site.expert is not None]
+    # What is replaced is timed inside the model, so that what remains is right even if it is a small part. Experts can't be.
+    before = sum(parts[layer] for layer in replaced)
+    alone = others.dense_seconds + sum(layer.dense_seconds for layer in changed if layer.plan.site.expert is None)
+    after = others.new_seconds + sum(layer.sparse_seconds for layer in changed if layer.plan.site.expert is None)
+    # Old and new products were timed in turns. Their quotient holds for the moment at which the model was timed, too.
+    after = before * after / alone if alone else 0.0
+    before += sum(layer.dense_seconds * layer.used for layer in experts)
+    after += sum(layer.sparse_seconds * layer.used for layer in experts)
     expected = seconds / (max(seconds - before, 0.0) + after) if after else 1.0
     read = _weights_read(model)
     weights = float(sum(parameter.nbytes for parameter in read))

@@ -70,7 +70,7 @@ class ForwardPasses:
         self._model, self._batch, self._prompt = model, batch, prompt
         self._device, self._generator = device_of(model), torch.Generator().manual_seed(0)
         self._cache: dict[str, Any] = {}
-        self._context, self._steps = context, 0
+        self._context, self._steps = context, 0  # steps since the context was read
         with self._readable_errors():
             config: Any = getattr(model, "config", None)
             self._vocabulary = config.get_text_config().vocab_size
@@ -81,18 +81,23 @@ class ForwardPasses:
         out = self._model(input_ids=self._tokens(self._context), use_cache=True)
         if out.past_key_values is None:
             raise TypeError("it returns no KV cache")
+        self._steps = 0
         self._cache = {"past_key_values": out.past_key_values, "use_cache": True}
 
     @torch.no_grad()
     def seconds(self) -> float:
         """Return the seconds of one more pass."""
+        self.begin_context()
         self._steps += 1
-        if not self._prompt and self._steps % _STEPS == 0:  # else the context would get too long for the model
-            with self._readable_errors():
-                self._read_context()
         inputs = {"input_ids": self._tokens(self._prompt or 1), **self._cache}
         with self._readable_errors():
             return _seconds(partial(self._model, **inputs), self._device)
+
+    def begin_context(self) -> None:
+        """Read the short context again if it has grown, so that the next pass doesn't. Else it would get too long for the model."""
+        if not self._prompt and self._steps >= _STEPS:
+            with self._readable_errors():
+                self._read_context()
 
     def _tokens(self, length: int) -> Tensor:
         return torch.randint(self._vocabulary, (self._batch, length), generator=self._generator).to(self._device)
@@ -127,22 +132,35 @@ def time_forward_pass(model: nn.Module, batch: int, *, prompt: int = 0, rounds: 
 
 
 def time_in_forward_pass(
-    model: nn.Module, modules: Sequence[nn.Module], batch: int, *, prompt: int = 0
-) -> list[float]:
-    """Return the median seconds that each of some modules of a model takes in a forward pass.
+    model: nn.Module, modules: Sequence[nn.Module], batch: int, *, prompt: int = 0, rounds: int = 13
+) -> tuple[float, list[float]]:
+    """Return the median seconds of a forward pass, and of each of some modules in it.
+
+    The modules are timed in passes of their own, each right after one that is timed as a whole: what else the machine does changes
+    within seconds, and their hooks take time.
 
     Args:
         model, batch, prompt: as for ``ForwardPasses``.
         modules: of the model, none inside another one.
+        rounds: number of pairs of passes; the first one only warms up.
 
     Raises:
         SiteError: as ``ForwardPasses``.
     """
-    passes: list[list[float]] = []
-    start = 0.0
+    passes = ForwardPasses(model, batch, prompt=prompt)
+    whole: list[float] = []
+    shares: list[list[float]] = []
+    for _ in range(rounds):
+        whole.append(passes.seconds())
+        shares.append([seconds / whole[-1] for seconds in _parts(passes, modules)])
+    seconds = median(whole[1:])
+    return seconds, [seconds * median(share) for share in zip(*shares[1:], strict=True)]
 
-    def begin_pass(*_: Any) -> None:
-        passes.append([0.0] * len(modules))
+
+def _parts(passes: ForwardPasses, modules: Sequence[nn.Module]) -> list[float]:
+    """Return the seconds of modules in one more pass."""
+    spent = [0.0] * len(modules)
+    start = 0.0
 
     def begin(module: nn.Module, inputs: Any) -> None:
         nonlocal start
@@ -153,16 +171,15 @@ def time_in_forward_pass(
     def end(place: int, module: nn.Module, inputs: Any, output: Any) -> None:
         if inputs[0].device.type == "cuda":
             torch.cuda.synchronize(inputs[0].device)
-        passes[-1][place] += time.perf_counter() - start
+        spent[place] += time.perf_counter() - start
 
+    passes.begin_context()
     with ExitStack() as stack:
-        stack.callback(model.register_forward_pre_hook(begin_pass).remove)
         for place, module in enumerate(modules):
             stack.callback(module.register_forward_pre_hook(begin).remove)
             stack.callback(module.register_forward_hook(partial(end, place)).remove)
-        time_forward_pass(model, batch, prompt=prompt)
-    counted = passes[1 if prompt else 2 :]  # after a pass that warms up, and the context of decoding steps
-    return [median(times) for times in zip(*counted, strict=True)]
+        passes.seconds()
+    return spent
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
