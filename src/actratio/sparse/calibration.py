@@ -200,11 +200,11 @@ class LossSearch:
         below, above = self._increases.get(low, 0.0), self._increases.get(high, math.inf)
         if 0 < below < above < math.inf and percent > below:
             power = math.log(above / below) / math.log(high / low)
-            tried = low * (percent / below) ** (1 / power)
+            tried = float(low * (percent / below) ** (1 / power))
         elif 0 < above < math.inf:
-            tried = high * (percent / above) ** (1 / _POWER)
-        elif 0 < below:
-            tried = low * (percent / below) ** (1 / _POWER)
+            tried = float(high * (percent / above) ** (1 / _POWER))
+        elif below > 0:
+            tried = float(low * (percent / below) ** (1 / _POWER))
         else:
             return _FIRST if low < _FIRST < high else (low + high) / 2
         margin = (high - low) / 8  # so that each loss makes the interval shorter
