@@ -108,21 +108,78 @@ def test_short_text_leaves_out_what_changes_the_outputs(tiny_gpt2: TinyGPT2) -> 
 
 
 @pytest.mark.parametrize("target", [0.1, 5.0])
-def test_thresholds_are_tried_up_to_the_target(
+def test_thresholds_for_more_loss_than_the_target_are_predicted_and_not_tried(
     target: float, tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Different targets give different thresholds here; none above the target takes the place of one below it."""
+    """Different targets give different thresholds here."""
 
     def at(self: LossSearch, percent: float) -> LayerThresholds:
         return at_cett(self._curves, percent / 10)
 
     monkeypatch.setattr(LossSearch, "at", at)
+    monkeypatch.setattr("actratio.auditing.ways.int8_unsupported_reason", lambda device: "not here")
     found = audit(tiny_gpt2("gelu_new"), token_batches(8), target=target)
-    targets = [way.options.split()[1] for way in found.ways if "--dense" in way.options]
-    wanted = {0.1: ["loss=0.1"], 5.0: ["loss=5", "loss=2", "loss=1", "loss=0.5"]}[target]
-    assert sorted(targets) == sorted(wanted)
-    with pytest.raises(SiteError, match="there is no target 'loss=-1'"):
-        audit(tiny_gpt2("relu"), token_batches(8), target=-1)
+    ways = {float(way.options.split()[1].removeprefix("loss=")): way for way in found.ways if "loss=" in way.options}
+    assert set(ways) == {target, 0.5, 1.0, 2.0}
+    assert all(way.main.expected == 2.0 for way in ways.values())
+    tried = {percent for percent, way in ways.items() if way.main.measured is not None}
+    assert tried <= {percent for percent in ways if percent <= target}
+    assert len(tried) == (1 if target == 0.1 else 2)
+
+
+def _plant_dead(model: Any, share: float) -> int:
+    """Let neurons of each MLP never fire, and return how many, over all layers."""
+    dead = int(share * model.config.n_inner)
+    for block in model.transformer.h:
+        block.mlp.c_fc.bias.data[:dead] = -100.0
+    return dead * len(model.transformer.h)
+
+
+def test_neurons_that_never_fire_can_be_removed(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_gpt2("relu")
+    dead = _plant_dead(model, 0.25)
+
+    def twice_if_smaller(dense: nn.Module, other: nn.Module, work: Work) -> Estimate:
+        sizes = [sum(parameter.numel() for parameter in of.parameters()) for of in (dense, other)]
+        return Estimate(2.0, 1.9, 2.1) if sizes[1] < sizes[0] else Estimate(1.0, 0.99, 1.01)
+
+    monkeypatch.setattr(trials, "speedup", twice_if_smaller)
+    monkeypatch.setattr(trials, "measured_curves", lambda *_: [])  # the two best ways are tried
+    monkeypatch.setattr("actratio.auditing.ways.int8_unsupported_reason", lambda device: "not here")
+    monkeypatch.setattr(trials.ModelTimes, "forward_pass", lambda *_: (1.0, _eighths(model)))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    found = audit(model, token_batches(12))
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    (way,) = [way for way in found.ways if way.command == "prune"]
+    removed = int(way.name.split()[1])
+    assert dead <= removed <= found.figures["dead_ratio"] * 2 * model.config.n_inner  # all layers keep the same width
+    assert way.computed == 1 - removed / (2 * model.config.n_inner)
+    assert way.main.expected == pytest.approx(1 / (1 - (1 - way.computed) * 4 / 8))  # four of the layers are in MLPs
+    assert (way.options, way.exact) == ("", False)
+    assert way.loss is not None
+    assert abs(way.loss.value) < 1e-3
+    assert found.decision.way == way
+
+
+def _eighths(model: nn.Module) -> dict[nn.Module, float]:
+    return {module: 1 / 8 for module in model.modules() if type(module).__name__ == "Conv1D"}
+
+
+def test_few_neurons_that_never_fire_are_left(tiny_gpt2: TinyGPT2) -> None:
+    model = tiny_gpt2("gelu_new")  # none is certain
+    found = audit(model, token_batches(12))
+    assert not any(way.command == "prune" for way in found.ways)
+    assert not any("never fired" in note for note in found.notes)
+
+
+def test_why_neurons_that_never_fired_stay_is_noted(tiny_gpt2: TinyGPT2) -> None:
+    model = tiny_gpt2("relu")
+    _plant_dead(model, 0.25)
+    model.transformer.h[1].mlp.c_fc.bias.data.fill_(1.0)  # the other layer of the same width needs all
+    found = audit(model, token_batches(12))
+    assert not any(way.command == "prune" for way in found.ways)
+    (note,) = [note for note in found.notes if "never fired" in note]
+    assert "can't be removed: the configuration has one width" in note
 
 
 def test_8_bit_weights_are_left_out_if_no_layer_is_large(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,12 +52,13 @@ class Way:
 
     Attributes:
         name: what is done, in words.
-        options: those of ``actratio sparsify`` that do it; empty if there is nothing to save, and ``sparsify(model, dense=True)`` does it.
+        options: those of the command that do it. ``sparsify`` without options saves nothing: ``sparsify(model, dense=True)`` does it.
         exact: whether the outputs stay the same up to the order of summation.
         computed: share of the MLPs' neuron outputs that are computed.
         gains: one for each kind of work, in the order in which they were asked for.
         loss: increase of the loss in per cent on text that wasn't used to choose, with its 95 % interval over sequences; ``None``
             if it wasn't measured.
+        command: the command that does it: ``sparsify`` or ``prune``.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Way:
     computed: float
     gains: tuple[Gain, ...]
     loss: Estimate | None = None
+    command: str = "sparsify"
 
     @property
     def main(self) -> Gain:
@@ -156,6 +158,7 @@ class Audit:
         return [
             {
                 "way": way.name,
+                "command": way.command,
                 "options": way.options,
                 "exact": way.exact,
                 "computed": way.computed,

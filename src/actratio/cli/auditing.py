@@ -170,10 +170,10 @@ def _command(found: Audit, model: str, text: list[str], given: Mapping[str, str 
     way = found.decision.way
     if way is None:
         return None
-    if not way.options:
+    if way.command == "sparsify" and not way.options:
         return "model = actratio.sparsify(model, dense=True)  # in Python; there is nothing to save"
     options = [part for path in text or ["FILE"] for part in ("--text", path)]
     for name, value in given.items():
-        if value is not None:
+        if value is not None and (way.command, name) != ("prune", "--batch"):
             options += [name] if value is True else [name, str(value)]
-    return shlex.join(["actratio", "sparsify", model, *way.options.split(), *options])
+    return shlex.join(["actratio", way.command, model, *way.options.split(), *options])

@@ -1,0 +1,198 @@
+"""The ways to run a model that an audit tries."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+from typing import Any
+
+from torch import Tensor, nn
+
+from actratio.counting.measurement import Measurement
+from actratio.errors import SiteError
+from actratio.sites.inputs import device_of
+from actratio.sites.linear import is_linear
+from actratio.sites.mlps import MLP
+from actratio.sparse.active import active_counts, measure_active, measured_ratios
+from actratio.sparse.calibration import LossSearch
+from actratio.sparse.conversion import is_worth_int8, sparsify
+from actratio.sparse.curves import Curve, dropping_curves
+from actratio.sparse.planning import int8_unsupported_reason, plan, thresholds_unsupported_reason
+from actratio.sparse.pruning import Pruning, prune
+from actratio.sparse.text import Batch
+from actratio.sparse.thresholds import LayerThresholds
+
+TARGETS = (0.5, 1.0, 2.0)
+"""Increases of the loss, in per cent, for which thresholds are chosen, beside the largest one that is accepted."""
+
+
+_TOKENS = 1024  # on which the neurons above thresholds are counted
+_STEPS = 3  # losses that are computed to find thresholds for one of them
+_DEAD = 0.05  # share of the neurons; fewer that never fire aren't worth removing
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A way to run the model, and what makes it.
+
+    Attributes:
+        name, options, exact: as in ``Way``.
+        measurement, thresholds, weights: what ``sparsify`` gets.
+        pruning: what ``prune`` removes, instead.
+        check: the text that ``prune`` gets.
+        percent: increase of the loss for which thresholds were chosen.
+    """
+
+    name: str
+    options: str
+    exact: bool
+    measurement: Measurement
+    thresholds: Mapping[str, Tensor] | None = None
+    weights: str | None = None
+    pruning: Pruning | None = None
+    check: Sequence[Batch] = ()
+    percent: float = 0.0
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of ``sparsify`` and ``predict_speed``."""
+        return {"thresholds": self.thresholds, "weights": self.weights, "dense": self.weights is None}
+
+    @property
+    def command(self) -> str:
+        """The command that does it."""
+        return "sparsify" if self.pruning is None else "prune"
+
+    def applied_to(self, model: nn.Module) -> nn.Module:
+        """Return a copy of the model that runs in this way."""
+        other = copy.deepcopy(model)
+        if self.pruning is None:
+            return sparsify(other, self.measurement, **self.arguments)
+        prune(other, self.measurement, self.check)
+        return other
+
+    def computed(self, mlps: Sequence[MLP]) -> float:
+        """Return the share of all neuron outputs that it computes; an MLP without counts computes all."""
+        if self.pruning is not None:
+            shares = {mlp.site.name: mlp.width / mlp.before for mlp in self.pruning.mlps}
+        else:
+            ratios = measured_ratios(self.measurement, mlps)
+            shares = {name: ratio for name, ratio in ratios.items() if not isnan(ratio)}
+        return sum(mlp.site.width * shares.get(mlp.site.name, 1.0) for mlp in mlps) / sum(
+            mlp.site.width for mlp in mlps
+        )
+
+
+def exact_trial(mlps: Sequence[MLP], measurement: Measurement) -> Trial:
+    """Return the way that keeps the outputs."""
+    if _has_zeros(mlps, measurement):
+        return Trial("skip exact zeros, with faster dense products", "--target zeros --dense", True, measurement)
+    return Trial("faster dense products", "", True, measurement)
+
+
+def _has_zeros(mlps: Sequence[MLP], measurement: Measurement) -> bool:
+    return any(item.kind != "dense" for item in plan(mlps, measured_ratios(measurement, mlps)))
+
+
+def measured_curves(
+    model: nn.Module, mlps: Sequence[MLP], calibrating: Sequence[Batch], notes: list[str]
+) -> list[Curve]:
+    """Return what dropping costs in each MLP that can have thresholds; note why others can't."""
+    reasons = {mlp.site.name: thresholds_unsupported_reason(mlp, mlps) for mlp in mlps}
+    supported = [mlp for mlp in mlps if reasons[mlp.site.name] is None]
+    if len(supported) < len(mlps):
+        reason = next(reason for reason in reasons.values() if reason is not None)
+        notes.append(f"{len(mlps) - len(supported)} of {len(mlps)} MLPs cannot have thresholds: {reason}.")
+    return dropping_curves(model, supported, calibrating) if supported else []
+
+
+def changing_trials(
+    model: nn.Module,
+    mlps: Sequence[MLP],
+    curves: Sequence[Curve],
+    measurement: Measurement,
+    calibrating: Sequence[Batch],
+    choosing: Sequence[Batch],
+    target: float,
+    notes: list[str],
+    progress: Callable[[str], object],
+) -> list[Trial]:
+    """Return the ways that change the outputs."""
+    reason = int8_unsupported_reason(device_of(model))
+    if reason is None and not any(is_linear(module) and is_worth_int8(module) for module in model.modules()):
+        reason = "no linear layer is large enough"
+    if reason is not None:
+        notes.append(f"8-bit weights were not tried: {reason}.")
+    trials: list[Trial] = []
+    if curves:
+        progress("choosing thresholds")
+        search = LossSearch(model, curves, choosing, _STEPS)
+        chosen: dict[float, LayerThresholds] = {}
+        for percent in dict.fromkeys((target, *TARGETS)):  # if several give the same thresholds, they are the target's
+            found = search.at(percent)
+            if all(found.thresholds != other.thresholds for other in chosen.values()):
+                chosen[percent] = found
+                trials.append(_with_thresholds(model, mlps, percent, found, calibrating))
+        if reason is None:
+            trials.append(_with_int8(trials, target))
+    if reason is None:
+        name = "8-bit weights, and skip exact zeros" if _has_zeros(mlps, measurement) else "8-bit weights"
+        trials.append(Trial(name, "--target zeros --weights int8", False, measurement, None, "int8"))
+    return trials
+
+
+def _with_int8(trials: Sequence[Trial], target: float) -> Trial:
+    """Return the way with the target's thresholds, and with 8-bit weights too."""
+    trial = next(trial for trial in trials if trial.options == thresholds_option(target))
+    options = f"--target loss={target:g} --weights int8"
+    return replace(trial, name=f"8-bit weights, and {trial.name}", options=options, weights="int8")
+
+
+def _with_thresholds(
+    model: nn.Module, mlps: Sequence[MLP], percent: float, chosen: LayerThresholds, calibrating: Sequence[Batch]
+) -> Trial:
+    thresholds = chosen.by_neuron(mlps)
+    measurement = measure_active(model, _first(calibrating, _TOKENS), thresholds, counts_alone=True)
+    name = f"thresholds for {percent:g} % of loss"
+    return Trial(name, thresholds_option(percent), False, measurement, thresholds, percent=percent)
+
+
+def _first(batches: Sequence[Batch], tokens: int) -> list[Batch]:
+    """Return the first batches, until they have this many tokens."""
+    taken, total = [], 0
+    for batch in batches:
+        if total < tokens:
+            taken.append(batch)
+            total += batch["input_ids"].numel()
+    return taken
+
+
+def thresholds_option(percent: float) -> str:
+    """Return the options of ``actratio sparsify`` that choose thresholds for a loss."""
+    return f"--target loss={percent:g} --dense"
+
+
+def pruned_trial(
+    model: nn.Module, mlps: Sequence[MLP], measurement: Measurement, check: Sequence[Batch], notes: list[str]
+) -> Trial | None:
+    """Return the way without the neurons that never fire, or ``None`` if they are few or can't be removed, which is noted.
+
+    Args:
+        check: text that wasn't measured, on which the outputs have to be the same.
+    """
+    counts = [active_counts(measurement, mlp.site) for mlp in mlps]
+    dead = sum(int(item.dead) for item in counts if item is not None and item.tokens)
+    if dead < _DEAD * sum(mlp.site.width for mlp in mlps):
+        return None
+    try:
+        pruning = prune(copy.deepcopy(model), measurement, check)
+        reason = pruning.reason
+    except SiteError as error:
+        reason = str(error)
+    if reason:
+        notes.append(f"The {dead:,} neurons that never fired can't be removed: {reason}.")
+        return None
+    name = f"remove {sum(mlp.before - mlp.width for mlp in pruning.mlps):,} neurons that never fire"
+    return Trial(name, "", False, measurement, pruning=pruning, check=check)
