@@ -1,6 +1,7 @@
 """Write the data files, the tables and the figures of results pages from what the benchmarks printed with --json.
 
-    python docs/results_benchmarks.py [--products FILE …] [--decode FILE …] [--mlps FILE …] [--relufy FILE …] [--relufy-decode FILE …] [--overhead FILE …] [--trainer FILE …]
+    python docs/results_benchmarks.py [--products FILE …] [--decode FILE …] [--mlps FILE …] [--relufy FILE …] [--relufy-decode FILE …] [--audits FILE …]
+        [--overhead FILE …] [--trainer FILE …]
         [--tracker FILE …] [--faults FILE …] [--fuzz FILE …] [--soak FILE …] [--scale FILE …]
 
 Each option replaces the data files of its block in results/data/. Then all blocks of all pages are written from the data
@@ -190,6 +191,43 @@ def decode_relufied(rows: list[Row]) -> str:
             if row["batch"] == "1"
         ],
     )
+
+
+def audits(rows: list[Row]) -> str:
+    """Return the table of decisions."""
+    header = [
+        "model",
+        "decision",
+        "best way",
+        "expected",
+        "measured",
+        "loss",
+        "useful ratio",
+        "not zero",
+        "dead",
+        "seconds",
+    ]
+    body = []
+    for row in rows:
+        measured = f"{float(row['measured']):.2f}× ({float(row['low']):.2f}–{float(row['high']):.2f})"
+        loss = f"{float(row['loss_percent']):+.1f} %" if row["loss_percent"] else ""
+        shares = (
+            f"{float(row[name]):.1%}" if row[name] else "" for name in ("useful_ratio", "nonzero_ratio", "dead_ratio")
+        )
+        decision = "do it" if row["recommended"] == "yes" else "keep it dense"
+        body.append(
+            [
+                row["model"],
+                decision,
+                row["way"],
+                f"{float(row['expected']):.2f}×",
+                measured,
+                loss,
+                *shares,
+                f"{float(row['seconds']):.0f}",
+            ]
+        )
+    return markdown_table(header, body)
 
 
 def mlps(rows: list[Row]) -> str:
@@ -491,6 +529,14 @@ BLOCKS = {
         "relufy", "relufy-decode",
         _DECODE,
         decode_relufied,
+    ),
+    "audits": Block(
+        "audits", "audits",
+        _same(
+            "model", "recommended", "way", "expected", "measured", "low", "high", "loss_percent", "useful_ratio", "nonzero_ratio",
+            "dead_ratio", "seconds", "decision",
+        ),
+        audits,
     ),
     "overhead": Block(
         "overhead", "overhead", _same("contestant", "seconds", "overhead", "peak_mb_1", "peak_mb_4", "peak_mb_16"), overhead
