@@ -28,7 +28,7 @@ TARGETS = (0.5, 1.0, 2.0)
 """Increases of the loss, in per cent, for which thresholds are chosen, beside the largest one that is accepted."""
 
 
-_TOKENS = 1024  # on which the neurons above thresholds are counted
+_TOKENS = 1024  # on which thresholds are chosen, and the neurons above them counted; `sparsify` takes more
 _STEPS = 3  # losses that are computed to find thresholds for one of them
 _DEAD = 0.05  # share of the neurons; fewer that never fire aren't worth removing
 
@@ -128,7 +128,7 @@ def changing_trials(
     trials: list[Trial] = []
     if curves:
         progress("choosing thresholds")
-        search = LossSearch(model, curves, choosing, _STEPS)
+        search = LossSearch(model, curves, _first(choosing, _TOKENS), _STEPS)
         chosen: dict[float, LayerThresholds] = {}
         for percent in dict.fromkeys((target, *TARGETS)):  # if several give the same thresholds, they are the target's
             found = search.at(percent)

@@ -50,6 +50,7 @@ def time_machine(device: torch.device) -> Machine:
 
 
 _STEPS = 16  # decoding steps with one context
+_MIN_ROUNDS, _SECONDS = 5, 3.0  # seconds after which no round begins, if there are enough
 
 
 class ForwardPasses:
@@ -142,7 +143,7 @@ def time_in_forward_pass(
     Args:
         model, batch, prompt: as for ``ForwardPasses``.
         modules: of the model, none inside another one.
-        rounds: number of pairs of passes; the first one only warms up.
+        rounds: the most pairs of passes, fewer if they take long; the first one only warms up.
 
     Raises:
         SiteError: as ``ForwardPasses``.
@@ -150,7 +151,10 @@ def time_in_forward_pass(
     passes = ForwardPasses(model, batch, prompt=prompt)
     whole: list[float] = []
     shares: list[list[float]] = []
-    for _ in range(rounds):
+    began = time.perf_counter()
+    for number in range(rounds):
+        if number >= _MIN_ROUNDS and time.perf_counter() - began > _SECONDS:
+            break
         whole.append(passes.seconds())
         shares.append([seconds / whole[-1] for seconds in _parts(passes, modules)])
     seconds = median(whole[1:])
