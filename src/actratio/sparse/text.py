@@ -72,8 +72,8 @@ def next_token_logits(model: nn.Module, batch: Batch) -> Tensor:
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise SiteError(
             f"{type(model).__name__} does not predict the next tokens of {batch['input_ids'].shape[-1]} "
-            f"({' '.join(str(error).split())[:120]}); give a causal language model from transformers, and sequences that are not "
-            "longer than it reads"
+            f"({' '.join(str(error).split())[:120]}); give a causal language model from transformers, or shorter sequences "
+            "(--length)"
         ) from error
     return logits
 

@@ -109,12 +109,13 @@ class ForwardPasses:
             with torch.no_grad():
                 yield
         except Exception as error:  # a model that reads anything else can raise anything
-            doing = "while it reads a prompt" if self._prompt else "while it decodes"
-            needed = "model that reads tokens" if self._prompt else "causal language model"
+            doing, advice = "while it decodes", "give a causal language model from transformers"
+            if self._prompt:
+                doing = f"while it reads a prompt of {self._prompt:,} tokens"
+                advice = "give a model that reads tokens from transformers, or a shorter prompt (--prompt)"
             raise SiteError(
                 f"{type(self._model).__name__} cannot be timed {doing} ({type(error).__name__}: "
-                f"{' '.join(str(error).split())[:120]}); give a {needed} from transformers, "
-                "and no longer prompts than it reads"
+                f"{' '.join(str(error).split())[:120]}); {advice}"
             ) from error
 
 

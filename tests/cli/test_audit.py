@@ -1,0 +1,31 @@
+"""``actratio audit``: what it says when the model can't read what it is given. The how-to's test has its output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., int]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        (["--length", 64], "input_ids of shape (4, 64)"),
+        (["--length", 16, "--prompt", 100], "cannot be timed while it reads a prompt of 100 tokens"),
+    ],
+)
+def test_what_is_too_long_is_named_with_its_option(
+    numbers: list[object], said: str, tmp_path: Path, text: Path, minilm: Path, tiny_gpt2: Callable[..., Any],
+    run_command: Run, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    tiny_gpt2("relu", n_positions=48).save_pretrained(tmp_path / "model")
+    command = ["audit", tmp_path / "model", "--tokenizer", minilm, "--text", text, "--limit-tokens", 1024]
+    assert run_command(*command, *numbers, "--out", tmp_path / "out") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert said in error
+    assert f"({numbers[-2]})" in error
+    assert not (tmp_path / "out").exists()
