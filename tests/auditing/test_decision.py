@@ -90,6 +90,10 @@ def test_recommendation_says_gain_expectation_and_loss() -> None:
             [way("zeros", None, exact=True, expected=1.0, reason="no: a token needs 99% of the neurons")],
             "The best was zeros, expected 1.00 times. The reason: a token needs 99% of the neurons.",
         ),
+        (
+            [way("zeros", None, exact=True, expected=1.0, reason="no: silu has no true zeros; thresholds make some")],
+            "The reason: silu has no true zeros.",
+        ),
     ],
 )
 def test_reason_to_stay_dense(ways: list[Way], reason: str) -> None:

@@ -87,8 +87,9 @@ def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float) -> list[
     )
     gain = best.main
     found = f"expected {gain.expected:.2f} times" if gain.measured is None else f"measured {_times(gain)}"
-    reason = gain.reason.removeprefix("no: ")
-    because = f" The reason: {reason}." if reason != gain.reason else ""
+    refused, _, reason = gain.reason.partition("no: ")
+    # Without its advice: an audit has tried thresholds, or has noted why it can't.
+    because = f" The reason: {reason.partition('; ')[0]}." if not refused and reason else ""
     return [f"Keep it dense: nothing is {WORTH} times as fast. The best was {best.name}, {found}.{because}"]
 
 
