@@ -24,7 +24,7 @@ from actratio.sparse.converted import Converted
 from actratio.sparse.linears import FastLinear
 from actratio.sparse.text import sequence_losses
 from actratio.sparse.thresholds import LayerThresholds
-from actratio.sparse.timing import Machine
+from actratio.sparse.timing import Machine, PassTimes
 from actratio.statistics.estimate import Estimate
 from tests.sparse.calibration_text import token_batches
 
@@ -146,7 +146,7 @@ def test_neurons_that_never_fire_can_be_removed(tiny_gpt2: TinyGPT2, monkeypatch
     monkeypatch.setattr(trials, "speedup", twice_if_smaller)
     monkeypatch.setattr(trials, "measured_curves", lambda *_: [])  # the two best ways are tried
     monkeypatch.setattr("actratio.auditing.ways.int8_unsupported_reason", lambda device: "not here")
-    monkeypatch.setattr(trials.ModelTimes, "forward_pass", lambda *_: (1.0, _eighths(model)))
+    monkeypatch.setattr(trials.ModelTimes, "forward_pass", lambda *_: PassTimes(1.0, _eighths(model), 0.0))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     found = audit(model, token_batches(12))
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters

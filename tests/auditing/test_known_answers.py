@@ -13,6 +13,7 @@ from actratio.auditing import Audit, Work, audit, trials
 from actratio.sparse import conversion, layer_times
 from actratio.sparse.autotune import LayerTimer
 from actratio.sparse.converted import Converted
+from actratio.sparse.timing import PassTimes
 from actratio.statistics.estimate import Estimate
 
 HIDDEN, WIDTH, LAYERS, VOCABULARY = 32, 128, 2, 64
@@ -65,8 +66,8 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
     def times(timer: LayerTimer, draws: Sequence[Tensor], rounds: int, *, run: int = 1) -> list[float]:
         return [1.0, *(1 / gain for _ in list(timer._forms)[1:])]
 
-    def parts(model: nn.Module, modules: Sequence[nn.Module], batch: int, *, prompt: int = 0) -> Any:
-        return 1.0, [1 / len(modules) for _ in modules]
+    def parts(model: nn.Module, modules: Sequence[nn.Module], batch: int, *, prompt: int = 0) -> PassTimes:
+        return PassTimes(1.0, dict.fromkeys(modules, 1 / len(modules)), 0.0)
 
     def speedup(dense: nn.Module, other: nn.Module, work: Work) -> Estimate:
         is_faster = any(isinstance(module, Converted) for module in other.modules())

@@ -121,10 +121,37 @@ def test_what_is_replaced_is_timed_inside_the_model(tiny_gpt2: TinyGPT2, monkeyp
     clock = iter(range(10**6))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(clock)))
     layers = [module for module in model.modules() if is_linear(module)]
-    assert timing.time_in_forward_pass(model, layers[:3], 2) == (1.0, [1.0] * 3)
-    seconds, parts = layer_times.ModelTimes().forward_pass(model, 2, 0)
-    assert (seconds, parts) == (1.0, dict.fromkeys(layers, 1.0))
+    times = timing.time_in_forward_pass(model, layers[:3], 2)
+    assert (times.seconds, times.parts) == (1.0, dict.fromkeys(layers[:3], 1.0))
+    assert layer_times.ModelTimes().forward_pass(model, 2, 0).parts == dict.fromkeys(layers, 1.0)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_layers_are_left_out_of_a_pass_for_a_moment(tiny_gpt2: TinyGPT2) -> None:
+    """Without its linear layers, a GPT-2 gives every token the same logits: those of its last normalisation's bias."""
+    model = tiny_gpt2("relu")
+    logits: list[torch.Tensor] = []
+    handle = model.register_forward_hook(lambda module, inputs, out: logits.append(out.logits))
+    layers = [module for module in model.modules() if is_linear(module)]
+    model.lm_head.weight = torch.nn.Parameter(torch.ones_like(model.lm_head.weight))
+    timing.time_in_forward_pass(model, layers, 2, prompt=4, rounds=2)
+    handle.remove()
+    whole, timed, without = logits[3:]
+    assert whole.abs().max() > 0
+    assert timed.abs().max() > 0
+    assert without.abs().max() == 0
+    assert not any("forward" in vars(module) for module in layers)
+
+
+def test_what_the_rest_loses_to_the_layers_is_in_proportion_to_their_time() -> None:
+    """Of 10 seconds, 6 are in the layers, 3 remain without them, and 1 is lost to them."""
+    first, second = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    times = timing.PassTimes(10.0, {first: 4.0, second: 2.0}, 3.0)
+    assert times.remaining(6.0, 6.0) == 4.0
+    assert times.remaining(6.0, 0.0) == 3.0
+    assert times.remaining(6.0, 3.0) == 3.5
+    assert times.remaining(4.0, 1.0) == 6.0 - 0.5
+    assert timing.PassTimes(10.0, {first: 9.0}, 3.0).remaining(9.0, 3.0) == 1.0  # noise: nothing is lost
 
 
 @pytest.mark.parametrize(

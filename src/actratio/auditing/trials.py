@@ -165,12 +165,21 @@ def _predicted(model: nn.Module, trial: Trial, works: Sequence[Work], mlps: Sequ
 
 def _pruned_gain(model: nn.Module, pruning: Pruning, work: Work, mlps: Sequence[MLP], times: ModelTimes) -> Gain:
     """Predict the gain of smaller MLPs: their products take as much less time as they have fewer neurons."""
-    seconds, parts = times.forward_pass(model, work.batch, work.prompt)
+    passes = times.forward_pass(model, work.batch, work.prompt)
     left = {mlp.site.name: mlp.width / mlp.before for mlp in pruning.mlps}
-    smaller = [(mlp, 1 - left[mlp.site.name]) for mlp in mlps if mlp.site.name in left]
-    saved = sum(gone * parts.get(layer, 0.0) for mlp, gone in smaller for layer in {*mlp.inputs, mlp.down})
+    layers = [
+        (left[mlp.site.name], passes.parts.get(layer, 0.0))
+        for mlp in mlps
+        if mlp.site.name in left
+        for layer in {*mlp.inputs, mlp.down}
+    ]
+    before, after = sum(part for _, part in layers), sum(share * part for share, part in layers)
     removed = 1 - pruning.parameters / pruning.parameters_before
-    return Gain(work, seconds / (seconds - saved), f"no: {removed:.0%} of the parameters are removed")
+    return Gain(
+        work,
+        passes.seconds / (passes.remaining(before, after) + after),
+        f"no: {removed:.0%} of the parameters are removed",
+    )
 
 
 def _to_check(trials: Sequence[Trial], ways: Sequence[Way], target: float) -> list[int]:

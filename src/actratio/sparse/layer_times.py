@@ -21,7 +21,7 @@ from actratio.sparse.conversion import alike, is_worth_int8, timer_of
 from actratio.sparse.linears import has_full_kernel
 from actratio.sparse.planning import Plan
 from actratio.sparse.speed import LayerSpeed, OtherLayers
-from actratio.sparse.timing import Machine, time_in_forward_pass, time_machine
+from actratio.sparse.timing import Machine, PassTimes, time_in_forward_pass, time_machine
 
 _ROUNDS = 10
 _DRAWS = 8
@@ -111,7 +111,7 @@ class ModelTimes:
         self.linears: dict[Any, tuple[float, float]] = {}  # of TimedLinears
         self.timers: dict[Any, LayerTimer] = {}  # making their layers takes longer than timing them
         self._machine: Machine | None = None
-        self._passes: dict[tuple[int, int], tuple[float, Mapping[nn.Module, float]]] = {}
+        self._passes: dict[tuple[int, int], PassTimes] = {}
 
     def machine(self, device: torch.device) -> Machine:
         """Return what the device does, as ``time_machine``."""
@@ -119,12 +119,11 @@ class ModelTimes:
             self._machine = time_machine(device)
         return self._machine
 
-    def forward_pass(self, model: nn.Module, batch: int, prompt: int) -> tuple[float, Mapping[nn.Module, float]]:
-        """Return the seconds of a forward pass, and of each of the model's linear layers in it."""
+    def forward_pass(self, model: nn.Module, batch: int, prompt: int) -> PassTimes:
+        """Return where the time of a forward pass goes: in each of the model's linear layers, and in what remains."""
         if (batch, prompt) not in self._passes:
             linears = [module for module in model.modules() if is_linear(module)]
-            seconds, parts = time_in_forward_pass(model, linears, batch, prompt=prompt)
-            self._passes[batch, prompt] = seconds, dict(zip(linears, parts, strict=True))
+            self._passes[batch, prompt] = time_in_forward_pass(model, linears, batch, prompt=prompt)
         return self._passes[batch, prompt]
 
 

@@ -249,18 +249,22 @@ def _speed(
     replaced: Sequence[nn.Module],
     times: ModelTimes,
 ) -> Speed:
-    seconds, parts = times.forward_pass(model, batch, prompt)
+    passes = times.forward_pass(model, batch, prompt)
+    seconds = passes.seconds
     changed = [layer for layer in layers if is_changed(layer)]
     experts = [layer for layer in changed if layer.plan.site.expert is not None]
     # What is replaced is timed inside the model, so that what remains is right even if it is a small part. Experts can't be.
-    before = sum(parts[layer] for layer in replaced)
+    before = sum(passes.parts[layer] for layer in replaced)
     alone = others.dense_seconds + sum(layer.dense_seconds for layer in changed if layer.plan.site.expert is None)
     after = others.new_seconds + sum(layer.sparse_seconds for layer in changed if layer.plan.site.expert is None)
     # Old and new products were timed in turns. Their quotient holds for the moment at which the model was timed, too.
     after = before * after / alone if alone else 0.0
-    before += sum(layer.dense_seconds * layer.used for layer in experts)
-    after += sum(layer.sparse_seconds * layer.used for layer in experts)
-    expected = seconds / (max(seconds - before, 0.0) + after) if after else 1.0
+    remaining = passes.remaining(before, after)
+    dense_experts = sum(layer.dense_seconds * layer.used for layer in experts)
+    sparse_experts = sum(layer.sparse_seconds * layer.used for layer in experts)
+    expected = (
+        seconds / (max(remaining - dense_experts, 0.0) + sparse_experts + after) if after or sparse_experts else 1.0
+    )
     read = _weights_read(model)
     weights = float(sum(parameter.nbytes for parameter in read))
     weights -= sum(layer.held_bytes - layer.dense_bytes for layer in layers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from actratio.errors import SiteError
 from actratio.sites.inputs import device_of
+from actratio.sites.linear import rows_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,32 @@ class Machine:
     def row(self) -> dict[str, float]:
         """Return the record of a table: GB/s and GFLOP/s."""
         return {"bandwidth_gbs": self.bandwidth / 1e9, "matmul_gflops": self.matmul / 1e9}
+
+
+@dataclass(frozen=True)
+class PassTimes:
+    """Where the time of a forward pass goes.
+
+    Attributes:
+        seconds: of a pass.
+        parts: of each of the model's linear layers in it.
+        rest: of a pass without these layers. It's less than what remains of a whole pass, in which their weights drive what the rest
+            needs out of the caches.
+    """
+
+    seconds: float
+    parts: Mapping[nn.Module, float]
+    rest: float
+
+    def remaining(self, before: float, after: float) -> float:
+        """Return the seconds of what isn't replaced, if products that took ``before`` seconds are replaced by others.
+
+        What the rest loses to the layers is taken to be in proportion to their time.
+        """
+        layers = sum(self.parts.values())
+        lost = max(self.seconds - layers - self.rest, 0.0)
+        share = (layers - before + after) / layers if layers else 1.0
+        return max(self.seconds - before - lost * (1 - share), 0.0)
 
 
 _READ = 50_000_000  # numbers, more than the caches hold
@@ -135,15 +162,15 @@ def time_forward_pass(model: nn.Module, batch: int, *, prompt: int = 0, rounds: 
 
 def time_in_forward_pass(
     model: nn.Module, modules: Sequence[nn.Module], batch: int, *, prompt: int = 0, rounds: int = 13
-) -> tuple[float, list[float]]:
-    """Return the median seconds of a forward pass, and of each of some modules in it.
+) -> PassTimes:
+    """Return the median seconds of a forward pass, of each of some linear layers in it, and of a pass without them.
 
-    The modules are timed in passes of their own, each right after one that is timed as a whole: what else the machine does changes
+    The layers are timed in passes of their own, each right after one that is timed as a whole: what else the machine does changes
     within seconds, and their hooks take time.
 
     Args:
         model, batch, prompt: as for ``ForwardPasses``.
-        modules: of the model, none inside another one.
+        modules: linear layers of the model.
         rounds: the most pairs of passes, fewer if they take long; the first one only warms up.
 
     Raises:
@@ -151,6 +178,7 @@ def time_in_forward_pass(
     """
     passes = ForwardPasses(model, batch, prompt=prompt)
     whole: list[float] = []
+    without: list[float] = []
     shares: list[list[float]] = []
     began = time.perf_counter()
     for number in range(rounds):
@@ -158,8 +186,36 @@ def time_in_forward_pass(
             break
         whole.append(passes.seconds())
         shares.append([seconds / whole[-1] for seconds in _parts(passes, modules)])
+        without.append(_without(passes, modules))
     seconds = median(whole[1:])
-    return seconds, [seconds * median(share) for share in zip(*shares[1:], strict=True)]
+    parts = [seconds * median(share) for share in zip(*shares[1:], strict=True)]
+    return PassTimes(seconds, dict(zip(modules, parts, strict=True)), median(without[1:]))
+
+
+def _without(passes: ForwardPasses, modules: Sequence[nn.Module]) -> float:
+    """Return the seconds of one more pass in which these linear layers return zeros."""
+
+    def zeros(outputs: int, x: Tensor) -> Tensor:
+        return x.new_zeros(*x.shape[:-1], outputs)
+
+    passes.begin_context()
+    with ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(_forward(module, partial(zeros, rows_of(module).shape[1])))
+        return passes.seconds()
+
+
+@contextmanager
+def _forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Give a module another ``forward``; it may have one of its own already, as some libraries do it."""
+    own = module.__dict__
+    kept = {"forward": own["forward"]} if "forward" in own else {}
+    own["forward"] = forward
+    try:
+        yield
+    finally:
+        del own["forward"]
+        own.update(kept)
 
 
 def _parts(passes: ForwardPasses, modules: Sequence[nn.Module]) -> list[float]:
