@@ -86,7 +86,7 @@ def test_plans_name_the_batch_sizes_that_lose(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("actratio.sparse.conversion.shape_speeds", lambda timer: speeds)
     for plan in plans(sparsify(dense_model(Plain), measure(dense_model(Plain), [X]))):
         assert plan.kind == "down"
-        assert plan.why.endswith("; slower than dense for batches of 64 (0.80×)")
+        assert plan.why.endswith("; slower than dense for batches of 128 (0.80×)")
         assert plan.crossover.ratios == (1.0,) * (len(BATCHES) - 1) + (0.0,)
 
 
