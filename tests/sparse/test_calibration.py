@@ -308,3 +308,22 @@ def test_loss_that_is_not_a_number_is_infinite(tiny_gpt2: TinyGPT2) -> None:
 def test_calibrate_refuses_batches_without_input_ids(batches: Any, message: str, tiny_gpt2: TinyGPT2) -> None:
     with pytest.raises(ActratioError, match=message):
         calibrate(tiny_gpt2(), batches, loss=1.0)
+
+
+def test_next_token_loss_reports_runtime_errors_except_those_of_missing_memory(
+    tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_gpt2()
+
+    def fails(message: str) -> None:
+        def forward(*arguments: object, **options: object) -> None:
+            raise RuntimeError(message)
+
+        monkeypatch.setattr(model, "forward", forward)
+
+    fails("index 10 is out of bounds for dimension 1 with size 10")
+    with pytest.raises(ActratioError, match=r"index 10 is out of bounds .* \(--length\)"):
+        next_token_loss(model, token_batches(1))
+    fails("CUDA out of memory")
+    with pytest.raises(RuntimeError, match="CUDA out of memory"):
+        next_token_loss(model, token_batches(1))

@@ -113,7 +113,9 @@ def checked_call(model: nn.Module, inputs: Any, stage: str) -> Any:
     except Exception as error:  # whatever the model raises
         if isinstance(error, ActratioError) or is_out_of_memory(error):
             raise
-        shorter = " or shorter sequences (--length)" if isinstance(inputs, Mapping) and "input_ids" in inputs else ""
+        shorter = (
+            ", such as shorter sequences (--length)" if isinstance(inputs, Mapping) and "input_ids" in inputs else ""
+        )
         raise SiteError(
             f"{type(model).__name__} failed in {stage}, {_described(inputs)} ({type(error).__name__}: {' '.join(str(error).split())}); "
             f"give inputs that it can be called with{shorter}"

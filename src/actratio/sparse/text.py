@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actratio.errors import DataError, SiteError
+from actratio.errors import DataError, SiteError, is_out_of_memory
 from actratio.sites.inputs import device_of, without_cache
 
 Batch = Mapping[str, Tensor]
@@ -69,7 +69,9 @@ def next_token_logits(model: nn.Module, batch: Batch) -> Tensor:
         logits: Tensor = forward(model, batch).logits
         if logits.shape[:-1] != batch["input_ids"].shape:
             raise ValueError(f"its logits have the shape {tuple(logits.shape)}")
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise SiteError(
             f"{type(model).__name__} does not predict the next tokens of {batch['input_ids'].shape[-1]} "
             f"({' '.join(str(error).split())[:120]}); give a causal language model from transformers, or shorter sequences "
