@@ -50,7 +50,8 @@ def audit(
     """Decide whether a model should stay dense on this machine, or run in a faster way.
 
     The ways are: skipping exact zeros, removing neurons that never fire, thresholds for several losses, 8-bit weights, and both of these.
-    All are predicted; the best exact one and the two best others are tried on a copy of the model, against the dense model. The model itself is dense afterwards.
+    All are predicted; the best exact one and the two best others are tried on a copy of the model, against the dense model. The model
+    itself is dense afterwards.
 
     Args:
         model: from transformers; a causal language model, or, if all ``works`` are prompts, another one that reads tokens.

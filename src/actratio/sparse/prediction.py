@@ -39,7 +39,7 @@ from actratio.sparse.saved import NAME, load_thresholds
 from actratio.sparse.speed import LayerSpeed, OtherLayers, Speed, SpeedCheck, SpeedPrediction, verdict_of
 from actratio.sparse.text import Batch, list_batches
 from actratio.sparse.thresholds import Calibration
-from actratio.sparse.timing import time_forward_pass
+from actratio.sparse.timing import PassTimes, time_forward_pass
 
 
 @torch.no_grad()
@@ -250,21 +250,7 @@ def _speed(
     times: ModelTimes,
 ) -> Speed:
     passes = times.forward_pass(model, batch, prompt)
-    seconds = passes.seconds
-    changed = [layer for layer in layers if is_changed(layer)]
-    experts = [layer for layer in changed if layer.plan.site.expert is not None]
-    # What is replaced is timed inside the model, so that what remains is right even if it is a small part. Experts can't be.
-    before = sum(passes.parts[layer] for layer in replaced)
-    alone = others.dense_seconds + sum(layer.dense_seconds for layer in changed if layer.plan.site.expert is None)
-    after = others.new_seconds + sum(layer.sparse_seconds for layer in changed if layer.plan.site.expert is None)
-    # Old and new products were timed in turns. Their quotient holds for the moment at which the model was timed, too.
-    after = before * after / alone if alone else 0.0
-    remaining = passes.remaining(before, after)
-    dense_experts = sum(layer.dense_seconds * layer.used for layer in experts)
-    sparse_experts = sum(layer.sparse_seconds * layer.used for layer in experts)
-    expected = (
-        seconds / (max(remaining - dense_experts, 0.0) + sparse_experts + after) if after or sparse_experts else 1.0
-    )
+    seconds, expected = passes.seconds, _expected(passes, layers, others, replaced)
     read = _weights_read(model)
     weights = float(sum(parameter.nbytes for parameter in read))
     weights -= sum(layer.held_bytes - layer.dense_bytes for layer in layers)
@@ -281,6 +267,25 @@ def _speed(
         ideal_mlp = max(ideal_mlp, dense_flops / sparse_flops)
     verdict = verdict_of(batch, layers, ideal, expected, dense / weights, others, prompt=prompt)
     return Speed(batch, layers, seconds, ideal, ideal_mlp, expected, verdict, others, prompt)
+
+
+def _expected(
+    passes: PassTimes, layers: Sequence[LayerSpeed], others: OtherLayers, replaced: Sequence[nn.Module]
+) -> float:
+    """Return the expected speed-up of a forward pass.
+
+    What is replaced is timed inside the model, so that what remains is right even if it is a small part. Experts can't be. Old and
+    new products were timed in turns; their quotient holds for the moment at which the model was timed, too.
+    """
+    changed = [layer for layer in layers if is_changed(layer)]
+    experts = [layer for layer in changed if layer.plan.site.expert is not None]
+    own = [layer for layer in changed if layer.plan.site.expert is None]
+    before = sum(passes.parts[layer] for layer in replaced)
+    alone = others.dense_seconds + sum(layer.dense_seconds for layer in own)
+    after = before * (others.new_seconds + sum(layer.sparse_seconds for layer in own)) / alone if alone else 0.0
+    remaining = passes.remaining(before, after) - sum(layer.dense_seconds * layer.used for layer in experts)
+    after += sum(layer.sparse_seconds * layer.used for layer in experts)
+    return passes.seconds / (max(remaining, 0.0) + after) if after else 1.0
 
 
 def _weights_read(model: nn.Module) -> list[nn.Parameter]:
