@@ -39,8 +39,10 @@ SHORT_TIMING: dict[str, float] = {
     "actratio.sparse.autotune._SECONDS": 0.0,
     "actratio.sparse.autotune._ENOUGH_SECONDS": 0.0,
     "actratio.sparse.autotune._CACHE_BYTES": 4096,
+    "actratio.sparse.autotune._FORGOTTEN": 4096,
     "actratio.sparse.layer_times._ROUNDS": 2,
-    "actratio.sparse.layer_times._RUN": 2,
+    "actratio.sparse.timing._PASSES": 3,
+    "actratio.auditing.comparing._MAX_ROUNDS": 8,
     "actratio.sparse.timing._READ": 100_000,
     "actratio.sparse.timing._SIDE": 64,
 }

@@ -14,6 +14,7 @@ from torch import nn
 import actratio
 from actratio.auditing import Work, audit, comparing, trials
 from actratio.auditing.comparing import loss_increase, speedup
+from actratio.auditing.findings import ways_table
 from actratio.auditing.trials import works_of
 from actratio.counting.measurement import Measurement
 from actratio.errors import DataError, SiteError
@@ -97,6 +98,18 @@ def test_model_without_zeros(tiny_gpt2: TinyGPT2) -> None:
     (exact,) = [way for way in found.ways if way.exact]
     assert (exact.name, exact.options, exact.computed) == ("faster dense products", "", 1.0)
     assert found.figures["nonzero_ratio"] > 0.99
+
+
+def test_a_way_that_changes_nothing_is_not_timed(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [0.5] * (len(self._forms) - 1))
+    monkeypatch.setattr("actratio.sparse.autotune.cached_speeds", lambda key: None)
+    monkeypatch.setattr(trials, "speedup", lambda *_: pytest.fail("it compares a model with itself"))
+    found = audit(tiny_gpt2("relu"), token_batches(7))
+    (way,) = found.ways
+    assert (way.main.expected, way.main.measured) == (1.0, Estimate(1.0, 1.0, 1.0))
+    assert found.decision.way is None
+    assert "which would change nothing here." in found.decision.sentences[0]
+    assert "nothing changes" in ways_table(found).rows[0]
 
 
 def test_short_text_leaves_out_what_changes_the_outputs(tiny_gpt2: TinyGPT2) -> None:
@@ -244,6 +257,7 @@ def test_speedup_takes_turns_until_its_interval_is_narrow(
             made.append(self)
 
     monkeypatch.setattr(comparing, "ForwardPasses", Recorded)
+    monkeypatch.setattr(comparing, "_MAX_ROUNDS", 40)
     dense, other = "dense", "other"
     estimate = speedup(dense, other, Work(1, prompt=4))  # type: ignore[arg-type]
     assert [passes.number for passes in made] == [rounds + 1] * 2  # one warms up

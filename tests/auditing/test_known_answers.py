@@ -63,7 +63,7 @@ def plant(model: Any, always: int, never: int) -> None:
 def set_clock(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
     """Let other products be ``gain`` times as fast as dense ones, which take all of a forward pass."""
 
-    def times(timer: LayerTimer, draws: Sequence[Tensor], rounds: int, *, run: int = 1) -> list[float]:
+    def times(timer: LayerTimer, draws: Sequence[Tensor], rounds: int, **kinds: Any) -> list[float]:
         return [1.0, *(1 / gain for _ in list(timer._forms)[1:])]
 
     def parts(model: nn.Module, modules: Sequence[nn.Module], batch: int, *, prompt: int = 0) -> PassTimes:

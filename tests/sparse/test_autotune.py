@@ -23,7 +23,9 @@ def small_timer(kind: str = "down") -> LayerTimer:
 def test_layer_timer_times_dense_and_sparse_layers(kind: str, sparse_randn: Callable[..., Tensor]) -> None:
     timer = small_timer(kind)
     with torch.no_grad():
-        assert all(seconds > 0 for seconds in timer.times([sparse_randn(3, 40, ratio=0.2)], 3))
+        assert all(
+            seconds > 0 for seconds in timer.times([sparse_randn(3, 40, ratio=0.2)], 3, model_bytes=[1000.0] * 3)
+        )
         assert all(speed > 0 for speed in timer.speeds([sparse_randn(3, 40, ratio=0.2)]))
         hidden = sparse_randn(3, 40, ratio=0.5)
         dense, sparse, converted = (next(layers)(hidden) for layers in timer._layers.values())
@@ -91,26 +93,40 @@ def test_a_product_that_reads_everything_is_timed_once_for_each_batch_size(monke
     assert found.always_faster().ratios == tuple(float(batch < 8) for batch in BATCHES)
 
 
-def test_products_are_prepared_before_they_are_timed_and_run_among_their_own_kind(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_layers_are_timed_as_a_pass_of_the_model_leaves_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of 1,072 bytes has three layers of 24 bytes. Between two calls of a layer it reads all others, and 1,000 other bytes."""
     calls: list[str] = []
 
     class Counted(nn.Module):
         def __init__(self, name: str) -> None:
             super().__init__()
-            self.name = name
+            self.name, self.weight = name, nn.Parameter(torch.zeros(6))
 
         def forward(self, x: Tensor) -> Tensor:
             calls.append(self.name)
             return x
 
-    forms = {name: (lambda name=name: Counted(name)) for name in ("a", "b")}
-    timer = LayerTimer(forms, [nn.Linear(4, 4)], 4, (1.0,), 3)
+    class Others:
+        def __getitem__(self, numbers: slice) -> Tensor:
+            calls.append(f"+{4 * numbers.stop} ")
+            return torch.zeros(1)
+
+    monkeypatch.setattr(autotune, "_FORGOTTEN", 4000)
+    monkeypatch.setattr(autotune, "_RUN", 2)
     clock = iter(range(1000))
     monkeypatch.setattr(autotune.time, "perf_counter", lambda: float(next(clock)))
-    assert timer.times([torch.zeros(1, 4)], 2, run=2) == [1.0, 1.0]
-    assert "".join(calls) == "aaabbb" + 2 * "aabb"
-    calls.clear()
-    timer.times([torch.zeros(1, 4)], 2)
-    assert "".join(calls) == "aaabbb" + 2 * "ab"
+
+    def timed(layers: int, model_bytes: list[float], *, among_alike: bool = True) -> str:
+        made = iter("abcdefghij")
+        timer = LayerTimer(dict.fromkeys(("x", "y"), lambda: Counted(next(made))), [nn.Linear(4, 4)], 4, (1.0,), layers)
+        timer.__dict__["_other_weights"] = Others()
+        calls.clear()
+        assert timer.times([torch.zeros(1, 4)], 1, model_bytes=model_bytes, among_alike=among_alike) == [1.0, 1.0]
+        return "".join(calls)
+
+    every = "abcdef"  # each prepares its product first
+    assert timed(3, [1072, 2072]) == every + "abc+1000 abc" + "def+2000 def"
+    assert timed(3, [1072, 9000]) == every + "abc+1000 abc" + "+4000 def"  # no cache remembers more
+    assert timed(3, [10, 10]) == every + "abc+0 abc" + "def+0 def"
+    assert timed(3, [1072, 1072], among_alike=False) == every + "abc+1000 a" + "def+1000 d"
+    assert timed(1, [1024, 1024]) == "ab" + "a+1000 a" + "b+1000 b"

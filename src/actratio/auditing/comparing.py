@@ -15,9 +15,9 @@ from actratio.sparse.timing import ForwardPasses
 from actratio.statistics.estimate import Estimate, mean_interval
 from actratio.statistics.ratios import ratio_of_means
 
-_MIN_ROUNDS, _MAX_ROUNDS = 8, 40
+_MIN_ROUNDS, _MAX_ROUNDS = 8, 100
 _SECONDS = 5.0  # after which no round begins, if there are enough
-_NARROW = 0.1  # width of an interval, relative to its value, that is enough
+_NARROW = 0.05  # width of an interval, relative to its value, that is enough
 _RUN = 3  # decoding steps of a model in a row; the first one isn't counted
 
 
@@ -25,7 +25,7 @@ def speedup(dense: nn.Module, other: nn.Module, work: Work) -> Estimate:
     """Return how many times as fast another form of a model does some work, with its 95 % interval over rounds.
 
     The two take turns. A round gives one ratio of their times; the interval is Student's, of the ratios' logarithms. Rounds are added
-    until it is narrow, there are 40, or 5 seconds are over.
+    until it is narrow, there are 100, or 5 seconds are over.
 
     Args:
         dense, other: in evaluation mode.

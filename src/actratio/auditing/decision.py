@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actratio.auditing.results import Decision, Gain, Way
+from actratio.auditing.results import UNCHANGED, Decision, Gain, Way
 from actratio.statistics.estimate import Estimate
 
 WORTH = 1.1
@@ -86,7 +86,10 @@ def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float) -> list[
         key=lambda way: _speedup(way) or way.main.expected,
     )
     gain = best.main
-    found = f"expected {gain.expected:.2f} times" if gain.measured is None else f"measured {_times(gain)}"
+    if gain.measured == UNCHANGED:
+        found = "which would change nothing here"
+    else:
+        found = f"expected {gain.expected:.2f} times" if gain.measured is None else f"measured {_times(gain)}"
     refused, _, reason = gain.reason.partition("no: ")
     # Without its advice: an audit has tried thresholds, or has noted why it can't.
     because = f" The reason: {reason.partition('; ')[0]}." if not refused and reason else ""

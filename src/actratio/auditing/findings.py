@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actratio.auditing.results import Audit, Gain, Way
+from actratio.auditing.results import UNCHANGED, Audit, Gain, Way
 from actratio.provenance import current_provenance
 from actratio.report.chart import Chart, Series
 from actratio.report.findings import Findings, Table, settings_shown
@@ -131,4 +131,8 @@ def _loss(way: Way) -> str:
 
 
 def _gain(gain: Gain) -> tuple[str, str]:
-    return f"{gain.expected:.2f}×", "" if gain.measured is None else gain.measured.format("{:.2f}")
+    if gain.measured is None:
+        measured = ""
+    else:
+        measured = "nothing changes" if gain.measured == UNCHANGED else gain.measured.format("{:.2f}")
+    return f"{gain.expected:.2f}×", measured

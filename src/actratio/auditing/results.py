@@ -29,6 +29,10 @@ class Work:
         return f"decoding, batch {self.batch}"
 
 
+UNCHANGED = Estimate(1.0, 1.0, 1.0)
+"""The speed-up of a way that would change nothing on this machine. It isn't timed."""
+
+
 @dataclass(frozen=True)
 class Gain:
     """How much faster a way to run a model does some work.
@@ -37,7 +41,8 @@ class Gain:
         work: what is done.
         expected: the predicted speed-up over the dense model.
         reason: the verdict of the prediction.
-        measured: the measured speed-up, with its 95 % interval over rounds in which the two took turns; ``None`` if it wasn't measured.
+        measured: the measured speed-up, with its 95 % interval over rounds in which the two took turns; ``UNCHANGED`` if the way would
+            change nothing; ``None`` if it wasn't measured.
     """
 
     work: Work

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from actratio.auditing.comparing import loss_increase, speedup
 from actratio.auditing.decision import decide
-from actratio.auditing.results import Audit, Gain, LayerUse, Way, Work
+from actratio.auditing.results import UNCHANGED, Audit, Gain, LayerUse, Way, Work
 from actratio.auditing.ways import (
     Trial,
     changing_trials,
@@ -26,12 +26,13 @@ from actratio.sites import evaluating
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import active_counts, measure_active
 from actratio.sparse.calibration import split_text
-from actratio.sparse.converted import densify
+from actratio.sparse.converted import Converted, densify
 from actratio.sparse.layer_times import ModelTimes
 from actratio.sparse.prediction import predict_speed
 from actratio.sparse.pruning import Pruning
 from actratio.sparse.text import Batch, list_batches, sequence_losses
 from actratio.sparse.thresholds import Target
+from actratio.statistics.estimate import Estimate
 
 _PROMPT = 128  # tokens, of a model that doesn't decode
 _LEAST_BATCHES = 8  # two of them check
@@ -203,6 +204,11 @@ def _checked(
 ) -> Way:
     """Return a way with its measured speed-ups, and with its loss if it changes the outputs."""
     other = trial.applied_to(model)
+    if trial.pruning is None and not any(isinstance(module, Converted) for module in other.modules()):
+        unchanged = tuple(replace(gain, expected=1.0, measured=UNCHANGED) for gain in way.gains)
+        return replace(
+            way, gains=unchanged, loss=None if way.exact or dense_losses is None else Estimate(0.0, 0.0, 0.0)
+        )
     gains = tuple(replace(gain, measured=speedup(model, other, gain.work)) for gain in way.gains)
     if way.exact or dense_losses is None:
         return replace(way, gains=gains)

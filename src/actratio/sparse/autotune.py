@@ -23,6 +23,8 @@ from actratio.sparse.speed_cache import cached_speeds, keep_speeds, machine_key
 
 _WEIGHTS = 200e6  # bytes of weights that are timed in turn: more than the caches hold, unless the model has less
 _CACHE_BYTES = 32_000_000  # bytes that are read to make the caches cold
+_FORGOTTEN = 128_000_000  # bytes after which no cache has what was read before
+_RUN = 5  # the most products of a kind that are timed in a row
 _DRAWS = 5
 _MIN_WINDOWS, _MAX_WINDOWS = 5, 15
 _MIN_ROUNDS, _MAX_ROUNDS, _SECONDS = 2, 20, 0.01  # of a window
@@ -74,17 +76,27 @@ class LayerTimer:
         return {name: cycle([make() for _ in range(self._count)]) for name, make in self._forms.items()}
 
     @cached_property
+    def _other_weights(self) -> Tensor:
+        return torch.ones(_FORGOTTEN // 4, device=self.device)
+
+    @cached_property
     def _cache_filler(self) -> Tensor:
         return torch.ones(_CACHE_BYTES // 4, device=self.device)
 
-    def times(self, draws: Sequence[Tensor], rounds: int, *, run: int = 1) -> list[float]:
-        """Return the median seconds of each form. They are timed in turns.
+    def times(
+        self, draws: Sequence[Tensor], rounds: int, *, model_bytes: Sequence[float], among_alike: bool = True
+    ) -> list[float]:
+        """Return the median seconds of each form in a model. They are timed in turns.
+
+        Before each turn, the caches get what the model would leave in them: it reads all its other weights between two calls of a
+        layer. A small model may fit in the caches with int8 weights, but not with float ones.
 
         Args:
             draws: inputs, (batch, inputs), used in turn.
             rounds: the most; fewer if they take long.
-            run: calls of a form in a row. The first of several isn't counted: right after another product, threads and caches are
-                not as they are among products of the same kind.
+            model_bytes: of all weights of a model with layers of each form.
+            among_alike: whether products of the same kind come before, rather than other operations: then threads are awake, and
+                what Python needs is in the caches.
         """
         self._warm_up(draws[0])
         seconds: list[list[float]] = [[] for _ in self._layers]
@@ -92,10 +104,24 @@ class LayerTimer:
         for number in range(rounds):
             if number >= _MIN_TURNS and time.perf_counter() - began > _ENOUGH_SECONDS / 2:
                 break
-            for layers, times in zip(self._layers.values(), seconds, strict=True):
-                own = [_seconds(next(layers), draws[(number + place) % len(draws)]) for place in range(run)]
-                times += own[min(1, run - 1) :]
+            for layers, times, total in zip(self._layers.values(), seconds, model_bytes, strict=True):
+                draw = draws[number % len(draws)]
+                self._pass_through_model(layers, draw, total)
+                counted = 1
+                if among_alike and self._count > 1:  # else it is large, as an output head is
+                    next(layers)(draw)
+                    counted = min(_RUN, self._count - 1)
+                times += [_seconds(next(layers), draws[(number + place) % len(draws)]) for place in range(counted)]
         return [median(times) for times in seconds]
+
+    def _pass_through_model(self, layers: Iterator[nn.Module], draw: Tensor, model_bytes: float) -> None:
+        """Call all layers, then read as much as the model's other weights, as far as the caches can remember it."""
+        called = [next(layers) for _ in range(self._count)]
+        others = model_bytes - sum(parameter.nbytes for layer in called for parameter in layer.parameters())
+        if others < _FORGOTTEN:
+            for layer in called:
+                layer(draw)
+        self._other_weights[: int(min(max(others, 0.0), _FORGOTTEN)) // 4].sum()
 
     def speeds(self, draws: Sequence[Tensor]) -> list[float]:
         """Return the speed of each form but the first, relative to the first.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,9 +24,8 @@ from actratio.sparse.planning import Plan
 from actratio.sparse.speed import LayerSpeed, OtherLayers
 from actratio.sparse.timing import Machine, PassTimes, time_in_forward_pass, time_machine
 
-_ROUNDS = 10
+_ROUNDS = 40
 _DRAWS = 8
-_RUN = 6  # products of the same kind in a row
 _RATIO_STEP = 0.05  # of the logarithm of a ratio
 
 
@@ -103,6 +103,19 @@ def replaceable_groups(layers: Iterable[Any], *, int8: bool, exempt: Collection[
     return [group for group in alike(layers) if has_full_kernel(group[0])]
 
 
+@dataclass(frozen=True)
+class WeightBytes:
+    """Bytes of the weights that a forward pass reads.
+
+    Attributes:
+        given: of the model as it is.
+        new: after the conversion, if no zeros were skipped.
+    """
+
+    given: float
+    new: float
+
+
 class ModelTimes:
     """What was timed of one model on this machine. Predictions that share it time nothing twice."""
 
@@ -134,6 +147,7 @@ class TimedLayers:
         mlps, plans, limits: as for ``sparsify``.
         rounded: the MLPs that get int8 weights.
         alone: whether the other linear layers of the model stay torch's, so that each sparse product follows one of those.
+        weights: what the model reads.
         times: where the times are kept.
     """
 
@@ -145,11 +159,11 @@ class TimedLayers:
         *,
         rounded: Collection[MLP],
         alone: bool,
+        weights: WeightBytes,
         times: ModelTimes,
     ) -> None:
         self._mlps, self._plans, self._limits, self._rounded = mlps, plans, limits, rounded
-        self._run = 1 if alone else _RUN
-        self._times = times
+        self._alone, self._weights, self._times = alone, weights, times
 
     def seconds(self, number: int, batch: int, measurement: Measurement) -> tuple[float, float]:
         """Return the seconds of a dense layer, and of what ``sparsify`` makes of it.
@@ -165,7 +179,7 @@ class TimedLayers:
         down, _ = mlp.skipped
         alike = sum(other.kind == planned.kind and other.site.width == planned.site.width for other in self._plans)
         form = planned.kind, tuple(down.weight.shape), down.weight.dtype, has_thresholds, alike
-        key = *form, batch, needed, ratio, mlp in self._rounded, self._run
+        key = *form, batch, needed, ratio, mlp in self._rounded, self._alone
         known = self._times.layers
         if key not in known:
             timers = {
@@ -189,13 +203,16 @@ class TimedLayers:
         """Return the seconds of both, from a timer of float weights and, if the weights become int8, one of those."""
         floats = chosen = timers[False]
         draws = [draw.to(floats.device, floats.dtype) for draw in draws]
-        dense, sparse, converted = floats.times(draws, _ROUNDS, run=self._run)
+        dense, sparse, converted = self._timed(floats, draws, self._weights.given)
         unchanged = dense
         if True in timers:
             chosen = timers[True]
-            unchanged, sparse, converted = chosen.times(draws, _ROUNDS, run=self._run)
+            unchanged, sparse, converted = self._timed(chosen, draws, self._weights.new)
         is_converted = thresholds or shape_speeds(chosen).pays_off(planned.ratio)
         return dense, min(sparse, converted) if is_converted else unchanged
+
+    def _timed(self, timer: LayerTimer, draws: Sequence[Tensor], model_bytes: float) -> list[float]:
+        return timer.times(draws, _ROUNDS, model_bytes=[model_bytes] * 3, among_alike=not self._alone)
 
 
 class TimedLinears:
@@ -204,11 +221,12 @@ class TimedLinears:
     Args:
         groups: of layers of the same shape.
         int8: whether their weights become int8.
+        weights: what the model reads.
         times: where the times are kept.
     """
 
-    def __init__(self, groups: Sequence[Sequence[Any]], *, int8: bool, times: ModelTimes) -> None:
-        self._int8, self._times = int8, times
+    def __init__(self, groups: Sequence[Sequence[Any]], *, int8: bool, weights: WeightBytes, times: ModelTimes) -> None:
+        self._int8, self._weights, self._times = int8, weights, times
         self._groups = [(group, self._timer(group)) for group in groups]
 
     def _timer(self, group: Sequence[Any]) -> LayerTimer:
@@ -232,7 +250,8 @@ class TimedLinears:
             known, key = self._times.linears, (self._form(group), self._int8, batch)
             if key not in known:
                 x = torch.randn(_DRAWS, batch, timer.width, generator=torch.Generator().manual_seed(0))
-                dense, other = timer.times(list(x.to(timer.device, timer.dtype)), _ROUNDS, run=_RUN)
+                draws, totals = list(x.to(timer.device, timer.dtype)), (self._weights.given, self._weights.new)
+                dense, other = timer.times(draws, _ROUNDS, model_bytes=totals)
                 known[key] = dense, other
             dense, other = known[key]
             weight, count = group[0].weight, len(group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from actratio.sparse.layer_times import (
     ModelTimes,
     TimedLayers,
     TimedLinears,
+    WeightBytes,
     changed_layers,
     counts_of,
     is_changed,
@@ -92,11 +94,12 @@ def predict_speed(
     exempt = exempt_layers(model)
     rounded = rounded_mlps(handles, exempt) if int8 else set()
     times = ModelTimes() if times is None else times
-    timed = TimedLayers(handles, planned, limits, rounded=rounded, alone=not (dense or int8), times=times)
     rest: list[list[Any]] = []
     if dense or int8:
         rest = replaceable_groups(unchanged_linears(model, handles, planned), int8=int8, exempt=exempt)
-    linears = TimedLinears(rest, int8=int8, times=times)
+    read = _weight_bytes(model, [*chain(*rest), *chain(*(mlp.skipped for mlp in rounded))] if int8 else [])
+    timed = TimedLayers(handles, planned, limits, rounded=rounded, alone=not (dense or int8), weights=read, times=times)
+    linears = TimedLinears(rest, int8=int8, weights=read, times=times)
     speeds = []
     with evaluating(model):
         machine = times.machine(device_of(model))
@@ -286,6 +289,13 @@ def _expected(
     remaining = passes.remaining(before, after) - sum(layer.dense_seconds * layer.used for layer in experts)
     after += sum(layer.sparse_seconds * layer.used for layer in experts)
     return passes.seconds / (max(remaining, 0.0) + after) if after else 1.0
+
+
+def _weight_bytes(model: nn.Module, to_int8: Sequence[Any]) -> WeightBytes:
+    """Return the bytes of the weights that a pass reads, before and after some layers get int8 weights."""
+    given = float(sum(parameter.nbytes for parameter in _weights_read(model)))
+    weights = [layer.weight for layer in to_int8 if layer is not None]
+    return WeightBytes(given, given - sum(weight.nbytes - weight.numel() for weight in weights))
 
 
 def _weights_read(model: nn.Module) -> list[nn.Parameter]:
