@@ -14,7 +14,7 @@ Run = Callable[..., int]
 @pytest.mark.parametrize(
     ("numbers", "said"),
     [
-        (["--length", 64], "input_ids of shape (4, 64)"),
+        (["--prompt", 16, "--length", 64], "input_ids of shape (4, 64)"),
         (["--length", 16, "--prompt", 100], "cannot be timed while it reads a prompt of 100 tokens"),
     ],
 )
@@ -40,7 +40,7 @@ def test_sequences_for_which_a_model_raises_a_runtime_error(
     text.write_text(text.read_text() * 2)
     config = GPTJConfig(vocab_size=30522, n_embd=16, n_layer=1, n_head=2, n_positions=32, rotary_dim=4, bos_token_id=1, eos_token_id=2)  # fmt: skip
     GPTJForCausalLM(config).save_pretrained(tmp_path / "model")
-    command = ["audit", tmp_path / "model", "--tokenizer", minilm, "--text", text, "--length", 40]
+    command = ["audit", tmp_path / "model", "--tokenizer", minilm, "--text", text, "--prompt", 16, "--length", 40]
     assert run_command(*command, "--out", tmp_path / "out") == 2
     error = " ".join(capsys.readouterr().err.split())
     assert "input_ids of shape (4, 40)" in error

@@ -23,7 +23,7 @@ def test_speed_of_a_model_and_of_its_measurement(
     assert [row["batch"] for row in printed["rows"]] == [1, 2]
     assert printed["verdicts"] == [f"batch {row['batch']}: {row['verdict']}" for row in printed["rows"]]
     assert set(printed["settings"]) == {
-        "model", "revision", "dtype", "batch", "prompt", "weights", "dense", "bandwidth_gbs", "matmul_gflops"
+        "model", "revision", "dtype", "batch", "prompt", "length", "weights", "dense", "bandwidth_gbs", "matmul_gflops"
     }  # fmt: skip
     assert set(printed["rows"][0]) == {
         "batch", "prompt", "needed", "dense_ms", "dense_bytes", "sparse_bytes", "dense_flops", "sparse_flops", "ideal_mlp", "ideal",
@@ -45,10 +45,25 @@ def test_speed_of_a_measurement_refuses_text(
     assert run_command(*measure) == 0
     capsys.readouterr()
     assert run_command("speed", tmp_path / "m", "--text", text) == 2
-    assert "which already has counts; omit --text and --tokenizer" in " ".join(capsys.readouterr().err.split())
+    assert "which already has counts; omit --text, --length and --tokenizer" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert run_command("speed", tmp_path / "m", "--length", 64) == 2
+    capsys.readouterr()
     (tmp_path / "relu" / "thresholds.json").write_text("{}")
     assert run_command("speed", tmp_path / "m") == 2
     assert "has thresholds, which the measurement" in " ".join(capsys.readouterr().err.split())
+
+
+def test_sequences_of_a_text_fit_a_short_model(
+    tmp_path: Path, text: Path, tiny_gpt2: TinyGPT2, minilm: Path, run_command: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_gpt2("relu", n_positions=48).save_pretrained(tmp_path / "model")
+    command = ["speed", tmp_path / "model", "--tokenizer", minilm, "--text", text, "--json"]
+    assert run_command(*command) == 2
+    assert "(--length)" in " ".join(capsys.readouterr().err.split())
+    assert run_command(*command, "--length", 32) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["length"] == 32
 
 
 def test_speed_refuses_a_model_that_does_not_decode(

@@ -32,6 +32,7 @@ from actratio.sparse.prediction import predict_speed
 from actratio.sparse.pruning import Pruning
 from actratio.sparse.text import Batch, list_batches, sequence_losses
 from actratio.sparse.thresholds import Target
+from actratio.sparse.timing import ForwardPasses
 from actratio.statistics.estimate import Estimate
 
 _PROMPT = 128  # tokens, of a model that doesn't decode
@@ -74,6 +75,8 @@ def audit(
     name = type(model).__name__ if name is None else name
     densify(model)
     with evaluating(model), torch.no_grad():
+        for work in works:  # before anything that takes long
+            ForwardPasses(model, work.batch, prompt=work.prompt).seconds()
         progress("finding the MLPs")
         mlps = resolve(model)
         notes: list[str] = []

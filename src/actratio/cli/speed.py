@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 _LARGEST_BATCH = 65536
+_LENGTH = 256
 
 
 def predict_model_speed(
@@ -52,6 +53,9 @@ def predict_model_speed(
             help="Text to measure the model on; repeat it for several texts.", show_default="the article's prompts"
         ),
     ] = None,
+    length: Annotated[
+        int | None, typer.Option(min=2, max=LARGEST, help="Tokens per sequence of the text.", show_default="256")
+    ] = None,
     weights: Weights = None,
     dense: DenseLayers = False,
     tokenizer: TokenizerName = None,
@@ -70,9 +74,9 @@ def predict_model_speed(
 
     batches = batch_sizes(batch)
     measurement = load(model) if is_measurement(Path(model)) else None
-    if measurement is not None and (text or tokenizer):
+    if measurement is not None and (text or tokenizer or length is not None):
         raise DataError(
-            f"{model} is a measurement, which already has counts; omit --text and --tokenizer, or give its model"
+            f"{model} is a measurement, which already has counts; omit --text, --length and --tokenizer, or give its model"
         )
     name = model if measurement is None else str(measurement.settings.get("model", measurement.model))
     if measurement is not None and revision is None:
@@ -102,7 +106,9 @@ def predict_model_speed(
         if measurement is not None:
             prediction = predict_speed(loaded, measurement, batches, dense=dense, weights=weights, prompt=prompt)
         else:
-            sequences = token_batches(tokens, texts, length=256, batch_size=4, packed=bool(text), limit=4096)
+            sequences = token_batches(
+                tokens, texts, length=length or _LENGTH, batch_size=4, packed=bool(text), limit=4096
+            )
             prediction = measure_and_predict_speed(
                 loaded,
                 sequences,
@@ -121,6 +127,7 @@ def predict_model_speed(
             "dtype": dtype,
             "batch": batches,
             "prompt": prompt,
+            "length": None if measurement is not None else length or _LENGTH,
             "weights": weights,
             "dense": dense,
             **stored,
