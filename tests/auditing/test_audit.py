@@ -103,6 +103,7 @@ def test_model_without_zeros(tiny_gpt2: TinyGPT2) -> None:
 def test_a_way_that_changes_nothing_is_not_timed(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [0.5] * (len(self._forms) - 1))
     monkeypatch.setattr("actratio.sparse.autotune.cached_speeds", lambda key: None)
+    monkeypatch.setattr("actratio.sparse.autotune.keep_speeds", lambda key, speeds: None)
     monkeypatch.setattr(trials, "speedup", lambda *_: pytest.fail("it compares a model with itself"))
     found = audit(tiny_gpt2("relu"), token_batches(7))
     (way,) = found.ways
