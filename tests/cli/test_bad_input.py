@@ -29,7 +29,7 @@ from tests.cli.bad_input import LONG, READS, VALID, Row, numeric_options, rows, 
 from tests.conftest import ROOT, make_tiny_gpt2, minilm_folder
 
 GOLDEN = ROOT / "tests" / "golden" / "bad-input.txt"
-SECONDS = 20
+SECONDS = 60
 """After which a command hangs."""
 
 

@@ -13,10 +13,7 @@ from actratio.auditing.decision import decide
 from actratio.auditing.results import UNCHANGED, Audit, Gain, LayerUse, Way, Work
 from actratio.auditing.ways import (
     Trial,
-    changing_trials,
-    exact_trial,
-    measured_curves,
-    pruned_trial,
+    Ways,
     thresholds_option,
 )
 from actratio.counting.measurement import Measurement
@@ -84,13 +81,13 @@ def audit(
         calibrating, choosing, checking = split_text(given) if checks_loss else (given, [], [])
         progress("measuring")
         measurement = measure_active(model, calibrating, name=name)
-        trials = [exact_trial(mlps, measurement)]
+        found = Ways(model, mlps, measurement, calibrating, choosing)
+        trials = [found.exact()]
         useful = None
         if checks_loss:
-            pruned = pruned_trial(model, mlps, measurement, choosing, notes)
+            pruned = found.pruned()
             trials += [] if pruned is None else [pruned]
-            curves = measured_curves(model, mlps, calibrating, notes)
-            trials += changing_trials(model, mlps, curves, measurement, calibrating, choosing, target, notes, progress)
+            trials += found.changing(target, progress)
             useful = next(
                 (trial.computed(mlps) for trial in trials if trial.options == thresholds_option(target)), None
             )
@@ -113,7 +110,7 @@ def audit(
         None if dense_losses is None else float(dense_losses[0].sum() / dense_losses[1].sum()),
         tuple(ways[place] for place in [*order, *(place for place in range(len(ways)) if place not in order)]),
         decide(ways, target),
-        tuple(notes),
+        (*notes, *found.notes),
     )
 
 

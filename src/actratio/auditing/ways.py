@@ -85,78 +85,115 @@ class Trial:
         )
 
 
-def exact_trial(mlps: Sequence[MLP], measurement: Measurement) -> Trial:
-    """Return the way that keeps the outputs."""
-    if _has_zeros(mlps, measurement):
-        return Trial("skip exact zeros, with faster dense products", "--target zeros --dense", True, measurement)
-    return Trial("faster dense products", "", True, measurement)
+class Ways:
+    """The ways to run a model, made from what was measured of it.
+
+    Args:
+        model: in evaluation mode.
+        mlps: the model's MLPs.
+        measurement: of the neurons that aren't zero.
+        calibrating: text on which the neurons above thresholds are counted.
+        choosing: text on which thresholds are chosen, and on which the outputs have to be the same without neurons that never fired.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mlps: Sequence[MLP],
+        measurement: Measurement,
+        calibrating: Sequence[Batch],
+        choosing: Sequence[Batch],
+    ) -> None:
+        self.notes: list[str] = []
+        """What can't be tried, and why."""
+        self._model, self._mlps, self._measurement = model, mlps, measurement
+        self._calibrating, self._choosing = calibrating, choosing
+        self._has_zeros = any(item.kind != "dense" for item in plan(mlps, measured_ratios(measurement, mlps)))
+
+    def exact(self) -> Trial:
+        """Return the way that keeps the outputs."""
+        if self._has_zeros:
+            name = "skip exact zeros, with faster dense products"
+            return Trial(name, "--target zeros --dense", True, self._measurement)
+        return Trial("faster dense products", "", True, self._measurement)
+
+    def changing(self, target: float, progress: Callable[[str], object]) -> list[Trial]:
+        """Return the ways that change the outputs: thresholds, 8-bit weights, and both.
+
+        Args:
+            target: the largest increase of the loss that is accepted, in per cent.
+            progress: called with the name of each stage when it starts.
+        """
+        trials = self._with_thresholds(target, progress)
+        if self._allows_int8():
+            trials += [_with_int8(trial, target) for trial in trials if trial.options == thresholds_option(target)]
+            name = "8-bit weights, and skip exact zeros" if self._has_zeros else "8-bit weights"
+            trials.append(Trial(name, "--target zeros --weights int8", False, self._measurement, None, "int8"))
+        return trials
+
+    def _allows_int8(self) -> bool:
+        """Return whether 8-bit weights can be tried; if not, note why."""
+        reason = int8_unsupported_reason(device_of(self._model))
+        if reason is None and not any(is_linear(layer) and is_worth_int8(layer) for layer in self._model.modules()):
+            reason = "no linear layer is large enough"
+        if reason is not None:
+            self.notes.append(f"8-bit weights were not tried: {reason}.")
+        return reason is None
+
+    def _with_thresholds(self, target: float, progress: Callable[[str], object]) -> list[Trial]:
+        """Return the ways with thresholds for several losses; thresholds that are the same are those of the target."""
+        curves = self._curves()
+        trials: list[Trial] = []
+        if curves:
+            progress("choosing thresholds")
+            search = LossSearch(self._model, curves, _first(self._choosing, _TOKENS), _STEPS)
+            chosen: dict[float, LayerThresholds] = {}
+            for percent in dict.fromkeys((target, *TARGETS)):
+                found = search.at(percent)
+                if all(found.thresholds != other.thresholds for other in chosen.values()):
+                    chosen[percent] = found
+                    trials.append(self._for_loss(percent, found))
+        return trials
+
+    def _curves(self) -> list[Curve]:
+        """Return what dropping costs in each MLP that can have thresholds; note why others can't."""
+        reasons = {mlp.site.name: thresholds_unsupported_reason(mlp, self._mlps) for mlp in self._mlps}
+        supported = [mlp for mlp in self._mlps if reasons[mlp.site.name] is None]
+        if len(supported) < len(self._mlps):
+            reason = next(reason for reason in reasons.values() if reason is not None)
+            missing = len(self._mlps) - len(supported)
+            self.notes.append(f"{missing} of {len(self._mlps)} MLPs cannot have thresholds: {reason}.")
+        return dropping_curves(self._model, supported, self._calibrating) if supported else []
+
+    def _for_loss(self, percent: float, chosen: LayerThresholds) -> Trial:
+        thresholds = chosen.by_neuron(self._mlps)
+        measurement = measure_active(self._model, _first(self._calibrating, _TOKENS), thresholds, counts_alone=True)
+        name = f"thresholds for {percent:g} % of loss"
+        return Trial(name, thresholds_option(percent), False, measurement, thresholds, percent=percent)
+
+    def pruned(self) -> Trial | None:
+        """Return the way without the neurons that never fire, or ``None`` if they are few or can't be removed, which is noted."""
+        counts = [active_counts(self._measurement, mlp.site) for mlp in self._mlps]
+        dead = sum(int(item.dead) for item in counts if item is not None and item.tokens)
+        if dead < _DEAD * sum(mlp.site.width for mlp in self._mlps):
+            return None
+        try:
+            pruning = prune(copy.deepcopy(self._model), self._measurement, self._choosing)
+            reason = pruning.reason
+        except SiteError as error:
+            reason = str(error)
+        if reason:
+            self.notes.append(f"The {dead:,} neurons that never fired can't be removed: {reason}.")
+            return None
+        removed = sum(mlp.before - mlp.width for mlp in pruning.mlps)
+        name = f"remove {removed:,} neurons that never fire"
+        return Trial(name, "", False, self._measurement, pruning=pruning, check=self._choosing)
 
 
-def _has_zeros(mlps: Sequence[MLP], measurement: Measurement) -> bool:
-    return any(item.kind != "dense" for item in plan(mlps, measured_ratios(measurement, mlps)))
-
-
-def measured_curves(
-    model: nn.Module, mlps: Sequence[MLP], calibrating: Sequence[Batch], notes: list[str]
-) -> list[Curve]:
-    """Return what dropping costs in each MLP that can have thresholds; note why others can't."""
-    reasons = {mlp.site.name: thresholds_unsupported_reason(mlp, mlps) for mlp in mlps}
-    supported = [mlp for mlp in mlps if reasons[mlp.site.name] is None]
-    if len(supported) < len(mlps):
-        reason = next(reason for reason in reasons.values() if reason is not None)
-        notes.append(f"{len(mlps) - len(supported)} of {len(mlps)} MLPs cannot have thresholds: {reason}.")
-    return dropping_curves(model, supported, calibrating) if supported else []
-
-
-def changing_trials(
-    model: nn.Module,
-    mlps: Sequence[MLP],
-    curves: Sequence[Curve],
-    measurement: Measurement,
-    calibrating: Sequence[Batch],
-    choosing: Sequence[Batch],
-    target: float,
-    notes: list[str],
-    progress: Callable[[str], object],
-) -> list[Trial]:
-    """Return the ways that change the outputs."""
-    reason = int8_unsupported_reason(device_of(model))
-    if reason is None and not any(is_linear(module) and is_worth_int8(module) for module in model.modules()):
-        reason = "no linear layer is large enough"
-    if reason is not None:
-        notes.append(f"8-bit weights were not tried: {reason}.")
-    trials: list[Trial] = []
-    if curves:
-        progress("choosing thresholds")
-        search = LossSearch(model, curves, _first(choosing, _TOKENS), _STEPS)
-        chosen: dict[float, LayerThresholds] = {}
-        for percent in dict.fromkeys((target, *TARGETS)):  # if several give the same thresholds, they are the target's
-            found = search.at(percent)
-            if all(found.thresholds != other.thresholds for other in chosen.values()):
-                chosen[percent] = found
-                trials.append(_with_thresholds(model, mlps, percent, found, calibrating))
-        if reason is None:
-            trials.append(_with_int8(trials, target))
-    if reason is None:
-        name = "8-bit weights, and skip exact zeros" if _has_zeros(mlps, measurement) else "8-bit weights"
-        trials.append(Trial(name, "--target zeros --weights int8", False, measurement, None, "int8"))
-    return trials
-
-
-def _with_int8(trials: Sequence[Trial], target: float) -> Trial:
+def _with_int8(trial: Trial, target: float) -> Trial:
     """Return the way with the target's thresholds, and with 8-bit weights too."""
-    trial = next(trial for trial in trials if trial.options == thresholds_option(target))
     options = f"--target loss={target:g} --weights int8"
     return replace(trial, name=f"8-bit weights, and {trial.name}", options=options, weights="int8")
-
-
-def _with_thresholds(
-    model: nn.Module, mlps: Sequence[MLP], percent: float, chosen: LayerThresholds, calibrating: Sequence[Batch]
-) -> Trial:
-    thresholds = chosen.by_neuron(mlps)
-    measurement = measure_active(model, _first(calibrating, _TOKENS), thresholds, counts_alone=True)
-    name = f"thresholds for {percent:g} % of loss"
-    return Trial(name, thresholds_option(percent), False, measurement, thresholds, percent=percent)
 
 
 def _first(batches: Sequence[Batch], tokens: int) -> list[Batch]:
@@ -172,27 +209,3 @@ def _first(batches: Sequence[Batch], tokens: int) -> list[Batch]:
 def thresholds_option(percent: float) -> str:
     """Return the options of ``actratio sparsify`` that choose thresholds for a loss."""
     return f"--target loss={percent:g} --dense"
-
-
-def pruned_trial(
-    model: nn.Module, mlps: Sequence[MLP], measurement: Measurement, check: Sequence[Batch], notes: list[str]
-) -> Trial | None:
-    """Return the way without the neurons that never fire, or ``None`` if they are few or can't be removed, which is noted.
-
-    Args:
-        check: text that wasn't measured, on which the outputs have to be the same.
-    """
-    counts = [active_counts(measurement, mlp.site) for mlp in mlps]
-    dead = sum(int(item.dead) for item in counts if item is not None and item.tokens)
-    if dead < _DEAD * sum(mlp.site.width for mlp in mlps):
-        return None
-    try:
-        pruning = prune(copy.deepcopy(model), measurement, check)
-        reason = pruning.reason
-    except SiteError as error:
-        reason = str(error)
-    if reason:
-        notes.append(f"The {dead:,} neurons that never fired can't be removed: {reason}.")
-        return None
-    name = f"remove {sum(mlp.before - mlp.width for mlp in pruning.mlps):,} neurons that never fire"
-    return Trial(name, "", False, measurement, pruning=pruning, check=check)
