@@ -159,10 +159,10 @@ def compare(rounds: int) -> list[dict[str, Any]]:
     return [
         {
             "contestant": name,
-            "seconds": median(each),
-            "overhead": median(a / b for a, b in zip(each, times[_alone(name)], strict=True)) - 1,
+            "seconds": median(seconds),
+            "overhead": median(a / b for a, b in zip(seconds, times[_alone(name)], strict=True)) - 1,
         }
-        for name, each in times.items()
+        for name, seconds in times.items()
     ]
 
 

@@ -91,7 +91,7 @@ def check(family: str, kind: str) -> Outcome:
         return Outcome(
             kind, family, 0, "", "not installed" if missing else "not tried", " ".join(str(error).split())[:300]
         )
-    widths = {each.width for each in heard}
+    widths = {call.width for call in heard}
 
     def compared(site: Site) -> bool:
         """Also an MLP of a head, which is measured when it is asked for."""
@@ -141,10 +141,12 @@ def compare(heard: Iterable[Heard], found: Measurement) -> str:
     summed: dict[int, list[int]] = defaultdict(lambda: [0, 0])
     for rows in groups.values():
         counted = [_as_heard(row) for row in rows]
-        together = Heard(counted[0].width, sum(each.active for each in counted), sum(each.outputs for each in counted))
+        together = Heard(
+            counted[0].width, sum(counts.active for counts in counted), sum(counts.outputs for counts in counted)
+        )
         # Some run every expert on every token, and scale by zero what was not routed: that is never counted.
         everywhere = together._replace(outputs=together.width * sum(row.counts.passed or 0 for row in rows))
-        for parts in ([together], [each for each in counted if each.outputs], [everywhere]):
+        for parts in ([together], [counts for counts in counted if counts.outputs], [everywhere]):
             if not Counter(parts) - theirs:
                 theirs -= Counter(parts)
                 break
@@ -154,9 +156,9 @@ def compare(heard: Iterable[Heard], found: Measurement) -> str:
             summed[together.width][0] += together.active
             summed[together.width][1] += together.outputs
     left: dict[int, list[int]] = defaultdict(lambda: [0, 0])
-    for each, times in theirs.items():
-        left[each.width][0] += each.active * times
-        left[each.width][1] += each.outputs * times
+    for call, times in theirs.items():
+        left[call.width][0] += call.active * times
+        left[call.width][1] += call.outputs * times
     if left != summed:
         return f"heard and not counted: {dict(left)}; counted and not heard: {dict(summed)}"
     return ""
@@ -169,8 +171,12 @@ def _as_heard(row: Any) -> Heard:
 
 def goal(family: str, outcomes: list[Outcome]) -> dict[str, Any]:
     """The share that is exact of a family's types that have an MLP and can be made with what is installed."""
-    mine = [each for each in outcomes if each.family == family and each.status not in ("no MLP", "not installed")]
-    share = sum(each.status == "exact" for each in mine) / max(1, len(mine))
+    mine = [
+        outcome
+        for outcome in outcomes
+        if outcome.family == family and outcome.status not in ("no MLP", "not installed")
+    ]
+    share = sum(outcome.status == "exact" for outcome in mine) / max(1, len(mine))
     least = FAMILIES[family][1]
     return {
         "goal": f"{family}: {least:.0%} of {len(mine)} types with an MLP exact",
@@ -253,15 +259,19 @@ def main() -> None:
         PAGE.write_text(page(outcomes, goals, machine), encoding="utf-8")
         write_list(outcomes, LIST)
     if arguments.json:
-        print(json.dumps({"machine": machine, "rows": [vars(each) for each in outcomes], "goals": goals}))
+        print(json.dumps({"machine": machine, "rows": [vars(outcome) for outcome in outcomes], "goals": goals}))
         return
     table = Table("type", "family", "sites", "functions", "status", "problem")
-    for each in outcomes:
-        table.add_row(each.kind, each.family, str(each.sites), each.functions, each.status, each.problem)
+    for outcome in outcomes:
+        table.add_row(
+            outcome.kind, outcome.family, str(outcome.sites), outcome.functions, outcome.status, outcome.problem
+        )
     console = Console(width=200)
     console.print(table)
-    for each in goals:
-        console.print(f"{'met    ' if each['met'] else 'NOT met'}  {each['goal']}: {each['measured']:.1%}")
+    for family_goal in goals:
+        console.print(
+            f"{'met    ' if family_goal['met'] else 'NOT met'}  {family_goal['goal']}: {family_goal['measured']:.1%}"
+        )
 
 
 if __name__ == "__main__":

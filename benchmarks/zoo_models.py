@@ -342,8 +342,8 @@ def _shrink(present: Mapping[str, Any], parts: Mapping[str, Any], depth: int, li
         elif isinstance(value, list | tuple):
             known = _rule(name, _LISTS)
             if known is not None and len(value) and not isinstance(value[0], list | tuple):
-                found[name] = type(value)(type(value[0])(PRIME if isinstance(value[0], int) and known[0] == _RATIO else each)
-                                          for each in (known * 2)[: len(value)])  # fmt: skip
+                found[name] = type(value)(type(value[0])(PRIME if isinstance(value[0], int) and known[0] == _RATIO else entry)
+                                          for entry in (known * 2)[: len(value)])  # fmt: skip
             elif lists and len(value) > depth and isinstance(value[0], str | int) and name != "stage_names":
                 order = list(dict.fromkeys(value))
                 found[name] = type(value)((order * depth)[:depth] if len(order) > 1 else value[:depth])

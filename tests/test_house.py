@@ -126,7 +126,7 @@ def test_version_and_help_do_not_wait_for_torch(start: str) -> None:
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", [each.name for each in pkgutil.walk_packages(actratio.__path__, "actratio.")])
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.walk_packages(actratio.__path__, "actratio.")])
 def test_examples_in_docstrings_run(name: str) -> None:
     module = importlib.import_module(name)
     outcome = doctest.testmod(

@@ -79,8 +79,8 @@ def test_generating_with_an_encoder_decoder_is_counted() -> None:
         model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=3, min_new_tokens=3)
     tokens = {
         name.split(".")[0]: counts.tokens
-        for (name, _), each in probe.counted.items()
-        for counts in each.counts.values()
+        for (name, _), counted in probe.counted.items()
+        for counts in counted.counts.values()
     }
     assert tokens == {"encoder": 7, "decoder": 6}
 
@@ -92,8 +92,8 @@ def test_an_encoder_that_is_measured_by_both_passes_is_counted_once_each() -> No
         model(input_ids=ids, decoder_input_ids=ids[:, :2])
     tokens = {
         name.split(".")[0]: counts.tokens
-        for (name, _), each in probe.counted.items()
-        for counts in each.counts.values()
+        for (name, _), counted in probe.counted.items()
+        for counts in counted.counts.values()
     }
     assert tokens == {"encoder": 4, "decoder": 2}
 

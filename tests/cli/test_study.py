@@ -59,7 +59,7 @@ def test_json_is_alone_on_stdout_and_csv_has_the_article_s_columns(
     assert "activation_ratio" in tidy.columns
     fitted = json.loads(actratio("fit", "here/article.csv", "--json", cwd=tmp_path).stdout)
     again = json.loads(actratio("fit", "here", "--json", cwd=tmp_path).stdout)
-    ours, theirs = (each["laws"][0]["laws"][0]["parameters"]["F"]["value"] for each in (fitted, again))
+    ours, theirs = (fit["laws"][0]["laws"][0]["parameters"]["F"]["value"] for fit in (fitted, again))
     assert ours == pytest.approx(theirs, rel=1e-9)
 
 

@@ -42,7 +42,8 @@ def test_criteria_may_be_one_text() -> None:
     for criteria in ("positive", "above(0.5)"):
         assert {row.criterion for row in measure(tiny("gpt2"), [BATCH], criteria=criteria)} == {criteria}
     model = tiny("gpt2")
-    assert [str(each) for each in Probe(model, find_sites(model), criteria="positive").criteria] == ["positive"]
+    probe = Probe(model, find_sites(model), criteria="positive")
+    assert [str(criterion) for criterion in probe.criteria] == ["positive"]
 
 
 def test_sites_is_the_word_for_choosing_them() -> None:

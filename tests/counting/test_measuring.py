@@ -298,7 +298,7 @@ def test_gradient_checkpointing_is_counted_once(reentrant: bool) -> None:
     enable({"use_reentrant": reentrant})
     with Probe(model, find_sites(model), criteria=[Positive()]) as probe:
         model(**BATCH, labels=IDS).loss.backward()
-    assert {c.tokens for each in probe.counted.values() for c in each.counts.values()} == {int(LEFT.sum())}
+    assert {c.tokens for counted in probe.counted.values() for c in counted.counts.values()} == {int(LEFT.sum())}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -33,7 +33,7 @@ def assert_same(a: Measurement, b: Measurement) -> None:
             other = getattr(theirs.counts, name)
             assert torch.equal(value, other) if isinstance(value, Tensor) else value == other, name
     assert a.magnitudes.keys() == b.magnitudes.keys()
-    assert all(torch.equal(each.counts, b.magnitudes[key].counts) for key, each in a.magnitudes.items())
+    assert all(torch.equal(magnitudes.counts, b.magnitudes[key].counts) for key, magnitudes in a.magnitudes.items())
 
 
 def until(last: int, error: BaseException, batches: list[Any] = BATCHES) -> Iterator[Any]:

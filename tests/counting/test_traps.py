@@ -180,7 +180,8 @@ def test_a_failed_forward_pass_counts_nothing() -> None:
             model(X)
         model.fail = False
         model(X)
-    assert [counts.tokens for each in probe.counted.values() for counts in each.counts.values()] == [T, T]
+    tokens = [counts.tokens for counted_site in probe.counted.values() for counts in counted_site.counts.values()]
+    assert tokens == [T, T]
 
 
 def test_views_and_casts_of_one_input_make_one_gated_mlp() -> None:

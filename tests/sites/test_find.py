@@ -532,7 +532,7 @@ class Tied(nn.Module):
 def test_a_tied_down_projection_is_counted_once_for_each_mlp() -> None:
     model = Tied()
     counted = [int(row.counts.active.sum()) for row in measure(model, [X])]
-    assert counted == [int((each.up(X) > 0).sum()) for each in (model.a, model.b)]
+    assert counted == [int((mlp.up(X) > 0).sum()) for mlp in (model.a, model.b)]
 
 
 def test_an_mlp_inside_attention_is_an_mlp() -> None:

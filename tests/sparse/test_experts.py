@@ -185,7 +185,7 @@ def test_copies_and_saved_models(tmp_path: Path) -> None:
 def test_sites_and_measurements_of_a_sparse_mixtral_match_the_dense_one() -> None:
     model, dense = sparse(mixtral()), mixtral()
     assert find_sites(model) == find_sites(dense)
-    found, expected = (measure(each, [INPUTS], criteria=["nonzero"]) for each in (model, dense))
+    found, expected = (measure(network, [INPUTS], criteria=["nonzero"]) for network in (model, dense))
     assert [row.counts.active.tolist() for row in found] == [row.counts.active.tolist() for row in expected]
 
 

@@ -121,7 +121,7 @@ def test_gradients_of_a_sparse_gemma_3n_match_the_dense_one(training: bool) -> N
 def test_measurement_and_sites_of_a_sparse_gemma_3n_match_the_dense_one() -> None:
     model, dense = sparse_gemma(gemma()), gemma()
     assert find_sites(model) == find_sites(dense)
-    found, expected = (measure(each, [{"input_ids": IDS}], criteria=["nonzero"]) for each in (model, dense))
+    found, expected = (measure(network, [{"input_ids": IDS}], criteria=["nonzero"]) for network in (model, dense))
     assert [row.counts.active.tolist() for row in found] == [row.counts.active.tolist() for row in expected]
 
 

@@ -141,7 +141,7 @@ def test_linearised_costs_average_to_the_ratio_and_their_interval_covers_it() ->
     ],
 )
 def test_operating_characteristics(rule: str, truth: str, expected: str, least: float) -> None:
-    found = next(each for each in RULES if each.name == rule)
+    found = next(candidate for candidate in RULES if candidate.name == rule)
     only = replace(found, truths={truth: found.truths[truth]})
     row = operating_characteristics(only, draws=100).iloc[0]
     key = {YES: "yes", NO: "no", UNDECIDED: "undecidable"}[expected]
@@ -203,8 +203,9 @@ def test_the_probe_is_scikit_learns_and_finds_planted_classes(classes: int, rand
 
 
 def test_layers_are_chosen_evenly() -> None:
-    assert sorted({each.layer for each in plan_interventions(range(30))}) == [ALL_LAYERS, 0, 5, 11, 17, 23, 29]
-    assert sorted({each.layer for each in plan_interventions([0, 1])}) == [ALL_LAYERS, 0, 1]
+    layers = {intervention.layer for intervention in plan_interventions(range(30))}
+    assert sorted(layers) == [ALL_LAYERS, 0, 5, 11, 17, 23, 29]
+    assert sorted({intervention.layer for intervention in plan_interventions([0, 1])}) == [ALL_LAYERS, 0, 1]
     assert len(plan_interventions([0])) == 4 * len(WAYS) + len(WAYS)
 
 
@@ -399,14 +400,14 @@ def pretrained_rows(model: str, costs: dict[str, float], documents: int = 60, la
     dense = rng.gamma(8.0, 0.2, documents)
     plan = plan_interventions(range(layers))
     losses = [dense]
-    for each in plan:
-        cost = costs[each.way] * each.share * (1.0 if each.layer == ALL_LAYERS else 0.3)
+    for intervention in plan:
+        cost = costs[intervention.way] * intervention.share * (1.0 if intervention.layer == ALL_LAYERS else 0.3)
         losses.append(dense * (1 + cost * rng.lognormal(-0.02, 0.2, documents)))
     arrays = {
-        "layer": torch.tensor([ALL_LAYERS, *(each.layer for each in plan)]),
-        "way": torch.tensor([-1, *(WAYS.index(each.way) for each in plan)]),
-        "share": torch.tensor([0.0, *(each.share for each in plan)], dtype=torch.float64),
-        "dropped": torch.tensor([0.0, *(0.75 * each.share for each in plan)], dtype=torch.float64),
+        "layer": torch.tensor([ALL_LAYERS, *(intervention.layer for intervention in plan)]),
+        "way": torch.tensor([-1, *(WAYS.index(intervention.way) for intervention in plan)]),
+        "share": torch.tensor([0.0, *(intervention.share for intervention in plan)], dtype=torch.float64),
+        "dropped": torch.tensor([0.0, *(0.75 * intervention.share for intervention in plan)], dtype=torch.float64),
         "loss": torch.from_numpy(np.stack(losses)).float(),
         "accuracy": torch.full((len(losses), documents), 0.5),
         "text": torch.tensor([2] * (documents - 4) + [3] * 4 if model == "iglm" else [0] * documents),
@@ -449,9 +450,9 @@ def character_rows(ends: dict[str, float], seeds: int = 5) -> pd.DataFrame:
                 "ratio": torch.tensor([[0.5, 0.4, end * (1 + 0.004 * seed)], [0.5, 0.45, end]], dtype=torch.float64),
                 "train_loss": torch.tensor([4.0, 3.0, loss], dtype=torch.float64),
                 "val_loss": torch.tensor([4.0, 3.0, loss], dtype=torch.float64),
-                "drop.layer": torch.tensor([ALL_LAYERS, *(each.layer for each in plan)]),
-                "drop.way": torch.tensor([-1, *(WAYS.index(each.way) for each in plan)]),
-                "drop.share": torch.tensor([0.0, *(each.share for each in plan)], dtype=torch.float64),
+                "drop.layer": torch.tensor([ALL_LAYERS, *(intervention.layer for intervention in plan)]),
+                "drop.way": torch.tensor([-1, *(WAYS.index(intervention.way) for intervention in plan)]),
+                "drop.share": torch.tensor([0.0, *(intervention.share for intervention in plan)], dtype=torch.float64),
                 "drop.dropped": torch.tensor([0.0, *(0.7 for _ in plan)], dtype=torch.float64),
                 "drop.loss": torch.tensor([loss, *(loss * 1.2 for _ in plan)], dtype=torch.float64),
                 "drop.accuracy": torch.full((len(plan) + 1,), 0.4, dtype=torch.float64),

@@ -309,7 +309,7 @@ def test_one_seed_decides_nothing(table: pd.DataFrame) -> None:
 
 
 def rates(rule: str, truth: str, draws: int = 200) -> dict[str, float]:
-    chosen = next(each for each in RULES if each.name == rule)
+    chosen = next(candidate for candidate in RULES if candidate.name == rule)
     only = type(chosen)(chosen.name, chosen.statement, {truth: chosen.truths[truth]}, chosen.outcome)
     row = operating_characteristics(only, draws).iloc[0]
     return {name: float(row[name]) for name in ("yes", "no", "undecidable")}

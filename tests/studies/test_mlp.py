@@ -310,7 +310,8 @@ def test_other_software_that_goes_on_with_a_study_is_written_down(
     now = made.folder.provenance | {"torch": "9.9.9"}
     monkeypatch.setattr("actratio.studies.folder.current_provenance", lambda: now)
     again = run(SMALL, tmp_path / "run")
-    assert [each["torch"] for each in read_table(again.folder.table_path)[1]["provenance"]["resumed"]] == ["9.9.9"]
+    resumed = read_table(again.folder.table_path)[1]["provenance"]["resumed"]
+    assert [provenance["torch"] for provenance in resumed] == ["9.9.9"]
     # What is finished was made by nobody else, whoever draws it again.
     before = again.folder.table_path.read_bytes()
     monkeypatch.setattr("actratio.studies.folder.current_provenance", lambda: now | {"torch": "10"})

@@ -182,7 +182,7 @@ class Comparison:
 
 def compare_measurements(a: Measurement, b: Measurement) -> Comparison:
     """Return what changed from ``a`` to ``b``; see ``Measurement.compare``."""
-    kinds_a, kinds_b = ({(row.tensor, row.criterion) for row in each} for each in (a, b))
+    kinds_a, kinds_b = ({(row.tensor, row.criterion) for row in measurement} for measurement in (a, b))
     if not kinds_a & kinds_b:
         raise RunError(
             f"{a.model} was measured by {_listed(kinds_a)} and {b.model} by {_listed(kinds_b)}; measure both alike to compare them"

@@ -157,7 +157,8 @@ class Probe:
         copied = copy.copy(self)
         # Counts never change, they are replaced by new ones.
         copied.counted = {
-            key: Counted(dict(each.counts), each.magnitudes, each.passed) for key, each in self.counted.items()
+            key: Counted(dict(counted.counts), counted.magnitudes, counted.passed)
+            for key, counted in self.counted.items()
         }
         return copied
 

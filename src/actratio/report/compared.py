@@ -211,9 +211,9 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
         _series(
             name,
             [
-                (layer, sum(int(counts.dead) for counts in each) / sum(counts.width for counts in each))
+                (layer, sum(int(counts.dead) for counts in layer_counts) / sum(counts.width for counts in layer_counts))
                 for layer, rows in layers_of_first.items()
-                for each in [[(row.a, row.b)[colour] for row in rows]]
+                for layer_counts in [[(row.a, row.b)[colour] for row in rows]]
             ],
             colour,
         )

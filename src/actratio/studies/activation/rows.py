@@ -92,15 +92,15 @@ def _drop_columns(arrays: Arrays) -> dict[str, Any]:
 def _document_columns(parameters: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
     interventions, documents = arrays["loss"].shape
     kinds = [TEXTS[kind] for kind in arrays["text"].tolist()]
-    each: dict[str, Any] = {name: arrays[name].numpy().repeat(documents) for name in ("layer", "share", "dropped")}
-    each |= {name: arrays[name].flatten().numpy() for name in ("loss", "accuracy", "distance") if name in arrays}
+    columns: dict[str, Any] = {name: arrays[name].numpy().repeat(documents) for name in ("layer", "share", "dropped")}
+    columns |= {name: arrays[name].flatten().numpy() for name in ("loss", "accuracy", "distance") if name in arrays}
     return {
         "part": "pretrained",
         "model": parameters["model"],
         "dataset": kinds * interventions,
         "document": np.tile(np.arange(documents), interventions),
         "way": np.repeat(_ways(arrays["way"]), documents),
-        **each,
+        **columns,
     }
 
 

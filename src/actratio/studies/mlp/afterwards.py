@@ -61,8 +61,10 @@ def fit_fan_out(rows: pd.DataFrame) -> FanOutFit | None:
         return None
     widths = [_widths(name) for name in table.architectures]
     layer = table.layer.astype(int)
-    last = np.array([index == len(each) - 3 for each, index in zip(widths, layer, strict=True)])
-    following = np.array([each[index + 2] for each, index in zip(widths, layer, strict=True)], dtype=float)
+    last = np.array([index == len(network_widths) - 3 for network_widths, index in zip(widths, layer, strict=True)])
+    following = np.array(
+        [network_widths[index + 2] for network_widths, index in zip(widths, layer, strict=True)], dtype=float
+    )
     log_fan_out = np.where(last, 0.0, np.log(following / REFERENCE_WIDTH))
     levels = [layer == depth for depth in np.unique(layer)]
     log_width = np.log(table.width / REFERENCE_WIDTH)
