@@ -24,6 +24,7 @@ import os
 import re
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +75,7 @@ def contestants(model: nn.Module) -> dict[str, Callable[[Tensor], Any]]:
     sites = find_sites(model)
     every, few = Probe(model, sites), Probe(model, sites, counts_alone=True)
     means: list[Tensor] = []
-    stored: list[Tensor] = []
+    stored: deque[Tensor] = deque(maxlen=len(sites))  # a pass replaces what the one before stored
 
     def under(context: Callable[[], Any]) -> Callable[[Tensor], Any]:
         def run(ids: Tensor) -> None:

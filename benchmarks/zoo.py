@@ -231,10 +231,18 @@ def _reason(outcome: Outcome) -> str:
     return _REASONS.get(outcome.kind, outcome.problem).partition(". You can install")[0]
 
 
+def _chosen(types: str | None, family: str) -> list[str]:
+    """Return the types of a family, or those of ``--types`` that belong to it."""
+    chosen = types.split(",") if types else None
+    return [kind for kind in kinds(family) if chosen is None or kind in chosen]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", choices=FAMILIES, action="append", help="default: all")
-    parser.add_argument("--types", help="types, separated by commas; default: all of the family")
+    parser.add_argument(
+        "--types", help="types, separated by commas, tried in the families that they belong to; default: all"
+    )
     parser.add_argument(
         "--results", nargs="+", type=Path, metavar="FILE", help="read what --json printed instead of running"
     )
@@ -251,10 +259,10 @@ def main() -> None:
         machine = read["machine"]
         outcomes += [Outcome(**row) for row in read["rows"]]
     for family in families if not arguments.results else ():
-        for kind in arguments.types.split(",") if arguments.types else kinds(family):
+        for kind in _chosen(arguments.types, family):
             outcomes.append(check(family, kind))
             print(outcomes[-1], file=sys.stderr, flush=True)
-    goals = [goal(family, outcomes) for family in families]
+    goals = [goal(family, outcomes) for family in families if any(outcome.family == family for outcome in outcomes)]
     if arguments.write_docs:
         PAGE.write_text(page(outcomes, goals, machine), encoding="utf-8")
         write_list(outcomes, LIST)

@@ -62,7 +62,7 @@ def test_comparison_by_hand(before: Measurement, after: Measurement) -> None:
     )
     assert "The largest changes of activation > 0: layer 0 (-6.2 percentage points), layer 1 (+0.0" in summary
     assert (
-        "2 of 6 neurons were never active in after, 2 of 6 in before; 1 were active in A only, and 1 in B only."
+        "2 of 6 neurons were never active in after, 2 of 6 in before; 1 were active in before only, and 1 in after only."
         in summary
     )
     assert "different settings (text), which may explain part" in summary

@@ -44,7 +44,7 @@ class ComparedSite:
 
     @property
     def same_neurons(self) -> bool:
-        """Whether neurons can be compared one by one: the sites have the same name, function and width, and tokens."""
+        """Whether neurons can be compared one by one: the sites have the same name, function, gating and width, and tokens."""
         kinds = [(site.name, site.function, site.gated, site.width) for site in (self.site_a, self.site_b)]
         return kinds[0] == kinds[1] and self.a.tokens > 0 and self.b.tokens > 0
 
@@ -135,7 +135,7 @@ class Comparison:
 
         ``change`` is ratio_b − ratio_a. ``died`` and ``revived`` are neurons that were active in a and dead in b, and the other
         way round; ``frequency_change`` is the mean over neurons of |change of the share of tokens on which a neuron is active|.
-        These three compare neurons one by one, so they are missing unless the sites have the same name, function and width, and
+        These three compare neurons one by one, so they are missing unless ``same_neurons`` holds, and
         they mean something only for two checkpoints, or two texts, of one model.
         """
         import pandas as pd

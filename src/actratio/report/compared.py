@@ -107,7 +107,7 @@ def _dead_sentences(comparison: Comparison) -> list[str]:
     sentence = f"{totals['dead_b']:,} of {totals['width_b']:,} neurons were never active in {b}, {totals['dead_a']:,} of {totals['width_a']:,} in {a}"
     if all(row.same_neurons for row in counted):
         died, revived = sum(record["died"] for record in records), sum(record["revived"] for record in records)
-        sentence += f"; {died:,} were active in A only, and {revived:,} in B only"
+        sentence += f"; {died:,} were active in {a} only, and {revived:,} in {b} only"
     return [f"{sentence}."]
 
 
@@ -164,7 +164,7 @@ def comparison_table(comparison: Comparison) -> Table:
     reading = (
         "Useful: smallest share of neuron outputs with which the MLP's output has a mean error of at most 20%. Ratio: active neurons over all "
         "neurons. Change: B − A, in percentage points. Dead, always on: neurons active on none, and on at "
-        "least 99%, of the tokens. Died: active in A and dead in B; revived: the other way round; both only for sites with the same name and width."
+        "least 99%, of the tokens. Died: active in A and dead in B; revived: the other way round; both only for sites with the same name, function and width."
         + (
             " Sites have their names in A."
             if any(row.site_a.name != row.site_b.name for row in comparison.rows)
@@ -206,7 +206,7 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
             for layer, rows in _by_layer(kinds[tensor, criterion]).items()
         ]
         changes.append(_series(f"{tensor} {criterion}", points, number))
-    layers_of_first = _by_layer(next(iter(kinds.values())))
+    layers_of_first = _by_layer(row for row in next(iter(kinds.values())) if row.a.tokens and row.b.tokens)
     dead = [
         _series(
             name,
@@ -282,7 +282,7 @@ def _by_kind(comparison: Comparison) -> dict[tuple[str, str], list[ComparedSite]
     return {kind: kinds[kind] for kind in without_sign_of_hidden(list(kinds))}
 
 
-def _by_layer(rows: Sequence[ComparedSite]) -> dict[int, list[ComparedSite]]:
+def _by_layer(rows: Iterable[ComparedSite]) -> dict[int, list[ComparedSite]]:
     layers: dict[int, list[ComparedSite]] = {}
     for row in rows:
         layers.setdefault(row.site_a.layer, []).append(row)

@@ -110,7 +110,7 @@ def _ways(numbers: torch.Tensor) -> list[str]:
 
 
 def _complete(columns: dict[str, Any]) -> dict[str, Any]:
-    """Return all columns in order, each as long as the longest."""
+    """Return all columns in order; a single value is repeated in every row."""
     length = max(len(values) for values in columns.values() if isinstance(values, np.ndarray | list))
 
     def column(name: str, missing: Any, dtype: Any) -> Any:
