@@ -150,6 +150,8 @@ def finished(study: Study, folder: Path) -> Runner:
 
 
 _FINISHED: dict[str, Path] = {}
+_PROGRESS: dict[str, dict[str, float]] = {}
+"""The finished run of each study, and what it reported of each unit."""
 
 
 @pytest.fixture
@@ -157,8 +159,13 @@ def run(study: Study, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) 
     """Return a finished run of the study in a folder of this test's own, which is a copy: each study runs once."""
     if study.name not in _FINISHED:
         folder = tmp_path_factory.mktemp("finished") / "run"
-        finished(study, folder)
-        _FINISHED[study.name] = folder
+        reported: dict[str, float] = {}
+
+        def progress(unit: str, cost: float) -> None:
+            reported[unit] = reported.get(unit, 0) + cost
+
+        Runner(study, folder).execute(progress)
+        _FINISHED[study.name], _PROGRESS[study.name] = folder, reported
     shutil.copytree(_FINISHED[study.name], tmp_path / "run")
     return Runner(study, tmp_path / "run")
 
@@ -280,11 +287,13 @@ def test_the_report_is_redrawn_byte_for_byte_by_the_command(
 @pytest.mark.usefixtures("blank_figures")
 def test_json_is_one_object_of_the_common_schema(
     small: tuple[Study, list[str], dict[str, Any]],
+    run: Runner,
     tmp_path: Path,
     run_command: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     study, options, _ = small
+    assert run.folder.path == tmp_path / "run"  # it has finished, and the command finds that
     assert run_command("study", study.name, *options, "--out", tmp_path / "run", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert {"settings", "rows", "path", "verdicts", "sentences"} <= set(said)
@@ -339,15 +348,8 @@ def test_the_command_announces_and_lists_the_study(
     assert study.summary.split()[0] in capsys.readouterr().out
 
 
-def test_progress_adds_up_to_the_cost(study: Study, tmp_path: Path) -> None:
-    runner = Runner(study, tmp_path / "run")
-    reported: dict[str, float] = {}
-
-    def progress(unit: str, cost: float) -> None:
-        reported[unit] = reported.get(unit, 0) + cost
-
-    runner.execute(progress)
-    assert reported == pytest.approx({unit.name: unit.cost for unit in runner.units})
+def test_progress_adds_up_to_the_cost(study: Study, run: Runner) -> None:
+    assert _PROGRESS[study.name] == pytest.approx({unit.name: unit.cost for unit in run.units})
 
 
 def test_a_folder_with_nothing_finished_is_refused(
@@ -366,8 +368,11 @@ def test_an_unknown_study_is_named(
     assert "a study named 'astrology'" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_report_of_an_unfinished_study_says_so(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = Runner(study, tmp_path / "run")
+def test_a_report_of_an_unfinished_study_says_so(
+    study: Study, run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Incomplete" not in FinishedRun.read(run.folder.path).findings.sentences[0]
+    runner = Runner(study, tmp_path / "stopped")
     save = type(runner.folder).save_unit
 
     def stop_after_the_first(*arguments: Any) -> None:
@@ -379,10 +384,8 @@ def test_a_report_of_an_unfinished_study_says_so(study: Study, tmp_path: Path, m
     with pytest.raises(KeyboardInterrupt):
         runner.execute()
     monkeypatch.undo()
-    first = FinishedRun.read(tmp_path / "run").findings.sentences[0]
+    first = FinishedRun.read(tmp_path / "stopped").findings.sentences[0]
     assert first.startswith(f"Incomplete: 1 of {len(runner.units)} {study.unit_noun}s finished")
-    finished(study, tmp_path / "run")
-    assert "Incomplete" not in FinishedRun.read(tmp_path / "run").findings.sentences[0]
 
 
 def test_a_runner_without_finished_units_has_no_table(study: Study, tmp_path: Path) -> None:
