@@ -14,7 +14,7 @@ from torch import nn
 import actratio
 from actratio.auditing import Work, audit, comparing, trials
 from actratio.auditing.comparing import loss_increase, speedup
-from actratio.auditing.findings import ways_table
+from actratio.auditing.findings import ways_tables
 from actratio.auditing.trials import works_of
 from actratio.counting.measurement import Measurement
 from actratio.errors import DataError, SiteError
@@ -110,7 +110,7 @@ def test_a_way_that_changes_nothing_is_not_timed(tiny_gpt2: TinyGPT2, monkeypatc
     assert (way.main.expected, way.main.measured) == (1.0, Estimate(1.0, 1.0, 1.0))
     assert found.decision.way is None
     assert "which would change nothing here." in found.decision.sentences[0]
-    assert "nothing changes" in ways_table(found).rows[0]
+    assert "nothing changes" in ways_tables(found)[0].rows[0]
 
 
 def test_short_text_leaves_out_what_changes_the_outputs(tiny_gpt2: TinyGPT2) -> None:
@@ -127,7 +127,7 @@ def test_thresholds_for_more_loss_than_the_target_are_predicted_and_not_tried(
 ) -> None:
     """Different targets give different thresholds here."""
 
-    def at(self: LossSearch, percent: float) -> LayerThresholds:
+    def at(self: LossSearch, percent: float, steps: int) -> LayerThresholds:
         return at_cett(self._curves, percent / 10)
 
     monkeypatch.setattr(LossSearch, "at", at)
@@ -139,6 +139,34 @@ def test_thresholds_for_more_loss_than_the_target_are_predicted_and_not_tried(
     tried = {percent for percent, way in ways.items() if way.main.measured is not None}
     assert tried <= {percent for percent in ways if percent <= target}
     assert len(tried) == (1 if target == 0.1 else 2)
+
+
+def test_next_best_ways_are_tried_until_one_qualifies(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All thresholds are expected to be equally fast; the loss of the first two is too high, and that of the third isn't."""
+    speedups = iter([Estimate(1.0, 0.99, 1.01), *[Estimate(2.0, 1.9, 2.1)] * 4])  # of the exact way, then of thresholds
+    losses = iter([Estimate(9.0, 8.9, 9.1), Estimate(8.0, 7.9, 8.1), Estimate(3.0, 2.9, 3.1), Estimate(2.0, 1.9, 2.1)])
+    monkeypatch.setattr(LossSearch, "at", lambda self, percent, steps: at_cett(self._curves, percent / 10))
+    monkeypatch.setattr(trials, "loss_increase", lambda *_: next(losses))
+    monkeypatch.setattr(trials, "speedup", lambda *_: next(speedups))
+    monkeypatch.setattr("actratio.auditing.ways.int8_unsupported_reason", lambda device: "not here")
+    found = audit(tiny_gpt2("gelu_new"), token_batches(8), target=5.0)
+    assert [way.loss.value for way in found.ways if way.loss is not None] == [9.0, 8.0, 3.0]
+    assert found.decision.way is not None
+    assert found.decision.way.loss == Estimate(3.0, 2.9, 3.1)
+
+
+def test_thresholds_for_more_loss_compute_no_more(tiny_gpt2: TinyGPT2) -> None:
+    found = audit(tiny_gpt2("gelu_new"), token_batches(12))
+    ways = {
+        way.options: way.computed for way in found.ways if way.options.endswith("--dense") and "loss=" in way.options
+    }
+    shares = [
+        ways[f"--target loss={percent} --dense"]
+        for percent in ("0.5", "1", "2")
+        if f"--target loss={percent} --dense" in ways
+    ]
+    assert shares == sorted(shares, reverse=True)
+    assert found.useful_ratio == ways["--target loss=1 --dense"]
 
 
 def _plant_dead(model: Any, share: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -66,7 +67,22 @@ def test_recommendation_says_gain_expectation_and_loss() -> None:
     exact = way("skip exact zeros", (1.9, 1.8, 2.0), exact=True)
     _, same, faster = decide([exact, GOOD], 1.0).sentences
     assert same == "The outputs stay the same, up to the order in which sums are added."
-    assert faster == "8-bit weights is faster (2.00 (1.90 to 2.10) times), but not by a tenth, and changes the outputs."
+    assert (
+        faster
+        == "With '8-bit weights' it is 2.00 (1.90 to 2.10) times as fast, which isn't much more, and the outputs change."
+    )
+
+
+def test_work_that_gets_slower_is_said() -> None:
+    prompt = Gain(Work(1, prompt=128), 0.9, "no", Estimate(0.85, 0.77, 0.94))
+    unsure = Gain(Work(4), 1.0, "no", Estimate(0.98, 0.94, 1.02))
+    decision = decide([replace(GOOD, gains=(*GOOD.gains, unsure, prompt))], 1.0)
+    assert decision.way is not None
+    assert (
+        decision.sentences[-1]
+        == "It gets slower at other work: a prompt of 128 tokens, 0.85 (0.77 to 0.94) times as fast."
+    )
+    assert sum("slower" in sentence for sentence in decision.sentences) == 1
 
 
 @pytest.mark.parametrize(
@@ -74,21 +90,21 @@ def test_recommendation_says_gain_expectation_and_loss() -> None:
     [
         (
             [way("zeros", (1.4, 0.9, 2.1), exact=True)],
-            "it is not certain that anything is 1.1 times as fast. Zeros was",
+            "it is not certain that anything is 1.1 times as fast. With 'zeros', 2.00 times were expected",
         ),
         ([way("zeros", (1.05, 1.0, 1.1), exact=True, expected=1.0)], "it is not certain"),
         (
             [way("costly", (1.4, 0.9, 2.1), loss=(5, 4, 6)), way("zeros", (1.0, 0.98, 1.02), exact=True)],
-            "nothing is 1.1 times as fast. The best was costly, measured 1.40 (0.90 to 2.10) times.",
+            "none of the ways tried is 1.1 times as fast. The best was 'costly', measured 1.40 (0.90 to 2.10) times.",
         ),
-        ([way("zeros", (1.0, 0.98, 1.02), exact=True)], "nothing is 1.1 times as fast"),
+        ([way("zeros", (1.0, 0.98, 1.02), exact=True)], "none of the ways tried is 1.1 times as fast"),
         (
             [way("8-bit weights", (2.0, 1.9, 2.1), loss=(1.5, 1.2, 1.8))],
             "the loss rises by 1.50 % (1.20 to 1.80 %), more than the 1 % that you accept",
         ),
         (
             [way("zeros", None, exact=True, expected=1.0, reason="no: a token needs 99% of the neurons")],
-            "The best was zeros, expected 1.00 times. The reason: a token needs 99% of the neurons.",
+            "The best was 'zeros', expected 1.00 times. The reason: a token needs 99% of the neurons.",
         ),
         (
             [way("zeros", None, exact=True, expected=1.0, reason="no: silu has no true zeros; thresholds make some")],

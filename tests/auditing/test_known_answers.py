@@ -42,13 +42,13 @@ def llama() -> Any:
     return LlamaForCausalLM(LlamaConfig(**SIZES, intermediate_size=WIDTH, num_attention_heads=4)).eval()
 
 
-def mixture() -> Any:
+def mixture(function: str = "relu") -> Any:
     from transformers import MixtralConfig, MixtralForCausalLM
 
     torch.manual_seed(0)
     config = MixtralConfig(
         **SIZES, intermediate_size=WIDTH, num_attention_heads=4, num_key_value_heads=2, num_local_experts=4,
-        num_experts_per_tok=2, hidden_act="relu",
+        num_experts_per_tok=2, hidden_act=function,
     )  # fmt: skip
     return MixtralForCausalLM(config).eval()
 
@@ -120,7 +120,7 @@ def test_model_in_the_caches_stays_dense_although_it_has_zeros(monkeypatch: pyte
     assert found.decision.way is None
     assert found.figures["speedup"] == 1.0
     (sentence,) = found.decision.sentences
-    assert sentence.startswith("Keep it dense: nothing is 1.1 times as fast.")
+    assert sentence.startswith("Keep it dense: none of the ways tried is 1.1 times as fast.")
     assert all(way.main.expected == pytest.approx(1.0) for way in found.ways if way.command == "sparsify")
 
 
@@ -149,8 +149,22 @@ def test_experts_of_a_mixture_are_counted_by_the_tokens_that_reach_them(monkeypa
     experts = [layer for layer in found.layers if "experts" in layer.site]
     assert len(experts) == 4 * LAYERS
     assert all(layer.dead >= 13 for layer in experts)
-    assert all(0 < layer.nonzero <= 1 - 13 / WIDTH for layer in experts)
+    assert all(layer.nonzero is not None and 0 < layer.nonzero <= 1 - 13 / WIDTH for layer in experts)
     assert exact_way(found).options == "--target zeros --dense"
     assert found.decision.way == exact_way(found)
     assert found.tokens == 4 * 2 * 16  # of all tokens, not only those that reached one expert
     assert any("8 of 8 MLPs cannot have thresholds: its experts share one weight" in note for note in found.notes)
+
+
+def test_experts_that_no_token_reached_are_no_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With SiLU there are no zeros, and no neuron is dead."""
+    set_clock(monkeypatch, 1.0)
+    model = mixture("silu")
+    for layer in model.model.layers:
+        layer.mlp.gate.weight.data.zero_()  # the same two experts get all tokens
+    found = audit(model, batches())
+    experts = [layer for layer in found.layers if "experts" in layer.site]
+    assert [layer.tokens for layer in experts].count(0) == len(experts) / 2
+    assert all((layer.nonzero is None) == (layer.tokens == 0) for layer in experts)
+    assert found.figures["nonzero_ratio"] > 0.999
+    assert found.figures["dead_ratio"] == 0

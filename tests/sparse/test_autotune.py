@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
 
 import pytest
 import torch
@@ -91,6 +92,22 @@ def test_a_product_that_reads_everything_is_timed_once_for_each_batch_size(monke
     assert found.sparse[0] == (3.0,) * len(RATIOS)
     assert found.dense == (1.0,) * len(BATCHES)
     assert found.always_faster().ratios == tuple(float(batch < 8) for batch in BATCHES)
+
+
+@pytest.mark.parametrize(("seconds", "is_kept"), [((1.0, 1.1), True), ((1.0, 0.1), False)])
+def test_speeds_of_a_busy_machine_are_not_kept(
+    seconds: tuple[float, float], is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every second window, the sparse layer takes another time."""
+    kept: list[object] = []
+    monkeypatch.setattr(autotune, "cached_speeds", lambda key: None)
+    monkeypatch.setattr(autotune, "keep_speeds", lambda key, speeds: kept.append(speeds))
+    windows = cycle(seconds)
+    timer = small_timer()
+    monkeypatch.setattr(timer, "_rounds", lambda *_, **kinds: [[1.0], [next(windows)], [1.0]])
+    with torch.no_grad():
+        shape_speeds(timer)
+    assert len(kept) == is_kept
 
 
 def test_layers_are_timed_as_a_pass_of_the_model_leaves_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,6 @@ class Condition:
         """
         if self.figure not in figures:
             raise DataError(
-                f"{self} cannot be checked: {self.figure} was not measured; give a longer text, or another condition"
+                f"{self} cannot be checked: {self.figure} was not measured, and the notes say why; give another condition, or a longer text"
             )
         return _COMPARISONS[self.comparison](figures[self.figure], self.bound)

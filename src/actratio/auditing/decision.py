@@ -57,8 +57,10 @@ def _recommendation(chosen: Way, best: Way, target: float) -> list[str]:
         sentences.append(_loss(chosen.loss, target))
     if chosen != best:
         sentences.append(
-            f"{_capitalised(best.name)} is faster ({_times(best.main)}), but not by a tenth, and changes the outputs."
+            f"With {best.name!r} it is {_times(best.main)} as fast, which isn't much more, and the outputs change."
         )
+    slower = [gain for gain in chosen.gains if gain.measured is not None and gain.measured.high < 1]
+    sentences += [f"It gets slower at other work: {gain.work}, {_times(gain)} as fast." for gain in slower]
     return sentences
 
 
@@ -67,8 +69,8 @@ def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float) -> list[
     if unsure:
         best = max(unsure, key=_speedup)
         return [
-            f"Keep it dense for now: it is not certain that anything is {WORTH} times as fast. {_capitalised(best.name)} was expected to be "
-            f"{best.main.expected:.2f} times as fast, and was measured at {_times(best.main)}. Run this again when the machine is idle."
+            f"Keep it dense for now: it is not certain that anything is {WORTH} times as fast. With {best.name!r}, {best.main.expected:.2f} "
+            f"times were expected, and {_times(best.main)} were measured. Run this again when the machine is idle."
         ]
     if faster:
         best = max(faster, key=_speedup)
@@ -78,7 +80,7 @@ def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float) -> list[
             else f"the loss rises by {best.loss.value:.2f} % ({best.loss.low:.2f} to {best.loss.high:.2f} %), more than the {target:g} % "
             "that you accept"
         )
-        return [f"Keep it dense: {best.name} is {_times(best.main)} as fast, but {cost}."]
+        return [f"Keep it dense: with {best.name!r} it is {_times(best.main)} as fast, but {cost}."]
     if not ways:
         return ["Keep it dense: there is no faster way to try."]
     best = max(
@@ -93,7 +95,9 @@ def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float) -> list[
     refused, _, reason = gain.reason.partition("no: ")
     # Without its advice: an audit has tried thresholds, or has noted why it can't.
     because = f" The reason: {reason.partition('; ')[0]}." if not refused and reason else ""
-    return [f"Keep it dense: nothing is {WORTH} times as fast. The best was {best.name}, {found}.{because}"]
+    return [
+        f"Keep it dense: none of the ways tried is {WORTH} times as fast. The best was {best.name!r}, {found}.{because}"
+    ]
 
 
 def _may_be_faster(measured: Estimate | None) -> bool:

@@ -12,22 +12,24 @@ from actratio.report.findings import Findings, Table, settings_shown
 from actratio.statistics.estimate import Estimate
 
 
-def audit_findings(audit: Audit, settings: Mapping[str, Any]) -> Findings:
+def audit_findings(audit: Audit, settings: Mapping[str, Any], command: str | None = None) -> Findings:
     """Return the sentences, the tables and the chart of an audit.
 
     Args:
         settings: what the audit was asked for.
+        command: what does what was decided.
     """
+    advice = [] if command is None else [f"The command: {command}"]
     works = ", ".join(str(gain.work) for gain in audit.ways[0].gains)
     return Findings(
         f"Audit of {audit.model}",
         f"Whether the model should run in another way on this machine, for {works}. Speed-ups are over the dense model in PyTorch.",
-        [*audit.decision.sentences, *_use(audit), *audit.notes],
-        [ways_table(audit), layers_table(audit)],
+        [*audit.decision.sentences, *advice, *_use(audit), *audit.notes],
+        [*ways_tables(audit), layers_table(audit)],
         [_profile(audit)],
         settings=settings_shown(settings),
         details={name: str(value) for name, value in current_provenance().items()},
-        data={"figures": audit.figures, "ways": audit.rows()},
+        data={"figures": audit.figures, "ways": audit.rows(), "layers": audit.layer_rows(), "notes": [*audit.notes]},
     )
 
 
@@ -48,28 +50,25 @@ def _use(audit: Audit) -> list[str]:
         )
     dead = sum(layer.dead for layer in audit.layers)
     if dead:
-        neurons = sum(layer.width for layer in audit.layers)
+        neurons = sum(layer.width for layer in audit.layers if layer.tokens)
         sentences.append(
             f"{dead:,} of {neurons:,} neurons were zero on all {audit.tokens:,} tokens; `actratio prune` removes such neurons."
         )
     return sentences
 
 
-def ways_table(audit: Audit) -> Table:
-    """Return the ways to run the model as a table, with one column of speed-ups for each kind of work."""
-    works = [gain.work for gain in audit.ways[0].gains]
-    header = ["way", "computed", "loss"]
-    for work in works:
-        header += [f"{work}, expected", "measured"]
+def ways_tables(audit: Audit) -> list[Table]:
+    """Return the ways to run the model, one table for each kind of work."""
+    return [_ways_table(audit, place, str(gain.work)) for place, gain in enumerate(audit.ways[0].gains)]
+
+
+def _ways_table(audit: Audit, place: int, work: str) -> Table:
     return Table(
-        "Ways to run it",
-        header,
-        [
-            [way.name, f"{way.computed:.0%}", _loss(way), *(cell for gain in way.gains for cell in _gain(gain))]
-            for way in audit.ways
-        ],
-        "Computed: share of the neuron outputs. Loss: its change on text that wasn't used to choose, with a 95% interval. Speed-ups are over "
-        "the dense model; measured ones have a 95% interval over rounds in which both took turns.",
+        f"Speed-ups: {work}",
+        ["way", "expected", "measured", "loss", "computed"],
+        [[way.name, *_gain(way.gains[place]), _loss(way), f"{way.computed:.0%}"] for way in audit.ways],
+        "Speed-ups are over the dense model; measured ones have a 95% interval over rounds in which both took turns. Loss: its change on text that "
+        "wasn't used to choose, with a 95% interval. Computed: share of the neuron outputs.",
     )
 
 
@@ -82,7 +81,7 @@ def layers_table(audit: Audit) -> Table:
             [
                 layer.site,
                 layer.function,
-                f"{1 - layer.nonzero:.1%}",
+                "" if layer.nonzero is None else f"{1 - layer.nonzero:.1%}",
                 "" if layer.useful is None else f"{layer.useful:.0%}",
                 f"{layer.dead:,}",
             ]
@@ -97,7 +96,7 @@ def _profile(audit: Audit) -> Chart:
     last = max(len(audit.layers) - 1, 1)
     lines: dict[str, list[float | None]] = {
         "useful": [layer.useful for layer in audit.layers],
-        "not zero": [*(layer.nonzero for layer in audit.layers)],
+        "not zero": [layer.nonzero for layer in audit.layers],
     }
     series = []
     for colour, (name, values) in enumerate(lines.items()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from actratio.statistics.estimate import Estimate
@@ -87,19 +87,21 @@ class LayerUse:
     Attributes:
         site: its name.
         function: its activation function.
-        nonzero: share of its neuron outputs that aren't zero.
+        nonzero: share of its neuron outputs that aren't zero; ``None`` for an expert that no token reached.
         useful: ``SiteCounts.useful_ratio``, the smallest share of its neuron outputs that gives its output with a mean error of at most 20 %;
             ``None`` if it isn't known.
-        dead: neurons that were zero on all tokens.
+        dead: neurons that were zero on all tokens that reached it.
         width: number of its neurons.
+        tokens: number of tokens that reached it.
     """
 
     site: str
     function: str
-    nonzero: float
+    nonzero: float | None
     useful: float | None
     dead: int
     width: int
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -145,15 +147,18 @@ class Audit:
     @property
     def figures(self) -> dict[str, float]:
         """The numbers that a condition such as ``useful_ratio<0.3`` can name; those that weren't measured are left out."""
-        neurons = sum(layer.width for layer in self.layers)
+        reached = [layer for layer in self.layers if layer.tokens]
+        neurons = sum(layer.width for layer in reached)
+        outputs = sum(layer.width * layer.tokens for layer in reached)
+        nonzero = sum((layer.nonzero or 0.0) * layer.width * layer.tokens for layer in reached)
         useful = [(layer.useful, layer.width) for layer in self.layers if layer.useful is not None]
         values: dict[str, float | None] = {
             "useful_ratio": self.useful_ratio,
             "layer_useful_ratio": sum(share * width for share, width in useful) / sum(width for _, width in useful)
             if useful
             else None,
-            "nonzero_ratio": sum(layer.nonzero * layer.width for layer in self.layers) / neurons,
-            "dead_ratio": sum(layer.dead for layer in self.layers) / neurons,
+            "nonzero_ratio": nonzero / outputs if outputs else None,
+            "dead_ratio": sum(layer.dead for layer in reached) / neurons if neurons else None,
             "speedup": 1.0 if self.decision.way is None else _measured(self.decision.way),
         }
         return {name: value for name, value in values.items() if value is not None}
@@ -178,6 +183,10 @@ class Audit:
             for way in self.ways
             for gain in way.gains
         ]
+
+    def layer_rows(self) -> list[dict[str, Any]]:
+        """Return one record for each MLP."""
+        return [asdict(layer) for layer in self.layers]
 
 
 def _measured(way: Way) -> float | None:

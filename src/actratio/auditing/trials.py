@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from actratio.auditing.comparing import loss_increase, speedup
-from actratio.auditing.decision import decide
+from actratio.auditing.decision import WORTH, decide
 from actratio.auditing.results import UNCHANGED, Audit, Gain, LayerUse, Way, Work
 from actratio.auditing.ways import (
     Trial,
@@ -34,7 +34,7 @@ from actratio.statistics.estimate import Estimate
 
 _PROMPT = 128  # tokens, of a model that doesn't decode
 _LEAST_BATCHES = 8  # two of them check
-_INEXACT = 2  # ways whose loss and speed are measured, beside the best exact one
+_TRIED = 3  # ways: the best exact one and two others; more only if none of them qualifies
 
 
 def audit(
@@ -49,8 +49,8 @@ def audit(
     """Decide whether a model should stay dense on this machine, or run in a faster way.
 
     The ways are: skipping exact zeros, removing neurons that never fire, thresholds for several losses, 8-bit weights, and both of these.
-    All are predicted; the best exact one and the two best others are tried on a copy of the model, against the dense model. The model
-    itself is dense afterwards.
+    All are predicted. The exact one and the two best others are tried on a copy of the model, against the dense model; if none of them
+    qualifies, the next best ones too. The model itself is dense afterwards.
 
     Args:
         model: from transformers; a causal language model, or, if all ``works`` are prompts, another one that reads tokens.
@@ -96,10 +96,13 @@ def audit(
             progress(f"predicting: {trial.name}")
             ways.append(_predicted(model, trial, works, mlps, times))
         dense_losses = sequence_losses(model, checking) if checks_loss else None
-        order = _to_check(trials, ways, target)
-        for place in order:
+        order: list[int] = []
+        for place in _to_check(trials, ways, target):
+            if len(order) >= _TRIED and decide([ways[tried] for tried in order], target).way is not None:
+                break
             progress(f"trying: {ways[place].name}")
             ways[place] = _checked(model, trials[place], ways[place], checking, dense_losses)
+            order.append(place)
     tokens = max(row.counts.passed or row.counts.tokens for row in measurement)  # fewer reach an expert
     return Audit(
         name,
@@ -132,7 +135,7 @@ def _can_check_loss(model: nn.Module, given: Sequence[Batch], notes: list[str]) 
     if len(given) < _LEAST_BATCHES:
         notes.append(
             "Ways that change the outputs (thresholds, 8-bit weights) were not tried: the text is too short to check the loss. "
-            f"Give one of at least {_LEAST_BATCHES} batches."
+            f"Give at least {_LEAST_BATCHES} batches of text, or raise the limit (--limit-tokens)."
         )
         return False
     try:
@@ -180,19 +183,21 @@ def _pruned_gain(model: nn.Module, pruning: Pruning, work: Work, mlps: Sequence[
     return Gain(
         work,
         passes.seconds / (passes.remaining(before, after) + after),
-        f"no: {removed:.0%} of the parameters are removed",
+        f"{removed:.0%} of the parameters are removed",
     )
 
 
 def _to_check(trials: Sequence[Trial], ways: Sequence[Way], target: float) -> list[int]:
-    """Return the places of the ways to try: the best exact one and the best others, by what is expected of the first work.
+    """Return the places of the ways that may be tried: the exact one, then the others, by what is expected of the first work.
 
-    Thresholds for a larger loss than the target aren't tried.
+    Thresholds for a larger loss than the target aren't tried. After the first two, neither are ways that aren't expected to be worth it.
     """
-    order = sorted(range(len(ways)), key=lambda place: -ways[place].main.expected)
-    exact = [place for place in order if ways[place].exact][:1]
-    others = [place for place in order if not ways[place].exact and trials[place].percent <= target][:_INEXACT]
-    return [place for place in order if place in {*exact, *others}]
+    others = sorted(
+        (place for place, way in enumerate(ways) if not way.exact and trials[place].percent <= target),
+        key=lambda place: -ways[place].main.expected,
+    )
+    later = [place for place in others[_TRIED - 1 :] if ways[place].main.expected >= WORTH]
+    return [*(place for place, way in enumerate(ways) if way.exact), *others[: _TRIED - 1], *later]
 
 
 def _checked(
@@ -218,13 +223,13 @@ def _checked(
 def _layer(mlp: MLP, measurement: Measurement) -> LayerUse:
     counts = active_counts(measurement, mlp.site)
     assert counts is not None  # measured by ``nonzero``
-    ratio, dead = (float(counts.activation_ratio), int(counts.dead)) if counts.tokens else (0.0, 0)
     useful = counts.useful_ratio
     return LayerUse(
         mlp.site.name,
         function_names([mlp.site]),
-        ratio,
+        float(counts.activation_ratio) if counts.tokens else None,
         None if useful is None else float(useful),
-        dead,
+        int(counts.dead) if counts.tokens else 0,
         mlp.site.width,
+        counts.tokens,
     )

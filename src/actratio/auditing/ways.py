@@ -29,7 +29,7 @@ TARGETS = (0.5, 1.0, 2.0)
 
 
 _TOKENS = 1024  # on which thresholds are chosen, and the neurons above them counted; `sparsify` takes more
-_STEPS = 3  # losses that are computed to find thresholds for one of them
+_STEPS, _OTHER_STEPS = 6, 2  # losses that are computed to find thresholds for the target, and for another increase
 _DEAD = 0.05  # share of the neurons; fewer that never fire aren't worth removing
 
 
@@ -146,10 +146,13 @@ class Ways:
         trials: list[Trial] = []
         if curves:
             progress("choosing thresholds")
-            search = LossSearch(self._model, curves, _first(self._choosing, _TOKENS), _STEPS)
+            search = LossSearch(self._model, curves, _first(self._choosing, _TOKENS))
             chosen: dict[float, LayerThresholds] = {}
-            for percent in dict.fromkeys((target, *TARGETS)):
-                found = search.at(percent)
+            percents = dict.fromkeys((target, *TARGETS))
+            for percent in percents:
+                search.at(percent, _STEPS if percent == target else _OTHER_STEPS)
+            for percent in percents:
+                found = search.at(percent, 0)  # the best of all that were tried for any of them
                 if all(found.thresholds != other.thresholds for other in chosen.values()):
                     chosen[percent] = found
                     trials.append(self._for_loss(percent, found))

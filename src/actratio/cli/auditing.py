@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +30,6 @@ from actratio.cli.terminal import (
     print_path,
     print_sentences,
     print_tables,
-    print_text,
     waiting,
     warn,
 )
@@ -54,7 +54,10 @@ def audit_model(
         str, typer.Option(help="Numbers of sequences decoded together, separated by commas; the first one decides.")
     ] = "1,4",
     prompt: Annotated[
-        int, typer.Option(min=0, max=LARGEST, help="Tokens of a prompt whose speed is measured too; 0 for none.")
+        int,
+        typer.Option(
+            min=0, max=LARGEST, help="Tokens of a prompt whose speed is measured too; 0 for none if the model decodes."
+        ),
     ] = 128,
     loss: Annotated[
         float, typer.Option(min=0, max=100, help="Largest increase of the loss that you accept, in per cent.")
@@ -96,7 +99,7 @@ def audit_model(
     if condition is not None and condition.figure == "useful_ratio" and not text:
         raise DataError("useful_ratio can't be measured without a text; give one with --text, or another condition")
     sizes = batch_sizes(batch)
-    folder = out_dir or Path("runs") / f"audit-{Path(model).name or Path(model).resolve().name}"
+    folder = out_dir or Path("runs") / f"audit-{Path(os.path.realpath(model)).name}"
     check_result_folder(folder, _NAME, force=force)
     check_dtype(dtype)
     device_named(device)
@@ -121,15 +124,13 @@ def audit_model(
             sequences,
             works=works_of(loaded, sizes, prompt),
             target=loss,
-            name=Path(model).name,
+            name=Path(os.path.realpath(model)).name,
             progress=status.update,
         )
     settings = {
         "model": model, "revision": revision, **commit_setting(model, revision), "text": text or [], "column": column, "batch": sizes,
         "prompt": prompt, "loss": loss, "length": length, "limit_tokens": limit_tokens, "dtype": dtype, **stored,
     }  # fmt: skip
-    findings = audit_findings(found, settings)
-    folder.mkdir(parents=True, exist_ok=True)
     verdicts = list(found.decision.sentences)
     given = {
         "--tokenizer": tokenizer,
@@ -144,7 +145,12 @@ def audit_model(
         "--allow-pickle": allow_pickle or None,
     }
     command = _command(found, model, text or [], given)
-    content = {"settings": settings, "figures": found.figures, "command": command, "verdicts": verdicts}
+    findings = audit_findings(found, settings, command)
+    content = {
+        "settings": settings, "figures": found.figures, "command": command, "verdicts": verdicts, "notes": [*found.notes],
+        "layers": found.layer_rows(),
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / _NAME, {**content, "ways": found.rows()})
     page = write_report(findings, folder)
     if as_json:
@@ -152,8 +158,6 @@ def audit_model(
     else:
         print_tables(findings.tables, every_row=every_row)
         print_sentences(findings.sentences)
-        if command is not None:
-            print_text(f"  {command}")
         print_path("audit", folder)
         print_path("report", page)
     if condition is not None and condition.holds(found.figures):
@@ -172,6 +176,8 @@ def _command(found: Audit, model: str, text: list[str], given: Mapping[str, str 
         return None
     if way.command == "sparsify" and not way.options:
         return "model = actratio.sparsify(model, dense=True)  # in Python; there is nothing to save"
+    if way.main.work.prompt:  # it doesn't decode, and the commands check the loss of the next token
+        return 'model = actratio.sparsify(model, actratio.measure(model, batches, criteria=["nonzero"]), dense=True)  # in Python'
     options = [part for path in text or ["FILE"] for part in ("--text", path)]
     for name, value in given.items():
         if value is not None and (way.command, name) != ("prune", "--batch"):

@@ -57,7 +57,12 @@ def relufy_model(
     batch_size: Annotated[int, typer.Option(min=1, max=LARGEST, help="Sequences in a step.")] = 4,
     lr: Annotated[float, typer.Option("--lr", help="Largest learning rate of AdamW.")] = 1e-4,
     evaluations: Annotated[
-        int, typer.Option(min=1, max=LARGEST, help="How often to measure loss and ratio, and to save the state.")
+        int,
+        typer.Option(
+            min=1,
+            max=LARGEST,
+            help="How often to measure loss and ratio, to change the penalty, and to save the state: 10 or more.",
+        ),
     ] = 25,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of the order of the sequences.")] = 0,
     column: Column = None,
@@ -88,7 +93,10 @@ def relufy_model(
     from actratio.report.page import write_report
     from actratio.sparse.saved import check_folder, save_with
 
-    tuning = FineTuning(activation, target, loss, steps, batch_size, lr, evaluations, seed)
+    tuning = FineTuning(
+        activation=activation, target=target, loss=loss, steps=steps, batch_size=batch_size, lr=lr, evaluations=evaluations,
+        seed=seed,
+    )  # fmt: skip
     folder = out_dir or Path("runs") / ("relu-" + Path(os.path.realpath(model)).name)
     check_folder(folder, _NAME, force=force)
     unfinished = folder.with_name(f"{folder.name}.training")
@@ -121,7 +129,7 @@ def relufy_model(
         "model": model, "revision": revision, **commit_setting(model, revision), "text": text, "column": column, **asdict(tuning),
         "length": length, "limit_tokens": limit_tokens, **stored,
     }  # fmt: skip
-    findings = relufy_findings(result, Path(model).name, settings)
+    findings = relufy_findings(result, Path(os.path.realpath(model)).name, settings)
     if result.kept is not None:
         content = {"settings": settings, "verdicts": result.verdicts, "evaluations": result.rows()}
 
@@ -138,11 +146,15 @@ def relufy_model(
         print_tables([evaluations_table(result)], every_row=every_row)
         print_sentences(result.verdicts)
     if result.kept is None:
-        say(f"the state of the training stays in {unfinished}; remove it before you train with other settings")
+        say(
+            f"the state of the training stays in {unfinished}; to train with other settings, remove it or choose another folder with --out"
+        )
         raise typer.Exit(1)
     if not as_json:
-        print_text(
-            f"  {shlex.join(['actratio', 'audit', str(folder), *(part for path in text for part in ('--text', path))])}"
-        )
+        options = [part for path in text for part in ("--text", path)]
+        options += [] if column is None else ["--column", column]
+        options += [] if device == "auto" else ["--device", device]
+        options += ["--trust-remote-code"] if trust_remote_code else []
+        print_text(f"  {shlex.join(['actratio', 'audit', str(folder), *options])}")
         print_path("model", folder)
         print_path("report", folder / "report.html")

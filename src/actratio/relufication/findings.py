@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actratio.provenance import current_provenance
+from actratio.relufication.activations import KEEP
 from actratio.relufication.results import Relufied
 from actratio.report.chart import Chart, Series
 from actratio.report.findings import Findings, Table, settings_shown
@@ -22,8 +23,7 @@ def relufy_findings(result: Relufied, name: str, settings: Mapping[str, Any]) ->
     """
     return Findings(
         f"Fine-tuning of {name} for zeros",
-        "The activation function of the MLPs was replaced, and a penalty on their outputs rose until few of them were left. Loss and ratio are "
-        "measured on text that was not trained on.",
+        f"{_done(result)} Loss and ratio are measured on text that was not trained on.",
         result.verdicts,
         [evaluations_table(result)],
         [_path(result), *tracker_charts(result.readings)],
@@ -32,6 +32,19 @@ def relufy_findings(result: Relufied, name: str, settings: Mapping[str, Any]) ->
         frame=result.to_frame(),
         data={"evaluations": result.rows()},
     )
+
+
+def _done(result: Relufied) -> str:
+    """Return what was done to the model, in sentences."""
+    tuning = result.tuning
+    kept = (
+        "The MLPs kept their activation function"
+        if tuning.activation == KEEP
+        else f"The activation function of the MLPs was replaced by {tuning.activation}"
+    )
+    if tuning.target == 1:
+        return f"{kept}. There was no penalty on their outputs."
+    return f"{kept}, and a penalty on their outputs rose until few of them were left."
 
 
 def evaluations_table(result: Relufied) -> Table:

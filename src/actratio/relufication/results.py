@@ -50,19 +50,23 @@ class Relufied:
                 f"No model was kept: with {new}, the loss was {lowest:.4f} nats per token at best, which is more than {self.bound:.4f} "
                 f"({tuning.loss:g} % above that of the given model). More steps (--steps), a higher learning rate (--lr) or a larger --loss may help."
             ]
-        change = self.after.loss / self.before.loss - 1
+        change, is_control = self.after.loss / self.before.loss - 1, tuning.activation == KEEP and tuning.target == 1
         reached = "reached" if self.after.ratio <= tuning.target else "missed"
         return [
             f"{self.after.ratio:.1%} of the neuron outputs are not zero on text that was not used; they were {self.before.ratio:.1%}"
-            + (f". The target of {tuning.target:.0%} was {reached}." if tuning.target < 1 else "."),
+            + (f". The target of {100 * tuning.target:.3g}% was {reached}." if tuning.target < 1 else "."),
             f"The loss on the same text goes from {self.before.loss:.4f} to {self.after.loss:.4f} nats per token ({change:+.1%})"
             + (
                 f", which is more than the {tuning.loss:g} % that were accepted, although the text that chose the model was within it."
                 if change > tuning.loss / 100
                 else "."
             ),
-            f"The model trained on {self.kept.step * self.tokens:,} tokens of this text. Training alone lowers the loss on similar text: to see what the "
-            "zeros cost, train the same steps with --activation keep --target 1.",
+            f"The model trained on {self.kept.step * self.tokens:,} tokens of this text. Training alone lowers the loss on similar text"
+            + (
+                "."
+                if is_control
+                else ": to see what the zeros cost, train the same steps with --activation keep --target 1."
+            ),
         ]
 
     def rows(self) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ _MIN_ROUNDS, _MAX_ROUNDS, _SECONDS = 2, 20, 0.01  # of a window
 _ENOUGH_SECONDS = 0.3  # of one comparison; products that take long need few rounds
 _MIN_TURNS = 3  # of layers that take long, of which a run is timed in each
 _STEADY = 0.05  # windows that differ by less, relatively, are enough
+_BUSY = 0.5  # if they differ by more, other work disturbs this machine, and the speeds aren't kept
 _LONG = 0.003  # seconds; for longer products it doesn't matter whether Python's objects are in the cache
 
 
@@ -69,6 +70,8 @@ class LayerTimer:
             **key,
         }
         self._forms, self._count = forms, count
+        self.is_steady = True
+        """Whether the windows of all speeds agreed roughly. If not, the machine was busy."""
 
     @cached_property
     def _layers(self) -> dict[str, cycle[nn.Module]]:
@@ -156,6 +159,7 @@ class LayerTimer:
                 all(map(_agree, windows)) or time.perf_counter() - began > _ENOUGH_SECONDS
             ):
                 break
+        self.is_steady &= all(_agree(speeds, _BUSY) for speeds in windows)
         return [median(speeds) for speeds in windows]
 
     def _rounds(self, draws: Sequence[Tensor], rounds: int, *, cold: bool) -> list[list[float]]:
@@ -174,10 +178,10 @@ class LayerTimer:
         return time.perf_counter() - start
 
 
-def _agree(speeds: Sequence[float]) -> bool:
-    """Return whether the middle half of some speeds lies close together."""
+def _agree(speeds: Sequence[float], share: float = _STEADY) -> bool:
+    """Return whether the middle half of some speeds lies within a share of their median."""
     low, middle, high = quantiles(speeds, n=4, method="inclusive")
-    return high - low < _STEADY * middle
+    return high - low <= share * middle
 
 
 def layer_timer(
@@ -224,7 +228,8 @@ def linear_timer(layer: nn.Module, layers: int, *, int8: bool = False) -> LayerT
 def shape_speeds(timer: LayerTimer) -> ShapeSpeeds:
     """Return the speeds of a shape, for each batch size and ratio: those that were kept, or measured now and kept.
 
-    They are measured once for each machine, number of threads and set of versions, so that later processes decide alike.
+    They are measured once for each machine, number of threads and set of versions, so that later processes decide alike. Speeds that were
+    measured while the machine was busy aren't kept.
     """
     speeds = cached_speeds(timer.key)
     if speeds is None:
@@ -233,7 +238,8 @@ def shape_speeds(timer: LayerTimer) -> ShapeSpeeds:
         sparse = tuple(tuple(speed for speed, *_ in row) * repeats for row in measured)
         dense = tuple(median([others[0] if others else 1.0 for _, *others in row]) for row in measured)
         speeds = ShapeSpeeds(sparse, dense)
-        keep_speeds(timer.key, speeds)
+        if timer.is_steady:
+            keep_speeds(timer.key, speeds)
     return speeds
 
 
@@ -247,6 +253,8 @@ def _draws(timer: LayerTimer, batch: int) -> Iterator[list[Tensor]]:
 
 
 def _seconds(layer: Callable[[Tensor], object], hidden: Tensor) -> float:
+    if hidden.device.type == "cuda":
+        torch.cuda.synchronize(hidden.device)  # what was started before isn't counted
     start = time.perf_counter()
     layer(hidden)
     if hidden.device.type == "cuda":

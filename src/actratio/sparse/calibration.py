@@ -168,25 +168,26 @@ class LossSearch:
         model: dense.
         curves: of its MLPs.
         batches: the text whose loss counts.
-        steps: the most losses that are computed for each target.
     """
 
-    def __init__(
-        self, model: nn.Module, curves: Sequence[Curve], batches: Sequence[Batch], steps: int = _STEPS
-    ) -> None:
-        self._model, self._curves, self._batches, self._steps = model, curves, batches, steps
+    def __init__(self, model: nn.Module, curves: Sequence[Curve], batches: Sequence[Batch]) -> None:
+        self._model, self._curves, self._batches = model, curves, batches
         self._dense = next_token_loss(model, batches)
         self._known: dict[tuple[float, ...], float] = {}
         self._increases: dict[float, float] = {}  # by the bound on the error
 
-    def at(self, percent: float) -> LayerThresholds:
-        """Return the thresholds with the largest error in every MLP whose loss is at most ``percent`` higher.
+    def at(self, percent: float, steps: int = _STEPS) -> LayerThresholds:
+        """Return the thresholds with the largest error in every MLP whose loss is at most ``percent`` higher, among those that were tried.
 
         The bound on the error is found between one that is known to be small enough and one that isn't: where the loss would meet the
         target if it were a power of the bound, as it nearly is.
+
+        Args:
+            percent: the largest increase of the loss that is accepted.
+            steps: the most losses that are computed; what was tried for other targets counts too.
         """
         best = at_cett(self._curves, 0.0)
-        for _ in range(self._steps):
+        for _ in range(steps):
             low = max((bound for bound, increase in self._increases.items() if increase <= percent), default=0.0)
             high = min((bound for bound, increase in self._increases.items() if increase > percent), default=1.0)
             if high <= low * _CLOSE or self._increases.get(low, -math.inf) >= _NEAR * percent:

@@ -57,7 +57,7 @@ class Target:
         Raises:
             SiteError: any other text.
         """
-        match = re.fullmatch(r"(\w+)=(\d*\.?\d+)", text)
+        match = re.fullmatch(r"(\w+)=(\d*\.?\d+(?:e-?\d+)?)", text)
         if match is None:
             raise _no_target(text, "cett=0.1, ratio=0.3 or zeros")
         return cls(match[1], float(match[2]))
@@ -159,9 +159,16 @@ class Calibration(LayerThresholds):
     def verdicts(self) -> list[str]:
         """What the thresholds drop and cost, in sentences."""
         dropped = sum(self.dropped.values()) / len(self.dropped)
+        change = self.loss_sparse / self.loss_dense - 1
+        is_missed = self.target.kind == "loss" and 100 * change > self.target.amount
         cost = (
             f"{dropped:.0%} of the neuron outputs are dropped; the loss on text that was not used goes from {self.loss_dense:.4f} to "
-            f"{self.loss_sparse:.4f} nats per token ({self.loss_sparse / self.loss_dense - 1:+.2%})."
+            f"{self.loss_sparse:.4f} nats per token ({change:+.2%})"
+            + (
+                f", which is more than the {self.target.amount:g} % that were accepted on the text that chose them."
+                if is_missed
+                else "."
+            )
         )
         return [cost] if self.sign is None else [cost, str(self.sign)]
 
