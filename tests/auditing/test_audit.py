@@ -207,10 +207,16 @@ def _eighths(model: nn.Module) -> dict[nn.Module, float]:
     return {module: 1 / 8 for module in model.modules() if type(module).__name__ == "Conv1D"}
 
 
-def test_few_neurons_that_never_fire_are_left(tiny_gpt2: TinyGPT2) -> None:
-    model = tiny_gpt2("gelu_new")  # none is certain
+@pytest.mark.parametrize(("share", "is_tried"), [(0.04, False), (0.06, True)])
+def test_few_neurons_that_never_fire_are_left(share: float, is_tried: bool, tiny_gpt2: TinyGPT2) -> None:
+    model = tiny_gpt2("relu", n_inner=100)
+    for block in model.transformer.h:  # all others fire on every token
+        block.mlp.c_fc.weight.data.zero_()
+        block.mlp.c_fc.bias.data.fill_(1.0)
+    _plant_dead(model, share)
     found = audit(model, token_batches(12))
-    assert not any(way.command == "prune" for way in found.ways)
+    assert found.figures["dead_ratio"] == share
+    assert any(way.command == "prune" for way in found.ways) == is_tried
     assert not any("never fired" in note for note in found.notes)
 
 
