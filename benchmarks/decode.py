@@ -302,18 +302,17 @@ def of_trained(folder: Path, text: Path, batches: Sequence[int], rounds: int, sa
     sequences = list(token_batches(tokenizer, read_texts(str(text)), length=64, batch_size=4, limit=1024))
     measurement = measure(model, sequences, criteria=["nonzero"])
     rows: list[dict[str, Any]] = []
+    prepared = []
+    for batch in batches:  # before llama.cpp runs beside it, which disturbs predictions
+        tokens: dict[str, Tensor] = {}
+        ids = sequences[0]["input_ids"][:batch, :_PROMPT]
+        ways = [way for kind in ("fp32", "int8") for way in contestants_of(model, measurement, ids, kind, tokens)]
+        prepared.append((batch, ways, tokens))
     with ExitStack() as stack:
         is_llama = model.config.model_type == "llama"
         rivals = stack.enter_context(llama_cpp(model)) if is_llama and 1 in batches else []
-        for batch in batches:
-            tokens: dict[str, Tensor] = {}
-            ids = sequences[0]["input_ids"][:batch, :_PROMPT]
-            contestants = [
-                contestant
-                for kind in ("fp32", "int8")
-                for contestant in contestants_of(model, measurement, ids, kind, tokens)
-            ]
-            rows += race(f"trained {folder.name}", batch, contestants + (rivals if batch == 1 else []), rounds)
+        for batch, ways, tokens in prepared:
+            rows += race(f"trained {folder.name}", batch, ways + (rivals if batch == 1 else []), rounds)
             same.append(torch.equal(tokens["torch"], tokens["ours"]))
     return rows
 

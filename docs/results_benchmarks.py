@@ -175,8 +175,11 @@ def _relufied_figure(given: str, rows: list[Row]) -> str:
     return save_figure(chart, chart.key)
 
 
+_LEFT_OUT = ("torch, packed", "fp32"), ("llama.cpp", "bf16"), ("llama.cpp", "q4_0")  # the file has them
+
+
 def decode_relufied(rows: list[Row]) -> str:
-    """Return the table of trained models, one sequence at a time."""
+    """Return the table of trained models, one sequence at a time, without some of the contestants."""
     return markdown_table(
         ["model", "contestant", "type", "tokens/s", "over torch", "zeros"],
         [
@@ -188,7 +191,7 @@ def decode_relufied(rows: list[Row]) -> str:
                 *(f"{float(row[name]):.2f}×" if row[name] else "" for name in ("over_torch", "zeros")),
             ]
             for row in rows
-            if row["batch"] == "1"
+            if row["batch"] == "1" and (row["contestant"], row["type"]) not in _LEFT_OUT
         ],
     )
 
