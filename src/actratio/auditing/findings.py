@@ -50,9 +50,8 @@ def _use(audit: Audit) -> list[str]:
         )
     dead = sum(layer.dead for layer in audit.layers)
     if dead:
-        neurons = sum(layer.width for layer in audit.layers if layer.tokens)
         sentences.append(
-            f"{dead:,} of {neurons:,} neurons were zero on all {audit.tokens:,} tokens; `actratio prune` removes such neurons."
+            f"{dead:,} of {audit.neurons:,} neurons were zero on all {audit.tokens:,} tokens; `actratio prune` removes such neurons."
         )
     return sentences
 
@@ -130,8 +129,7 @@ def _loss(way: Way) -> str:
 
 
 def _gain(gain: Gain) -> tuple[str, str]:
+    expected = f"{gain.expected:.2f}×"
     if gain.measured is None:
-        measured = ""
-    else:
-        measured = "nothing changes" if gain.measured == UNCHANGED else gain.measured.format("{:.2f}")
-    return f"{gain.expected:.2f}×", measured
+        return expected, ""
+    return expected, "nothing changes" if gain.measured == UNCHANGED else gain.measured.format("{:.2f}")

@@ -145,12 +145,15 @@ class Audit:
     notes: tuple[str, ...] = ()
 
     @property
+    def neurons(self) -> int:
+        """The number of all neurons, without those of experts that no token reached."""
+        return sum(layer.width for layer in self.layers if layer.tokens)
+
+    @property
     def figures(self) -> dict[str, float]:
         """The numbers that a condition such as ``useful_ratio<0.3`` can name; those that weren't measured are left out."""
-        reached = [layer for layer in self.layers if layer.tokens]
-        neurons = sum(layer.width for layer in reached)
-        outputs = sum(layer.width * layer.tokens for layer in reached)
-        nonzero = sum((layer.nonzero or 0.0) * layer.width * layer.tokens for layer in reached)
+        outputs = sum(layer.width * layer.tokens for layer in self.layers)
+        nonzero = sum((layer.nonzero or 0.0) * layer.width * layer.tokens for layer in self.layers)
         useful = [(layer.useful, layer.width) for layer in self.layers if layer.useful is not None]
         values: dict[str, float | None] = {
             "useful_ratio": self.useful_ratio,
@@ -158,7 +161,7 @@ class Audit:
             if useful
             else None,
             "nonzero_ratio": nonzero / outputs if outputs else None,
-            "dead_ratio": sum(layer.dead for layer in reached) / neurons if neurons else None,
+            "dead_ratio": sum(layer.dead for layer in self.layers) / self.neurons if self.neurons else None,
             "speedup": 1.0 if self.decision.way is None else _measured(self.decision.way),
         }
         return {name: value for name, value in values.items() if value is not None}

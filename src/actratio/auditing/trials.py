@@ -81,13 +81,13 @@ def audit(
         calibrating, choosing, checking = split_text(given) if checks_loss else (given, [], [])
         progress("measuring")
         measurement = measure_active(model, calibrating, name=name)
-        found = Ways(model, mlps, measurement, calibrating, choosing)
-        trials = [found.exact()]
+        candidates = Ways(model, mlps, measurement, calibrating, choosing)
+        trials = [candidates.exact()]
         useful = None
         if checks_loss:
-            pruned = found.pruned()
+            pruned = candidates.pruned()
             trials += [] if pruned is None else [pruned]
-            trials += found.changing(target, progress)
+            trials += candidates.changing(target, progress)
             useful = next(
                 (trial.computed(mlps) for trial in trials if trial.options == thresholds_option(target)), None
             )
@@ -113,7 +113,7 @@ def audit(
         None if dense_losses is None else float(dense_losses[0].sum() / dense_losses[1].sum()),
         tuple(ways[place] for place in [*order, *(place for place in range(len(ways)) if place not in order)]),
         decide(ways, target),
-        (*notes, *found.notes),
+        (*notes, *candidates.notes),
     )
 
 
