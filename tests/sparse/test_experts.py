@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import copy
 import importlib
 from collections.abc import Iterator
@@ -348,6 +349,19 @@ def test_experts_are_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     sparsify(model, counts)
     assert len({plan.crossover for plan in plans(model)}) == 1  # all experts have one shape
     assert plans(model)[0].crossover != ALWAYS
+
+
+def test_experts_that_no_token_reached_are_predicted_as_if_they_had_no_zeros() -> None:
+    model = mixtral()
+    counts = measure(model, [{"input_ids": torch.tensor([[3]])}], criteria=["nonzero"])
+    unreached = {row.site.name for row in counts if row.site.expert is not None and not row.counts.tokens}
+    assert unreached
+    for prompt in (0, 8):
+        (speed,) = predict_speed(model, counts, [1], prompt=prompt).speeds
+        assert {layer.needed for layer in speed.layers if layer.plan.site.name in unreached} == {1.0}
+        assert math.isfinite(speed.ideal)
+        assert math.isfinite(speed.ideal_mlp)
+        assert math.isfinite(speed.expected)
 
 
 @torch.no_grad()

@@ -40,6 +40,11 @@ def needed_share(counts: SiteCounts, batch: int) -> float:
     return float((1 - (1 - counts.active.double() / counts.tokens) ** batch).mean())
 
 
+def active_share(counts: SiteCounts) -> float:
+    """Return the share of neurons that a token needs; 1 for an expert that no token reached, as ``needed_share`` has it."""
+    return float(counts.activation_ratio) if counts.tokens else 1.0
+
+
 def random_activations(width: int, batch: int, ratio: float, needed: float) -> list[Tensor]:
     """Return random activations, each (batch, width), with this ratio of active and this share of needed neurons.
 
@@ -174,7 +179,7 @@ class TimedLayers:
         if planned.kind == "dense":
             return 0.0, 0.0
         counts = counts_of(measurement, mlp.site)
-        needed, ratio = _rounded(needed_share(counts, batch)), _rounded(float(counts.activation_ratio))
+        needed, ratio = _rounded(needed_share(counts, batch)), _rounded(active_share(counts))
         has_thresholds = mlp.site.name in self._limits
         down, _ = mlp.skipped
         alike = sum(other.kind == planned.kind and other.site.width == planned.site.width for other in self._plans)

@@ -30,6 +30,7 @@ from actratio.sparse.layer_times import (
     TimedLayers,
     TimedLinears,
     WeightBytes,
+    active_share,
     changed_layers,
     counts_of,
     is_changed,
@@ -222,7 +223,7 @@ def _layer_speed(
     needed, ratio, changed, item_size = 1.0, 1.0, 0, weight.dtype.itemsize
     if planned.kind != "dense":
         counts = counts_of(measurement, site)
-        needed, ratio = needed_share(counts, tokens), float(counts.activation_ratio)
+        needed, ratio = needed_share(counts, tokens), active_share(counts)
         changed = 2 if planned.kind == "gated" else 1
     return LayerSpeed(
         planned,
