@@ -165,7 +165,7 @@ def _check_address(address: str | None) -> None:
 
 def _room(needs: Needs) -> int:
     """Return how many workers the cluster has room for, at least one."""
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    there: dict[str, float] = ray.cluster_resources()
     by_cpus = there.get("CPU", 1) // max(needs.cpus, 1)
     by_gpus = there.get("GPU", 0) // needs.gpus if needs.gpus else by_cpus
     return max(1, int(min(by_cpus, by_gpus)))

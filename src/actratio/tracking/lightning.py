@@ -20,7 +20,7 @@ except ImportError:  # a caller that has no Lightning gets a sentence, not a tra
     raise ImportError(f"Lightning is not installed; run {pip_install('lightning')}") from None
 
 
-class LightningTracker(Callback):
+class LightningTracker(Callback):  # type: ignore[misc]  # mypy skips Lightning
     """Track the activation ratio of a Lightning training, and log it with the trainer's own loggers.
 
     The state is part of Lightning's checkpoints, so a resumed training has the same table as an undisturbed one.
@@ -121,7 +121,7 @@ def _steps_per_epoch(trainer: Trainer) -> int:
         raise TrackerError(
             "the number of batches in an epoch is unknown, which every='epoch' needs; give a number of steps"
         )
-    return max(1, math.ceil(batches / trainer.accumulate_grad_batches))
+    return max(1, math.ceil(batches / int(trainer.accumulate_grad_batches)))
 
 
 def _trained_module(pl_module: LightningModule, name: str | None) -> nn.Module:
