@@ -7,6 +7,7 @@ writes the file again, and look at the difference.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -22,9 +23,11 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import typer
 
 from actratio import cli
 from actratio.cli import terminal
+from actratio.cli.commands import LazyCommand
 from tests.cli.bad_input import LONG, READS, VALID, Row, numeric_options, rows, shown, snapshot, write_inputs
 from tests.conftest import ROOT, make_tiny_gpt2, minilm_folder
 
@@ -63,7 +66,7 @@ def without_work() -> Iterator[None]:
     names = (
         "actratio.studies.runner.Runner.execute", "actratio.counting.probe.Probe.__enter__", "actratio.scale.corpus.Corpus.measure",
         "actratio.sparse.calibrate", "actratio.sparse.measure_and_prune", "actratio.sparse.measure_and_predict_speed",
-        "actratio.relufication.finetuning.Training.train",
+        "actratio.relufication.finetuning.evaluation_on",
         # In this order: importing cli.rules must find what is there.
         "actratio.cli.rules.operating_characteristics", "actratio.statistics.rules.operating_characteristics",
         "actratio.scale.ray.RayExecutor.run",
@@ -71,6 +74,9 @@ def without_work() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in names:
             stack.enter_context(mock.patch(name, accept))
+        # The commands are the same for all rows, and reading their options takes longer than most errors.
+        stack.enter_context(mock.patch.object(LazyCommand, "load", functools.cache(LazyCommand.load)))
+        stack.enter_context(mock.patch("typer.main.get_command", functools.cache(typer.main.get_command)))
         stack.enter_context(mock.patch("huggingface_hub.utils._http.time.sleep"))
         stack.enter_context(mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", True))
         stack.enter_context(mock.patch.dict(os.environ, {"HF_HUB_OFFLINE": "1"}))
