@@ -42,7 +42,7 @@ SHORT_TIMING: dict[str, float] = {
     "actratio.sparse.autotune._FORGOTTEN": 4096,
     "actratio.sparse.layer_times._ROUNDS": 2,
     "actratio.sparse.timing._PASSES": 3,
-    "actratio.auditing.comparing._MAX_ROUNDS": 8,
+    "actratio.sparse.comparing._MAX_ROUNDS": 8,
     "actratio.sparse.timing._READ": 100_000,
     "actratio.sparse.timing._SIDE": 64,
 }

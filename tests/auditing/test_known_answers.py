@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actratio.auditing import Audit, Work, audit, trials
+from actratio.auditing import Audit, audit, trials
 from actratio.sparse import conversion, layer_times
 from actratio.sparse.autotune import LayerTimer
 from actratio.sparse.converted import Converted
@@ -69,7 +69,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
     def parts(model: nn.Module, modules: Sequence[nn.Module], batch: int, *, prompt: int = 0) -> PassTimes:
         return PassTimes(1.0, dict.fromkeys(modules, 1 / len(modules)), 0.0)
 
-    def speedup(dense: nn.Module, other: nn.Module, work: Work) -> Estimate:
+    def speedup(dense: nn.Module, other: nn.Module, batch: int, *, prompt: int = 0) -> Estimate:
         is_faster = any(isinstance(module, Converted) for module in other.modules())
         return Estimate(gain, gain - 0.01, gain + 0.01) if is_faster else Estimate(1.0, 0.99, 1.01)
 

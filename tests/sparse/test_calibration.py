@@ -187,11 +187,15 @@ def test_calibrate_splits_the_text_and_checks_on_the_last_quarter(tiny_gpt2: Tin
     )
     assert calibration.loss_dense == next_token_loss(model, batches[7:])
     assert calibration.loss_sparse == loss_with(model, curves, expected.thresholds, batches[7:])
+    increase = calibration.loss_increase
+    assert increase.value == pytest.approx(100 * (calibration.loss_sparse / calibration.loss_dense - 1))
+    assert increase.low < increase.value < increase.high
     assert calibration.sign == compare_by_sign(model, curves, batches[7:])
     assert {row.counts.tokens for row in calibration.measurement} == {5 * 24}
     assert calibration.to_frame()["threshold"].tolist() == list(expected.thresholds.values())
     cost, sign = calibration.verdicts
     assert "the loss on text that was not used goes from" in cost
+    assert f"({increase.value:+.2f} %, 95 % interval {increase.low:+.2f} to {increase.high:+.2f} %)" in cost
     assert "Dropping every output that is not above zero" in sign
     assert plans(model) == []
 

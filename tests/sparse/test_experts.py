@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import copy
 import importlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace

@@ -15,6 +15,7 @@ from actratio import ActratioError, measure, predict_speed
 from actratio.counting.counts import SiteCounts
 from actratio.sites.linear import is_linear
 from actratio.sparse import Speed, check_speed, conversion, layer_times, measure_and_predict_speed, plans, timing
+from actratio.sparse.comparing import speedup
 from actratio.sparse.converted import Converted
 from actratio.sparse.crossover import ALWAYS
 from actratio.sparse.layer_times import needed_share, random_activations
@@ -290,16 +291,17 @@ def test_check_speed_measures_and_leaves_the_model_dense(tiny_gpt2: TinyGPT2, mo
     classes = [type(module) for module in model.modules()]
     one, two = check_speed(model, calibration, [1, 2])
     assert (one.batch, two.batch) == (1, 2)
-    assert one.measured > 0
-    assert str(one) == f"Batch 1: expected {one.expected:.2f}×, measured {one.measured:.2f}× ({one.verdict})."
+    measured = one.measured
+    assert 0 < measured.low < measured.value < measured.high
+    words = f"{measured.value:.2f} ({measured.low:.2f} to {measured.high:.2f}) times as fast"
+    assert str(one) == f"Batch 1: {words}. Expected was {one.expected:.2f} ({one.verdict})."
     assert (plans(model), [type(module) for module in model.modules()]) == ([], classes)
 
-    def sparse_step_fails(model: nn.Module, batch: int, *, prompt: int = 0) -> float:
-        if plans(model):
-            raise RuntimeError("out of memory")
-        return 1.0
+    def sparse_step_fails(dense: nn.Module, other: nn.Module, batch: int) -> Any:
+        assert (plans(dense), len(plans(other))) == ([], 2)
+        raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("actratio.sparse.prediction.time_forward_pass", sparse_step_fails)
+    monkeypatch.setattr("actratio.sparse.prediction.speedup", sparse_step_fails)
     with pytest.raises(RuntimeError, match="out of memory"):
         check_speed(model, calibration)
     assert (plans(model), [type(module) for module in model.modules()]) == ([], classes)
@@ -318,14 +320,15 @@ def test_speed_is_timed_in_evaluation_mode_and_the_mode_restored(
     modes: list[bool] = []
 
     def noted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(model: nn.Module, *arguments: Any, **options: Any) -> Any:
-            modes.extend(module.training for module in model.modules())
-            return function(model, *arguments, **options)
+        def timed(*arguments: Any, **options: Any) -> Any:
+            models = [argument for argument in arguments if isinstance(argument, nn.Module)]
+            modes.extend(module.training for model in models for module in model.modules())
+            return function(*arguments, **options)
 
         return timed
 
-    for place in ("prediction.time_forward_pass", "layer_times.time_in_forward_pass"):
-        monkeypatch.setattr(f"actratio.sparse.{place}", noted(getattr(timing, place.rpartition(".")[2])))
+    monkeypatch.setattr("actratio.sparse.prediction.speedup", noted(speedup))
+    monkeypatch.setattr("actratio.sparse.layer_times.time_in_forward_pass", noted(timing.time_in_forward_pass))
     check_speed(model, calibration)
     assert set(modes) == {False}
     assert all(module.training for module in model.modules())

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from actratio.auditing.comparing import loss_increase, speedup
 from actratio.auditing.decision import WORTH, decide
 from actratio.auditing.results import UNCHANGED, Audit, Gain, LayerUse, Way, Work
 from actratio.auditing.ways import (
@@ -23,11 +22,12 @@ from actratio.sites import evaluating
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import active_counts, measure_active
 from actratio.sparse.calibration import split_text
+from actratio.sparse.comparing import loss_increase, speedup
 from actratio.sparse.converted import Converted, densify
 from actratio.sparse.layer_times import ModelTimes
 from actratio.sparse.prediction import predict_speed
 from actratio.sparse.pruning import Pruning
-from actratio.sparse.text import Batch, list_batches, sequence_losses
+from actratio.sparse.text import Batch, SequenceLosses, list_batches, sequence_losses
 from actratio.sparse.thresholds import Target
 from actratio.sparse.timing import ForwardPasses
 from actratio.statistics.estimate import Estimate
@@ -110,7 +110,7 @@ def audit(
         tuple(_layer(mlp, measurement) for mlp in mlps),
         useful,
         target,
-        None if dense_losses is None else float(dense_losses[0].sum() / dense_losses[1].sum()),
+        None if dense_losses is None else dense_losses.mean,
         tuple(ways[place] for place in [*order, *(place for place in range(len(ways)) if place not in order)]),
         decide(ways, target),
         (*notes, *candidates.notes),
@@ -205,7 +205,7 @@ def _checked(
     trial: Trial,
     way: Way,
     checking: Sequence[Batch],
-    dense_losses: tuple[Tensor, Tensor] | None,
+    dense_losses: SequenceLosses | None,
 ) -> Way:
     """Return a way with its measured speed-ups, and with its loss if it changes the outputs."""
     other = trial.applied_to(model)
@@ -214,10 +214,12 @@ def _checked(
         return replace(
             way, gains=unchanged, loss=None if way.exact or dense_losses is None else Estimate(0.0, 0.0, 0.0)
         )
-    gains = tuple(replace(gain, measured=speedup(model, other, gain.work)) for gain in way.gains)
+    gains = tuple(
+        replace(gain, measured=speedup(model, other, gain.work.batch, prompt=gain.work.prompt)) for gain in way.gains
+    )
     if way.exact or dense_losses is None:
         return replace(way, gains=gains)
-    return replace(way, gains=gains, loss=loss_increase(dense_losses[0], other, checking))
+    return replace(way, gains=gains, loss=loss_increase(dense_losses, sequence_losses(other, checking)))
 
 
 def _layer(mlp: MLP, measurement: Measurement) -> LayerUse:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from actratio.cli.loading import load_model_and_tokenizer
 from actratio.cli.options import (
     LARGEST,
     AllowPickle,
@@ -92,7 +93,7 @@ def audit_model(
     from actratio.data.text import ARTICLE_PROMPTS, open_texts, token_batches
     from actratio.devices import device_named
     from actratio.files import check_result_folder, write_json
-    from actratio.models import check_dtype, commit_setting, load_model, load_tokenizer
+    from actratio.models import check_dtype, commit_setting
     from actratio.report.page import write_report
 
     condition = None if fail_if is None else Condition.parse(fail_if)
@@ -105,24 +106,27 @@ def audit_model(
     device_named(device)
     stored = note_weights(model)
     texts = open_texts(text, column=column) if text else iter(ARTICLE_PROMPTS)
-    tokens = load_tokenizer(
-        tokenizer or model, revision=None if tokenizer else revision, trust_remote_code=trust_remote_code
+    loaded, tokens = load_model_and_tokenizer(
+        model,
+        tokenizer,
+        dtype=dtype,
+        device=device,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
     )
-    with waiting(f"loading {short(model)}"):
-        loaded = load_model(
-            model,
-            dtype=dtype,
-            device=device,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            allow_pickle=allow_pickle,
+    works = works_of(loaded, sizes, prompt)
+    if condition is not None and condition.figure == "useful_ratio" and works[0].prompt:
+        raise DataError(
+            f"{condition} cannot be checked: {short(model)} has no useful ratio, because it doesn't decode; "
+            "give another condition"
         )
     sequences = token_batches(tokens, texts, length=length, batch_size=4, packed=bool(text), limit=limit_tokens)
     with waiting("finding the MLPs") as status:
         found = audit(
             loaded,
             sequences,
-            works=works_of(loaded, sizes, prompt),
+            works=works,
             target=loss,
             name=Path(os.path.realpath(model)).name,
             progress=status.update,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from actratio.cli.loading import load_model_and_tokenizer
 from actratio.cli.options import (
     LARGEST,
     AllowPickle,
@@ -22,7 +23,6 @@ from actratio.cli.options import (
     TrustRemoteCode,
 )
 from actratio.cli.terminal import note_weights, print_json, print_path, print_sentences, print_table, waiting
-from actratio.errors import short
 
 _NAME = "pruned.json"
 
@@ -52,7 +52,7 @@ def prune_model(
     """Remove the neurons that never fire on a text, compare the outputs on text that was not measured, and save the smaller model."""
     from actratio.data.text import open_texts, token_batches
     from actratio.devices import device_named
-    from actratio.models import check_dtype, commit_setting, load_model, load_tokenizer
+    from actratio.models import check_dtype, commit_setting
     from actratio.sparse import measure_and_prune
     from actratio.sparse.saved import check_folder, save_with
 
@@ -62,18 +62,15 @@ def prune_model(
     device_named(device)
     weights = note_weights(model)
     texts = open_texts(text, column=column)
-    tokens = load_tokenizer(
-        tokenizer or model, revision=None if tokenizer else revision, trust_remote_code=trust_remote_code
+    loaded, tokens = load_model_and_tokenizer(
+        model,
+        tokenizer,
+        dtype=dtype,
+        device=device,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
     )
-    with waiting(f"loading {short(model)}"):
-        loaded = load_model(
-            model,
-            dtype=dtype,
-            device=device,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            allow_pickle=allow_pickle,
-        )
     batches = token_batches(tokens, texts, length=length, batch_size=4, packed=True, limit=limit_tokens)
     with waiting("measuring") as status:
         pruning = measure_and_prune(loaded, batches, progress=status.update)

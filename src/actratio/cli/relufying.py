@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from actratio.cli.loading import load_model_and_tokenizer
 from actratio.cli.options import (
     LARGEST,
     AllowPickle,
@@ -32,9 +33,7 @@ from actratio.cli.terminal import (
     print_text,
     say,
     units_bar,
-    waiting,
 )
-from actratio.errors import short
 
 _NAME = "relufy.json"
 
@@ -87,7 +86,7 @@ def relufy_model(
     """Replace the activation function by ReLU, fine-tune with a penalty on the outputs, and save a model that transformers loads."""
     from actratio.data.text import open_texts, token_batches
     from actratio.devices import device_named
-    from actratio.models import commit_setting, load_model, load_tokenizer
+    from actratio.models import commit_setting
     from actratio.relufication import FineTuning, relufy
     from actratio.relufication.findings import evaluations_table, relufy_findings
     from actratio.report.page import write_report
@@ -103,18 +102,15 @@ def relufy_model(
     device_named(device)
     stored = note_weights(model)
     texts = open_texts(text, column=column)
-    tokens = load_tokenizer(
-        tokenizer or model, revision=None if tokenizer else revision, trust_remote_code=trust_remote_code
+    loaded, tokens = load_model_and_tokenizer(
+        model,
+        tokenizer,
+        dtype="float32",
+        device=device,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
     )
-    with waiting(f"loading {short(model)}"):
-        loaded = load_model(
-            model,
-            dtype="float32",
-            device=device,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            allow_pickle=allow_pickle,
-        )
     sequences = token_batches(tokens, texts, length=length, batch_size=batch_size, packed=True, limit=limit_tokens)
     with units_bar(steps) as bar:
         done = 0

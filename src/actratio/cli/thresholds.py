@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from actratio.cli.loading import load_model_and_tokenizer
 from actratio.cli.options import (
     LARGEST,
     AllowPickle,
@@ -25,7 +26,7 @@ from actratio.cli.options import (
 )
 from actratio.cli.speed import batch_sizes
 from actratio.cli.terminal import note_weights, print_json, print_path, print_sentences, print_table, waiting
-from actratio.errors import DataError, short
+from actratio.errors import DataError
 
 
 def sparsify_model(
@@ -73,13 +74,14 @@ def sparsify_model(
     """Choose thresholds for a model, or skip its true zeros only; check the loss on text that was not used, and save the sparse model."""
     from actratio.data.text import open_texts, token_batches
     from actratio.devices import device_named
-    from actratio.models import check_dtype, commit_setting, load_model, load_tokenizer
+    from actratio.models import check_dtype, commit_setting
     from actratio.sites.mlps import resolve
     from actratio.sparse import Calibration, calibrate, check_speed
-    from actratio.sparse.calibration import loss_on_unused_text
+    from actratio.sparse.calibration import losses_on_unused_text
+    from actratio.sparse.comparing import loss_increase
     from actratio.sparse.conversion import check_weights
     from actratio.sparse.saved import NAME, check_folder, save_sparse, save_thresholds
-    from actratio.sparse.thresholds import ZEROS, Target, check_by
+    from actratio.sparse.thresholds import ZEROS, Target, check_by, increase_in_words
     from actratio.sparse.zeros import Zeros, measure_zeros
 
     if thresholds_only and weights is not None:
@@ -93,18 +95,15 @@ def sparsify_model(
     device_named(device)
     stored = note_weights(model)
     texts = open_texts(text, column=column)
-    tokens = load_tokenizer(
-        tokenizer or model, revision=None if tokenizer else revision, trust_remote_code=trust_remote_code
+    loaded, tokens = load_model_and_tokenizer(
+        model,
+        tokenizer,
+        dtype=dtype,
+        device=device,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
     )
-    with waiting(f"loading {short(model)}"):
-        loaded = load_model(
-            model,
-            dtype=dtype,
-            device=device,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            allow_pickle=allow_pickle,
-        )
     sequences = list(token_batches(tokens, texts, length=length, batch_size=4, packed=True, limit=limit_tokens))
     check_weights(loaded, weights)
     with waiting("finding the MLPs") as status:
@@ -122,11 +121,10 @@ def sparsify_model(
         verdicts = [*chosen.verdicts, *map(str, speeds)]
         if weights is not None:
             status.update("checking the 8-bit weights")
-            losses["loss_int8"] = loss_on_unused_text(loaded, sequences)
-            change = losses["loss_int8"] / chosen.loss_dense - 1
-            verdicts.insert(
-                1, f"With int8 weights too, the loss on the same text is {losses['loss_int8']:.4f} ({change:+.2%})."
-            )
+            int8 = losses_on_unused_text(loaded, sequences)
+            losses["loss_int8"] = int8.mean
+            increase = increase_in_words(loss_increase(chosen.dense_losses, int8))
+            verdicts.insert(1, f"With int8 weights too, the loss on the same text is {int8.mean:.4f} ({increase}).")
     settings = {
         "model": model, "revision": revision, **commit_setting(model, revision), "text": text, "target": target, "by": chosen.by, "length": length, "limit_tokens": limit_tokens, "dtype": dtype, "weights": weights, "dense": dense,
         **losses, "verdicts": verdicts, **stored,
@@ -137,7 +135,7 @@ def sparsify_model(
         save_sparse(folder, loaded, tokens, chosen, settings, weights=weights, force=force)
     rows = chosen.rows()
     if as_json:
-        described = [vars(speed) for speed in speeds]
+        described = [speed.row() for speed in speeds]
         print_json({"settings": settings, "rows": rows, "path": str(folder), "speeds": described, "verdicts": verdicts})
         return
     if aim is None:

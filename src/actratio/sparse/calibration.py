@@ -18,7 +18,7 @@ from actratio.sparse.converted import densify
 from actratio.sparse.curves import SHARES, Curve, dropping_curves
 from actratio.sparse.masking import hidden_hooks, masked
 from actratio.sparse.planning import thresholds_unsupported_reason
-from actratio.sparse.text import Batch, list_batches, next_token_loss, token_mask
+from actratio.sparse.text import Batch, SequenceLosses, list_batches, next_token_loss, sequence_losses, token_mask
 from actratio.sparse.thresholds import Calibration, LayerThresholds, SignComparison, Target, per_neuron
 
 _PARTS = 4  # of the text: two to calibrate, one to choose, one to check
@@ -68,17 +68,18 @@ def calibrate(
         curves = dropping_curves(model, mlps, calibrating, by)
         chosen = _choose(model, curves, target, choosing)
         progress("checking on text that was not used")
-        dense, sparse = dense_loss(model, checking), loss_with(model, curves, chosen.thresholds, checking)
+        dense = dense_losses(model, checking)
+        sparse = _losses_with(model, curves, chosen.thresholds, checking)
         by_contribution = curves if by == "contribution" else dropping_curves(model, mlps, calibrating)
         sign = compare_by_sign(model, by_contribution, checking)
         measurement = measure_active(model, calibrating, chosen.by_neuron(mlps))
     return Calibration(
-        **vars(chosen), target=target, loss_dense=dense, loss_sparse=sparse, sign=sign, measurement=measurement
+        **vars(chosen), target=target, dense_losses=dense, sparse_losses=sparse, sign=sign, measurement=measurement
     )
 
 
-def loss_on_unused_text(model: nn.Module, batches: Iterable[Batch]) -> float:
-    """Return a model's loss on the part of the text on which ``calibrate`` checks, in nats per token.
+def losses_on_unused_text(model: nn.Module, batches: Iterable[Batch]) -> SequenceLosses:
+    """Return a model's losses on the part of the text on which ``calibrate`` checks.
 
     Args:
         batches: as for ``calibrate``.
@@ -87,21 +88,21 @@ def loss_on_unused_text(model: nn.Module, batches: Iterable[Batch]) -> float:
         DataError: fewer than 4 batches, or a batch without ``input_ids``.
     """
     with evaluating(model):
-        return next_token_loss(model, split_text(batches)[-1])
+        return sequence_losses(model, split_text(batches)[-1])
 
 
-def dense_loss(model: nn.Module, checking: Sequence[Batch]) -> float:
-    """Return the loss of a dense model on the text that checks, in nats per token.
+def dense_losses(model: nn.Module, checking: Sequence[Batch]) -> SequenceLosses:
+    """Return the losses of a dense model on the text that checks.
 
     Raises:
-        SiteError: it isn't finite.
+        SiteError: they aren't finite.
     """
-    loss = next_token_loss(model, checking)
-    if not math.isfinite(loss):
+    losses = sequence_losses(model, checking)
+    if not math.isfinite(losses.mean):
         raise SiteError(
-            f"the loss of {type(model).__name__} is {loss} on the text that checks; check the weights or the dtype"
+            f"the loss of {type(model).__name__} is {losses.mean} on the text that checks; check the weights or the dtype"
         )
-    return loss
+    return losses
 
 
 def split_text(batches: Iterable[Batch]) -> tuple[list[Batch], list[Batch], list[Batch]]:
@@ -239,10 +240,16 @@ def loss_with(
     Args:
         thresholds: τ by site's name, for the curves' MLPs.
     """
+    value = _losses_with(model, curves, thresholds, batches).mean
+    return value if math.isfinite(value) else math.inf
+
+
+def _losses_with(
+    model: nn.Module, curves: Sequence[Curve], thresholds: Mapping[str, float], batches: Sequence[Batch]
+) -> SequenceLosses:
     limits = {curve.mlp.site.name: per_neuron(thresholds[curve.mlp.site.name], curve.norms) for curve in curves}
     with masked([curve.mlp for curve in curves], limits):
-        value = next_token_loss(model, batches)
-    return value if math.isfinite(value) else math.inf
+        return sequence_losses(model, batches)
 
 
 def compare_by_sign(model: nn.Module, curves: Sequence[Curve], batches: Sequence[Batch]) -> SignComparison | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -16,6 +17,7 @@ from actratio.sites import Site, evaluating
 from actratio.sites.inputs import device_of
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import measure_active
+from actratio.sparse.comparing import speedup
 from actratio.sparse.conversion import (
     check_weights,
     planning_inputs,
@@ -42,7 +44,7 @@ from actratio.sparse.saved import NAME, load_thresholds
 from actratio.sparse.speed import LayerSpeed, OtherLayers, Speed, SpeedCheck, SpeedPrediction, verdict_of
 from actratio.sparse.text import Batch, list_batches
 from actratio.sparse.thresholds import Calibration
-from actratio.sparse.timing import PassTimes, time_forward_pass
+from actratio.sparse.timing import PassTimes
 
 
 @torch.no_grad()
@@ -179,7 +181,9 @@ def check_speed(
     weights: str | None = None,
     mlps: Sequence[MLP] | None = None,
 ) -> list[SpeedCheck]:
-    """Predict the speed-up of a model that skips zeros or has thresholds, then measure it.
+    """Predict the speed-up of a model that skips zeros or has thresholds, then measure it in turns with a copy of the dense model.
+
+    Memory must hold both.
 
     The model is dense afterwards. With ``weights``, it stays converted, because the old weights are gone.
 
@@ -192,16 +196,17 @@ def check_speed(
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
     """
     predicted = predict_speed(model, measurement, batches, dense=dense, weights=weights, mlps=mlps).speeds
+    unconverted = copy.deepcopy(model)
     try:
         sparsify(model, measurement, dense=dense, weights=weights, mlps=mlps)
-        with evaluating(model):
-            measured = [speed.dense_seconds / time_forward_pass(model, speed.batch) for speed in predicted]
+        with evaluating(model), evaluating(unconverted):
+            measured = [speedup(unconverted, model, speed.batch) for speed in predicted]
     finally:
         if weights is None:
             densify(model)
     return [
-        SpeedCheck(speed.batch, speed.expected, speedup, speed.verdict)
-        for speed, speedup in zip(predicted, measured, strict=True)
+        SpeedCheck(speed.batch, speed.expected, gain, speed.verdict)
+        for speed, gain in zip(predicted, measured, strict=True)
     ]
 
 

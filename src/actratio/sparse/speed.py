@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from actratio.sparse.active import NO_ZEROS
 from actratio.sparse.planning import Plan
 from actratio.sparse.timing import Machine
+from actratio.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,17 +151,26 @@ class SpeedCheck:
     Attributes:
         batch: number of sequences.
         expected: predicted speed-up.
-        measured: speed-up of a decoding step of the sparse model.
+        measured: speed-up of a decoding step of the sparse model, with its 95 % interval.
         verdict: of the prediction.
     """
 
     batch: int
     expected: float
-    measured: float
+    measured: Estimate
     verdict: str
 
     def __str__(self) -> str:
-        return f"Batch {self.batch}: expected {self.expected:.2f}×, measured {self.measured:.2f}× ({self.verdict})."
+        measured = f"{self.measured.value:.2f} ({self.measured.low:.2f} to {self.measured.high:.2f})"
+        return f"Batch {self.batch}: {measured} times as fast. Expected was {self.expected:.2f} ({self.verdict})."
+
+    def row(self) -> dict[str, Any]:
+        """Return the record of a table."""
+        measured = self.measured
+        return {
+            "batch": self.batch, "expected": self.expected, "measured": measured.value, "low": measured.low, "high": measured.high,
+            "verdict": self.verdict,
+        }  # fmt: skip
 
 
 def verdict_of(

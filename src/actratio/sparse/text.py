@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,23 @@ from actratio.sites.inputs import device_of, without_cache
 
 Batch = Mapping[str, Tensor]
 """``input_ids``, (sequences, tokens), and an ``attention_mask`` if there is padding."""
+
+
+class SequenceLosses(NamedTuple):
+    """Losses of a model on sequences of tokens.
+
+    Attributes:
+        nats: summed cross entropy of each sequence's next tokens, (sequences,) float64.
+        tokens: how many were predicted, (sequences,) float64.
+    """
+
+    nats: Tensor
+    tokens: Tensor
+
+    @property
+    def mean(self) -> float:
+        """The loss of all sequences together, in nats per token."""
+        return float(self.nats.sum() / self.tokens.sum())
 
 
 def list_batches(batches: Iterable[Batch], least: int = 0, *, of_tokens: bool = False) -> list[Batch]:
@@ -86,15 +103,11 @@ def next_token_loss(model: nn.Module, batches: Iterable[Batch]) -> float:
     Raises:
         SiteError: there is no token to predict, or as for ``next_token_logits``.
     """
-    losses, tokens = sequence_losses(model, batches)
-    return float(losses.sum() / tokens.sum())
+    return sequence_losses(model, batches).mean
 
 
-def sequence_losses(model: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-    """Return the summed cross entropy of each sequence's next tokens, in nats, and how many were predicted. Padding isn't.
-
-    Returns:
-        Two tensors of float64, (sequences,).
+def sequence_losses(model: nn.Module, batches: Iterable[Batch]) -> SequenceLosses:
+    """Return the cross entropy of each sequence's next tokens. Padding isn't predicted.
 
     Raises:
         SiteError: as ``next_token_loss``.
@@ -109,4 +122,4 @@ def sequence_losses(model: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor,
             counts.append(predicted.double().sum(1))
     if not any(bool(count.any()) for count in counts):
         raise SiteError("the text has no token that follows another one; give longer text")
-    return torch.cat(sums), torch.cat(counts)
+    return SequenceLosses(torch.cat(sums), torch.cat(counts))

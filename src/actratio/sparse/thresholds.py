@@ -6,6 +6,7 @@ the neurons of an MLP whose contribution (or whose magnitude |hᵢ|) is at or be
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from torch import Tensor
 from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
 from actratio.sites.mlps import MLP
+from actratio.sparse.comparing import loss_increase
+from actratio.sparse.text import SequenceLosses
+from actratio.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,27 +147,43 @@ class Calibration(LayerThresholds):
 
     Attributes:
         target: what they were chosen for.
-        loss_dense: loss of the dense model on the text that wasn't used to choose, in nats per token.
-        loss_sparse: loss on the same text with the thresholds.
+        dense_losses: of the dense model, on the text that wasn't used to choose.
+        sparse_losses: on the same text with the thresholds.
         sign: how dropping by sign compares, on the same text; ``None`` if no MLP allows it.
         measurement: which neurons are above their thresholds on the calibration text.
     """
 
     target: Target
-    loss_dense: float
-    loss_sparse: float
+    dense_losses: SequenceLosses
+    sparse_losses: SequenceLosses
     sign: SignComparison | None
     measurement: Measurement
+
+    @property
+    def loss_dense(self) -> float:
+        """The loss of the dense model on the text that wasn't used to choose, in nats per token."""
+        return self.dense_losses.mean
+
+    @property
+    def loss_sparse(self) -> float:
+        """The loss on the same text with the thresholds; infinity if it isn't finite."""
+        loss = self.sparse_losses.mean
+        return loss if math.isfinite(loss) else math.inf
+
+    @property
+    def loss_increase(self) -> Estimate:
+        """By how many per cent the thresholds raise the loss on this text, with its 95 % interval over sequences."""
+        return loss_increase(self.dense_losses, self.sparse_losses)
 
     @property
     def verdicts(self) -> list[str]:
         """What the thresholds drop and cost, in sentences."""
         dropped = sum(self.dropped.values()) / len(self.dropped)
-        change = self.loss_sparse / self.loss_dense - 1
-        is_missed = self.target.kind == "loss" and 100 * change > self.target.amount
+        increase = self.loss_increase
+        is_missed = self.target.kind == "loss" and increase.value > self.target.amount
         cost = (
             f"{dropped:.0%} of the neuron outputs are dropped; the loss on text that was not used goes from {self.loss_dense:.4f} to "
-            f"{self.loss_sparse:.4f} nats per token ({change:+.2%})"
+            f"{self.loss_sparse:.4f} nats per token ({increase_in_words(increase)})"
             + (
                 f", which is more than the {self.target.amount:g} % that were accepted on the text that chose them."
                 if is_missed
@@ -171,6 +191,12 @@ class Calibration(LayerThresholds):
             )
         )
         return [cost] if self.sign is None else [cost, str(self.sign)]
+
+
+def increase_in_words(increase: Estimate) -> str:
+    """Return an increase of the loss in words."""
+    interval = "" if math.isnan(increase.low) else f", 95 % interval {increase.low:+.2f} to {increase.high:+.2f} %"
+    return f"{increase.value:+.2f} %{interval}"
 
 
 def check_by(by: str) -> None:

@@ -149,20 +149,6 @@ class ForwardPasses:
             ) from error
 
 
-def time_forward_pass(model: nn.Module, batch: int, *, prompt: int = 0, rounds: int = 9) -> float:
-    """Return the median seconds of a forward pass.
-
-    Args:
-        model, batch, prompt: as for ``ForwardPasses``.
-        rounds: number of passes; the first one only warms up.
-
-    Raises:
-        SiteError: as ``ForwardPasses``.
-    """
-    passes = ForwardPasses(model, batch, prompt=prompt)
-    return median([passes.seconds() for _ in range(rounds)][1:])
-
-
 def time_in_forward_pass(model: nn.Module, modules: Sequence[nn.Module], batch: int, *, prompt: int = 0) -> PassTimes:
     """Return the median seconds of a forward pass, of each of some linear layers in it, and of a pass without them.
 

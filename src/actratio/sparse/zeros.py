@@ -12,10 +12,10 @@ from actratio.errors import SiteError
 from actratio.sites import evaluating
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import NO_ZEROS, measure_active, measured_mlps, measured_ratios
-from actratio.sparse.calibration import dense_loss, split_text
+from actratio.sparse.calibration import dense_losses, split_text
 from actratio.sparse.converted import densify
 from actratio.sparse.planning import plan
-from actratio.sparse.text import Batch
+from actratio.sparse.text import Batch, SequenceLosses
 from actratio.sparse.thresholds import ZEROS, LayerThresholds
 
 
@@ -24,12 +24,17 @@ class Zeros(LayerThresholds):
     """The MLPs whose zeros are skipped, and the share of their neurons that are zero.
 
     Attributes:
-        loss_dense: loss of the model on the text that wasn't counted, in nats per token.
+        dense_losses: of the model, on the text that wasn't counted.
         measurement: which neurons are not zero on the rest of the text.
     """
 
-    loss_dense: float
+    dense_losses: SequenceLosses
     measurement: Measurement
+
+    @property
+    def loss_dense(self) -> float:
+        """The loss of the model on the text that wasn't counted, in nats per token."""
+        return self.dense_losses.mean
 
     @property
     def verdicts(self) -> list[str]:
@@ -72,7 +77,7 @@ def measure_zeros(
     densify(model)
     with evaluating(model):
         progress("computing the loss")
-        loss = dense_loss(model, checking)
+        losses = dense_losses(model, checking)
         progress("counting zeros")
         handles = resolve(model) if mlps is None else mlps
         measurement = measure_active(model, [batch for part in counted for batch in part])
@@ -89,4 +94,4 @@ def measure_zeros(
         )
         raise SiteError(f"no MLP of {type(model).__name__} can skip zeros: {why}; {advice}")
     none = dict.fromkeys(dropped, 0.0)
-    return Zeros(ZEROS, none, none, dropped, loss_dense=loss, measurement=measurement)
+    return Zeros(ZEROS, none, none, dropped, dense_losses=losses, measurement=measurement)

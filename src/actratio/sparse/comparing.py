@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from statistics import median
 
-from torch import Tensor, nn
+from torch import nn
 
-from actratio.auditing.results import Work
-from actratio.sparse.text import Batch, sequence_losses
+from actratio.sparse.text import SequenceLosses
 from actratio.sparse.timing import ForwardPasses
 from actratio.statistics.estimate import Estimate, mean_interval
 from actratio.statistics.ratios import ratio_of_means
@@ -21,21 +19,21 @@ _NARROW = 0.05  # width of an interval, relative to its value, that is enough
 _RUN = 3  # decoding steps of a model in a row; the first one isn't counted
 
 
-def speedup(dense: nn.Module, other: nn.Module, work: Work) -> Estimate:
-    """Return how many times as fast another form of a model does some work, with its 95 % interval over rounds.
+def speedup(dense: nn.Module, other: nn.Module, batch: int, *, prompt: int = 0) -> Estimate:
+    """Return how many times as fast another form of a model does a forward pass, with its 95 % interval over rounds.
 
     The two take turns. A round gives one ratio of their times; the interval is Student's, of the ratios' logarithms. Rounds are added
     until it is narrow, there are 100, or 5 seconds are over.
 
     Args:
         dense, other: in evaluation mode.
-        work: what is timed.
+        batch, prompt: as for ``ForwardPasses``.
 
     Raises:
-        SiteError: a model can't do this work.
+        SiteError: as ``ForwardPasses``.
     """
-    passes = [ForwardPasses(model, work.batch, prompt=work.prompt) for model in (dense, other)]
-    run = 1 if work.prompt else _RUN
+    passes = [ForwardPasses(model, batch, prompt=prompt) for model in (dense, other)]
+    run = 1 if prompt else _RUN
     for timed in passes:
         timed.seconds()  # warms up
     logarithms: list[float] = []
@@ -53,19 +51,16 @@ def speedup(dense: nn.Module, other: nn.Module, work: Work) -> Estimate:
     return estimate
 
 
-def loss_increase(dense_nats: Tensor, model: nn.Module, batches: Sequence[Batch]) -> Estimate:
-    """Return by how many per cent a model's loss is higher than that of the dense model, with its 95 % interval over sequences.
+def loss_increase(dense: SequenceLosses, other: SequenceLosses) -> Estimate:
+    """Return by how many per cent the loss of another form of a model is higher, with its 95 % interval over sequences.
 
-    The loss is that of all sequences together. The interval is Fieller's, of the ratio of the two models' nats.
+    The interval is Fieller's, of the ratio of the two models' nats. If the other loss isn't finite, the increase is infinite and has no
+    interval.
 
     Args:
-        dense_nats: (sequences,), what ``sequence_losses`` returned for the dense model on the same batches.
-        model: a causal language model.
-        batches: text.
-
-    Raises:
-        SiteError: as ``sequence_losses``.
+        dense, other: losses on the same sequences.
     """
-    nats, _ = sequence_losses(model, batches)
-    ratio = ratio_of_means(nats.numpy(), dense_nats.numpy())
+    if not bool(other.nats.isfinite().all()):
+        return Estimate(math.inf)
+    ratio = ratio_of_means(other.nats.numpy(), dense.nats.numpy())
     return Estimate(*(100 * (value - 1) for value in (ratio.value, ratio.low, ratio.high)))

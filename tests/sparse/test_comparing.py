@@ -1,0 +1,76 @@
+"""Speed and loss of another form of a model, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from actratio.sparse import comparing
+from actratio.sparse.comparing import loss_increase, speedup
+from actratio.sparse.text import SequenceLosses, sequence_losses
+from tests.sparse.calibration_text import token_batches
+
+TinyGPT2 = Callable[..., Any]
+
+
+def test_loss_increase_is_that_of_the_mean_losses(tiny_gpt2: TinyGPT2) -> None:
+    model, other, batches = tiny_gpt2("relu"), tiny_gpt2("relu"), token_batches(5, padded=True)
+    with torch.no_grad():
+        other.transformer.h[0].mlp.c_proj.weight *= 1.5
+    losses = nats, tokens = sequence_losses(model, batches)
+    assert tokens.tolist() == [11, 6] * 5
+    alone, _ = sequence_losses(model, [{"input_ids": batches[0]["input_ids"][1:, :7]}])  # without its padding
+    assert float(nats[1]) == pytest.approx(float(alone[0]), rel=1e-5)
+    changed = sequence_losses(other, batches)
+    increase = loss_increase(losses, changed)
+    assert increase.value == pytest.approx(100 * (float(changed.nats.sum() / nats.sum()) - 1))
+    assert increase.value == pytest.approx(100 * (changed.mean / losses.mean - 1))
+    assert increase.low < increase.value < increase.high
+    same = loss_increase(losses, losses)
+    assert (same.value, same.low, same.high) == pytest.approx((0, 0, 0), abs=1e-9)
+
+
+class _Passes:
+    """Forward passes whose times are set: 2 s and 1 s, with some noise of the second model."""
+
+    noise = 0.0
+
+    def __init__(self, model: str, batch: int, *, prompt: int) -> None:
+        self.model, self.number = model, 0
+
+    def seconds(self) -> float:
+        self.number += 1
+        return 2.0 if self.model == "dense" else 1.0 + self.noise * (self.number % 5)
+
+
+@pytest.mark.parametrize(("noise", "rounds"), [(0.0, 8), (0.5, 40)])
+def test_speedup_takes_turns_until_its_interval_is_narrow(
+    noise: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[_Passes] = []
+
+    class Recorded(_Passes):
+        def __init__(self, model: str, batch: int, *, prompt: int) -> None:
+            super().__init__(model, batch, prompt=prompt)
+            self.noise = noise
+            made.append(self)
+
+    monkeypatch.setattr(comparing, "ForwardPasses", Recorded)
+    monkeypatch.setattr(comparing, "_MAX_ROUNDS", 40)
+    dense, other = "dense", "other"
+    estimate = speedup(dense, other, 1, prompt=4)  # type: ignore[arg-type]
+    assert [passes.number for passes in made] == [rounds + 1] * 2  # one warms up
+    if noise:
+        assert estimate.low < estimate.value < estimate.high
+    else:
+        assert (estimate.value, estimate.low, estimate.high) == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_a_loss_that_is_not_finite_has_no_interval() -> None:
+    tokens = torch.ones(3)
+    increase = loss_increase(SequenceLosses(tokens, tokens), SequenceLosses(torch.tensor([1.0, math.inf, 1.0]), tokens))
+    assert (increase.value, math.isnan(increase.low), math.isnan(increase.high)) == (math.inf, True, True)
