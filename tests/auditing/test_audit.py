@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,28 @@ def test_thresholds_for_more_loss_than_the_target_are_predicted_and_not_tried(
     tried = {percent for percent, way in ways.items() if way.main.measured is not None}
     assert tried <= {percent for percent in ways if percent <= target}
     assert len(tried) == (1 if target == 0.1 else 2)
+
+
+def test_what_is_expected_is_predicted_again_right_before_it_is_measured(
+    tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, expected = trials.predict_speed, 2.0  # as the fixture sets it
+
+    def more_and_more(*arguments: Any, **options: Any) -> SpeedPrediction:
+        nonlocal expected
+        expected += 0.01
+        found = predict(*arguments, **options)
+        return SpeedPrediction(found.machine, [dataclasses.replace(speed, expected=expected) for speed in found.speeds])
+
+    monkeypatch.setattr(trials, "predict_speed", more_and_more)
+    found = audit(tiny_gpt2("relu"), token_batches(12), works=[Work(1), Work(1, prompt=8)])
+    measured = [way for way in found.ways if way.main.measured is not None]
+    others = [way for way in found.ways if way.main.measured is None]
+    assert measured
+    assert others
+    first = max(gain.expected for way in others for gain in way.gains)
+    assert all(way.main.expected > first for way in measured)
+    assert all(way.gains[1].expected < way.main.expected for way in measured)
 
 
 def test_next_best_ways_are_tried_until_one_qualifies(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
