@@ -6,8 +6,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +53,7 @@ def test_python_examples_run_and_print_what_the_page_shows(page: Path, readers_f
         assert shown is None or output == shown, f"the page shows another output for:\n{code}"
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_commands_of_the_guide_from_a_model_to_a_decision_run(
     readers_folder: Path, run_command: Callable[..., int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -100,12 +99,18 @@ def test_tables_are_short(page: Path) -> None:
         assert rows <= 22, f"{page.name} has a table of more than 20 rows; write it as a data file and link it"
 
 
+def write_results(docs: Path, place: Path, *arguments: object) -> None:
+    """Run the script that writes the pages of the benchmarks, with its figures."""
+    script = docs / "results_benchmarks.py"
+    code = script.read_text(encoding="utf-8")
+    printed_by(code, *arguments, folder=docs, place=place, file=str(script), draws=True)
+
+
 def test_results_pages_follow_from_their_data(tmp_path: Path) -> None:
     """Writing the pages and figures of the benchmarks again from the data files changes nothing."""
     docs = tmp_path / "docs"
     shutil.copytree(ROOT / "docs", docs)
-    ran = subprocess.run([sys.executable, docs / "results_benchmarks.py"], capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
+    write_results(docs, tmp_path)
     for path in sorted((ROOT / "docs" / "results").rglob("*.*")):
         assert (docs / path.relative_to(ROOT / "docs")).read_bytes() == path.read_bytes(), f"{path.name} changed"
 
@@ -128,9 +133,7 @@ def test_benchmark_output_becomes_data_file_table_and_figure(tmp_path: Path) -> 
     ]
     rows = [{"architecture": "784-64-10", **row}, {"architecture": "784-128-10", **row}]
     printed.write_text(json.dumps({"machine": {"processor": "a test"}, "rows": rows, "goals": goals}))
-    command = [sys.executable, docs / "results_benchmarks.py", "--trainer", printed]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
+    write_results(docs, tmp_path, "--trainer", printed)
     page = (docs / "results" / "speed.md").read_text(encoding="utf-8")
     assert "| 784-64-10 | 2.00 | 0.500 | 1.000 | 4.0× | 10.0× | 2.00 | 1.25 | 1.5× | 50% | +1.2% |" in page
     assert '"1 of 2 goals met"' in page
@@ -164,9 +167,7 @@ def test_tracker_benchmark_becomes_a_page(tmp_path: Path) -> None:
     ]
     goals = [{"goal": "MLP, compiled: no graph breaks", "measured": 0, "met": True}]
     printed.write_text(json.dumps({"machine": {"processor": "a test"}, "rows": rows, "memory": memory, "goals": goals}))
-    command = [sys.executable, docs / "results_benchmarks.py", "--tracker", printed]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
+    write_results(docs, tmp_path, "--tracker", printed)
     page = (docs / "results" / "tracker.md").read_text(encoding="utf-8")
     assert "| MLP | compiled | ours | +2.3% | +1.0% | +0.4% | +0.1% | 0 |" in page
     assert "| MLP | compiled | hook | +10.0% | +10.0% | +10.0% | +10.0% | 0 |" in page
@@ -175,25 +176,31 @@ def test_tracker_benchmark_becomes_a_page(tmp_path: Path) -> None:
     assert "A reading at every 50th step costs at most 0.4% of the training" in page
 
 
-def test_the_options_file_of_the_install_page_works(readers_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("blank_figures")
+def test_the_options_file_of_the_install_page_works(
+    readers_folder: Path,
+    run_command: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
     page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     (written,) = re.findall(r"^```yaml\n(.*?)^```\n", page, re.MULTILINE | re.DOTALL)
     (command,) = re.findall(r"^\$ actratio (.* --config .*)$", page, re.MULTILINE)
     for name in ("minilm", "corpus.txt"):
         (tmp_path / name).symlink_to(readers_folder / name)
     (tmp_path / "options.yaml").write_text(written, encoding="utf-8")
-    run = [sys.executable, "-m", "actratio", *shlex.split(command), "--json"]
-    ran = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    printed = json.loads(ran.stdout)
+    monkeypatch.chdir(tmp_path)
+    assert run_command(*shlex.split(command), "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
     settings = {name: printed["settings"][name] for name in ("text", "packed", "length", "limit_tokens")}
     assert settings == {"text": ["corpus.txt"], "packed": True, "length": 64, "limit_tokens": 1000}
     assert {row["criterion"] for row in printed["rows"]} == {"positive", "above(0.1)"}
     # The mistake that the page shows gives the error that it shows.
     (tmp_path / "options.yaml").write_text(written.replace("limit-tokens", "limit_tokens"), encoding="utf-8")
-    ran = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=300)
     (shown,) = re.findall(r"^  `(options\.yaml: .*)`\.$", page, re.MULTILINE)
-    assert (ran.returncode, ran.stderr) == (2, f"error: {shown}\n")
+    assert run_command(*shlex.split(command), "--json") == 2
+    assert capsys.readouterr().err == f"error: {shown}\n"
 
 
 def commands(page: Path) -> list[list[str]]:

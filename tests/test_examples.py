@@ -46,7 +46,9 @@ def test_train_small_saves_a_model_that_can_be_measured(
 def run(name: str, place: Path, *options: object) -> str:
     """Run an example with a folder for its output, and return what it prints."""
     file = ROOT / "examples" / name
-    return printed_by(file.read_text(encoding="utf-8"), *options, folder=file.parent, place=place, file=str(file))
+    return printed_by(
+        file.read_text(encoding="utf-8"), *options, folder=file.parent, place=place, file=str(file), draws=True
+    )
 
 
 def test_measure_hugging_face_writes_counts_figures_and_a_page(tmp_path: Path) -> None:

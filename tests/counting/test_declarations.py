@@ -21,6 +21,7 @@ from actratio.counting.measurement import COLUMNS
 from actratio.counting.tidy import READINGS, TidyRows, tidy_frame
 from tests.conftest import ROOT
 from tests.counting.test_kernels import assert_same_counts
+from tests.faults.processes import run_ranks
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def reduce_in_process(rank: int, place: str) -> None:
 
 
 def test_all_reduce_over_two_processes_equals_merging(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(reduce_in_process, (str(tmp_path),), nprocs=2)
+    run_ranks(reduce_in_process, str(tmp_path))
     assert (tmp_path / "done0").is_file()
     assert (tmp_path / "done1").is_file()
     one, other, empty, _ = extremes_by_rank()

@@ -64,6 +64,13 @@ class Command:
         return self.process.exitcode
 
 
+def run_ranks(function: Callable[..., None], *arguments: object) -> None:
+    """Call ``function(rank, *arguments)`` in two processes, as ``torch.multiprocessing.spawn`` does, which imports everything anew."""
+    from torch.multiprocessing.spawn import start_processes
+
+    start_processes(function, arguments, nprocs=2, start_method="forkserver")
+
+
 def _run(target: Callable[[], object] | list[object], log: Path, dies_at: tuple[int, str] | None) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the server ignores it
@@ -77,11 +84,16 @@ def _run(target: Callable[[], object] | list[object], log: Path, dies_at: tuple[
     if callable(target):
         target()
         return
+    run_actratio(target)
+
+
+def run_actratio(arguments: list[object]) -> None:
+    """Run ``actratio`` with arguments in this process, with empty figures."""
     from actratio import cli
     from actratio.report import static
 
     static.draw_chart = blank_figure
-    sys.argv = ["actratio", *map(str, target)]
+    sys.argv = ["actratio", *map(str, arguments)]
     try:
         cli.main()
     except SystemExit:

@@ -32,7 +32,15 @@ from fuzz_readers import Reader, make_readers
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of libraries about damaged files
 
 FEW = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": [*HealthCheck]}
-EXAMPLES, SLOW_EXAMPLES = 30, 5
+
+
+@pytest.fixture(
+    params=[pytest.param((10, 2), id="few"), pytest.param((30, 5), id="many", marks=pytest.mark.slow)], scope="module"
+)
+def examples(request: pytest.FixtureRequest) -> tuple[int, int]:
+    """Return the number of changes of a reader's file, and that of a slow reader's."""
+    few: tuple[int, int] = request.param
+    return few
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +82,15 @@ def edited(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
     return content
 
 
-def test_changed_bytes(readers: dict[str, tuple[Reader, Any, bytes]]) -> None:
+def test_changed_bytes(readers: dict[str, tuple[Reader, Any, bytes]], examples: tuple[int, int]) -> None:
     for name, (reader, expected, valid) in readers.items():
         if reader.mutations[0] is in_bytes:  # others are packed or forged before they are read
-            draw_edits(name, reader, expected, valid)
+            draw_edits(name, reader, expected, valid, examples[reader.is_slow])
             reader.path.write_bytes(valid)
 
 
-def draw_edits(name: str, reader: Reader, expected: Any, valid: bytes) -> None:
-    @settings(max_examples=SLOW_EXAMPLES if reader.is_slow else EXAMPLES, **FEW)
+def draw_edits(name: str, reader: Reader, expected: Any, valid: bytes, count: int) -> None:
+    @settings(max_examples=count, **FEW)
     @given(EDITS)
     def changed(edits: list[tuple[float, int, bytes]]) -> None:
         note(name)
@@ -109,17 +117,17 @@ def replaced(value: Any, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Any:
     return draw(JSON)
 
 
-def test_changed_values_of_json(readers: dict[str, tuple[Reader, Any, bytes]]) -> None:
+def test_changed_values_of_json(readers: dict[str, tuple[Reader, Any, bytes]], examples: tuple[int, int]) -> None:
     for name, (reader, expected, valid) in readers.items():
         if in_json in reader.mutations:
-            draw_values(name, reader, expected, valid)
+            draw_values(name, reader, expected, valid, examples[reader.is_slow])
             reader.path.write_bytes(valid)
 
 
-def draw_values(name: str, reader: Reader, expected: Any, valid: bytes) -> None:
+def draw_values(name: str, reader: Reader, expected: Any, valid: bytes, count: int) -> None:
     value = json.loads(valid)
 
-    @settings(max_examples=SLOW_EXAMPLES if reader.is_slow else EXAMPLES, **FEW)
+    @settings(max_examples=count, **FEW)
     @given(st.data())
     def changed(data: st.DataObject) -> None:
         note(name)
@@ -128,10 +136,12 @@ def draw_values(name: str, reader: Reader, expected: Any, valid: bytes) -> None:
     changed()
 
 
-def test_changes_that_keep_the_file_well_formed(readers: dict[str, tuple[Reader, Any, bytes]]) -> None:
+def test_changes_that_keep_the_file_well_formed(
+    readers: dict[str, tuple[Reader, Any, bytes]], examples: tuple[int, int]
+) -> None:
     for name, (reader, expected, valid) in readers.items():
         for mutate in reader.mutations:
-            for number in range(SLOW_EXAMPLES if reader.is_slow else EXAMPLES):
+            for number in range(examples[reader.is_slow]):
                 check(name, reader, expected, mutate(valid, random.Random(f"{name} {number}")))
         reader.path.write_bytes(valid)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,19 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Environment]:
-    """Return an environment with these extras: ``environment("hf", "fast")``."""
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Environment]]:
+    """Make an environment with these extras: ``environment("hf", "fast")``."""
+
+    made = []
 
     @cache
     def make(*extras: str) -> Environment:
-        return make_environment(tmp_path_factory.mktemp("environment"), wheel, extras)
+        made.append(make_environment(tmp_path_factory.mktemp("environment"), wheel, extras))
+        return made[-1]
 
-    return make
+    yield make
+    for one in made:
+        one.stop()
 
 
 @pytest.fixture(scope="session")

@@ -42,10 +42,10 @@ def test_the_package_is_the_installed_one(environment: Environments, tmp_path: P
 
 def test_version_and_help(environment: Environments, tmp_path: Path) -> None:
     bare = environment()
-    assert bare.actratio("--version", cwd=tmp_path).stdout == f"actratio {actratio.__version__}\n"
+    assert bare.script("--version", cwd=tmp_path).stdout == f"actratio {actratio.__version__}\n"
     assert bare.python("-m", "actratio", "--version", cwd=tmp_path).stdout == f"actratio {actratio.__version__}\n"
-    shown = bare.actratio("-h", cwd=tmp_path).stdout
-    assert shown == bare.actratio("--help", cwd=tmp_path).stdout
+    shown = bare.script("-h", cwd=tmp_path).stdout
+    assert shown == bare.script("--help", cwd=tmp_path).stdout
     assert shown.startswith("Usage: actratio [OPTIONS] COMMAND")
 
 
@@ -152,12 +152,12 @@ def test_an_empty_environment_with_downloaded_packages(wheel: Path, folder: Path
     ]
     subprocess.run([*pip, wheel], check=True)
     fresh = Environment(place)
-    assert fresh.actratio("--version", cwd=tmp_path).stdout == f"actratio {actratio.__version__}\n"
-    assert set(json.loads(fresh.actratio("doctor", "--json", cwd=tmp_path).stdout)["missing_extras"]) >= {"fast", "hf"}
-    said = sentence(fresh.actratio("measure", folder / "model", cwd=tmp_path, check=2))
+    assert fresh.script("--version", cwd=tmp_path).stdout == f"actratio {actratio.__version__}\n"
+    assert set(json.loads(fresh.script("doctor", "--json", cwd=tmp_path).stdout)["missing_extras"]) >= {"fast", "hf"}
+    said = sentence(fresh.script("measure", folder / "model", cwd=tmp_path, check=2))
     assert 'run pip install "actratio[hf]"' in said
     subprocess.run([*pip, f"{wheel}[fast,hf]"], check=True)
-    found = json.loads(fresh.actratio("doctor", "--json", cwd=tmp_path).stdout)
+    found = json.loads(fresh.script("doctor", "--json", cwd=tmp_path).stdout)
     assert not {"fast", "hf"} & set(found["missing_extras"])
     assert found["problems"] == []
     arguments = [
@@ -171,5 +171,5 @@ def test_an_empty_environment_with_downloaded_packages(wheel: Path, folder: Path
         "m",
         "--json",
     ]
-    assert json.loads(fresh.actratio(*arguments, cwd=tmp_path).stdout)["rows"][0]["tokens"] == 256
-    assert "numba" not in fresh.actratio("speed", "m", cwd=tmp_path).stdout
+    assert json.loads(fresh.script(*arguments, cwd=tmp_path).stdout)["rows"][0]["tokens"] == 256
+    assert "numba" not in fresh.script("speed", "m", cwd=tmp_path).stdout

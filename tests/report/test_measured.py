@@ -251,7 +251,7 @@ def test_measurement_charts_without_co_activation() -> None:
     assert [sentence.partition(":")[0] for sentence in measurement_sentences(measurement)] == ["Sign ratio", "Dead"]
 
 
-@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize("width", [pytest.param(1200, marks=pytest.mark.slow), 390])
 def test_measurement_page_draws_every_chart_and_escapes_names(
     browser: Any, measurement: Measurement, tmp_path: Path, width: int
 ) -> None:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ def report(measurement: Measurement, tmp_path_factory: pytest.TempPathFactory) -
     return write_page(measurement_findings(measurement), tmp_path_factory.mktemp("report") / "report.html")
 
 
+@pytest.fixture(scope="module")
+def visit(browser: Any, report: Path) -> Iterator[Visit]:
+    """The page, which tests share because drawing it takes seconds: they hover, fold out and download, and change nothing else."""
+    visit = Visit(browser, report)
+    yield visit
+    visit.page.close()
+
+
 def downloaded(visit: Visit, selector: str) -> list[list[str]]:
     with visit.page.expect_download() as download:
         visit.page.click(selector)
@@ -79,18 +88,15 @@ def test_bundle_is_the_file_that_its_readme_names() -> None:
     assert "MIT" in (ASSETS / "LICENSE-plotly").read_text(encoding="utf-8")
 
 
-def test_buttons_of_figures_upload_nothing(browser: Any, report: Path) -> None:
-    visit = Visit(browser, report)
+def test_buttons_of_figures_upload_nothing(visit: Visit) -> None:
     titles = visit.page.eval_on_selector_all(
         "#profile .modebar-btn", "buttons => buttons.map(button => button.getAttribute('data-title'))"
     )
     assert len(titles) == 6
     assert not any(re.search("share|cloud|plotly", title, re.IGNORECASE) for title in titles)
-    visit.page.close()
 
 
-def test_conclusions_come_first_then_settings_figures_and_tables(browser: Any, report: Path) -> None:
-    visit = Visit(browser, report)
+def test_conclusions_come_first_then_settings_figures_and_tables(visit: Visit) -> None:
     order = visit.page.eval_on_selector_all(
         ".findings, .settings, .chart, section > .scroll, section > details > .scroll",
         "all => all.map(element => element.classList[0])",
@@ -105,15 +111,13 @@ def test_conclusions_come_first_then_settings_figures_and_tables(browser: Any, r
         "tokens": "64", "text": "corpus.txt", "length": "256", "packed": "yes", "dtype": "bf16",
         "criteria": "positive, nonzero",
     }  # fmt: skip
-    visit.page.close()
 
 
 def test_settings_shown_skips_what_people_do_not_read() -> None:
     assert list(settings_shown(SETTINGS)) == ["text", "length", "packed", "dtype", "criteria"]
 
 
-def test_hover_texts_name_the_layer_and_the_quantity(browser: Any, report: Path) -> None:
-    visit = Visit(browser, report)
+def test_hover_texts_name_the_layer_and_the_quantity(visit: Visit) -> None:
     text = hovered(visit, "profile", 14)
     assert "layer 14" in text
     assert re.search(r"share of the neuron outputs: \d+\.\d%", text)
@@ -121,11 +125,9 @@ def test_hover_texts_name_the_layer_and_the_quantity(browser: Any, report: Path)
     assert "layer: 3" in text
     assert "share of the layer's neurons: 0.0%" in text
     assert visit.messages == []
-    visit.page.close()
 
 
-def test_hover_text_of_a_heat_map_names_the_layer(browser: Any, report: Path) -> None:
-    visit = Visit(browser, report)
+def test_hover_text_of_a_heat_map_names_the_layer(visit: Visit) -> None:
     visit.page.locator("#ranks").scroll_into_view_if_needed()
     box = visit.page.locator("#ranks .nsewdrag").bounding_box()
     visit.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 60)
@@ -133,11 +135,9 @@ def test_hover_text_of_a_heat_map_names_the_layer(browser: Any, report: Path) ->
     text = " ".join(visit.page.locator("#ranks .hovertext text").all_text_contents())
     assert "layer 0" in text
     assert "rank of the neuron: 0.5" in text
-    visit.page.close()
 
 
-def test_data_are_downloaded_from_the_page_itself(browser: Any, report: Path, measurement: Measurement) -> None:
-    visit = Visit(browser, report)
+def test_data_are_downloaded_from_the_page_itself(visit: Visit, measurement: Measurement) -> None:
     header, *rows = downloaded(visit, "#data")
     frame = measurement.to_frame()
     assert header == list(frame.columns)
@@ -164,7 +164,6 @@ def test_data_are_downloaded_from_the_page_itself(browser: Any, report: Path, me
     assert rows[101][:2] == ["layer 1", "0"]
     assert {url.split(":")[0] for url in visit.requests} <= {"file", "blob"}
     assert visit.messages == []
-    visit.page.close()
 
 
 def test_download_of_names_and_intervals(browser: Any, tmp_path: Path) -> None:
@@ -207,7 +206,7 @@ _OUTSIDE = """() => [...document.querySelectorAll(".chart")].flatMap(chart => {
 })"""
 
 
-@pytest.mark.parametrize("width", [1100, 390, 320])
+@pytest.mark.parametrize("width", [1100, pytest.param(390, marks=pytest.mark.slow), 320])
 def test_titles_and_ticks_of_axes_are_inside_their_figure(browser: Any, report: Path, width: int) -> None:
     visit = Visit(browser, report, viewport={"width": width, "height": 800})
     assert visit.page.query_selector(".chart .xtick text") is not None

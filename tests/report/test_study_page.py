@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return FinishedRun.read(folder / "run").write_report()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1200, "dark"),
+        (390, "light"),
+        pytest.param(1200, "light", marks=pytest.mark.slow),
+        pytest.param(390, "dark", marks=pytest.mark.slow),
+    ],
+)
 def test_page_draws_every_chart_without_requests_or_errors(browser: Any, report: Path, width: int, scheme: str) -> None:
     visit = Visit(browser, report, viewport={"width": width, "height": 800}, color_scheme=scheme)
     visit.page.mouse.wheel(0, 4000)
@@ -68,22 +76,26 @@ def test_page_switches_its_theme(browser: Any, report: Path) -> None:
     visit.page.close()
 
 
-def test_page_shows_a_caption_and_a_table_for_every_chart(browser: Any, report: Path) -> None:
+@pytest.fixture(scope="module")
+def visit(browser: Any, report: Path) -> Iterator[Visit]:
+    """The page, which tests that change nothing share because drawing it takes seconds."""
     visit = Visit(browser, report)
+    yield visit
+    visit.page.close()
+
+
+def test_page_shows_a_caption_and_a_table_for_every_chart(visit: Visit) -> None:
     for chart in visit.page.query_selector_all("section:has(.chart)"):
         assert len(chart.query_selector("p").inner_text()) > 40
         chart.query_selector("summary").click()
         assert chart.query_selector("table tbody tr").is_visible()
-    visit.page.close()
 
 
-def test_page_escapes_dataset_names(browser: Any, report: Path) -> None:
-    visit = Visit(browser, report)
+def test_page_escapes_dataset_names(visit: Visit) -> None:
     assert HOSTILE in visit.page.inner_text("h1")
     assert HOSTILE in visit.page.text_content("#ratio-by-width .legend")
     assert visit.page.query_selector_all("img") == []
     assert visit.messages == []
-    visit.page.close()
 
 
 def test_save_charts_writes_valid_repeatable_files(report: Path, tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from actratio.errors import RunError
 from actratio.scale import Corpus, LocalExecutor, Needs, Outcome, Task
 from actratio.scale.executors import MakeWorker
 from actratio.scale.manifest import later_files, make_manifest
+from tests.faults.processes import Command, run_actratio
 from tests.scale.shards import counts, options
 
 
@@ -198,28 +201,23 @@ def test_bad_options(
     assert not (tmp_path / "out").exists()
 
 
-def test_two_ranks_of_torchrun(expected: Any, tmp_path: Path, model: Path, corpus: Path) -> None:
+def run_rank(arguments: list[object], rank: int, port: int) -> None:
+    """Run ``actratio`` as a rank of two, with the variables that torchrun sets."""
+    job = {"WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in job.items()})
+    run_actratio(arguments)
+
+
+def test_two_ranks(expected: Any, tmp_path: Path, model: Path, corpus: Path) -> None:
+    """The slow test of the page's commands starts them with torchrun itself."""
     out = tmp_path / "ranks"
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "actratio",
-    ]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [*torchrun, *map(str, options(model, corpus, out))],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("measurement  ") == 1  # rank 0 alone writes
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = options(model, corpus, out)
+    ranks = [Command(partial(run_rank, arguments, rank, port), tmp_path / f"{rank}.log") for rank in (0, 1)]
+    assert [rank.finish() for rank in ranks] == [0, 0], ranks[0].output + ranks[1].output
+    assert ["measurement  " in rank.output for rank in ranks] == [True, False]  # rank 0 alone writes
     assert counts(out) == expected
 
 
@@ -248,7 +246,7 @@ def test_what_libraries_print_stays_out_of_the_result(
 
 
 def test_the_slurm_script_of_the_page(expected: Any, tmp_path: Path, model: Path, corpus: Path) -> None:
-    """Two jobs run at the same time, with the variables that Slurm sets for an array of two."""
+    """Bash runs the script with the variables that Slurm sets for an array of two; then both of its commands run at the same time."""
     page = Path(__file__).parents[2] / "docs" / "how-to" / "cluster.md"
     (script,) = re.findall(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     assert "#SBATCH --array=1-16" in script
@@ -256,26 +254,24 @@ def test_the_slurm_script_of_the_page(expected: Any, tmp_path: Path, model: Path
     job.write_text(script, encoding="utf-8")
     (tmp_path / "MODEL").symlink_to(model)
     actratio_here = tmp_path / "actratio"
-    options_of_the_test = " ".join(map(str, options(model, corpus, tmp_path)[4:-2]))
-    actratio_here.write_text(f'#!/bin/bash\nexec {sys.executable} -m actratio "$@" {options_of_the_test}\n')
+    actratio_here.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
     actratio_here.chmod(0o755)
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    jobs = [
-        subprocess.Popen(
-            ["bash", job],
-            cwd=tmp_path,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "PATH": path, "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_ID": str(number)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in (1, 2)
-    ]  # fmt: skip
-    for started in jobs:
-        _, said = started.communicate(timeout=120)
-        assert started.returncode == 0, said
-    merged = [sys.executable, "-m", "actratio", "merge", tmp_path / "runs" / "corpus"]
-    subprocess.run(merged, check=True, capture_output=True)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_COUNT": "2"}
+    jobs = []
+    for number in (1, 2):
+        array = {**environment, "SLURM_ARRAY_TASK_ID": str(number)}
+        printed = subprocess.run(["bash", job], cwd=tmp_path, env=array, check=True, capture_output=True, text=True)
+        arguments = [*printed.stdout.splitlines(), *options(model, corpus, tmp_path)[4:-2]]
+        jobs.append(Command(partial(run_in, tmp_path, arguments), tmp_path / f"{number}.log"))
+    assert [started.finish() for started in jobs] == [0, 0], jobs[0].output + jobs[1].output
+    assert Command(["merge", tmp_path / "runs" / "corpus"], tmp_path / "merge.log").finish() == 0
     assert counts(tmp_path / "runs" / "corpus") == expected
+
+
+def run_in(folder: Path, arguments: list[object]) -> None:
+    """Run ``actratio`` in a folder."""
+    os.chdir(folder)
+    run_actratio(arguments)
 
 
 @pytest.mark.slow

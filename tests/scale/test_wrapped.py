@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 import actratio
 from actratio.errors import SiteError
+from tests.faults.processes import run_ranks
 from tests.scale.shards import counts
 
 BATCHES = [
@@ -72,7 +72,7 @@ def measure_share(rank: int, folder: Path) -> None:
 def test_wrapped_models_have_the_counts_of_the_model_alone(tmp_path: Path) -> None:
     expected = actratio.measure(llama(), BATCHES)
     expected.save(tmp_path / "expected")
-    mp.spawn(measure_share, (tmp_path,), nprocs=2)  # type: ignore[no-untyped-call]
+    run_ranks(measure_share, tmp_path)
     for name in WRAPPERS:
         found, alone = counts(tmp_path / name), counts(tmp_path / "expected")
         for row in (*found, *alone):  # isn't known if each process has a part of the weights

@@ -19,6 +19,7 @@ from actratio.data.text import read_texts
 from actratio.errors import ModelError
 from actratio.models import check_revision, find_source, revision_of
 from actratio.studies.transformer.study import TransformerStudy
+from tests.conftest import ROOT
 
 OLD, NEW = "0123456789abcdef0123456789abcdef01234567", "fedcba9876543210fedcba9876543210fedcba98"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -53,7 +54,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory, tiny_causal_lm: Callable[[st
 _SERVER = """
 import contextlib, io, json, os, sys, traceback
 from actratio import cli
+from actratio.report import static
+from tests.blank import blank_figure
 
+static.draw_chart = blank_figure
 for line in sys.stdin:
     folder, arguments = json.loads(line)
     os.chdir(folder)
@@ -73,7 +77,8 @@ for line in sys.stdin:
 @pytest.fixture(scope="module")
 def server(cache: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that runs commands: the hub's client reads where its cache is when it is imported."""
-    environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "PYTHONPATH": path}
     pipe = subprocess.PIPE
     with subprocess.Popen(
         [sys.executable, "-c", _SERVER], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment

@@ -571,9 +571,13 @@ def test_an_unstable_last_step_and_the_way_of_a_switch_are_looked_at_afterwards(
     assert "can't be said, because the two arms differ by" in activation_findings(close, settings()).afterwards[-1]
 
 
-def test_intervals_of_impacts_and_switches_cover_the_truth() -> None:
-    """Five seeds with a part in common to all arms, as their data and initial weights have."""
-    rng, draws = np.random.default_rng(0), 400
+@pytest.mark.parametrize(("draws", "error"), [(100, 0.05), pytest.param(400, 0.03, marks=pytest.mark.slow)])
+def test_intervals_of_impacts_and_switches_cover_the_truth(draws: int, error: float) -> None:
+    """Five seeds with a part in common to all arms, as their data and initial weights have.
+
+    The standard deviation of the share of hits is 2.2% for 100 draws and 1.1% for 400.
+    """
+    rng = np.random.default_rng(0)
     log_ratio = {"relu": math.log(0.4), "gelu": math.log(0.5)}
     log_ratio |= {"relu, gelu, relu": math.log(0.45), "gelu, relu, gelu": math.log(0.45)}
     hits = dict.fromkeys(("steps", "loss", "switch", "way"), 0)
@@ -595,7 +599,7 @@ def test_intervals_of_impacts_and_switches_cover_the_truth() -> None:
         found = next(switches(rows))
         hits["switch"] += over_seeds(found.to_other).exp().contains(0.9)
         hits["way"] += found.way.contains(math.log(0.45 / 0.4) / math.log(1.25))
-    assert {name: count / draws for name, count in hits.items()} == pytest.approx(dict.fromkeys(hits, 0.95), abs=0.03)
+    assert {name: count / draws for name, count in hits.items()} == pytest.approx(dict.fromkeys(hits, 0.95), abs=error)
 
 
 def test_other_models_and_data_sets_are_exploratory() -> None:

@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +32,10 @@ from actratio.studies import (
     TransformerStudy,
 )
 from actratio.studies import folder as folder_module
+from actratio.studies.folder import RunFolder
 from actratio.studies.runner import FinishedRun, Runner
 from tests.conftest import ROOT
+from tests.faults.processes import Command, run_actratio
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +240,13 @@ def test_other_settings_are_refused_and_nothing_changes(
     assert (tmp_path / "run" / "results.parquet").read_bytes() == before
 
 
+def run_to_its_first_unit(arguments: list[object]) -> None:
+    """Run ``actratio`` and wait after the first finished unit of the study, so that a kill always comes in the middle of it."""
+    save = RunFolder.save_unit
+    RunFolder.save_unit = lambda *given: (save(*given), time.sleep(600))  # type: ignore[assignment,method-assign]
+    run_actratio(arguments)
+
+
 # tests/faults kills a study at every file that it writes; these take longer.
 @pytest.mark.parametrize(
     "small", ["mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in STUDIES if name != "mlp")], indirect=True
@@ -249,22 +256,15 @@ def test_kill_nine_and_resume_gives_the_identical_table(
 ) -> None:
     study, options, _ = small
     folder = tmp_path / "cut"
-    # The process waits after its first finished unit, so that the kill always comes in the middle of the study.
-    script = (
-        "import time; from actratio.cli import main; from actratio.studies import runner\n"
-        "save = runner.RunFolder.save_unit\n"
-        "runner.RunFolder.save_unit = lambda *arguments: (save(*arguments), time.sleep(600))\n"
-        "main()"
-    )
-    command = [sys.executable, "-c", script, "study", study.name, *options, "--out", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    arguments = ["study", study.name, *options, "--out", str(folder)]
+    process = Command(partial(run_to_its_first_unit, arguments), tmp_path / "log").process
     deadline = time.monotonic() + 120
     while not any((folder / "neurons").glob("[!.]*.safetensors")):
-        assert process.poll() is None, "the study ended before it could be killed"
+        assert process.is_alive(), "the study ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert len(Runner(study, folder).finished) == 1
     resumed, whole = finished(study, folder), finished(study, tmp_path / "whole")
     pd.testing.assert_frame_equal(
@@ -272,9 +272,17 @@ def test_kill_nine_and_resume_gives_the_identical_table(
     )
 
 
+# Figures of one study are drawn; those of the others are empty, except in the slow tests. The page has their numbers in any case.
+@pytest.mark.parametrize("draws", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "drawn"])
 def test_the_report_is_redrawn_byte_for_byte_by_the_command(
-    run: Runner, run_command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    draws: bool,
+    request: pytest.FixtureRequest,
+    run: Runner,
+    run_command: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if not (draws or run.study.name == "mlp"):
+        request.getfixturevalue("blank_figures")
     folder = run.folder.path
     FinishedRun.read(folder).write_report()
     before = contents(folder)

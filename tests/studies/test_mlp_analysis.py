@@ -232,13 +232,20 @@ def simulated_training(
     return pd.DataFrame(rows, columns=columns)
 
 
-@pytest.mark.parametrize(("shared", "seed"), [(0.1, 0.03), pytest.param(0.0, 0.1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("shared", "seed", "studies"),
+    [
+        (0.1, 0.03, 20),
+        pytest.param(0.1, 0.03, 80, marks=pytest.mark.slow),
+        pytest.param(0.0, 0.1, 80, marks=pytest.mark.slow),
+    ],
+)
 def test_the_intervals_of_the_change_and_of_alpha_at_equal_loss_cover_at_their_level(
-    shared: float, seed: float, monkeypatch: pytest.MonkeyPatch
+    shared: float, seed: float, studies: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For 80 studies and a rate of 95% the standard deviation of the hits is 1.9; the wider interval may cover more."""
     monkeypatch.setattr(over_training, "LOSSES", (0.1,))
-    rng, studies = np.random.default_rng(0), 80
+    rng = np.random.default_rng(0)
     changes, at_loss = 0, 0
     for _ in range(studies):
         rows = simulated_training(rng, shared=shared, seed=seed)

@@ -400,7 +400,9 @@ def test_censored_runs_are_counted_and_prevent_a_verdict() -> None:
     assert part.sentences == ["Too few runs of the factorial reach a training loss of 0.1 to compare them."]
 
 
-def test_incomplete_tables_are_analysed_without_the_verdicts_that_need_more() -> None:
+@pytest.mark.parametrize("sample", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_incomplete_tables_are_analysed_without_the_verdicts_that_need_more(sample: int) -> None:
+    """Each analysis takes a second, so every third table is analysed; the slow test takes all."""
     short = {**SETTINGS, "widths": [32, 128], "epochs": 20, "seeds": 2}
     decay = decay_rows()
     frame = complete(start_rows(networks=20), decay[decay["step"] <= 6260], factorial_rows((0,) * 5), mechanism_rows())
@@ -408,7 +410,7 @@ def test_incomplete_tables_are_analysed_without_the_verdicts_that_need_more() ->
     full = {verdict.claim for verdict in TrainingStudy.analyse(frame, short, None).verdicts}
     assert "The exponent α falls by at least 0.25 from epoch 1 to epoch 20." in full
     assert "The exponent α changes by less than 0.05 from epoch 50 to epoch 100." not in full
-    for part in parts_left_out(frame):
+    for part in list(parts_left_out(frame))[::sample]:
         findings = TrainingStudy.analyse(part, short, None)
         assert {verdict.claim for verdict in findings.verdicts} < full
 

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
-from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from actratio.tracking.samplers import repeated_examples, warn_of_repeats
+from tests.faults.processes import run_ranks
 from tests.tracking.distributed_models import UNLABELLED_STEP, padded_batch
 from tests.tracking.distributed_run import CASES, UNEVEN_STEPS, run, run_with_one_tracker
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
         if not results.exists():
             results.mkdir()
             run(0, 1, str(results))
-            spawn(run, (2, str(results)), nprocs=2)
+            run_ranks(run, 2, str(results))
     return results
 
 
@@ -111,7 +111,7 @@ def test_processes_agree(folder: Path) -> None:
 
 
 def test_a_tracker_in_one_process_alone(tmp_path: Path) -> None:
-    spawn(run_with_one_tracker, (2, str(tmp_path)), nprocs=2)
+    run_ranks(run_with_one_tracker, 2, str(tmp_path))
     assert written(tmp_path, "message", 0).startswith("process 1 took no step with a tracker in 2 s; ")
 
 
