@@ -21,7 +21,8 @@ from actratio.sparse.crossover import ALWAYS, NEVER
 from actratio.sparse.curves import SHARES, Curve, dropping_curves
 from actratio.sparse.masking import masked
 from actratio.sparse.text import next_token_loss
-from actratio.sparse.thresholds import Target
+from actratio.sparse.thresholds import Target, missed
+from actratio.statistics.estimate import Estimate
 from tests.sparse.calibration_text import hidden_of, token_batches
 
 TinyGPT2 = Callable[..., Any]
@@ -331,3 +332,17 @@ def test_next_token_loss_reports_runtime_errors_except_those_of_missing_memory(
     fails("CUDA out of memory")
     with pytest.raises(RuntimeError, match="CUDA out of memory"):
         next_token_loss(model, token_batches(1))
+
+
+@pytest.mark.parametrize(
+    ("target", "low", "high", "end"),
+    [
+        (Target("loss", 1.0), 0.2, 0.8, ""),
+        (Target("loss", 1.0), 0.5, 1.2, ", which may be more than the 1 % that were accepted"),
+        (Target("loss", 1.0), 1.1, 1.3, ", which is more than the 1 % that were accepted"),
+        (Target("ratio", 0.5), 1.1, 1.3, ""),
+    ],
+)
+def test_a_target_that_was_missed_or_may_be_is_said(target: Target, low: float, high: float, end: str) -> None:
+    said = missed(target, Estimate((low + high) / 2, low, high))
+    assert said == (f"{end} on the text that chose the thresholds" if end else "")

@@ -21,7 +21,8 @@ from actratio.sparse.crossover import ALWAYS
 from actratio.sparse.layer_times import needed_share, random_activations
 from actratio.sparse.planning import Plan
 from actratio.sparse.saved import save_sparse
-from actratio.sparse.speed import LayerSpeed, OtherLayers, verdict_of
+from actratio.sparse.speed import LayerSpeed, OtherLayers, SpeedCheck, verdict_of
+from actratio.statistics.estimate import Estimate
 from tests.sparse.calibration_text import token_batches
 
 TinyGPT2 = Callable[..., Any]
@@ -294,7 +295,8 @@ def test_check_speed_measures_and_leaves_the_model_dense(tiny_gpt2: TinyGPT2, mo
     measured = one.measured
     assert 0 < measured.low < measured.value < measured.high
     words = f"{measured.value:.2f} ({measured.low:.2f} to {measured.high:.2f}) times as fast"
-    assert str(one) == f"Batch 1: {words}. Expected was {one.expected:.2f} ({one.verdict})."
+    assert str(one).startswith(f"Batch 1: {words}. ")
+    assert str(one).endswith(f". Expected was {one.expected:.2f} ({one.verdict}).")
     assert (plans(model), [type(module) for module in model.modules()]) == ([], classes)
 
     def sparse_step_fails(dense: nn.Module, other: nn.Module, batch: int) -> Any:
@@ -305,6 +307,16 @@ def test_check_speed_measures_and_leaves_the_model_dense(tiny_gpt2: TinyGPT2, mo
     with pytest.raises(RuntimeError, match="out of memory"):
         check_speed(model, calibration)
     assert (plans(model), [type(module) for module in model.modules()]) == ([], classes)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "conclusion"),
+    [(1.01, 1.2, "It is faster."), (0.8, 0.99, "It is slower."), (0.9, 1.1, "This machine is too noisy to tell")],
+)
+def test_a_measured_speed_is_concluded_from_its_interval(low: float, high: float, conclusion: str) -> None:
+    middle = (low + high) / 2
+    check = SpeedCheck(1, 1.2, Estimate(middle, low, high), "yes: it reads less")
+    assert str(check).startswith(f"Batch 1: {middle:.2f} ({low:.2f} to {high:.2f}) times as fast. {conclusion}")
 
 
 @pytest.mark.parametrize(("ideal", "faster"), [(1.0, False), (1.5, True)])

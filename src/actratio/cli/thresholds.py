@@ -81,7 +81,8 @@ def sparsify_model(
     from actratio.sparse.comparing import loss_increase
     from actratio.sparse.conversion import check_weights
     from actratio.sparse.saved import NAME, check_folder, save_sparse, save_thresholds
-    from actratio.sparse.thresholds import ZEROS, Target, check_by, increase_in_words
+    from actratio.sparse.thresholds import ZEROS, Target, check_by, increase_in_words, missed
+    from actratio.sparse.timing import ForwardPasses
     from actratio.sparse.zeros import Zeros, measure_zeros
 
     if thresholds_only and weights is not None:
@@ -106,6 +107,8 @@ def sparsify_model(
     )
     sequences = list(token_batches(tokens, texts, length=length, batch_size=4, packed=True, limit=limit_tokens))
     check_weights(loaded, weights)
+    for size in batches:  # before anything that takes long
+        ForwardPasses(loaded, size).seconds()
     with waiting("finding the MLPs") as status:
         mlps = resolve(loaded)
         chosen: Calibration | Zeros
@@ -123,8 +126,12 @@ def sparsify_model(
             status.update("checking the 8-bit weights")
             int8 = losses_on_unused_text(loaded, sequences)
             losses["loss_int8"] = int8.mean
-            increase = increase_in_words(loss_increase(chosen.dense_losses, int8))
-            verdicts.insert(1, f"With int8 weights too, the loss on the same text is {int8.mean:.4f} ({increase}).")
+            increase = loss_increase(chosen.dense_losses, int8)
+            end = "" if aim is None else missed(aim, increase)
+            verdicts.insert(
+                1,
+                f"With int8 weights too, the loss on the same text is {int8.mean:.4f} ({increase_in_words(increase)}){end}.",
+            )
     settings = {
         "model": model, "revision": revision, **commit_setting(model, revision), "text": text, "target": target, "by": chosen.by, "length": length, "limit_tokens": limit_tokens, "dtype": dtype, "weights": weights, "dense": dense,
         **losses, "verdicts": verdicts, **stored,

@@ -162,7 +162,12 @@ class SpeedCheck:
 
     def __str__(self) -> str:
         measured = f"{self.measured.value:.2f} ({self.measured.low:.2f} to {self.measured.high:.2f})"
-        return f"Batch {self.batch}: {measured} times as fast. Expected was {self.expected:.2f} ({self.verdict})."
+        conclusion = "This machine is too noisy to tell whether it is faster"
+        if self.measured.low > 1:
+            conclusion = "It is faster"
+        elif self.measured.high < 1:
+            conclusion = "It is slower"
+        return f"Batch {self.batch}: {measured} times as fast. {conclusion}. Expected was {self.expected:.2f} ({self.verdict})."
 
     def row(self) -> dict[str, Any]:
         """Return the record of a table."""

@@ -180,15 +180,10 @@ class Calibration(LayerThresholds):
         """What the thresholds drop and cost, in sentences."""
         dropped = sum(self.dropped.values()) / len(self.dropped)
         increase = self.loss_increase
-        is_missed = self.target.kind == "loss" and increase.value > self.target.amount
         cost = (
             f"{dropped:.0%} of the neuron outputs are dropped; the loss on text that was not used goes from {self.loss_dense:.4f} to "
             f"{self.loss_sparse:.4f} nats per token ({increase_in_words(increase)})"
-            + (
-                f", which is more than the {self.target.amount:g} % that were accepted on the text that chose them."
-                if is_missed
-                else "."
-            )
+            f"{missed(self.target, increase)}."
         )
         return [cost] if self.sign is None else [cost, str(self.sign)]
 
@@ -197,6 +192,16 @@ def increase_in_words(increase: Estimate) -> str:
     """Return an increase of the loss in words."""
     interval = "" if math.isnan(increase.low) else f", 95 % interval {increase.low:+.2f} to {increase.high:+.2f} %"
     return f"{increase.value:+.2f} %{interval}"
+
+
+def missed(target: Target, increase: Estimate) -> str:
+    """Return the end of a sentence on an increase of the loss: that it is, or may be, more than the target."""
+    if target.kind != "loss" or not max(increase.value, increase.high) > target.amount:
+        return ""
+    is_more = "is" if increase.value > target.amount else "may be"
+    return (
+        f", which {is_more} more than the {target.amount:g} % that were accepted on the text that chose the thresholds"
+    )
 
 
 def check_by(by: str) -> None:
