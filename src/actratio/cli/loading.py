@@ -20,12 +20,13 @@ def load_model_and_tokenizer(
     revision: str | None,
     trust_remote_code: bool,
     allow_pickle: bool,
+    device_map: str | None = None,
 ) -> tuple[nn.Module, Any]:
     """Return a model and its tokenizer, which is read first: it's small, and its errors shouldn't come after minutes.
 
     Args:
         tokenizer: as for ``load_tokenizer``; by default the model's own, of the same revision.
-        model, dtype, device, revision, trust_remote_code, allow_pickle: as for ``load_model``.
+        model, dtype, device, revision, trust_remote_code, allow_pickle, device_map: as for ``load_model``.
 
     Raises:
         ActratioError: as ``load_tokenizer`` and ``load_model``.
@@ -43,5 +44,6 @@ def load_model_and_tokenizer(
             revision=revision,
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
+            device_map=device_map,
         )
     return loaded, tokens

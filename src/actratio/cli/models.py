@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from actratio.cli.loading import load_model_and_tokenizer
 from actratio.cli.options import (
     LARGEST,
     Address,
@@ -144,8 +145,6 @@ def measure_model(
         check_dtype,
         commit_setting,
         find_source,
-        load_model,
-        load_tokenizer,
         weights_fingerprint,
         with_decoder_inputs,
     )
@@ -211,19 +210,16 @@ def measure_model(
     )
     if force:
         (folder / PARTIAL).unlink(missing_ok=True)
-    loaded_tokenizer = load_tokenizer(
-        tokenizer or model, revision=None if tokenizer else revision, trust_remote_code=trust_remote_code
+    loaded, loaded_tokenizer = load_model_and_tokenizer(
+        model,
+        tokenizer,
+        dtype=dtype,
+        device=device,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+        device_map=device_map,
     )
-    with waiting(f"loading {short(model)}"):
-        loaded = load_model(
-            model,
-            dtype=dtype,
-            device=device,
-            device_map=device_map,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            allow_pickle=allow_pickle,
-        )
     if is_same:
         measurement = load(folder)
         if measurement.fingerprint != weights_fingerprint(loaded):
