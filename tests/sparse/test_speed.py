@@ -14,7 +14,16 @@ import actratio
 from actratio import ActratioError, measure, predict_speed
 from actratio.counting.counts import SiteCounts
 from actratio.sites.linear import is_linear
-from actratio.sparse import Speed, check_speed, conversion, layer_times, measure_and_predict_speed, plans, timing
+from actratio.sparse import (
+    Speed,
+    autotune,
+    check_speed,
+    conversion,
+    layer_times,
+    measure_and_predict_speed,
+    plans,
+    timing,
+)
 from actratio.sparse.comparing import speedup
 from actratio.sparse.converted import Converted
 from actratio.sparse.crossover import ALWAYS
@@ -380,8 +389,17 @@ def test_measure_and_predict_speed_counts_the_neurons_above_saved_thresholds(
     assert stages == ["measuring", "timing this machine and the model"]
 
 
-def test_nothing_is_timed_twice_for_several_predictions(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Predictions of one model share what was timed: the machine, the passes, and layers that are alike."""
+@pytest.mark.parametrize("busy", [False, True])
+def test_nothing_is_timed_twice_for_several_predictions(
+    busy: bool, tmp_path: Path, tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predictions of one model share what was timed: the machine, the passes, and layers that are alike.
+
+    So they agree on a busy machine, too, whose speeds of shapes aren't kept for later processes.
+    """
+    monkeypatch.setenv("ACTRATIO_CACHE", str(tmp_path))
+    if busy:
+        monkeypatch.setattr(autotune, "_BUSY", -1.0)
     timed: list[str] = []
 
     def noted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -393,7 +411,8 @@ def test_nothing_is_timed_twice_for_several_predictions(tiny_gpt2: TinyGPT2, mon
 
     for name in ("time_machine", "time_in_forward_pass"):
         monkeypatch.setattr(layer_times, name, noted(name, getattr(layer_times, name)))
-    monkeypatch.setattr(layer_times.LayerTimer, "times", noted("layers", layer_times.LayerTimer.times))
+    for name in ("times", "speeds"):
+        monkeypatch.setattr(layer_times.LayerTimer, name, noted(name, getattr(layer_times.LayerTimer, name)))
     model = tiny_gpt2("relu")
     measurement = actratio.measure(model, token_batches(), criteria=["nonzero"])
     times = layer_times.ModelTimes()

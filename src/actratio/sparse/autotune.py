@@ -72,6 +72,8 @@ class LayerTimer:
         self._forms, self._count = forms, count
         self.is_steady = True
         """Whether the windows of all speeds agreed roughly. If not, the machine was busy."""
+        self.shape_speeds: ShapeSpeeds | None = None
+        """What ``shape_speeds`` found."""
 
     @cached_property
     def _layers(self) -> dict[str, cycle[nn.Module]]:
@@ -229,9 +231,9 @@ def shape_speeds(timer: LayerTimer) -> ShapeSpeeds:
     """Return the speeds of a shape, for each batch size and ratio: those that were kept, or measured now and kept.
 
     They are measured once for each machine, number of threads and set of versions, so that later processes decide alike. Speeds that were
-    measured while the machine was busy aren't kept.
+    measured while the machine was busy aren't kept, but the timer remembers them, so that what it decides doesn't change.
     """
-    speeds = cached_speeds(timer.key)
+    speeds = timer.shape_speeds or cached_speeds(timer.key)
     if speeds is None:
         measured = [[timer.speeds(draws) for draws in _draws(timer, batch)] for batch in BATCHES]
         repeats = len(RATIOS) // len(timer.ratios)  # a product that reads everything takes as long for any ratio
@@ -240,6 +242,7 @@ def shape_speeds(timer: LayerTimer) -> ShapeSpeeds:
         speeds = ShapeSpeeds(sparse, dense)
         if timer.is_steady:
             keep_speeds(timer.key, speeds)
+    timer.shape_speeds = speeds
     return speeds
 
 
