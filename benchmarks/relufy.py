@@ -25,7 +25,7 @@ from actratio.data.text import read_texts, token_batches
 from actratio.models import load_model, load_tokenizer
 from actratio.relufication.finetuning import evaluation_on, split_sequences
 from actratio.sites.mlps import resolve
-from actratio.sparse.calibration import at_ratio, loss_with
+from actratio.sparse.choices import at_ratio, losses_with
 from actratio.sparse.curves import dropping_curves
 from machine import machine, matmul_rate, show
 
@@ -50,7 +50,7 @@ def rows_of(folder: str, text: Path, length: int, ratios: tuple[float, ...], mos
         for ratio in ratios:
             if ratio < as_it_is.ratio:
                 thresholds = at_ratio(curves, ratio).thresholds
-                loss = loss_with(model, curves, thresholds, [{"input_ids": ids} for ids in checking.split(4)])
+                loss = losses_with(model, curves, thresholds, [{"input_ids": ids} for ids in checking.split(4)]).mean
                 rows.append({"model": name, "function": function, "way": "thresholds", "ratio": ratio, "loss": loss})
     return rows
 

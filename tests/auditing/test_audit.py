@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
+from transformers import MixtralConfig, MixtralForCausalLM
 
 import actratio
 from actratio.auditing import Work, audit, trials
 from actratio.auditing.findings import ways_tables
-from actratio.auditing.trials import works_of
+from actratio.auditing.trials import useful_ratio_unknown_reason, works_of
 from actratio.counting.measurement import Measurement
 from actratio.errors import DataError, SiteError
 from actratio.sparse import Speed, SpeedPrediction, load_sparse, plans
 from actratio.sparse.autotune import LayerTimer
-from actratio.sparse.calibration import LossSearch, at_cett
+from actratio.sparse.choices import LossSearch, at_cett
 from actratio.sparse.converted import Converted
 from actratio.sparse.linears import FastLinear
 from actratio.sparse.thresholds import LayerThresholds
@@ -116,7 +118,7 @@ def test_short_text_leaves_out_what_changes_the_outputs(tiny_gpt2: TinyGPT2) -> 
     assert [way.exact for way in found.ways] == [True]
     assert (found.useful_ratio, found.loss) == (None, None)
     assert "useful_ratio" not in found.figures
-    assert "the text is too short to check the loss" in found.notes[0]
+    assert "the text makes 7 batches, and 8 are needed to check the loss" in found.notes[0]
 
 
 @pytest.mark.parametrize("target", [0.1, 5.0])
@@ -187,6 +189,50 @@ def test_thresholds_for_more_loss_compute_no_more(tiny_gpt2: TinyGPT2) -> None:
     ]
     assert shares == sorted(shares, reverse=True)
     assert found.useful_ratio == ways["--target loss=1 --dense"]
+
+
+@pytest.mark.parametrize("is_tried", [True, False])
+def test_the_cost_of_the_useful_ratio_is_measured_on_text_that_was_not_used(
+    is_tried: bool, tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It's the loss of the way with these thresholds, whether this way is tried or not."""
+    monkeypatch.setattr("actratio.auditing.ways.int8_unsupported_reason", lambda device: "not here")
+    if not is_tried:
+        monkeypatch.setattr(trials, "_to_check", lambda *_: [])
+    model, batches = tiny_gpt2("gelu_new"), token_batches(12)
+    for block in model.transformer.h:
+        block.mlp.c_proj.weight.data *= 10  # so that the loss depends on the MLPs
+    found = audit(model, batches)
+    (way,) = [way for way in found.ways if way.options == "--target loss=1 --dense"]
+    assert (way.loss is not None) == is_tried
+    assert found.useful_loss is not None
+    assert found.useful_loss.low < found.useful_loss.value < found.useful_loss.high
+    if way.loss is not None:
+        assert found.useful_loss.value == pytest.approx(way.loss.value, abs=1e-3)
+    calibration = actratio.calibrate(model, batches, loss=1)
+    assert found.useful_loss.value == pytest.approx(calibration.loss_increase.value, abs=1e-3)
+
+
+def test_why_there_is_no_useful_ratio_is_known_before_anything_is_measured(tiny_gpt2: TinyGPT2) -> None:
+    model = tiny_gpt2("gelu_new")
+    assert useful_ratio_unknown_reason(model, token_batches(8)) is None
+    assert useful_ratio_unknown_reason(model, token_batches(7)) == (
+        "the text makes 7 batches, and 8 are needed to check the loss (see --text and --limit-tokens)"
+    )
+    reason = useful_ratio_unknown_reason(model.transformer, token_batches(8))
+    assert reason == "the model predicts no next tokens, so its loss cannot be measured here"
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=100,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    assert useful_ratio_unknown_reason(MixtralForCausalLM(config), token_batches(8)) == (
+        "experts share one weight, which is not supported"
+    )
 
 
 def _plant_dead(model: Any, share: float) -> int:
@@ -285,9 +331,13 @@ def test_audit_command(
     assert run_command(*command, *out, "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     written = json.loads((tmp_path / "run" / "audit.json").read_text())
-    assert {key: written[key] for key in ("figures", "command", "verdicts")} == {
-        key: printed[key] for key in ("figures", "command", "verdicts")
-    }
+    shown = ("figures", "loss", "useful_loss", "command", "verdicts")
+    assert {key: written[key] for key in shown} == {key: printed[key] for key in shown}
+    assert written["loss"] > 0
+    assert (
+        f"On text that was not used, it changes by {written['useful_loss']['value']:+z.2f} %"
+        in (tmp_path / "run" / "report.html").read_text()
+    )
     assert printed["verdicts"][0].startswith("Do this: ")
     assert printed["command"] == (
         f"actratio sparsify {tmp_path / 'relu'} --target zeros --dense --text {text} --tokenizer {minilm} --length 16 --limit-tokens 8192 --batch 1"
@@ -309,6 +359,8 @@ def test_audit_command(
     assert run_command(*without, *out, "--force", "--fail-if", "useful_ratio<0.3") == 2
     assert "useful_ratio can't be measured without a text" in " ".join(capsys.readouterr().err.split())
     assert run_command("audit", minilm, "--text", text, *out, "--force", "--fail-if", "useful_ratio<0.3") == 2
-    assert "it doesn't decode" in " ".join(capsys.readouterr().err.split())
+    assert "the model predicts no next tokens" in " ".join(capsys.readouterr().err.split())
+    assert run_command(*command, *out, "--force", "--fail-if", "useful_ratio<0.3", "--limit-tokens", 200) == 2
+    assert "batches, and 8 are needed to check the loss" in " ".join(capsys.readouterr().err.split())
     assert run_command(*command, *out, "--force", "--fail-if", "speedup=1.5") == 2
     assert "is not a condition" in " ".join(capsys.readouterr().err.split())

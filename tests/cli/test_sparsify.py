@@ -147,7 +147,7 @@ def test_sparsify_skips_zeros_only(
         change = settings["loss_int8"] / settings["loss_dense"] - 1
         assert 0 < abs(change) < 0.01
         assert printed["verdicts"][1].startswith(
-            f"With int8 weights too, the loss on the same text is {settings['loss_int8']:.4f} ({100 * change:+.2f} %, "
+            f"With int8 weights too, the loss on the same text is {settings['loss_int8']:.4f} ({100 * change:+z.2f} %, "
         )
 
     loaded = load_sparse(out, device="cpu", crossover=ALWAYS)

@@ -72,7 +72,7 @@ def test_unsupported_reason_of_experts() -> None:
         num_key_value_heads=4,
     )  # fmt: skip
     mlps = resolve(transformers.MixtralForCausalLM(config).eval())
-    assert [mlp.unsupported_reason for mlp in mlps] == ["its experts share one weight, which is not supported"] * 2
+    assert [mlp.unsupported_reason for mlp in mlps] == ["experts share one weight, which is not supported"] * 2
 
 
 def test_unsupported_reason_of_a_down_projection_that_is_not_linear() -> None:

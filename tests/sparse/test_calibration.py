@@ -16,7 +16,8 @@ from actratio.counting.criteria import Thresholds
 from actratio.sites.mlps import resolve
 from actratio.sparse import plans
 from actratio.sparse.active import measure_active
-from actratio.sparse.calibration import at_cett, at_loss, at_ratio, calibrate, compare_by_sign, loss_with
+from actratio.sparse.calibration import calibrate, compare_by_sign
+from actratio.sparse.choices import LossSearch, at_ratio, losses_with
 from actratio.sparse.crossover import ALWAYS, NEVER
 from actratio.sparse.curves import SHARES, Curve, dropping_curves
 from actratio.sparse.masking import masked
@@ -57,41 +58,7 @@ def test_thresholds_drop_the_share_asked_for(tiny_gpt2: TinyGPT2) -> None:
         assert float((curve.ordered <= curve.threshold_at(share)).float().mean()) == pytest.approx(share, abs=0.001)
 
 
-# ---- Choices.
-
-
-def test_cett_target_bounds_the_error_of_every_layer(tiny_gpt2: TinyGPT2) -> None:
-    curves = curves_of(tiny_gpt2(), token_batches())
-    chosen = at_cett(curves, 0.2)
-    assert all(error <= 0.2 for error in chosen.cett.values())
-    assert all(share > 0 for share in chosen.dropped.values())
-    for curve in curves:
-        assert curve.cett[curve.place_at(0.2) + 1] > 0.2
-
-
-def test_ratio_target_leaves_this_ratio_active(tiny_gpt2: TinyGPT2) -> None:
-    chosen = at_ratio(curves_of(tiny_gpt2(), token_batches(), "magnitude"), 0.3)
-    assert chosen.by == "magnitude"
-    assert list(chosen.dropped.values()) == pytest.approx([0.7, 0.7], abs=0.001)
-
-
-def test_ratio_target_of_a_relu_drops_all_zeros(tiny_gpt2: TinyGPT2) -> None:
-    model, batches = tiny_gpt2("relu"), token_batches(1)
-    chosen = at_ratio(curves_of(model, batches), 0.9)
-    zeros = [float((h == 0).float().mean()) for h in hidden_of(model, batches[0])]
-    assert list(chosen.thresholds.values()) == [0, 0]
-    assert list(chosen.dropped.values()) == pytest.approx(zeros)
-
-
-def test_loss_target_bounds_the_loss_and_leaves_the_model_unchanged(tiny_gpt2: TinyGPT2) -> None:
-    model, batches = tiny_gpt2(), token_batches()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    curves = curves_of(model, batches)
-    chosen = at_loss(model, curves, batches, 0.5)
-    assert loss_with(model, curves, chosen.thresholds, batches) <= next_token_loss(model, batches) * 1.005
-    assert plans(model) == []
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+# ---- Targets.
 
 
 @pytest.mark.parametrize("text", ["loss=1", "cett=0.2", "ratio=.3"])
@@ -179,7 +146,7 @@ def test_calibrate_splits_the_text_and_checks_on_the_last_quarter(tiny_gpt2: Tin
     model, batches = tiny_gpt2(), token_batches(9)
     calibration = calibrate(model, iter(batches), loss=0.5)
     curves = curves_of(model, batches[:5])
-    expected = at_loss(model, curves, batches[5:7], 0.5)
+    expected = LossSearch(model, curves, batches[5:7]).at(0.5)
     assert calibration.target == Target("loss", 0.5)
     assert (calibration.by, calibration.thresholds, calibration.cett) == (
         "contribution",
@@ -187,7 +154,7 @@ def test_calibrate_splits_the_text_and_checks_on_the_last_quarter(tiny_gpt2: Tin
         expected.cett,
     )
     assert calibration.loss_dense == next_token_loss(model, batches[7:])
-    assert calibration.loss_sparse == loss_with(model, curves, expected.thresholds, batches[7:])
+    assert calibration.loss_sparse == losses_with(model, curves, expected.thresholds, batches[7:]).mean
     increase = calibration.loss_increase
     assert increase.value == pytest.approx(100 * (calibration.loss_sparse / calibration.loss_dense - 1))
     assert increase.low < increase.value < increase.high
@@ -295,8 +262,8 @@ def test_loss_that_is_not_a_number_is_infinite(tiny_gpt2: TinyGPT2) -> None:
     curves = curves_of(model, batches)
     thresholds = {curve.mlp.site.name: 0.0 for curve in curves}
     model.transformer.ln_f.bias.data[0] = math.nan
-    assert math.isnan(next_token_loss(model, batches))
-    assert loss_with(model, curves, thresholds, batches) == math.inf
+    assert next_token_loss(model, batches) == math.inf
+    assert losses_with(model, curves, thresholds, batches).mean == math.inf
 
 
 @pytest.mark.parametrize(

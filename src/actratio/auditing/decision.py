@@ -122,4 +122,4 @@ def _times(gain: Gain) -> str:
 
 def _loss(loss: Estimate, target: float) -> str:
     sure = "" if loss.high <= target else f", which may be more than the {target:g} % that you accept"
-    return f"The loss on text that was not used to choose changes by {loss.value:+.2f} % ({loss.low:+.2f} to {loss.high:+.2f} %){sure}."
+    return f"The loss on text that was not used to choose changes by {loss.value:+z.2f} % ({loss.low:+z.2f} to {loss.high:+z.2f} %){sure}."

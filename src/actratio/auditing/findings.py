@@ -9,6 +9,7 @@ from actratio.auditing.results import UNCHANGED, Audit, Gain, Way
 from actratio.provenance import current_provenance
 from actratio.report.chart import Chart, Series
 from actratio.report.findings import Findings, Table, settings_shown
+from actratio.sparse.thresholds import increase_in_words
 from actratio.statistics.estimate import Estimate
 
 
@@ -40,9 +41,12 @@ def _use(audit: Audit) -> list[str]:
     zeros = 1 - figures["nonzero_ratio"]
     sentences = [f"{zeros:.1%} of the neuron outputs are exactly zero ({functions})."]
     if audit.useful_ratio is not None:
+        unused = ""
+        if audit.useful_loss is not None:
+            unused = f" On text that was not used, it changes by {increase_in_words(audit.useful_loss)}."
         sentences.append(
             f"The useful ratio is {audit.useful_ratio:.0%}: with only this share of the neuron outputs, those with the largest contributions, the "
-            f"loss rises by at most {audit.target:g} % on the text that chose them."
+            f"loss rises by at most {audit.target:g} % on the text that chose them.{unused}"
         )
     if "layer_useful_ratio" in figures:
         sentences.append(
@@ -125,7 +129,7 @@ def _profile(audit: Audit) -> Chart:
 def _loss(way: Way) -> str:
     if way.exact:
         return "same"
-    return "not measured" if way.loss is None else way.loss.format("{:+.2f}") + " %"
+    return "not measured" if way.loss is None else way.loss.format("{:+z.2f}") + " %"
 
 
 def _gain(gain: Gain) -> tuple[str, str]:

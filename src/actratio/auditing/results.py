@@ -125,8 +125,9 @@ class Audit:
         model: its name.
         tokens: number of tokens that the counts are from.
         layers: one for each MLP.
-        useful_ratio: the share of all neuron outputs that remains with the largest thresholds, among those tried, that cost at most
-            ``target`` per cent of the loss; ``None`` without enough text, or if the model can't have thresholds.
+        useful_ratio: the smallest share of all neuron outputs, by contribution, that was found to cost at most ``target`` per cent of the
+            loss on the text that chose it, as ``LossSearch`` searches it; ``None`` without enough text, or if the model can't have thresholds.
+        useful_loss: what it costs on text that wasn't used to choose, in per cent, with its 95 % interval over sequences.
         target: the largest increase of the loss that is accepted, in per cent.
         loss: of the dense model on text that wasn't used to choose, in nats per token; ``None`` if it wasn't measured.
         ways: ways to run the model, those that were measured first.
@@ -138,6 +139,7 @@ class Audit:
     tokens: int
     layers: tuple[LayerUse, ...]
     useful_ratio: float | None
+    useful_loss: Estimate | None
     target: float
     loss: float | None
     ways: tuple[Way, ...]

@@ -25,6 +25,8 @@ from actratio.sparse.calibration import split_text
 from actratio.sparse.comparing import loss_increase, speedup
 from actratio.sparse.converted import Converted, densify
 from actratio.sparse.layer_times import ModelTimes
+from actratio.sparse.masking import masked
+from actratio.sparse.planning import thresholds_unsupported_reason
 from actratio.sparse.prediction import predict_speed
 from actratio.sparse.pruning import Pruning
 from actratio.sparse.text import Batch, SequenceLosses, list_batches, sequence_losses
@@ -77,20 +79,21 @@ def audit(
         progress("finding the MLPs")
         mlps = resolve(model)
         notes: list[str] = []
-        checks_loss = _can_check_loss(model, given, notes)
+        no_loss = _no_loss_reason(model, given)
+        if no_loss is not None:
+            notes.append(f"Ways that change the outputs (thresholds, 8-bit weights) were not tried: {no_loss}.")
+        checks_loss = no_loss is None
         calibrating, choosing, checking = split_text(given) if checks_loss else (given, [], [])
         progress("measuring")
         measurement = measure_active(model, calibrating, name=name)
         candidates = Ways(model, mlps, measurement, calibrating, choosing)
         trials = [candidates.exact()]
-        useful = None
+        useful = None  # the way whose thresholds leave the useful ratio
         if checks_loss:
             pruned = candidates.pruned()
             trials += [] if pruned is None else [pruned]
             trials += candidates.changing(target, progress)
-            useful = next(
-                (trial.computed(mlps) for trial in trials if trial.options == thresholds_option(target)), None
-            )
+            useful = next((trial for trial in trials if trial.options == thresholds_option(target)), None)
         ways, times = [], ModelTimes()
         for trial in trials:
             progress(f"predicting: {trial.name}")
@@ -103,12 +106,18 @@ def audit(
             progress(f"trying: {ways[place].name}")
             ways[place] = _checked(model, trials[place], ways[place], mlps, checking, dense_losses)
             order.append(place)
+        useful_loss = None
+        if useful is not None and useful.thresholds is not None and dense_losses is not None:
+            progress("checking the useful ratio")
+            with masked([mlp for mlp in mlps if mlp.site.name in useful.thresholds], useful.thresholds):
+                useful_loss = loss_increase(dense_losses, sequence_losses(model, checking))
     tokens = max(row.counts.passed or row.counts.tokens for row in measurement)  # fewer reach an expert
     return Audit(
         name,
         tokens,
         tuple(_layer(mlp, measurement) for mlp in mlps),
-        useful,
+        None if useful is None else useful.computed(mlps),
+        useful_loss,
         target,
         None if dense_losses is None else dense_losses.mean,
         tuple(ways[place] for place in [*order, *(place for place in range(len(ways)) if place not in order)]),
@@ -130,23 +139,31 @@ def works_of(model: nn.Module, batches: Sequence[int], prompt: int) -> list[Work
     return [*works, Work(1, prompt or _PROMPT)] if prompt or not works else works
 
 
-def _can_check_loss(model: nn.Module, given: Sequence[Batch], notes: list[str]) -> bool:
-    """Return whether the loss of ways that change the outputs can be measured; if not, note why."""
-    if len(given) < _LEAST_BATCHES:
-        notes.append(
-            "Ways that change the outputs (thresholds, 8-bit weights) were not tried: the text is too short to check the loss. "
-            f"Give at least {_LEAST_BATCHES} batches of text, or raise the limit (--limit-tokens)."
-        )
-        return False
+def useful_ratio_unknown_reason(model: nn.Module, batches: Sequence[Batch]) -> str | None:
+    """Return why an audit can't find a model's useful ratio, or ``None`` if it can.
+
+    Args:
+        model, batches: as for ``audit``.
+
+    Raises:
+        SiteError: no MLP.
+    """
+    with evaluating(model), torch.no_grad():
+        reason = _no_loss_reason(model, batches)
+    mlps = resolve(model)
+    reasons = [thresholds_unsupported_reason(mlp, mlps) for mlp in mlps]
+    return reason or (reasons[0] if all(reasons) else None)
+
+
+def _no_loss_reason(model: nn.Module, given: Sequence[Batch]) -> str | None:
+    """Return why the loss of ways that change the outputs can't be measured, or ``None`` if it can."""
     try:
         sequence_losses(model, given[:1])
     except SiteError:
-        notes.append(
-            "Ways that change the outputs (thresholds, 8-bit weights) were not tried: the model predicts no next tokens, so its loss "
-            "cannot be measured here."
-        )
-        return False
-    return True
+        return "the model predicts no next tokens, so its loss cannot be measured here"
+    if len(given) < _LEAST_BATCHES:
+        return f"the text makes {len(given)} batches, and {_LEAST_BATCHES} are needed to check the loss (see --text and --limit-tokens)"
+    return None
 
 
 def _predicted(model: nn.Module, trial: Trial, works: Sequence[Work], mlps: Sequence[MLP], times: ModelTimes) -> Way:

@@ -16,7 +16,7 @@ from actratio.sites.inputs import device_of
 from actratio.sites.linear import is_linear
 from actratio.sites.mlps import MLP
 from actratio.sparse.active import active_counts, measure_active, measured_ratios
-from actratio.sparse.calibration import LossSearch
+from actratio.sparse.choices import LossSearch
 from actratio.sparse.conversion import is_worth_int8, sparsify
 from actratio.sparse.curves import Curve, dropping_curves
 from actratio.sparse.planning import int8_unsupported_reason, plan, thresholds_unsupported_reason
@@ -165,7 +165,8 @@ class Ways:
         if len(supported) < len(self._mlps):
             reason = next(reason for reason in reasons.values() if reason is not None)
             missing = len(self._mlps) - len(supported)
-            self.notes.append(f"{missing} of {len(self._mlps)} MLPs cannot have thresholds: {reason}.")
+            which = f"{missing} of {len(self._mlps)} MLPs" if supported else "The MLPs"
+            self.notes.append(f"{which} cannot have thresholds: {reason}.")
         return dropping_curves(self._model, supported, self._calibrating) if supported else []
 
     def _for_loss(self, percent: float, chosen: LayerThresholds) -> Trial:

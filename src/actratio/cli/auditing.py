@@ -34,7 +34,7 @@ from actratio.cli.terminal import (
     waiting,
     warn,
 )
-from actratio.errors import DataError, short
+from actratio.errors import DataError
 
 if TYPE_CHECKING:
     from actratio.auditing import Audit
@@ -89,7 +89,7 @@ def audit_model(
     from actratio.auditing import audit
     from actratio.auditing.conditions import Condition
     from actratio.auditing.findings import audit_findings
-    from actratio.auditing.trials import works_of
+    from actratio.auditing.trials import useful_ratio_unknown_reason, works_of
     from actratio.data.text import ARTICLE_PROMPTS, open_texts, token_batches
     from actratio.devices import device_named
     from actratio.files import check_result_folder, write_json
@@ -116,12 +116,11 @@ def audit_model(
         allow_pickle=allow_pickle,
     )
     works = works_of(loaded, sizes, prompt)
-    if condition is not None and condition.figure == "useful_ratio" and works[0].prompt:
-        raise DataError(
-            f"{condition} cannot be checked: {short(model)} has no useful ratio, because it doesn't decode; "
-            "give another condition"
-        )
-    sequences = token_batches(tokens, texts, length=length, batch_size=4, packed=bool(text), limit=limit_tokens)
+    sequences = list(token_batches(tokens, texts, length=length, batch_size=4, packed=bool(text), limit=limit_tokens))
+    if condition is not None and condition.figure == "useful_ratio":
+        reason = useful_ratio_unknown_reason(loaded, sequences)
+        if reason is not None:
+            raise DataError(f"{condition} cannot be checked: {reason}; give another condition")
     with waiting("finding the MLPs") as status:
         found = audit(
             loaded,
@@ -151,8 +150,9 @@ def audit_model(
     command = _command(found, model, text or [], given)
     findings = audit_findings(found, settings, command)
     content = {
-        "settings": settings, "figures": found.figures, "command": command, "verdicts": verdicts, "notes": [*found.notes],
-        "layers": found.layer_rows(),
+        "settings": settings, "figures": found.figures, "loss": found.loss,
+        "useful_loss": None if found.useful_loss is None else found.useful_loss.to_dict(), "command": command, "verdicts": verdicts,
+        "notes": [*found.notes], "layers": found.layer_rows(),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / _NAME, {**content, "ways": found.rows()})

@@ -133,7 +133,8 @@ def sparsify_model(
                 f"With int8 weights too, the loss on the same text is {int8.mean:.4f} ({increase_in_words(increase)}){end}.",
             )
     settings = {
-        "model": model, "revision": revision, **commit_setting(model, revision), "text": text, "target": target, "by": chosen.by, "length": length, "limit_tokens": limit_tokens, "dtype": dtype, "weights": weights, "dense": dense,
+        "model": model, "revision": revision, **commit_setting(model, revision), "text": text, "target": target, "by": chosen.by, "column": column, "length": length,
+        "limit_tokens": limit_tokens, "batch": batches, "dtype": dtype, "weights": weights, "dense": dense,
         **losses, "verdicts": verdicts, **stored,
     }  # fmt: skip
     if thresholds_only:

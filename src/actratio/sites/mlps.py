@@ -107,7 +107,7 @@ def _resolve(modules: Mapping[str, nn.Module], site: Site, overlapping: set[int]
     first = modules.get(site.up.rpartition(".")[0])
     reason: str | None = None
     if site.expert is not None:
-        reason = "its experts share one weight, which is not supported"
+        reason = "experts share one weight, which is not supported"
     elif down is None or not is_linear(down) or rows_of(down).shape[0] != site.width:
         reason = "its down projection is not a linear layer"
     else:

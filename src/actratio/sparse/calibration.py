@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,18 +14,15 @@ from actratio.errors import SiteError
 from actratio.sites import evaluating
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import measure_active
+from actratio.sparse.choices import LossSearch, at_cett, at_ratio, losses_with
 from actratio.sparse.converted import densify
-from actratio.sparse.curves import SHARES, Curve, dropping_curves
-from actratio.sparse.masking import hidden_hooks, masked
+from actratio.sparse.curves import Curve, dropping_curves
+from actratio.sparse.masking import hidden_hooks
 from actratio.sparse.planning import thresholds_unsupported_reason
 from actratio.sparse.text import Batch, SequenceLosses, list_batches, next_token_loss, sequence_losses, token_mask
-from actratio.sparse.thresholds import Calibration, LayerThresholds, SignComparison, Target, per_neuron
+from actratio.sparse.thresholds import Calibration, LayerThresholds, SignComparison, Target
 
 _PARTS = 4  # of the text: two to calibrate, one to choose, one to check
-_STEPS = 8  # of the search for a loss
-_CLOSE = 1.03  # bounds on the error whose quotient is less are the same
-_NEAR = 0.9  # share of the accepted increase of the loss that is close enough
-_FIRST, _POWER = 0.2, 2.0  # the bound that is tried first; the loss rises about with its square
 
 
 def calibrate(
@@ -69,7 +66,7 @@ def calibrate(
         chosen = _choose(model, curves, target, choosing)
         progress("checking on text that was not used")
         dense = dense_losses(model, checking)
-        sparse = _losses_with(model, curves, chosen.thresholds, checking)
+        sparse = losses_with(model, curves, chosen.thresholds, checking)
         by_contribution = curves if by == "contribution" else dropping_curves(model, mlps, calibrating)
         sign = compare_by_sign(model, by_contribution, checking)
         measurement = measure_active(model, calibrating, chosen.by_neuron(mlps))
@@ -143,113 +140,7 @@ def _choose(model: nn.Module, curves: Sequence[Curve], target: Target, choosing:
         return at_cett(curves, target.amount)
     if target.kind == "ratio":
         return at_ratio(curves, target.amount)
-    return at_loss(model, curves, choosing, target.amount)
-
-
-def at_cett(curves: Sequence[Curve], bound: float) -> LayerThresholds:
-    """Return in each MLP the threshold with the largest share whose error is at most ``bound``."""
-    return _at_places(curves, [curve.place_at(bound) for curve in curves])
-
-
-def at_ratio(curves: Sequence[Curve], ratio: float) -> LayerThresholds:
-    """Return in each MLP the threshold that leaves about this ratio of the neurons active, among those that are tried."""
-    place = min(range(len(SHARES)), key=lambda place: abs(SHARES[place] - (1 - ratio)))
-    return _at_places(curves, [place] * len(curves))
-
-
-def at_loss(model: nn.Module, curves: Sequence[Curve], batches: Sequence[Batch], percent: float) -> LayerThresholds:
-    """Return the thresholds with the largest error in every MLP whose loss is at most ``percent`` higher on ``batches``."""
-    return LossSearch(model, curves, batches).at(percent)
-
-
-class LossSearch:
-    """Searches thresholds for several losses. No loss is computed twice.
-
-    Args:
-        model: dense.
-        curves: of its MLPs.
-        batches: the text whose loss counts.
-    """
-
-    def __init__(self, model: nn.Module, curves: Sequence[Curve], batches: Sequence[Batch]) -> None:
-        self._model, self._curves, self._batches = model, curves, batches
-        self._dense = next_token_loss(model, batches)
-        self._known: dict[tuple[float, ...], float] = {}
-        self._increases: dict[float, float] = {}  # by the bound on the error
-
-    def at(self, percent: float, steps: int = _STEPS) -> LayerThresholds:
-        """Return the thresholds with the largest error in every MLP whose loss is at most ``percent`` higher, among those that were tried.
-
-        The bound on the error is found between one that is known to be small enough and one that isn't: where the loss would meet the
-        target if it were a power of the bound, as it nearly is.
-
-        Args:
-            percent: the largest increase of the loss that is accepted.
-            steps: the most losses that are computed; what was tried for other targets counts too.
-        """
-        best = at_cett(self._curves, 0.0)
-        for _ in range(steps):
-            low = max((bound for bound, increase in self._increases.items() if increase <= percent), default=0.0)
-            high = min((bound for bound, increase in self._increases.items() if increase > percent), default=1.0)
-            if high <= low * _CLOSE or self._increases.get(low, -math.inf) >= _NEAR * percent:
-                break
-            self._increase(self._between(low, high, percent))
-        bounds = [bound for bound, increase in self._increases.items() if increase <= percent]
-        return at_cett(self._curves, max(bounds)) if bounds else best
-
-    def _between(self, low: float, high: float, percent: float) -> float:
-        """Return the bound to try next; ``low`` is 0, or ``high`` is 1, if none was tried there."""
-        below, above = self._increases.get(low, 0.0), self._increases.get(high, math.inf)
-        if 0 < below < above < math.inf and percent > below:
-            power = math.log(above / below) / math.log(high / low)
-            tried = float(low * (percent / below) ** (1 / power))
-        elif 0 < above < math.inf:
-            tried = float(high * (percent / above) ** (1 / _POWER))
-        elif below > 0:
-            tried = float(low * (percent / below) ** (1 / _POWER))
-        else:
-            return _FIRST if low < _FIRST < high else (low + high) / 2
-        margin = (high - low) / 8  # so that each loss makes the interval shorter
-        return min(max(tried, low + margin), high - margin)
-
-    def _increase(self, bound: float) -> None:
-        """Compute by how many per cent the loss rises with a bound on the error."""
-        tried = at_cett(self._curves, bound)
-        key = tuple(tried.thresholds.values())
-        if key not in self._known:
-            loss = loss_with(self._model, self._curves, tried.thresholds, self._batches)
-            self._known[key] = 100 * (loss / self._dense - 1)
-        self._increases[bound] = self._known[key]
-
-
-def _at_places(curves: Sequence[Curve], places: Sequence[int]) -> LayerThresholds:
-    chosen = {curve.mlp.site.name: (curve, place) for curve, place in zip(curves, places, strict=True)}
-    return LayerThresholds(
-        curves[0].by,
-        {name: curve.thresholds[place] for name, (curve, place) in chosen.items()},
-        {name: curve.cett[place] for name, (curve, place) in chosen.items()},
-        {name: curve.dropped[place] for name, (curve, place) in chosen.items()},
-    )
-
-
-def loss_with(
-    model: nn.Module, curves: Sequence[Curve], thresholds: Mapping[str, float], batches: Sequence[Batch]
-) -> float:
-    """Return the loss with the neurons at or below their layer's threshold set to zero; infinity if it isn't finite.
-
-    Args:
-        thresholds: τ by site's name, for the curves' MLPs.
-    """
-    value = _losses_with(model, curves, thresholds, batches).mean
-    return value if math.isfinite(value) else math.inf
-
-
-def _losses_with(
-    model: nn.Module, curves: Sequence[Curve], thresholds: Mapping[str, float], batches: Sequence[Batch]
-) -> SequenceLosses:
-    limits = {curve.mlp.site.name: per_neuron(thresholds[curve.mlp.site.name], curve.norms) for curve in curves}
-    with masked([curve.mlp for curve in curves], limits):
-        return sequence_losses(model, batches)
+    return LossSearch(model, curves, choosing).at(target.amount)
 
 
 def compare_by_sign(model: nn.Module, curves: Sequence[Curve], batches: Sequence[Batch]) -> SignComparison | None:
@@ -294,4 +185,4 @@ def compare_by_sign(model: nn.Module, curves: Sequence[Curve], batches: Sequence
         curve.mlp.site.name: curve.threshold_at(dropped[curve.mlp.site.name] / (tokens * curve.mlp.site.width))
         for curve in comparable
     }
-    return SignComparison(share, by_sign, loss_with(model, comparable, same_shares, batches))
+    return SignComparison(share, by_sign, losses_with(model, comparable, same_shares, batches).mean)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -51,6 +52,14 @@ class Curve:
         """Return the τ that drops this share of the outputs."""
         place = round(share * len(self.ordered))
         return 0.0 if place <= 0 else float(self.ordered[min(place, len(self.ordered)) - 1])
+
+    def dropped_at(self, threshold: float) -> float:
+        """Return the share of the outputs at or below a τ."""
+        return int(torch.searchsorted(self.ordered, threshold, right=True)) / len(self.ordered)
+
+    def cett_at(self, share: float) -> float:
+        """Return the error if this share of the outputs is dropped, interpolated between those of ``SHARES``."""
+        return float(np.interp(share, [*SHARES, 1.0], [*self.cett, 1.0]))
 
     def place_at(self, bound: float) -> int:
         """Return the index of the largest of ``SHARES`` whose error is at most ``bound``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -28,8 +29,9 @@ class SequenceLosses(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """The loss of all sequences together, in nats per token."""
-        return float(self.nats.sum() / self.tokens.sum())
+        """The loss of all sequences together, in nats per token; infinity if it isn't finite."""
+        loss = float(self.nats.sum() / self.tokens.sum())
+        return loss if math.isfinite(loss) else math.inf
 
 
 def list_batches(batches: Iterable[Batch], least: int = 0, *, of_tokens: bool = False) -> list[Batch]:

@@ -83,7 +83,7 @@ class LayerThresholds:
         by: what is compared with the threshold: ``contribution`` or ``magnitude``; ``zeros`` if all thresholds are 0, and only neurons
             that are zero are skipped, as ``sparsify`` does without thresholds.
         thresholds: τ by site's name.
-        cett: mean error of each MLP's output on the calibration text, by site's name.
+        cett: mean error of each MLP's output on the calibration text, by site's name; interpolated if a share was asked for.
         dropped: share of each MLP's neuron outputs dropped on the calibration text, by site's name.
     """
 
@@ -167,8 +167,7 @@ class Calibration(LayerThresholds):
     @property
     def loss_sparse(self) -> float:
         """The loss on the same text with the thresholds; infinity if it isn't finite."""
-        loss = self.sparse_losses.mean
-        return loss if math.isfinite(loss) else math.inf
+        return self.sparse_losses.mean
 
     @property
     def loss_increase(self) -> Estimate:
@@ -190,8 +189,8 @@ class Calibration(LayerThresholds):
 
 def increase_in_words(increase: Estimate) -> str:
     """Return an increase of the loss in words."""
-    interval = "" if math.isnan(increase.low) else f", 95 % interval {increase.low:+.2f} to {increase.high:+.2f} %"
-    return f"{increase.value:+.2f} %{interval}"
+    interval = "" if math.isnan(increase.low) else f", 95 % interval {increase.low:+z.2f} to {increase.high:+z.2f} %"
+    return f"{increase.value:+z.2f} %{interval}"
 
 
 def missed(target: Target, increase: Estimate) -> str:
