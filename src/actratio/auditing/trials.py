@@ -227,8 +227,8 @@ def _checked(
 ) -> Way:
     """Return a way with its measured speed-ups, and with its loss if it changes the outputs.
 
-    What is expected of the first work is predicted again right before it is measured: within a minute, what else the machine does can change
-    speed-ups by a fifth.
+    What is expected of the first work, and of all decoding if that decodes, is predicted again right before it is measured: within a minute,
+    what else the machine does can change speed-ups by a fifth.
     """
     other = trial.applied_to(model)
     if trial.pruning is None and not any(isinstance(module, Converted) for module in other.modules()):
@@ -236,10 +236,11 @@ def _checked(
         return replace(
             way, gains=unchanged, loss=None if way.exact or dense_losses is None else Estimate(0.0, 0.0, 0.0)
         )
-    latest = _predicted(model, trial, [way.main.work], mlps, ModelTimes())
+    again = [gain.work for gain in way.gains if gain.work.prompt == way.main.work.prompt]
+    latest = {gain.work: gain for gain in _predicted(model, trial, again, mlps, ModelTimes()).gains}
     gains = tuple(
-        replace(gain, measured=speedup(model, other, gain.work.batch, prompt=gain.work.prompt))
-        for gain in (latest.main, *way.gains[1:])
+        replace(latest.get(gain.work, gain), measured=speedup(model, other, gain.work.batch, prompt=gain.work.prompt))
+        for gain in way.gains
     )
     if way.exact or dense_losses is None:
         return replace(way, gains=gains)
