@@ -104,7 +104,7 @@ def audited(name: str, model: str, text: Path, options: list[str], out: Path) ->
         "high": measured["high"],
         "loss_percent": None if best["loss_percent"] is None else best["loss_percent"]["value"],
         "useful_ratio": found["figures"].get("useful_ratio"),
-        "useful_loss": found["useful_loss"],
+        **{f"useful_loss_{name}": value for name, value in (found["useful_loss"] or {}).items()},
         "nonzero_ratio": found["figures"]["nonzero_ratio"],
         "dead_ratio": found["figures"]["dead_ratio"],
         "seconds": seconds,

@@ -8,6 +8,7 @@ round by round, on the same weights; results are medians.
 - `torch, packed`: every linear layer multiplies by weights that oneDNN has packed, which are kept beside the model's own.
 - `ours, all neurons`: `sparsify(model, dense=True)` without skipping. Its ratio to `torch` is what the product gains without zeros.
 - `ours`: `sparsify(model, measurement, dense=True)`. Its ratio to `ours, all neurons` is what zeros gain.
+- `ours, thresholds`: the same, with thresholds that leave the share `--thresholds` of each MLP's neurons active; of trained models.
 - int8: the same with `weights="int8"`. Other weights, such as embeddings, and all activations are float32.
 - llama.cpp: the same shapes with a SiLU gate, in a process of its own.
 
@@ -26,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,11 +35,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actratio import Measurement, densify, measure, predict_speed, sparsify
+from actratio import Measurement, calibrate, densify, measure, predict_speed, sparsify
 from actratio.sparse.autotune import linear_timer, shape_speeds
 from actratio.sparse.conversion import alike, is_worth_int8
 from actratio.sparse.int8 import install_int8
 from actratio.sparse.linears import has_full_kernel, install_fast
+from actratio.sparse.thresholds import Calibration
 from llama_baseline import LlamaCpp, write_model
 from machine import bandwidth, can_pack, machine, matmul_rate, show
 
@@ -154,7 +156,7 @@ def bytes_read(model: nn.Module, needed: float, item_size: float | None = None) 
 
 
 def contestants_of(
-    model: Any, measurement: Measurement, ids: Tensor, kind: str, tokens: dict[str, Tensor]
+    model: Any, measurement: Measurement | Calibration, ids: Tensor, kind: str, tokens: dict[str, Tensor]
 ) -> list[Contestant]:
     """Return the ways to decode with a type of weights. Each changes the model and changes it back, outside of its time."""
     (speed,) = predict_speed(
@@ -210,7 +212,7 @@ def race(title: str, batch: int, contestants: Sequence[Contestant], rounds: int)
         tokens, kind = middle[contestant.name, contestant.kind], contestant.kind
         base = middle.get(("torch", "fp32" if kind == "int8" else kind))
         full = middle.get(("ours, all neurons", kind))
-        ours = contestant.name == "ours"
+        ours = contestant.predicted is not None  # they skip neurons
         gained = tokens / base if base and contestant.name.startswith("ours") else None
         rows.append({
             "model": title, "batch": batch, "contestant": contestant.name, "type": kind, "tokens": tokens,
@@ -231,7 +233,10 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=2048, help="of the random model")
     parser.add_argument("--layers", type=int, default=16, help="of the random model")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--trained", type=Path, action="append", default=[], help="folder of a trained ReLU model")
+    parser.add_argument("--trained", type=Path, action="append", default=[], help="folder of a trained model")
+    parser.add_argument(
+        "--thresholds", type=float, help="share of the neurons of trained models that thresholds leave active"
+    )
     parser.add_argument("--text", type=Path, help="text to measure those on")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
@@ -239,7 +244,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     same: list[bool] = []
     for folder in arguments.trained:  # first, so that a wrong folder fails at once
-        rows += of_trained(folder, arguments.text, batches, arguments.rounds, same)
+        rows += of_trained(folder, arguments.text, batches, arguments.rounds, same, arguments.thresholds)
     kinds = list(filter(None, arguments.types.split(",")))
     if kinds:
         rows += of_planted(kinds, arguments, batches)
@@ -293,20 +298,28 @@ def llama_cpp(model: Any) -> Iterator[list[Contestant]]:
         yield contestants
 
 
-def of_trained(folder: Path, text: Path, batches: Sequence[int], rounds: int, same: list[bool]) -> list[dict[str, Any]]:
-    """Return the rows of a trained model, measured on its text."""
+def of_trained(
+    folder: Path, text: Path, batches: Sequence[int], rounds: int, same: list[bool], active: float | None
+) -> list[dict[str, Any]]:
+    """Return the rows of a trained model, measured on its text; also with thresholds that leave the share ``active``."""
     from actratio.data.text import read_texts, token_batches
     from actratio.models import load_model, load_tokenizer
 
     model, tokenizer = load_model(str(folder), device="cpu"), load_tokenizer(str(folder))
     sequences = list(token_batches(tokenizer, read_texts(str(text)), length=64, batch_size=4, limit=1024))
     measurement = measure(model, sequences, criteria=["nonzero"])
+    calibration = None if active is None else calibrate(model, sequences, ratio=active)
     rows: list[dict[str, Any]] = []
     prepared = []
     for batch in batches:  # before llama.cpp runs beside it, which disturbs predictions
         tokens: dict[str, Tensor] = {}
         ids = sequences[0]["input_ids"][:batch, :_PROMPT]
-        ways = [way for kind in ("fp32", "int8") for way in contestants_of(model, measurement, ids, kind, tokens)]
+        ways: list[Contestant] = []
+        for kind in ("fp32", "int8"):
+            ways += contestants_of(model, measurement, ids, kind, tokens)
+            if calibration is not None:
+                *_, skipping = contestants_of(model, calibration, ids, kind, {})
+                ways.append(replace(skipping, name="ours, thresholds"))
         prepared.append((batch, ways, tokens))
     with ExitStack() as stack:
         is_llama = model.config.model_type == "llama"

@@ -17,8 +17,8 @@ from .scripts import printed_by
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _EXAMPLE = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
-_NEEDS_MORE = re.compile(r'"runs/mlp-|import (?:onnx|llama_cpp)|"smollm2"|^# torchrun ')
-"""Marks of examples that need what only the reader has: a finished study, another program, a large model, or torchrun."""
+_NEEDS_MORE = re.compile(r'"runs/mlp-|"runs/sparse-|import (?:onnx|llama_cpp)|"smollm2"|^# torchrun ')
+"""Marks of examples that need what only the reader has: finished commands, another program, a large model, or torchrun."""
 _SEPARATOR = "-- end of example --"
 
 
@@ -57,10 +57,10 @@ def test_python_examples_run_and_print_what_the_page_shows(page: Path, readers_f
 def test_commands_of_the_guide_from_a_model_to_a_decision_run(
     readers_folder: Path, run_command: Callable[..., int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """They run as written, one after the other, but for the installation."""
+    """They run as written, one after the other, but for the installation. Then the model that they wrote generates."""
     page = (ROOT / "docs" / "how-to" / "decide.md").read_text(encoding="utf-8")
     commands = [shlex.split(line) for line in re.findall(r"^\$ (.*)$", page, re.MULTILINE)]
-    assert [command[0] for command in commands] == ["pip", "actratio", "actratio", "python", "actratio"]
+    assert [command[0] for command in commands] == ["pip", "actratio", "actratio", "actratio"]
     (tmp_path / "path").symlink_to(readers_folder / "path")
     (tmp_path / "corpus.txt").write_text((readers_folder / "corpus.txt").read_text() * 5)
     monkeypatch.chdir(tmp_path)
@@ -68,8 +68,8 @@ def test_commands_of_the_guide_from_a_model_to_a_decision_run(
         if name == "actratio":
             force = ["--force"] if "--fail-if" in arguments else []  # the page's folder is there since the first audit
             assert run_command(*arguments, *force) in ((0, 1) if force else (0,))
-        elif name == "python":
-            assert "GPT2LMHeadModel" in printed_by(arguments[1], folder=tmp_path, place=tmp_path)
+    (generate,) = [code for code, _ in _EXAMPLE.findall(page) if "runs/sparse-model" in code]
+    assert "once upon a time" in printed_by(generate, folder=tmp_path, place=tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

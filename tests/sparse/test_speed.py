@@ -422,6 +422,13 @@ def test_nothing_is_timed_twice_for_several_predictions(
     again = actratio.predict_speed(model, measurement, dense=True, times=times)
     assert timed == before
     assert again.speeds[0].expected == first.speeds[0].expected
+    with monkeypatch.context() as patch:  # later predictions of the same model time the same layers again
+        for name in ("timer_of", "linear_timer"):
+            patch.setattr(layer_times, name, lambda *_, **__: pytest.fail("it makes new layers to time"))
+        actratio.predict_speed(model, measurement, dense=True, times=times.renewed())
+    assert timed.count("time_machine") == timed.count("time_in_forward_pass") == 2
+    assert timed.count("times") == 2 * before.count("times")
+    assert timed.count("speeds") == before.count("speeds")
     actratio.predict_speed(model, measurement, [2], dense=True, times=times)
-    assert timed.count("time_machine") == 1
-    assert timed.count("time_in_forward_pass") == 2
+    assert timed.count("time_machine") == 2
+    assert timed.count("time_in_forward_pass") == 3

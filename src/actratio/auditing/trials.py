@@ -104,13 +104,15 @@ def audit(
             if len(order) >= _TRIED and decide([ways[tried] for tried in order], target).way is not None:
                 break
             progress(f"trying: {ways[place].name}")
-            ways[place] = _checked(model, trials[place], ways[place], mlps, checking, dense_losses)
+            ways[place] = _checked(model, trials[place], ways[place], mlps, checking, dense_losses, times.renewed())
             order.append(place)
         useful_loss = None
         if useful is not None and useful.thresholds is not None and dense_losses is not None:
-            progress("checking the useful ratio")
-            with masked([mlp for mlp in mlps if mlp.site.name in useful.thresholds], useful.thresholds):
-                useful_loss = loss_increase(dense_losses, sequence_losses(model, checking))
+            useful_loss = ways[trials.index(useful)].loss
+            if useful_loss is None:  # this way wasn't tried
+                progress("checking the useful ratio")
+                with masked([mlp for mlp in mlps if mlp.site.name in useful.thresholds], useful.thresholds):
+                    useful_loss = loss_increase(dense_losses, sequence_losses(model, checking))
     tokens = max(row.counts.passed or row.counts.tokens for row in measurement)  # fewer reach an expert
     return Audit(
         name,
@@ -224,6 +226,7 @@ def _checked(
     mlps: Sequence[MLP],
     checking: Sequence[Batch],
     dense_losses: SequenceLosses | None,
+    times: ModelTimes,
 ) -> Way:
     """Return a way with its measured speed-ups, and with its loss if it changes the outputs.
 
@@ -237,7 +240,7 @@ def _checked(
             way, gains=unchanged, loss=None if way.exact or dense_losses is None else Estimate(0.0, 0.0, 0.0)
         )
     again = [gain.work for gain in way.gains if gain.work.prompt == way.main.work.prompt]
-    latest = {gain.work: gain for gain in _predicted(model, trial, again, mlps, ModelTimes()).gains}
+    latest = {gain.work: gain for gain in _predicted(model, trial, again, mlps, times).gains}
     gains = tuple(
         replace(latest.get(gain.work, gain), measured=speedup(model, other, gain.work.batch, prompt=gain.work.prompt))
         for gain in way.gains

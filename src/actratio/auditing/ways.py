@@ -28,7 +28,8 @@ TARGETS = (0.5, 1.0, 2.0)
 """Increases of the loss, in per cent, for which thresholds are chosen, beside the largest one that is accepted."""
 
 
-_TOKENS = 1024  # on which thresholds are chosen, and the neurons above them counted; `sparsify` takes more
+_TOKENS = 1024  # on which thresholds are chosen; `sparsify` takes more
+_COUNTED = 512  # tokens on which the neurons above thresholds are counted, too
 _STEPS, _OTHER_STEPS = 6, 2  # losses that are computed to find thresholds for the target, and for another increase
 _DEAD = 0.05  # share of the neurons; fewer that never fire aren't worth removing
 
@@ -171,7 +172,7 @@ class Ways:
 
     def _for_loss(self, percent: float, chosen: LayerThresholds) -> Trial:
         thresholds = chosen.by_neuron(self._mlps)
-        measurement = measure_active(self._model, _first(self._calibrating, _TOKENS), thresholds, counts_alone=True)
+        measurement = measure_active(self._model, _first(self._calibrating, _COUNTED), thresholds, counts_alone=True)
         name = f"thresholds for {percent:g} % of loss"
         return Trial(name, thresholds_option(percent), False, measurement, thresholds, percent=percent)
 

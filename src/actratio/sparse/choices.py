@@ -108,7 +108,8 @@ class LossSearch:
     """Searches thresholds for several losses. No loss is computed twice.
 
     Two families of thresholds are searched: those that drop the same share in every MLP, and those that give every MLP the same error.
-    The first needs fewer neurons in most trained models; the second is for MLPs that differ much.
+    The first needs fewer neurons in most trained models; the second is for MLPs that differ much. After the first target, only the family
+    that was better for it is searched.
 
     Args:
         model: dense.
@@ -129,9 +130,9 @@ class LossSearch:
             percent: the largest increase of the loss that is accepted.
             steps: the most losses that are computed for a family; what was tried for other targets counts too.
         """
-        found: list[LayerThresholds] = []
+        found: list[tuple[_Family, LayerThresholds]] = []
         for family in self._families:
-            if found and steps and not self._may_drop_more(family, found[0], percent):
+            if found and not self._may_drop_more(family, found[0][1], percent):
                 continue
             for _ in range(steps):
                 bound = family.to_try(percent)
@@ -139,8 +140,12 @@ class LossSearch:
                     break
                 self._try(family, bound)
             largest = family.largest(percent)
-            found += [family.at(largest)] if largest else []
-        return max(found, key=self._dropped, default=at_cett(self._curves, 0.0))
+            found += [(family, family.at(largest))] if largest else []
+        if not found:
+            return at_cett(self._curves, 0.0)
+        better, chosen = max(found, key=lambda each: self._dropped(each[1]))
+        self._families = [better]
+        return chosen
 
     def _may_drop_more(self, family: _Family, best: LayerThresholds, percent: float) -> bool:
         """Return whether a family can drop as much as ``best`` for this loss. If it can't, it can't drop more either."""

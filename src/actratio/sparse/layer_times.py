@@ -131,6 +131,12 @@ class ModelTimes:
         self._machine: Machine | None = None
         self._passes: dict[tuple[int, int], PassTimes] = {}
 
+    def renewed(self) -> ModelTimes:
+        """Return times of the same model that aren't known yet. The layers that are timed are shared."""
+        new = ModelTimes()
+        new.timers = self.timers
+        return new
+
     def machine(self, device: torch.device) -> Machine:
         """Return what the device does, as ``time_machine``."""
         if self._machine is None:
