@@ -179,7 +179,7 @@ _SHOWN = ("torch", "fp32"), ("ours", "int8"), ("ours, thresholds", "int8"), ("ll
 
 
 def decode_relufied(rows: list[Row]) -> str:
-    """Return the table of trained models, one sequence at a time, with the fastest of each kind of contestant."""
+    """Return the table of trained models, one sequence at a time, with the main contestants."""
     return markdown_table(
         ["model", "contestant", "type", "tokens/s", "over torch", "zeros"],
         [

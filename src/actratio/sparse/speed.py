@@ -171,10 +171,8 @@ class SpeedCheck:
 
     def row(self) -> dict[str, Any]:
         """Return the record of a table."""
-        measured = self.measured
         return {
-            "batch": self.batch, "expected": self.expected, "measured": measured.value, "low": measured.low, "high": measured.high,
-            "verdict": self.verdict,
+            "batch": self.batch, "expected": self.expected, "measured": self.measured.to_dict(), "verdict": self.verdict,
         }  # fmt: skip
 
 
