@@ -13,6 +13,10 @@ from typing import Any
 # The variable must be set before torch is imported; subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Keep the bytecode of the package and of the tests. Tests start many processes, and each would compile the package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 import pytest
 import torch
 

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from .conftest import ROOT
+from .scripts import printed_by
 
 NOTEBOOK = ROOT / "examples" / "article.ipynb"
 _CELLS = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
 
 
 @pytest.fixture(scope="module")
-def printed(published: Path) -> str:
+def printed(published: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What the notebook's code prints, run in order in a new process."""
     if not (published.parent / "gpt.csv").is_file():
         pytest.skip(f"the article's published measurements of transformers are not in {published.parent}")
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join("".join(cell["source"]) for cell in _CELLS)],
-        cwd=NOTEBOOK.parent,
-        env={**os.environ, "ACTRATIO_REFERENCE": str(published.parent)},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    code = "\n".join("".join(cell["source"]) for cell in _CELLS)
+    environment = f"import os\nos.environ['ACTRATIO_REFERENCE'] = {str(published.parent)!r}\n"
+    return printed_by(environment + code, folder=NOTEBOOK.parent, place=tmp_path_factory.mktemp("notebook"), draws=True)
 
 
 def test_the_notebook_prints_what_it_shows(printed: str) -> None:

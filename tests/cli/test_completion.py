@@ -12,13 +12,9 @@ import pytest
 from tests.cli.conftest import Actratio
 
 
-def complete(words: str, cwd: Path) -> list[str]:
-    """Return what bash is offered for the last word of a command line."""
-    request = {"_ACTRATIO_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    command = [sys.executable, "-m", "actratio"]
-    done = subprocess.run(command, cwd=cwd, env={**os.environ, **request}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+def request(words: str) -> dict[str, str]:
+    """Return the variables by which bash asks for what may follow at the end of a command line."""
+    return {"_ACTRATIO_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
 
 
 @pytest.mark.parametrize(
@@ -30,8 +26,19 @@ def complete(words: str, cwd: Path) -> list[str]:
         ("actratio study mlp --ep", ["--epochs"]),
     ],
 )
-def test_bash_is_offered_commands_studies_and_options(words: str, offered: list[str], tmp_path: Path) -> None:
-    assert complete(words, tmp_path) == offered
+def test_bash_is_offered_commands_studies_and_options(
+    words: str, offered: list[str], tmp_path: Path, actratio: Actratio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in request(words).items():
+        monkeypatch.setenv(name, value)
+    assert actratio(cwd=tmp_path).stdout.split() == offered
+
+
+def test_a_new_process_completes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "actratio"]
+    environment = {**os.environ, **request("actratio s")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, ["sites", "speed", "sparsify", "study"]), done.stderr
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -6,9 +6,11 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.conftest import ROOT
 from tests.packaging.environments import Environment
 
 CONSUMER = """\
@@ -34,16 +36,24 @@ wrong: int = actratio.load("folder")  # wrong result
 WRONG = {"wrong type": "arg-type", "no such name": "attr-defined", "wrong result": "assignment"}
 
 
+def options() -> str:
+    """Return mypy's options: strict, without reading the modules of other packages that our own check doesn't read either."""
+    overrides = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["overrides"]
+    skipped = [module for override in overrides if "follow_imports" in override for module in override["module"]]
+    assert not [module for module in skipped if module.startswith("actratio")]
+    return f"[mypy]\nstrict = True\n[mypy-{','.join(skipped)}]\nfollow_imports = skip\n"
+
+
 def test_mypy_of_a_consumer_finds_its_mistakes_and_no_others(
     environment: Callable[..., Environment], tmp_path: Path
 ) -> None:
     (tmp_path / "consumer.py").write_text(CONSUMER)
+    (tmp_path / "mypy.ini").write_text(options())
     python = environment().folder / "bin" / "python"
     command = [
         sys.executable,
         "-m",
         "mypy",
-        "--strict",
         "--python-executable",
         python,
         "--cache-dir",

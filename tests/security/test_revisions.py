@@ -1,4 +1,4 @@
-"""Pinned revisions: passed to the hub's client, and recorded with the commit that was loaded, from a cache without network."""
+"""Models of the hub, read from its cache without network; pinned revisions, recorded with the commit that was loaded."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory, tiny_causal_lm: Callable[[str], Any]) -> Path:
-    """A cache of the hub with two commits of ``owner/tiny``: ``main`` is the new one, and ``v1`` the old one."""
+def cache(tmp_path_factory: pytest.TempPathFactory, tiny_causal_lm: Callable[[str], Any], minilm: Path) -> Path:
+    """A cache of the hub with MiniLM and two commits of ``owner/tiny``: ``main`` is the new one, and ``v1`` the old one.
+
+    No download is needed to fill it.
+    """
     transformers = pytest.importorskip("transformers")
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -36,7 +39,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, tiny_causal_lm: Callable[[st
     )
     words.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]")
-    root = tmp_path_factory.mktemp("cache")
+    root = tmp_path_factory.mktemp("home") / "hub"
     repository = root / "models--owner--tiny"
     model = tiny_causal_lm("llama")
     for commit, scale in ((OLD, 1.0), (NEW, -1.0)):
@@ -48,6 +51,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory, tiny_causal_lm: Callable[[st
     (repository / "refs").mkdir()
     for name, commit in (("main", NEW), ("v1", OLD)):
         (repository / "refs" / name).write_text(commit)
+    pretrained = root / "models--owner--minilm"
+    for name in ("snapshots", "refs"):
+        (pretrained / name).mkdir(parents=True)
+    (pretrained / "snapshots" / NEW).symlink_to(minilm)
+    (pretrained / "refs" / "main").write_text(NEW)
     return root
 
 
@@ -78,7 +86,8 @@ for line in sys.stdin:
 def server(cache: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that runs commands: the hub's client reads where its cache is when it is imported."""
     path = os.pathsep.join([str(ROOT), *sys.path])
-    environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "PYTHONPATH": path}
+    environment = {**os.environ, "HF_HOME": str(cache.parent), "HF_HUB_OFFLINE": "1", "PYTHONPATH": path}
+    environment.pop("HF_HUB_CACHE", None)
     pipe = subprocess.PIPE
     with subprocess.Popen(
         [sys.executable, "-c", _SERVER], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
@@ -101,6 +110,13 @@ def run(server: subprocess.Popen[str], tmp_path: Path) -> Run:
         return subprocess.CompletedProcess(arguments, ended, out, err)
 
     return actratio
+
+
+def test_a_hub_id_is_read_from_the_cache_without_network(run: Run) -> None:
+    done = run("measure", "owner/minilm", "--prompt", "A king.", "--out", "run", "--json")
+    output = json.loads(done.stdout)
+    assert output["settings"]["model"] == "owner/minilm"
+    assert len(output["rows"]) == 6
 
 
 @pytest.mark.parametrize(("revision", "commit"), [(None, NEW), ("v1", OLD)])

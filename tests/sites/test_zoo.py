@@ -61,8 +61,8 @@ def test_the_oracle_rejects_a_wrong_count(zoo: Any) -> None:
     assert zoo.compare([*heard, heard[0]], found)
 
 
-_BY_HOOKS = """
-import json, re, sys, torch
+_WITH_TIMM = """
+import json, re, sys, torch, zoo
 from actratio import measure
 from zoo_models import let_timm_load
 let_timm_load()
@@ -82,34 +82,38 @@ for name, activations in models.items():
     found = measure(model, [image], tensors=["activation"])
     counted = [[int(row.counts.active.sum()), row.counts.tokens * row.site.width] for row in found]
     print(name, len(expected), sorted(counted) == sorted(expected))
+sys.argv = ["zoo.py", "--family", "image-classification", "--types", "timm_wrapper", "--json"]
+zoo.main()
 """
+"""Models of timm are counted beside plain hooks on their activation modules; then the benchmark checks those that transformers wraps."""
+
+_TIMM_MODELS = {
+    "vit_tiny_patch16_224": r"blocks\.\d+\.mlp\.act",
+    "mixer_s32_224": r"blocks\.\d+\.mlp_(tokens|channels)\.act",
+    "convnext_atto": r"stages\.\d+\.blocks\.\d+\.mlp\.act",
+    "swin_tiny_patch4_window7_224": r"layers\.\d+\.blocks\.\d+\.mlp\.act",
+    # The first bottleneck has no expansion: no linear map made its wide activation.
+    "mobilenetv3_small_100": r"blocks\.\d+\.\d+\.se\.act1|blocks\.[1-4]\.\d+\.bn2\.act",
+}
+"""Models, and the names of their activation modules."""
 
 
-def _in_a_process_of_its_own(*arguments: str) -> str:
-    """timm's torchvision is not to be seen by the other tests' transformers."""
+@pytest.fixture(scope="module")
+def printed_with_timm() -> list[str]:
+    """The lines of a process of its own: timm's torchvision is not to be seen by the other tests' transformers."""
     ran = subprocess.run(
-        [sys.executable, *arguments],
+        [sys.executable, "-c", _WITH_TIMM, json.dumps(_TIMM_MODELS)],
         capture_output=True,
         text=True,
         cwd=ROOT / "benchmarks",
         env={**os.environ, "PYTHONPATH": str(Path(sys.prefix) / "timm")},
     )
     assert ran.returncode == 0, ran.stderr
-    return ran.stdout
+    return ran.stdout.splitlines()
 
 
-def test_timm_models_are_counted() -> None:
-    """Beside plain hooks on the activation modules, which are known by name here."""
-    models = {
-        "vit_tiny_patch16_224": r"blocks\.\d+\.mlp\.act",
-        "mixer_s32_224": r"blocks\.\d+\.mlp_(tokens|channels)\.act",
-        "convnext_atto": r"stages\.\d+\.blocks\.\d+\.mlp\.act",
-        "swin_tiny_patch4_window7_224": r"layers\.\d+\.blocks\.\d+\.mlp\.act",
-        # The first bottleneck has no expansion: no linear map made its wide activation.
-        "mobilenetv3_small_100": r"blocks\.\d+\.\d+\.se\.act1|blocks\.[1-4]\.\d+\.bn2\.act",
-    }
-    lines = _in_a_process_of_its_own("-c", _BY_HOOKS, json.dumps(models)).splitlines()
-    assert lines == [
+def test_timm_models_are_counted(printed_with_timm: list[str]) -> None:
+    assert printed_with_timm[:-1] == [
         "vit_tiny_patch16_224 12 True",
         "mixer_s32_224 16 True",
         "convnext_atto 12 True",
@@ -118,7 +122,6 @@ def test_timm_models_are_counted() -> None:
     ]
 
 
-def test_timm_models_wrapped_by_transformers_equal_the_oracle() -> None:
-    arguments = ["--family", "image-classification", "--types", "timm_wrapper", "--json"]
-    (row,) = json.loads(_in_a_process_of_its_own("zoo.py", *arguments))["rows"]
+def test_timm_models_wrapped_by_transformers_equal_the_oracle(printed_with_timm: list[str]) -> None:
+    (row,) = json.loads(printed_with_timm[-1])["rows"]
     assert (row["status"], row["sites"]) == ("exact", 2)
