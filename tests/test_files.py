@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -143,6 +144,30 @@ def test_a_folder_that_cannot_be_created_is_told_early(place: str, tmp_path: Pat
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(RunError, match="cannot be created"):
         check_creatable(tmp_path / place)
+
+
+@pytest.mark.parametrize("fills", [True, False])
+def test_a_folder_that_another_process_creates_at_the_same_time_stays(
+    fills: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, mkdir = tmp_path / "out", Path.mkdir
+
+    def meanwhile(self: Path, *arguments: Any, **options: Any) -> None:
+        mkdir(self, *arguments, **options)
+        mkdir(folder, exist_ok=True)
+        if fills:
+            (folder / "file").touch()
+
+    monkeypatch.setattr(Path, "mkdir", meanwhile)
+    check_creatable(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in folder.iterdir()] == (["file"] if fills else [])
+
+
+def test_a_name_that_is_too_long_is_told_early(tmp_path: Path) -> None:
+    check_creatable(tmp_path / ("x" * 250))
+    with pytest.raises(RunError, match="File name too long"):
+        check_creatable(tmp_path / ("x" * 256))
 
 
 def test_checking_a_folder_creates_nothing(tmp_path: Path) -> None:

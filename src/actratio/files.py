@@ -23,6 +23,7 @@ MOST_CELLS = 10**8
 """Most cells of a Parquet table that is read; repeated values take no space in the file, but they do in memory."""
 
 _METADATA_KEY = b"actratio"
+_SHORT_NAME = 100  # characters, which every file system allows
 _TEMPORARY = re.compile(r"\.\d+\.")
 
 
@@ -70,21 +71,36 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"the folder {path} cannot be created ({error.strerror}); choose another with --out") from None
+        raise _not_creatable(path, error) from None
+
+
+def _not_creatable(folder: Path, error: OSError) -> RunError:
+    return RunError(f"the folder {folder} cannot be created ({error.strerror}); choose another with --out")
 
 
 def check_creatable(folder: Path) -> None:
-    """Check that a folder exists or can be created, by creating the first one that is missing and removing it.
+    """Check that a folder exists or can be created.
+
+    Where the first one that is missing would be, another one is created and removed. Its name differs, because another process may be
+    creating the folder itself, and filling it.
 
     Raises:
         RunError: it can't be created.
     """
     missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
-    first = missing[-1] if missing else folder
-    if not missing and folder.is_dir():
+    if not missing:
+        make_folder(folder)  # refuses a file
         return
-    make_folder(first)
-    first.rmdir()
+    first = missing[-1]
+    name = f".{os.getpid()}.{first.name}"[
+        : max(len(first.name), _SHORT_NAME)
+    ]  # not longer than a name that is too long
+    tried = first.with_name(name)
+    try:
+        tried.mkdir(exist_ok=True)
+    except OSError as error:
+        raise _not_creatable(first, error) from None
+    tried.rmdir()
 
 
 @contextmanager
