@@ -15,13 +15,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Keep the bytecode of the package and of the tests. Tests start many processes, and each would compile the package again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
 
 import pytest
 import torch
 
 from .blank import blank_figure
 from .browser import find_chromium
+
+sys.dont_write_bytecode = False
 
 # Without a GPU, Triton kernels run in the interpreter. The variable must be set before triton is imported.
 if not torch.cuda.is_available():
