@@ -135,7 +135,7 @@ def relufied(rows: list[Row]) -> str:
                 row["function"],
                 f"{float(row['ratio']):.1%}",
                 f"{float(row['loss']):.3f}",
-                f"{float(row['over_given']):+.1%}",
+                f"{float(row['over_given']):+z.1%}",
                 _over_given(rows, row["model"], "0.1"),
             ]
             for row in rows
@@ -148,7 +148,7 @@ def relufied(rows: list[Row]) -> str:
 def _over_given(rows: list[Row], model: str, ratio: str) -> str:
     """Return how much the loss of a model with thresholds is above that of the given model; nothing if it has fewer outputs anyway."""
     found = [row for row in rows if (row["model"], row["way"], row["ratio"]) == (model, "thresholds", ratio)]
-    return f"{float(found[0]['over_given']):+.1%}" if found else ""
+    return f"{float(found[0]['over_given']):+z.1%}" if found else ""
 
 
 def _relufied_figure(given: str, rows: list[Row]) -> str:
@@ -213,7 +213,7 @@ def audits(rows: list[Row]) -> str:
     body = []
     for row in rows:
         measured = f"{float(row['measured']):.2f}× ({float(row['low']):.2f}–{float(row['high']):.2f})"
-        loss = f"{float(row['loss_percent']):+.1f} %" if row["loss_percent"] else ""
+        loss = f"{float(row['loss_percent']):+z.1f} %" if row["loss_percent"] else ""
         shares = (
             f"{float(row[name]):.1%}" if row[name] else "" for name in ("useful_ratio", "nonzero_ratio", "dead_ratio")
         )
@@ -271,7 +271,7 @@ def overhead(rows: list[Row]) -> str:
     table = markdown_table(
         header,
         (
-            [row["contestant"], f"{float(row['seconds']) * 1e3:,.0f}", f"{float(row['overhead']):+.1%}",
+            [row["contestant"], f"{float(row['seconds']) * 1e3:,.0f}", f"{float(row['overhead']):+z.1%}",
              *(f"{float(row[column]):,.0f}" if row[column] else "" for column in peaks.values())]
             for row in rows
         ),
@@ -300,7 +300,7 @@ def included(rows: list[Row]) -> str:
     table = markdown_table(
         ["batches", "forward passes alone, s", *columns],
         (
-            [row["batches"], f"{float(row['seconds_alone']):.2f}", *(f"{float(row[column]):+.1%}" for column in columns.values())]
+            [row["batches"], f"{float(row['seconds_alone']):.2f}", *(f"{float(row[column]):+z.1%}" for column in columns.values())]
             for row in rows
         ),
     )  # fmt: skip
@@ -334,7 +334,7 @@ def trainer(rows: list[Row]) -> str:
             [row["architecture"], f"{float(row['article_s']):.2f}", f"{float(row['one_seed_s']):.3f}", f"{float(row['five_seeds_s']):.3f}",
              *(f"{float(row[column]):.1f}×" for column in speedups.values()), f"{float(row['five_over_one']):.2f}",
              f"{float(row['over_hand_written']):.2f}", f"{float(row['speedup_separate']):.1f}×",
-             f"{float(row['share_of_limit']):.0%}", f"{float(row['counting_cost']):+.1%}"]
+             f"{float(row['share_of_limit']):.0%}", f"{float(row['counting_cost']):+z.1%}"]
             for row in rows
         ),
     )  # fmt: skip
@@ -368,7 +368,7 @@ def tracker(rows: list[Row]) -> str:
         if row["contestant"].endswith("against itself"):  # in the data file; the second model shows the noise, too
             continue
         found = cells.setdefault((row["model"], row["mode"], row["contestant"]), {})
-        found[row["every"]] = f"{float(row['overhead']):+.1%}"
+        found[row["every"]] = f"{float(row['overhead']):+z.1%}"
         found["breaks"] = row["graph_breaks"]
     schedules = ("1", "10", "50", "log")
     table = markdown_table(
