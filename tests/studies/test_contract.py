@@ -252,7 +252,7 @@ def run_to_its_first_unit(arguments: list[object]) -> None:
     "small", ["mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in STUDIES if name != "mlp")], indirect=True
 )
 def test_kill_nine_and_resume_gives_the_identical_table(
-    small: tuple[Study, list[str], dict[str, Any]], tmp_path: Path
+    small: tuple[Study, list[str], dict[str, Any]], run: Runner, tmp_path: Path
 ) -> None:
     study, options, _ = small
     folder = tmp_path / "cut"
@@ -266,9 +266,9 @@ def test_kill_nine_and_resume_gives_the_identical_table(
     process.kill()
     process.join()
     assert len(Runner(study, folder).finished) == 1
-    resumed, whole = finished(study, folder), finished(study, tmp_path / "whole")
+    resumed = finished(study, folder)
     pd.testing.assert_frame_equal(
-        read_table(resumed.folder.table_path)[0], read_table(whole.folder.table_path)[0], check_exact=True
+        read_table(resumed.folder.table_path)[0], read_table(run.folder.table_path)[0], check_exact=True
     )
 
 
