@@ -9,7 +9,7 @@ from actratio.auditing.results import UNCHANGED, Audit, Gain, Way
 from actratio.provenance import current_provenance
 from actratio.report.chart import Chart, Series
 from actratio.report.findings import Findings, Table, settings_shown
-from actratio.sparse.thresholds import increase_in_words
+from actratio.sparse.thresholds import Target, increase_in_words, missed
 from actratio.statistics.estimate import Estimate
 
 
@@ -43,7 +43,8 @@ def _use(audit: Audit) -> list[str]:
     if audit.useful_ratio is not None:
         unused = ""
         if audit.useful_loss is not None:
-            unused = f" On text that was not used, it changes by {increase_in_words(audit.useful_loss)}."
+            end = missed(Target("loss", audit.target), audit.useful_loss)
+            unused = f" On text that was not used, it changes by {increase_in_words(audit.useful_loss)}{end}."
         sentences.append(
             f"The useful ratio is {audit.useful_ratio:.0%}: with only this share of the neuron outputs, those with the largest contributions, the "
             f"loss rises by at most {audit.target:g} % on the text that chose them.{unused}"
@@ -54,9 +55,7 @@ def _use(audit: Audit) -> list[str]:
         )
     dead = sum(layer.dead for layer in audit.layers)
     if dead:
-        sentences.append(
-            f"{dead:,} of {audit.neurons:,} neurons were zero on all {audit.tokens:,} tokens; `actratio prune` removes such neurons."
-        )
+        sentences.append(f"{dead:,} of {audit.neurons:,} neurons were zero on all {audit.tokens:,} tokens.")
     return sentences
 
 
