@@ -15,7 +15,7 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 import actratio
 from actratio.auditing import Work, audit, trials
-from actratio.auditing.findings import ways_tables
+from actratio.auditing.findings import audit_findings, ways_tables
 from actratio.auditing.trials import useful_ratio_unknown_reason, works_of
 from actratio.counting.measurement import Measurement
 from actratio.errors import DataError, SiteError
@@ -212,6 +212,17 @@ def test_the_cost_of_the_useful_ratio_is_measured_on_text_that_was_not_used(
         assert found.useful_loss.value == pytest.approx(way.loss.value, abs=1e-3)
     calibration = actratio.calibrate(model, batches, loss=1)
     assert found.useful_loss.value == pytest.approx(calibration.loss_increase.value, abs=1e-3)
+
+
+def test_a_useful_ratio_that_costs_too_much_on_unused_text_says_so(tiny_gpt2: TinyGPT2) -> None:
+    found = audit(tiny_gpt2("gelu_new"), token_batches(12))
+    for increase, end in (
+        (Estimate(1.4, 1.1, 1.7), "which is more than the 1 %"),
+        (Estimate(0.2, 0.1, 0.3), "+0.30 %."),
+    ):
+        sentences = audit_findings(dataclasses.replace(found, useful_loss=increase), {}).sentences
+        (sentence,) = [sentence for sentence in sentences if sentence.startswith("The useful ratio is")]
+        assert end in sentence.partition("On text that was not used, it changes by")[2]
 
 
 def test_why_there_is_no_useful_ratio_is_known_before_anything_is_measured(tiny_gpt2: TinyGPT2) -> None:

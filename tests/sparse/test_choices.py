@@ -80,7 +80,6 @@ def planted(width: int, power: float) -> Any:
         torch.ones(width),
         ordered,
         [float(torch.tensor(share)) for share in SHARES],
-        [*SHARES],
         [share**power for share in SHARES],
     )
 

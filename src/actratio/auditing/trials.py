@@ -152,7 +152,7 @@ def useful_ratio_unknown_reason(model: nn.Module, batches: Sequence[Batch]) -> s
     """
     with evaluating(model), torch.no_grad():
         reason = _no_loss_reason(model, batches)
-    mlps = resolve(model)
+        mlps = resolve(model)
     reasons = [thresholds_unsupported_reason(mlp, mlps) for mlp in mlps]
     return reason or (reasons[0] if all(reasons) else None)
 

@@ -36,7 +36,6 @@ class Curve:
         norms: what each neuron's ``|h|`` is multiplied by, (width,).
         ordered: a sample of these products in ascending order; its quantiles are the thresholds.
         thresholds: τ for each of ``SHARES``.
-        dropped: share of outputs at or below each τ; more than the share that was tried if many outputs are zero.
         cett: mean error over the calibration tokens at each τ.
     """
 
@@ -45,7 +44,6 @@ class Curve:
     norms: Tensor
     ordered: Tensor
     thresholds: list[float]
-    dropped: list[float]
     cett: list[float]
 
     def threshold_at(self, share: float) -> float:
@@ -54,7 +52,7 @@ class Curve:
         return 0.0 if place <= 0 else float(self.ordered[min(place, len(self.ordered)) - 1])
 
     def dropped_at(self, threshold: float) -> float:
-        """Return the share of the outputs at or below a τ."""
+        """Return the share of the outputs at or below a τ; more than the share asked for if many are zero."""
         return int(torch.searchsorted(self.ordered, threshold, right=True)) / len(self.ordered)
 
     def cett_at(self, share: float) -> float:
@@ -92,14 +90,13 @@ def _curve(mlp: MLP, by: str, norms: Tensor, hidden: Tensor) -> Curve:
     compared = hidden.abs() * norms
     sample = compared.flatten()
     sample = sample[:: -(-sample.numel() // _MOST_SORTED)].sort().values
-    curve = Curve(mlp, by, norms, sample, [], [], [])
+    curve = Curve(mlp, by, norms, sample, [], [])
     output = (hidden @ rows).norm(dim=1).clamp_min(1e-20)
     for share in SHARES:
         threshold = curve.threshold_at(share)
         dropped = compared <= threshold
         error = (torch.where(dropped, hidden, 0) @ rows).norm(dim=1) / output
         curve.thresholds.append(threshold)
-        curve.dropped.append(float(dropped.float().mean()))
         curve.cett.append(float(error.mean()))
     return curve
 
