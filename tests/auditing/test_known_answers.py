@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from actratio.auditing import Audit, audit, trials
 from actratio.sparse import conversion, layer_times
 from actratio.sparse.autotune import LayerTimer
+from actratio.sparse.contention import CPUWait
 from actratio.sparse.converted import Converted
 from actratio.sparse.timing import PassTimes
 from actratio.statistics.estimate import Estimate
@@ -66,10 +67,10 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
     def times(timer: LayerTimer, draws: Sequence[Tensor], rounds: int, **kinds: Any) -> list[float]:
         return [1.0, *(1 / gain for _ in list(timer._forms)[1:])]
 
-    def parts(model: nn.Module, modules: Sequence[nn.Module], batch: int, *, prompt: int = 0) -> PassTimes:
+    def parts(model: nn.Module, modules: Sequence[nn.Module], batch: int, **options: Any) -> PassTimes:
         return PassTimes(1.0, dict.fromkeys(modules, 1 / len(modules)), 0.0)
 
-    def speedup(dense: nn.Module, other: nn.Module, batch: int, *, prompt: int = 0) -> Estimate:
+    def speedup(dense: nn.Module, other: nn.Module, batch: int, **options: Any) -> Estimate:
         is_faster = any(isinstance(module, Converted) for module in other.modules())
         return Estimate(gain, gain - 0.01, gain + 0.01) if is_faster else Estimate(1.0, 0.99, 1.01)
 
@@ -77,6 +78,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
     monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [gain] * (len(self._forms) - 1))
     monkeypatch.setattr(layer_times, "time_in_forward_pass", parts)
     monkeypatch.setattr(trials, "speedup", speedup)
+    monkeypatch.setattr(CPUWait, "share", lambda self: 0.0)
 
 
 def exact_way(found: Audit) -> Any:

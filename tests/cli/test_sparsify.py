@@ -46,7 +46,7 @@ def test_sparsify_writes_a_model_that_transformers_and_load_sparse_read(
     assert any("Dropping every output that is not above zero" in verdict for verdict in printed["verdicts"])
     assert set(printed) == {"settings", "rows", "path", "speeds", "verdicts"}
     assert set(printed["rows"][0]) == {"site", "threshold", "dropped", "cett"}
-    assert set(printed["speeds"][0]) == {"batch", "expected", "measured", "verdict"}
+    assert set(printed["speeds"][0]) == {"batch", "expected", "measured", "reason", "waited"}
     dense = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
     sparse = load_sparse(out, device="cpu", crossover=ALWAYS)
     (batch,) = token_batches(1)
@@ -142,7 +142,7 @@ def test_sparsify_skips_zeros_only(
     assert (settings["target"], settings["by"], "loss_sparse" in settings) == ("zeros", "zeros", False)
     assert len(rows) == 2
     assert all(row["threshold"] == row["cett"] == 0 and 0.1 < row["dropped"] < 0.9 for row in rows)
-    assert "of the neuron outputs are zero, and skipping them" in printed["verdicts"][0]
+    assert "of the neuron outputs are zero. Skipping zeros, in 2 of 2 MLPs, changes" in printed["verdicts"][0]
     if weights is not None:
         change = settings["loss_int8"] / settings["loss_dense"] - 1
         assert 0 < abs(change) < 0.01
@@ -280,7 +280,7 @@ def test_sparsify_traces_at_most_twice_and_lays_weights_out_once(
         (["--target", "ratio=1.5"], "there is no target 'ratio=1.5'"),
         (["--by", "luck"], "cannot be dropped by 'luck'"),
         (["--batch", "0"], "not a list of sizes"),
-        (["--length", "500"], "and 4 are needed"),
+        (["--length", "500"], "too few batches (1 of 4)"),
     ],
 )
 def test_sparsify_refuses_wrong_options_in_one_sentence(

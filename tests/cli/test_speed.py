@@ -21,7 +21,7 @@ def test_speed_of_a_model_and_of_its_measurement(
     assert run_command("speed", folder, "--tokenizer", minilm, "--batch", "1,2", "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     assert [row["batch"] for row in printed["rows"]] == [1, 2]
-    assert printed["verdicts"] == [f"batch {row['batch']}: {row['verdict']}" for row in printed["rows"]]
+    assert printed["verdicts"][:2] == [f"Batch {row['batch']}: {row['verdict']}." for row in printed["rows"]]
     assert set(printed["settings"]) == {
         "model", "revision", "dtype", "batch", "prompt", "length", "weights", "dense", "bandwidth_gbs", "matmul_gflops"
     }  # fmt: skip
@@ -33,7 +33,7 @@ def test_speed_of_a_model_and_of_its_measurement(
     capsys.readouterr()
     assert run_command("speed", tmp_path / "m") == 0
     printed = capsys.readouterr().out
-    assert "batch 1: " in printed
+    assert "Batch 1: " in printed
     assert "GB/s" in printed
 
 

@@ -104,8 +104,8 @@ def test_speed_without_compiled_kernels_names_the_extra(
 ) -> None:
     done = environment("hf").actratio("speed", folder / "model", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["verdicts"] == [
-        "batch 1: no: there is no kernel for torch.float32 on cpu, and numba is not installed; "
-        'run pip install "actratio[fast]"'
+        "Batch 1: no, because there is no kernel for torch.float32 on cpu, and numba is not installed; "
+        'run pip install "actratio[fast]".'
     ]
 
 

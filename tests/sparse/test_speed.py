@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from actratio.sparse.crossover import ALWAYS
 from actratio.sparse.layer_times import needed_share, random_activations
 from actratio.sparse.planning import Plan
 from actratio.sparse.saved import save_sparse
-from actratio.sparse.speed import LayerSpeed, OtherLayers, SpeedCheck, verdict_of
+from actratio.sparse.speed import LayerSpeed, OtherLayers, SpeedCheck, SpeedPrediction, small_gain_reason
 from actratio.statistics.estimate import Estimate
 from tests.sparse.calibration_text import token_batches
 
@@ -57,7 +58,7 @@ def test_bytes_and_ideal_speed_up_by_hand(tiny_gpt2: TinyGPT2) -> None:
     assert speed.ideal == pytest.approx((others + 4 * one) / (others + one * (2 + sum(ratios))), rel=1e-6)
     assert prediction.machine.bandwidth > 0
     assert prediction.to_frame()["dense_bytes"].tolist() == [4 * one]
-    assert prediction.verdicts == [f"batch 1: {speed.verdict}"]
+    assert prediction.verdicts[0] == f"Batch 1: {speed.verdict}."
 
 
 def test_several_sequences_need_the_union(tiny_gpt2: TinyGPT2) -> None:
@@ -105,7 +106,7 @@ def test_experts_are_read_if_tokens_are_routed_to_them() -> None:
     assert sum(layer.dense_flops for layer in one.layers) == pytest.approx(2 * 2 * 2 * expert / 4)
     reached = sum(1 for row in {row.site.name: row for row in measurement}.values() if row.counts.tokens)
     assert sum(layer.dense_bytes for layer in many.layers) == pytest.approx(reached * expert)
-    assert one.verdict == "no: silu has no true zeros, and experts that share one weight cannot have thresholds"
+    assert one.verdict == "no, because silu has no true zeros, and experts that share one weight cannot have thresholds"
 
 
 def test_int8_weights_are_a_quarter_of_the_bytes(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,16 +184,22 @@ def test_what_the_rest_loses_to_the_layers_grows_with_the_root_of_their_time() -
     assert timing.PassTimes(10.0, {first: 9.0}, 3.0).remaining(9.0, 3.0) == 1.0  # noise: nothing is lost
 
 
+def verdict_of(batch: int, layers: list[LayerSpeed], ideal: float, expected: float, others: OtherLayers) -> str:
+    """Return the verdict on a model of whose weights half are in the MLPs."""
+    reason = small_gain_reason(batch, layers, ideal, expected, 0.5, others)
+    return Speed(batch, layers, 1.0, ideal, ideal, expected, reason, others).verdict
+
+
 @pytest.mark.parametrize(
     ("layers", "expected", "verdict"),
     [
-        ([layer("dense", 1.0, 0.0, 0.0)], 1.5, "yes: about 1.50 times as fast"),  # without reading fewer bytes
-        ([layer("dense", 1.0, 0.0, 0.0)], 1.05, "no: the rest of the model takes most of the time"),
-        ([layer("down", 0.9, 1.0, 1.0)], 0.9, "no: it would be slower, about 0.90 times as fast"),
+        ([layer("dense", 1.0, 0.0, 0.0)], 1.5, "yes, about 1.50 times as fast"),  # without reading fewer bytes
+        ([layer("dense", 1.0, 0.0, 0.0)], 1.05, "no, because the rest of the model takes most of the time"),
+        ([layer("down", 0.9, 1.0, 1.0)], 0.9, "no, it would be slower, about 0.90 times as fast"),
     ],
 )
 def test_verdict_with_other_layers(layers: list[LayerSpeed], expected: float, verdict: str) -> None:
-    assert verdict_of(1, layers, 1.0, expected, 0.5, OtherLayers(8, 8, 2.0, 1.0)).startswith(verdict)
+    assert verdict_of(1, layers, 1.0, expected, OtherLayers(8, 8, 2.0, 1.0)).startswith(verdict)
 
 
 def test_many_decoding_steps_stay_within_what_the_model_reads(tiny_gpt2: TinyGPT2) -> None:
@@ -248,21 +255,33 @@ def test_measurement_without_nonzero_counts_is_refused(tiny_gpt2: TinyGPT2) -> N
 @pytest.mark.parametrize(
     ("batch", "layers", "ideal", "expected", "verdict"),
     [
-        (1, [layer("down", 0.1, 2.0, 1.0)], 1.5, 1.3, "yes: about 1.30 times as fast"),
-        (1, [layer("down", 0.1, 2.0, 1.0)], 1.0, 1.3, "no: the MLPs are 50% of the weights that a step reads"),
-        (1, [layer("dense", 1.0, 0.0, 0.0)], 1.0, 1.0, "no: it has no true zeros; `actratio sparsify` can choose"),
-        (1, [layer("down", 0.9, 1.0, 1.0)], 1.1, 1.0, "no: a token needs 90% of the neurons"),
-        (8, [layer("down", 0.9, 1.0, 1.0)], 1.1, 1.0, "no: 8 sequences together need 90% of the neurons"),
-        (1, [layer("down", 0.1, 1.0, 1.2)], 1.5, 0.9, "no: it would be slower, about 0.90 times as fast"),
-        (1, [layer("down", 0.1, 1.0, 0.5)], 1.05, 1.04, "no: the MLPs are 50% of the weights that a step reads"),
-        (1, [layer("down", 0.1, 1.0, 0.8)], 1.5, 1.02, "no: reading fewer weights saves little time here"),
-        (1, [layer("down", 0.1, 1.0, 0.2)], 1.5, 1.02, "no: the rest of the model takes most of the time"),
+        (1, [layer("down", 0.1, 2.0, 1.0)], 1.5, 1.3, "yes, about 1.30 times as fast"),
+        (1, [layer("down", 0.1, 2.0, 1.0)], 1.0, 1.3, "no, because the MLPs are 50% of the weights that a step reads"),
+        (
+            1,
+            [layer("dense", 1.0, 0.0, 0.0)],
+            1.0,
+            1.0,
+            "no, because it has no true zeros; `actratio sparsify` can choose",
+        ),
+        (1, [layer("down", 0.9, 1.0, 1.0)], 1.1, 1.0, "no, because a token needs 90% of the neurons"),
+        (8, [layer("down", 0.9, 1.0, 1.0)], 1.1, 1.0, "no, because 8 sequences together need 90% of the neurons"),
+        (1, [layer("down", 0.1, 1.0, 1.2)], 1.5, 0.9, "no, it would be slower, about 0.90 times as fast"),
+        (
+            1,
+            [layer("down", 0.1, 1.0, 0.5)],
+            1.05,
+            1.04,
+            "no, because the MLPs are 50% of the weights that a step reads",
+        ),
+        (1, [layer("down", 0.1, 1.0, 0.8)], 1.5, 1.02, "no, because reading fewer weights saves little time here"),
+        (1, [layer("down", 0.1, 1.0, 0.2)], 1.5, 1.02, "no, because the rest of the model takes most of the time"),
     ],
 )
 def test_verdict_says_yes_or_no_and_why(
     batch: int, layers: list[LayerSpeed], ideal: float, expected: float, verdict: str
 ) -> None:
-    assert verdict_of(batch, layers, ideal, expected, 0.5).startswith(verdict)
+    assert verdict_of(batch, layers, ideal, expected, OtherLayers()).startswith(verdict)
 
 
 def test_model_without_zeros_gets_no(tiny_gpt2: TinyGPT2) -> None:
@@ -270,7 +289,7 @@ def test_model_without_zeros_gets_no(tiny_gpt2: TinyGPT2) -> None:
     (speed,) = predict_speed(model, measure(model, token_batches())).speeds
     assert speed.expected == 1
     assert not speed.faster
-    assert "no: newgelu has no true zeros" in speed.verdict
+    assert "no, because newgelu has no true zeros" in speed.verdict
 
 
 def test_model_that_does_not_decode_is_refused() -> None:
@@ -305,10 +324,11 @@ def test_check_speed_measures_and_leaves_the_model_dense(tiny_gpt2: TinyGPT2, mo
     assert 0 < measured.low < measured.value < measured.high
     words = f"{measured.value:.2f} ({measured.low:.2f} to {measured.high:.2f}) times as fast"
     assert str(one).startswith(f"Batch 1: {words}. ")
-    assert str(one).endswith(f". Expected was {one.expected:.2f} ({one.verdict}).")
+    because = f", because {one.reason}" if one.reason else ""
+    assert str(one).endswith(f". Expected was {one.expected:.2f}{because}.")
     assert (plans(model), [type(module) for module in model.modules()]) == ([], classes)
 
-    def sparse_step_fails(dense: nn.Module, other: nn.Module, batch: int) -> Any:
+    def sparse_step_fails(dense: nn.Module, other: nn.Module, batch: int, **options: Any) -> Any:
         assert (plans(dense), len(plans(other))) == ([], 2)
         raise RuntimeError("out of memory")
 
@@ -329,8 +349,43 @@ def test_check_speed_measures_and_leaves_the_model_dense(tiny_gpt2: TinyGPT2, mo
 )
 def test_a_measured_speed_is_concluded_from_its_interval(low: float, high: float, conclusion: str) -> None:
     middle = (low + high) / 2
-    check = SpeedCheck(1, 1.2, Estimate(middle, low, high), "yes: it reads less")
+    check = SpeedCheck(1, 1.2, Estimate(middle, low, high), "")
     assert str(check).startswith(f"Batch 1: {middle:.2f} ({low:.2f} to {high:.2f}) times as fast. {conclusion}")
+
+
+@pytest.mark.parametrize(
+    ("low", "conclusion"),
+    [(0.2, "This machine is too busy to tell whether it is faster: for 33% of"), (1.1, "It is faster.")],
+)
+def test_a_busy_machine_cannot_tell_that_a_model_is_slower(low: float, conclusion: str) -> None:
+    check = SpeedCheck(1, 1.2, Estimate(low + 0.05, low, low + 0.1), "the rest takes long", waited=0.33)
+    assert f"times as fast. {conclusion}" in str(check)
+    assert str(check).endswith(" Expected was 1.20, because the rest takes long.")
+    assert check.row()["waited"] == 0.33
+
+
+@pytest.mark.parametrize(("waited", "sentences"), [(0.33, 2), (0.01, 1), (math.nan, 1)])
+def test_a_prediction_of_a_busy_machine_may_be_wrong(waited: float, sentences: int) -> None:
+    speed = Speed(1, [], 1.0, 1.5, 1.5, 1.3, "")
+    first, *others = SpeedPrediction(timing.Machine(1.0, 1.0), [speed], waited).verdicts
+    assert first == "Batch 1: yes, about 1.30 times as fast."
+    assert len(others) == sentences - 1
+    assert all(sentence.startswith("These figures may be wrong: for 33% of the time") for sentence in others)
+
+
+def test_passes_read_a_text(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sequence has a place of its own and reads on, from the beginning again after the end."""
+    model, read = tiny_gpt2("relu"), []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].tolist()), with_kwargs=True
+    )
+    passes = timing.ForwardPasses(model, 2, context=3, text=torch.arange(10))
+    for _ in range(3):
+        passes.seconds()
+    assert read == [[[0, 1, 2], [5, 6, 7]], [[3], [8]], [[4], [9]], [[5], [0]]]
+    read.clear()
+    timing.ForwardPasses(model, 1, prompt=12, text=torch.arange(10)).seconds()
+    assert read == [[[*range(10), 0, 1]]]
 
 
 @pytest.mark.parametrize(("ideal", "faster"), [(1.0, False), (1.5, True)])

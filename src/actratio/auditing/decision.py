@@ -3,15 +3,19 @@
 - A way qualifies if it was measured on the first kind of work, its 95 % interval of the speed-up lies above 1, the speed-up is at
   least 1.1, and its outputs are exact or its loss rises by no more than the target.
 - Of those, the fastest is chosen; an exact one if it is at most a tenth slower.
-- If none qualifies, the model stays dense. The reason is the first of these that holds: the interval of a way whose loss is accepted
-  reaches 1.1, so it isn't certain; the loss of a faster way misses the target; nothing is that fast.
+- If none qualifies, the model stays dense. The reason is the first of these that holds: a way whose loss is accepted was measured, but
+  this process waited for a CPU for more than 5 % of the time, so the machine was too busy to tell; the interval of such a way reaches 1.1,
+  so it isn't certain; the loss of a faster way misses the target; nothing is that fast.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from actratio.auditing.results import UNCHANGED, Decision, Gain, Way
+from actratio.sparse.contention import BUSY, waited_in_words
+from actratio.sparse.thresholds import increase_in_words
 from actratio.statistics.estimate import Estimate
 
 WORTH = 1.1
@@ -20,12 +24,13 @@ WORTH = 1.1
 _PREFERENCE = 0.9  # an exact way is chosen if it reaches this share of the fastest way's speed-up
 
 
-def decide(ways: Sequence[Way], target: float) -> Decision:
+def decide(ways: Sequence[Way], target: float, waited: float = math.nan) -> Decision:
     """Choose a way to run a model, or none.
 
     Args:
         ways: those that were tried.
         target: the largest increase of the loss that is accepted, in per cent.
+        waited: as in ``Audit``.
     """
     faster = [way for way in ways if _is_faster(way.main.measured)]
     fit = [way for way in faster if way.exact or _keeps(way.loss, target)]
@@ -33,8 +38,15 @@ def decide(ways: Sequence[Way], target: float) -> Decision:
         best = max(fit, key=_speedup)
         exact = [way for way in fit if way.exact and _speedup(way) >= _PREFERENCE * _speedup(best)]
         chosen = max(exact, key=_speedup) if exact else best
-        return Decision(chosen, tuple(_recommendation(chosen, best, target)))
-    return Decision(None, tuple(_reasons(ways, faster, target)))
+        busy = (
+            [
+                f"Other speed-ups are to be expected when the machine is idle: while speeds were measured, {waited_in_words(waited)}."
+            ]
+            if waited > BUSY
+            else []
+        )
+        return Decision(chosen, (*_recommendation(chosen, best, target), *busy))
+    return Decision(None, tuple(_reasons(ways, faster, target, waited)))
 
 
 def _is_faster(measured: Estimate | None) -> bool:
@@ -64,21 +76,27 @@ def _recommendation(chosen: Way, best: Way, target: float) -> list[str]:
     return sentences
 
 
-def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float) -> list[str]:
-    unsure = [way for way in ways if (way.exact or _keeps(way.loss, target)) and _may_be_faster(way.main.measured)]
+def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float, waited: float) -> list[str]:
+    accepted = [way for way in ways if _is_timed(way) and (way.exact or _keeps(way.loss, target))]
+    if accepted and waited > BUSY:
+        best = max(accepted, key=_speedup)
+        return [
+            f"Keep it dense for now: this machine is too busy to tell. While speeds were measured, {waited_in_words(waited)}. The best way "
+            f"was {best.name!r}, {_times(best.main)} as fast. Run this again when the machine is idle."
+        ]
+    unsure = [way for way in accepted if _may_be_faster(way.main.measured)]
     if unsure:
         best = max(unsure, key=_speedup)
         return [
-            f"Keep it dense for now: it is not certain that anything is {WORTH} times as fast. With {best.name!r}, {best.main.expected:.2f} "
-            f"times were expected, and {_times(best.main)} were measured. Run this again when the machine is idle."
+            f"Keep it dense for now: it is not certain that anything is {WORTH} times as fast. With {best.name!r}, it was "
+            f"{_times(best.main)} as fast ({best.main.expected:.2f} was expected). Run this again when the machine is idle."
         ]
     if faster:
         best = max(faster, key=_speedup)
         cost = (
             "it changes the outputs, and its loss was not measured"
             if best.loss is None
-            else f"the loss rises by {best.loss.value:.2f} % ({best.loss.low:.2f} to {best.loss.high:.2f} %), more than the {target:g} % "
-            "that you accept"
+            else f"the change of the loss is {increase_in_words(best.loss)}, more than the {target:g} % that you accept"
         )
         return [f"Keep it dense: with {best.name!r} it is {_times(best.main)} as fast, but {cost}."]
     if not ways:
@@ -91,13 +109,16 @@ def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float) -> list[
     if gain.measured == UNCHANGED:
         found = "which would change nothing here"
     else:
-        found = f"expected {gain.expected:.2f} times" if gain.measured is None else f"measured {_times(gain)}"
-    refused, _, reason = gain.reason.partition("no: ")
-    # Without its advice: an audit has tried thresholds, or has noted why it can't.
-    because = f" The reason: {reason.partition('; ')[0]}." if not refused and reason else ""
+        measured = "" if gain.measured is None else f"{_times(gain)} as fast; "
+        found = f"{measured}{gain.expected:.2f} was expected"
+    because = f", because {gain.reason}" if gain.reason else ""
     return [
-        f"Keep it dense: none of the ways tried is {WORTH} times as fast. The best was {best.name!r}, {found}.{because}"
+        f"Keep it dense: none of the ways tried is {WORTH} times as fast. The best was {best.name!r}, {found}{because}."
     ]
+
+
+def _is_timed(way: Way) -> bool:
+    return way.main.measured not in (None, UNCHANGED)
 
 
 def _may_be_faster(measured: Estimate | None) -> bool:
@@ -122,4 +143,4 @@ def _times(gain: Gain) -> str:
 
 def _loss(loss: Estimate, target: float) -> str:
     sure = "" if loss.high <= target else f", which may be more than the {target:g} % that you accept"
-    return f"The loss on text that was not used to choose changes by {loss.value:+z.2f} % ({loss.low:+z.2f} to {loss.high:+z.2f} %){sure}."
+    return f"The loss on text that was not used to choose changes by {increase_in_words(loss)}{sure}."

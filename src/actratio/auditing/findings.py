@@ -46,12 +46,13 @@ def _use(audit: Audit) -> list[str]:
             end = missed(Target("loss", audit.target), audit.useful_loss)
             unused = f" On text that was not used, it changes by {increase_in_words(audit.useful_loss)}{end}."
         sentences.append(
-            f"The useful ratio is {audit.useful_ratio:.0%}: with only this share of the neuron outputs, those with the largest contributions, the "
+            f"The useful ratio of the model is {audit.useful_ratio:.0%}: with only this share of the neuron outputs, those with the largest contributions, the "
             f"loss rises by at most {audit.target:g} % on the text that chose them.{unused}"
         )
     if "layer_useful_ratio" in figures:
         sentences.append(
-            f"In the mean MLP, {figures['layer_useful_ratio']:.0%} of the neuron outputs keep the error of its output at or under 20 %."
+            f"On average over the MLPs, {figures['layer_useful_ratio']:.0%} of the neuron outputs keep the error of an MLP's output at or under "
+            "20 % (the useful ratio by error, as `actratio measure` shows it)."
         )
     dead = sum(layer.dead for layer in audit.layers)
     if dead:

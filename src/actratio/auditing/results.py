@@ -40,7 +40,7 @@ class Gain:
     Attributes:
         work: what is done.
         expected: the predicted speed-up over the dense model.
-        reason: the verdict of the prediction.
+        reason: why ``expected`` isn't worth it, as in ``Speed``.
         measured: the measured speed-up, with its 95 % interval over rounds in which the two took turns; ``UNCHANGED`` if the way would
             change nothing; ``None`` if it wasn't measured.
     """
@@ -131,6 +131,7 @@ class Audit:
         target: the largest increase of the loss that is accepted, in per cent.
         loss: of the dense model on text that wasn't used to choose, in nats per token; ``None`` if it wasn't measured.
         ways: ways to run the model, those that were measured first.
+        waited: share of its time for which this process waited for a CPU while speeds were measured; NaN if it isn't known.
         decision: what to do.
         notes: what could not be tried, and why.
     """
@@ -143,6 +144,7 @@ class Audit:
     target: float
     loss: float | None
     ways: tuple[Way, ...]
+    waited: float
     decision: Decision
     notes: tuple[str, ...] = ()
 

@@ -23,13 +23,14 @@ from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import active_counts, measure_active
 from actratio.sparse.calibration import split_text
 from actratio.sparse.comparing import loss_increase, speedup
+from actratio.sparse.contention import CPUWait
 from actratio.sparse.converted import Converted, densify
 from actratio.sparse.layer_times import ModelTimes
 from actratio.sparse.masking import masked
 from actratio.sparse.planning import thresholds_unsupported_reason
 from actratio.sparse.prediction import predict_speed
 from actratio.sparse.pruning import Pruning
-from actratio.sparse.text import Batch, SequenceLosses, list_batches, sequence_losses
+from actratio.sparse.text import Batch, SequenceLosses, list_batches, sequence_losses, text_tokens
 from actratio.sparse.thresholds import Target
 from actratio.sparse.timing import ForwardPasses
 from actratio.statistics.estimate import Estimate
@@ -81,9 +82,9 @@ def audit(
         notes: list[str] = []
         no_loss = _no_loss_reason(model, given)
         if no_loss is not None:
-            notes.append(f"Ways that change the outputs (thresholds, 8-bit weights) were not tried: {no_loss}.")
+            notes.append(f"Ways that change the outputs (thresholds, 8-bit weights) were not tried, because {no_loss}.")
         checks_loss = no_loss is None
-        calibrating, choosing, checking = split_text(given) if checks_loss else (given, [], [])
+        calibrating, choosing, checking = split_text(given) if checks_loss else (given, [], given)
         progress("measuring")
         measurement = measure_active(model, calibrating, name=name)
         candidates = Ways(model, mlps, measurement, calibrating, choosing)
@@ -94,11 +95,12 @@ def audit(
             trials += [] if pruned is None else [pruned]
             trials += candidates.changing(target, progress)
             useful = next((trial for trial in trials if trial.options == thresholds_option(target)), None)
-        ways, times = [], ModelTimes()
+        dense_losses = sequence_losses(model, checking) if checks_loss else None
+        ways, wait = [], CPUWait()
+        times = ModelTimes(text_tokens(checking))
         for trial in trials:
             progress(f"predicting: {trial.name}")
             ways.append(_predicted(model, trial, works, mlps, times))
-        dense_losses = sequence_losses(model, checking) if checks_loss else None
         order: list[int] = []
         for place in _to_check(trials, ways, target):
             if len(order) >= _TRIED and decide([ways[tried] for tried in order], target).way is not None:
@@ -106,13 +108,15 @@ def audit(
             progress(f"trying: {ways[place].name}")
             ways[place] = _checked(model, trials[place], ways[place], mlps, checking, dense_losses, times.renewed())
             order.append(place)
-        useful_loss = None
+        waited, useful_loss = wait.share(), None
         if useful is not None and useful.thresholds is not None and dense_losses is not None:
-            useful_loss = ways[trials.index(useful)].loss
-            if useful_loss is None:  # this way wasn't tried
+            place = trials.index(useful)
+            if ways[place].loss is None:  # this way wasn't tried
                 progress("checking the useful ratio")
                 with masked([mlp for mlp in mlps if mlp.site.name in useful.thresholds], useful.thresholds):
-                    useful_loss = loss_increase(dense_losses, sequence_losses(model, checking))
+                    loss = loss_increase(dense_losses, sequence_losses(model, checking))
+                ways[place] = replace(ways[place], loss=loss)
+            useful_loss = ways[place].loss
     tokens = max(row.counts.passed or row.counts.tokens for row in measurement)  # fewer reach an expert
     return Audit(
         name,
@@ -123,7 +127,8 @@ def audit(
         target,
         None if dense_losses is None else dense_losses.mean,
         tuple(ways[place] for place in [*order, *(place for place in range(len(ways)) if place not in order)]),
-        decide(ways, target),
+        waited,
+        decide(ways, target, waited),
         (*notes, *candidates.notes),
     )
 
@@ -141,30 +146,34 @@ def works_of(model: nn.Module, batches: Sequence[int], prompt: int) -> list[Work
     return [*works, Work(1, prompt or _PROMPT)] if prompt or not works else works
 
 
-def useful_ratio_unknown_reason(model: nn.Module, batches: Sequence[Batch]) -> str | None:
-    """Return why an audit can't find a model's useful ratio, or ``None`` if it can.
+def unknown_figure_reason(figure: str, model: nn.Module, batches: Sequence[Batch]) -> str | None:
+    """Return why an audit can't find a figure of a model, or ``None`` if it can.
 
     Args:
+        figure: of ``Audit.figures``.
         model, batches: as for ``audit``.
 
     Raises:
         SiteError: no MLP.
     """
     with evaluating(model), torch.no_grad():
-        reason = _no_loss_reason(model, batches)
         mlps = resolve(model)
-    reasons = [thresholds_unsupported_reason(mlp, mlps) for mlp in mlps]
-    return reason or (reasons[0] if all(reasons) else None)
+        if figure == "useful_ratio":
+            reasons = [thresholds_unsupported_reason(mlp, mlps) for mlp in mlps]
+            return _no_loss_reason(model, batches) or (reasons[0] if all(reasons) else None)
+    if figure == "layer_useful_ratio" and all(mlp.site.expert is not None for mlp in mlps):
+        return "it isn't counted for experts"
+    return None
 
 
 def _no_loss_reason(model: nn.Module, given: Sequence[Batch]) -> str | None:
     """Return why the loss of ways that change the outputs can't be measured, or ``None`` if it can."""
     try:
         sequence_losses(model, given[:1])
-    except SiteError:
-        return "the model predicts no next tokens, so its loss cannot be measured here"
+    except SiteError as error:
+        return f"the loss cannot be measured ({error})"
     if len(given) < _LEAST_BATCHES:
-        return f"the text makes {len(given)} batches, and {_LEAST_BATCHES} are needed to check the loss (see --text and --limit-tokens)"
+        return f"the text makes too few batches to check the loss ({len(given)} of {_LEAST_BATCHES}; see --text and --limit-tokens)"
     return None
 
 
@@ -180,7 +189,7 @@ def _predicted(model: nn.Module, trial: Trial, works: Sequence[Work], mlps: Sequ
                 model, trial.measurement, sizes, **trial.arguments, prompt=prompt, mlps=mlps, times=times
             )
             for work, speed in zip(alike, prediction.speeds, strict=True):
-                gains[work] = Gain(work, speed.expected, speed.verdict)
+                gains[work] = Gain(work, speed.expected, speed.reason)
     computed = trial.computed(mlps)
     return Way(
         trial.name, trial.options, trial.exact, computed, tuple(gains[work] for work in works), command=trial.command
@@ -199,11 +208,8 @@ def _pruned_gain(model: nn.Module, pruning: Pruning, work: Work, mlps: Sequence[
     ]
     before, after = sum(part for _, part in layers), sum(share * part for share, part in layers)
     removed = 1 - pruning.parameters / pruning.parameters_before
-    return Gain(
-        work,
-        passes.seconds / (passes.remaining(before, after) + after),
-        f"{removed:.0%} of the parameters are removed",
-    )
+    expected = passes.seconds / (passes.remaining(before, after) + after)
+    return Gain(work, expected, "" if expected >= WORTH else f"only {removed:.0%} of the parameters are removed")
 
 
 def _to_check(trials: Sequence[Trial], ways: Sequence[Way], target: float) -> list[int]:
@@ -233,7 +239,7 @@ def _checked(
     What is expected of the first work, and of all decoding if that decodes, is predicted again right before it is measured: within a minute,
     what else the machine does can change speed-ups by a fifth.
     """
-    other = trial.applied_to(model)
+    other, text = trial.applied_to(model), text_tokens(checking)
     if trial.pruning is None and not any(isinstance(module, Converted) for module in other.modules()):
         unchanged = tuple(replace(gain, expected=1.0, measured=UNCHANGED) for gain in way.gains)
         return replace(
@@ -242,7 +248,10 @@ def _checked(
     again = [gain.work for gain in way.gains if gain.work.prompt == way.main.work.prompt]
     latest = {gain.work: gain for gain in _predicted(model, trial, again, mlps, times).gains}
     gains = tuple(
-        replace(latest.get(gain.work, gain), measured=speedup(model, other, gain.work.batch, prompt=gain.work.prompt))
+        replace(
+            latest.get(gain.work, gain),
+            measured=speedup(model, other, gain.work.batch, prompt=gain.work.prompt, text=text),
+        )
         for gain in way.gains
     )
     if way.exact or dense_losses is None:

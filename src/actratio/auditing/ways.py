@@ -172,7 +172,9 @@ class Ways:
 
     def _for_loss(self, percent: float, chosen: LayerThresholds) -> Trial:
         thresholds = chosen.by_neuron(self._mlps)
-        measurement = measure_active(self._model, _first(self._calibrating, _COUNTED), thresholds, counts_alone=True)
+        measurement = measure_active(
+            self._model, _first(self._calibrating, _COUNTED), thresholds, mlps=self._mlps, counts_alone=True
+        )
         name = f"thresholds for {percent:g} % of loss"
         return Trial(name, thresholds_option(percent), False, measurement, thresholds, percent=percent)
 

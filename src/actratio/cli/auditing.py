@@ -89,12 +89,13 @@ def audit_model(
     from actratio.auditing import audit
     from actratio.auditing.conditions import Condition
     from actratio.auditing.findings import audit_findings
-    from actratio.auditing.trials import useful_ratio_unknown_reason, works_of
+    from actratio.auditing.trials import unknown_figure_reason, works_of
     from actratio.data.text import ARTICLE_PROMPTS, open_texts, token_batches
     from actratio.devices import device_named
     from actratio.files import check_result_folder, write_json
     from actratio.models import check_dtype, commit_setting
     from actratio.report.page import write_report
+    from actratio.statistics.estimate import finite_or_none
 
     condition = None if fail_if is None else Condition.parse(fail_if)
     if condition is not None and condition.figure == "useful_ratio" and not text:
@@ -117,10 +118,10 @@ def audit_model(
     )
     works = works_of(loaded, sizes, prompt)
     sequences = list(token_batches(tokens, texts, length=length, batch_size=4, packed=bool(text), limit=limit_tokens))
-    if condition is not None and condition.figure == "useful_ratio":
-        reason = useful_ratio_unknown_reason(loaded, sequences)
+    if condition is not None:
+        reason = unknown_figure_reason(condition.figure, loaded, sequences)
         if reason is not None:
-            raise DataError(f"{condition} cannot be checked: {reason}; give another condition")
+            raise DataError(f"{condition} cannot be checked, because {reason}; give another condition")
     with waiting("finding the MLPs") as status:
         found = audit(
             loaded,
@@ -152,7 +153,7 @@ def audit_model(
     content = {
         "settings": settings, "figures": found.figures, "loss": found.loss,
         "useful_loss": None if found.useful_loss is None else found.useful_loss.to_dict(), "command": command, "verdicts": verdicts,
-        "notes": [*found.notes], "layers": found.layer_rows(),
+        "waited": finite_or_none(found.waited), "notes": [*found.notes], "layers": found.layer_rows(),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / _NAME, {**content, "ways": found.rows()})

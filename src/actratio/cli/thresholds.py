@@ -81,6 +81,7 @@ def sparsify_model(
     from actratio.sparse.comparing import loss_increase
     from actratio.sparse.conversion import check_weights
     from actratio.sparse.saved import NAME, check_folder, save_sparse, save_thresholds
+    from actratio.sparse.text import text_tokens
     from actratio.sparse.thresholds import ZEROS, Target, check_by, increase_in_words, missed
     from actratio.sparse.timing import ForwardPasses
     from actratio.sparse.zeros import Zeros, measure_zeros
@@ -120,7 +121,9 @@ def sparsify_model(
             losses = {"loss_dense": chosen.loss_dense, "loss_sparse": chosen.loss_sparse}
         status.update("predicting and timing")
         found = chosen.measurement if isinstance(chosen, Zeros) else chosen
-        speeds = check_speed(loaded, found, batches, dense=dense, weights=weights, mlps=mlps)
+        speeds = check_speed(
+            loaded, found, batches, dense=dense, weights=weights, mlps=mlps, text=text_tokens(sequences)
+        )
         verdicts = [*chosen.verdicts, *map(str, speeds)]
         if weights is not None:
             status.update("checking the 8-bit weights")

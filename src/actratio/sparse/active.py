@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from actratio.counting.counts import SiteCounts
 from actratio.counting.criteria import Thresholds, criterion_name
 from actratio.counting.measurement import Measurement
 from actratio.counting.measuring import measure
+from actratio.counting.probe import Probe
 from actratio.sites import Site, evaluating
 from actratio.sites.mlps import MLP, resolve
-from actratio.sparse.text import Batch
+from actratio.sparse.masking import masked
+from actratio.sparse.text import Batch, forward
 
 NO_ZEROS = "has no true zeros"
 _WITH_ZEROS = ("relu", "threshold", "hardshrink", "softshrink")
@@ -61,6 +65,14 @@ def lacks_zeros(site: Site, ratio: float) -> bool:
     return (ratio != ratio or ratio > _ALL_ACTIVE) and not site.function.startswith(_WITH_ZEROS)
 
 
+def nonzero_ratio(measurement: Measurement) -> float:
+    """Return the share of all neuron outputs that a sparse model computes; NaN if no token was counted."""
+    counts = [active_counts(measurement, site) for site in {row.site.name: row.site for row in measurement}.values()]
+    known = [item for item in counts if item is not None]
+    outputs = sum(item.tokens * len(item.active) for item in known)
+    return sum(int(item.active.sum()) for item in known) / outputs if outputs else math.nan
+
+
 def measured_mlps(
     model: nn.Module, measurement: Measurement | None, mlps: Sequence[MLP] | None = None
 ) -> Sequence[MLP]:
@@ -83,28 +95,32 @@ def measure_active(
     batches: Iterable[Batch],
     thresholds: Mapping[str, Tensor] | None = None,
     *,
+    mlps: Sequence[MLP] | None = None,
     counts_alone: bool = False,
     name: str | None = None,
 ) -> Measurement:
     """Measure which neurons a sparse model computes: those above their thresholds, or without thresholds those that aren't zero.
 
+    Thresholds act meanwhile, so that a layer reads what the layers before it leave.
+
     Args:
         model: the dense model.
         batches: as for ``measure``; padding is what the attention mask says.
         thresholds: (width,) by site's name.
+        mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
         counts_alone: as for ``measure``.
         name: of the model, for the measurement.
     """
     if thresholds is None:
         return measure(model, batches, criteria=["nonzero"], counts_alone=counts_alone, name=name)
-    measurement = measure(
-        model,
-        batches,
-        sites=lambda site: site.name in thresholds,
-        criteria=[Thresholds(thresholds)],
-        counts_alone=counts_alone,
-        name=name,
-    )
+    chosen = [mlp for mlp in measured_mlps(model, None, mlps) if mlp.site.name in thresholds]
+    criterion = Thresholds(thresholds)
+    probe = Probe(model, [mlp.site for mlp in chosen], criteria=[criterion], counts_alone=counts_alone)
+    with evaluating(model), torch.no_grad(), masked(chosen, thresholds), probe:
+        for batch in batches:
+            forward(model, batch)
+    settings = {"criteria": [str(criterion)], "counts_alone": counts_alone}
+    measurement = Measurement.of(probe, type(model).__name__ if name is None else name, settings)
     # What enters the down projection: in a gated MLP the hidden tensor, else the activation itself.
     entering = [row for row in measurement if row.tensor == ("hidden" if row.site.gated else "activation")]
     return replace(measurement, rows=entering)

@@ -69,7 +69,7 @@ def calibrate(
         sparse = losses_with(model, curves, chosen.thresholds, checking)
         by_contribution = curves if by == "contribution" else dropping_curves(model, mlps, calibrating)
         sign = compare_by_sign(model, by_contribution, checking)
-        measurement = measure_active(model, calibrating, chosen.by_neuron(mlps))
+        measurement = measure_active(model, calibrating, chosen.by_neuron(mlps), mlps=mlps)
     return Calibration(
         **vars(chosen), target=target, dense_losses=dense, sparse_losses=sparse, sign=sign, measurement=measurement
     )

@@ -122,9 +122,14 @@ class WeightBytes:
 
 
 class ModelTimes:
-    """What was timed of one model on this machine. Predictions that share it time nothing twice."""
+    """What was timed of one model on this machine. Predictions that share it time nothing twice.
 
-    def __init__(self) -> None:
+    Args:
+        text: token ids that forward passes read, (tokens,); random ones by default.
+    """
+
+    def __init__(self, text: Tensor | None = None) -> None:
+        self._text = text
         self.layers: dict[Any, tuple[float, float]] = {}  # of TimedLayers
         self.linears: dict[Any, tuple[float, float]] = {}  # of TimedLinears
         self.timers: dict[Any, LayerTimer] = {}  # making their layers takes longer than timing them
@@ -133,7 +138,7 @@ class ModelTimes:
 
     def renewed(self) -> ModelTimes:
         """Return times of the same model that aren't known yet. The layers that are timed are shared."""
-        new = ModelTimes()
+        new = ModelTimes(self._text)
         new.timers = self.timers
         return new
 
@@ -147,7 +152,7 @@ class ModelTimes:
         """Return where the time of a forward pass goes: in each of the model's linear layers, and in what remains."""
         if (batch, prompt) not in self._passes:
             linears = [module for module in model.modules() if is_linear(module)]
-            self._passes[batch, prompt] = time_in_forward_pass(model, linears, batch, prompt=prompt)
+            self._passes[batch, prompt] = time_in_forward_pass(model, linears, batch, prompt=prompt, text=self._text)
         return self._passes[batch, prompt]
 
 

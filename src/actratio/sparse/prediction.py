@@ -18,6 +18,7 @@ from actratio.sites.inputs import device_of
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import measure_active
 from actratio.sparse.comparing import speedup
+from actratio.sparse.contention import CPUWait
 from actratio.sparse.conversion import (
     check_weights,
     planning_inputs,
@@ -41,8 +42,8 @@ from actratio.sparse.layer_times import (
 )
 from actratio.sparse.planning import Plan, plan
 from actratio.sparse.saved import NAME, load_thresholds
-from actratio.sparse.speed import LayerSpeed, OtherLayers, Speed, SpeedCheck, SpeedPrediction, verdict_of
-from actratio.sparse.text import Batch, list_batches
+from actratio.sparse.speed import LayerSpeed, OtherLayers, Speed, SpeedCheck, SpeedPrediction, small_gain_reason
+from actratio.sparse.text import Batch, list_batches, text_tokens
 from actratio.sparse.thresholds import Calibration
 from actratio.sparse.timing import PassTimes
 
@@ -73,7 +74,8 @@ def predict_speed(
         weights: as for ``sparsify``.
         prompt: tokens of each sequence that a forward pass reads; 0 for a decoding step, which reads one.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
-        times: what was timed for other predictions of this model in this process, so that it isn't timed again.
+        times: what was timed for other predictions of this model in this process, so that it isn't timed again; ``ModelTimes(text)`` times
+            passes on a text, which matters for mixtures. By default tokens are random.
 
     Raises:
         SiteError: no MLP, a measurement of another model or without the counts that are needed, batch sizes that aren't positive
@@ -96,7 +98,7 @@ def predict_speed(
     int8 = weights is not None
     exempt = exempt_layers(model)
     rounded = rounded_mlps(handles, exempt) if int8 else set()
-    times = ModelTimes() if times is None else times
+    times, wait = ModelTimes() if times is None else times, CPUWait()
     rest: list[list[Any]] = []
     if dense or int8:
         rest = replaceable_groups(unchanged_linears(model, handles, planned), int8=int8, exempt=exempt)
@@ -115,7 +117,7 @@ def predict_speed(
             others, replaced = linears.times(tokens)
             replaced += changed_layers(handles, layers)
             speeds.append(_speed(model, batch, prompt, layers, others, replaced, times))
-    return SpeedPrediction(machine, speeds)
+    return SpeedPrediction(machine, speeds, wait.share())
 
 
 def measure_and_predict_speed(
@@ -153,10 +155,18 @@ def measure_and_predict_speed(
         mlps = resolve(model)
         thresholds = load_thresholds(folder, mlps)
     progress("measuring")
-    measurement = measure_active(model, given, thresholds)
+    measurement = measure_active(model, given, thresholds, mlps=mlps)
     progress("timing this machine and the model")
     return predict_speed(
-        model, measurement, sizes, thresholds=thresholds, dense=dense, weights=weights, prompt=prompt, mlps=mlps
+        model,
+        measurement,
+        sizes,
+        thresholds=thresholds,
+        dense=dense,
+        weights=weights,
+        prompt=prompt,
+        mlps=mlps,
+        times=ModelTimes(text_tokens(given)),
     )
 
 
@@ -180,6 +190,7 @@ def check_speed(
     dense: bool = False,
     weights: str | None = None,
     mlps: Sequence[MLP] | None = None,
+    text: Tensor | None = None,
 ) -> list[SpeedCheck]:
     """Predict the speed-up of a model that skips zeros or has thresholds, then measure it in turns with a copy of the dense model.
 
@@ -194,18 +205,23 @@ def check_speed(
         dense: as for ``sparsify``.
         weights: as for ``sparsify``.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
+        text: token ids that both models read, (tokens,). Random ones, the default, may activate other shares of the neurons than those
+            that were measured.
     """
-    predicted = predict_speed(model, measurement, batches, dense=dense, weights=weights, mlps=mlps).speeds
+    wait = CPUWait()
+    predicted = predict_speed(
+        model, measurement, batches, dense=dense, weights=weights, mlps=mlps, times=ModelTimes(text)
+    ).speeds
     unconverted = copy.deepcopy(model)
     try:
         sparsify(model, measurement, dense=dense, weights=weights, mlps=mlps)
         with evaluating(model), evaluating(unconverted):
-            measured = [speedup(unconverted, model, speed.batch) for speed in predicted]
+            measured = [speedup(unconverted, model, speed.batch, text=text) for speed in predicted]
     finally:
         if weights is None:
             densify(model)
     return [
-        SpeedCheck(speed.batch, speed.expected, gain, speed.verdict)
+        SpeedCheck(speed.batch, speed.expected, gain, speed.reason, wait.share())
         for speed, gain in zip(predicted, measured, strict=True)
     ]
 
@@ -274,8 +290,8 @@ def _speed(
         flops = max(dense_flops, 2.0 * batch * prompt * sum(parameter.numel() for parameter in read))
         ideal = max(ideal, flops / (flops - dense_flops + sparse_flops))
         ideal_mlp = max(ideal_mlp, dense_flops / sparse_flops)
-    verdict = verdict_of(batch, layers, ideal, expected, dense / weights, others, prompt=prompt)
-    return Speed(batch, layers, seconds, ideal, ideal_mlp, expected, verdict, others, prompt)
+    reason = small_gain_reason(batch, layers, ideal, expected, dense / weights, others, prompt=prompt)
+    return Speed(batch, layers, seconds, ideal, ideal_mlp, expected, reason, others, prompt)
 
 
 def _expected(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actratio.sparse.active import NO_ZEROS
+from actratio.sparse.contention import BUSY, waited_in_words
 from actratio.sparse.planning import Plan
 from actratio.sparse.timing import Machine
-from actratio.statistics.estimate import Estimate
+from actratio.statistics.estimate import Estimate, finite_or_none
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 _WORTH = 1.1  # a smaller speed-up isn't worth it
 _MARGIN = 1.03  # within noise, neither faster nor slower
 _NEARLY_ALL = 0.6  # share of the neurons that explains a small speed-up
+_REST = "the rest of the model takes most of the time"
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Speed:
         ideal: speed-up if time were spent on reading weights only, all at the same rate; for prompts, or on multiplying only.
         ideal_mlp: the same for the MLPs alone.
         expected: speed-up by the timed products: a dense pass against one that takes their savings off.
-        verdict: starts with "yes" or "no", and says why.
+        reason: why ``expected`` isn't worth it, to be read after "because"; empty if it is, or if it would be slower.
         others: the other linear layers whose product changes, with ``dense`` or ``weights``.
         prompt: tokens that the pass reads of each sequence; 0 for a decoding step, which reads one.
     """
@@ -83,9 +86,22 @@ class Speed:
     ideal: float
     ideal_mlp: float
     expected: float
-    verdict: str
+    reason: str
     others: OtherLayers = OtherLayers()
     prompt: int = 0
+
+    @property
+    def verdict(self) -> str:
+        """A sentence that starts with "yes" or "no" and says why."""
+        if self.faster:
+            return f"yes, about {self.expected:.2f} times as fast"
+        if not self.reason:
+            return f"no, it would be slower, about {self.expected:.2f} times as fast"
+        advice = (
+            "; `actratio sparsify` can choose thresholds that create zeros" if self.reason.endswith(NO_ZEROS) else ""
+        )
+        result = f", so it would be {self.expected:.2f} times as fast" if self.reason == _REST else ""
+        return f"no, because {self.reason}{result}{advice}"
 
     @property
     def faster(self) -> bool:
@@ -123,15 +139,21 @@ class SpeedPrediction:
     Attributes:
         machine: how fast the model's device reads and multiplies.
         speeds: one for each batch size.
+        waited: share of its time for which this process waited for a CPU while they were timed; NaN if it isn't known.
     """
 
     machine: Machine
     speeds: list[Speed]
+    waited: float = math.nan
 
     @property
     def verdicts(self) -> list[str]:
-        """One sentence for each batch size."""
-        return [f"batch {speed.batch}: {speed.verdict}" for speed in self.speeds]
+        """One sentence for each batch size, and one if the machine was busy."""
+        busy = f"These figures may be wrong: {waited_in_words(self.waited)}. Run this again when the machine is idle."
+        return [
+            *(f"Batch {speed.batch}: {speed.verdict}." for speed in self.speeds),
+            *([busy] if self.waited > BUSY else []),
+        ]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one record for each batch size."""
@@ -152,31 +174,37 @@ class SpeedCheck:
         batch: number of sequences.
         expected: predicted speed-up.
         measured: speed-up of a decoding step of the sparse model, with its 95 % interval.
-        verdict: of the prediction.
+        reason: as in ``Speed``.
+        waited: share of its time for which this process waited for a CPU meanwhile; NaN if it isn't known.
     """
 
     batch: int
     expected: float
     measured: Estimate
-    verdict: str
+    reason: str
+    waited: float = math.nan
 
     def __str__(self) -> str:
         measured = f"{self.measured.value:.2f} ({self.measured.low:.2f} to {self.measured.high:.2f})"
-        conclusion = "This machine is too noisy to tell whether it is faster"
+        because = f", because {self.reason}" if self.reason else ""
+        return f"Batch {self.batch}: {measured} times as fast. {self._conclusion()}. Expected was {self.expected:.2f}{because}."
+
+    def _conclusion(self) -> str:
         if self.measured.low > 1:
-            conclusion = "It is faster"
-        elif self.measured.high < 1:
-            conclusion = "It is slower"
-        return f"Batch {self.batch}: {measured} times as fast. {conclusion}. Expected was {self.expected:.2f} ({self.verdict})."
+            return "It is faster"
+        if self.waited > BUSY:
+            return f"This machine is too busy to tell whether it is faster: {waited_in_words(self.waited)}"
+        return "It is slower" if self.measured.high < 1 else "This machine is too noisy to tell whether it is faster"
 
     def row(self) -> dict[str, Any]:
         """Return the record of a table."""
         return {
-            "batch": self.batch, "expected": self.expected, "measured": self.measured.to_dict(), "verdict": self.verdict,
+            "batch": self.batch, "expected": self.expected, "measured": self.measured.to_dict(), "reason": self.reason,
+            "waited": finite_or_none(self.waited),
         }  # fmt: skip
 
 
-def verdict_of(
+def small_gain_reason(
     batch: int,
     layers: Sequence[LayerSpeed],
     ideal: float,
@@ -186,7 +214,7 @@ def verdict_of(
     *,
     prompt: int = 0,
 ) -> str:
-    """Return whether it will be faster, and why.
+    """Return why a speed-up isn't worth it, to be read after "because"; nothing if it is, or if it would be slower.
 
     Args:
         batch, layers: as in ``Speed``.
@@ -197,26 +225,22 @@ def verdict_of(
     others = others or OtherLayers()
     sparse = [layer for layer in layers if layer.plan.kind != "dense"]
     if not sparse and not others.dense_bytes:
-        why = layers[0].plan.why
-        advice = "; `actratio sparsify` can choose thresholds that create zeros" if why.endswith(NO_ZEROS) else ""
-        return f"no: {why}{advice}"
-    if _is_worth_it(ideal, expected, others):
-        return f"yes: about {expected:.2f} times as fast"
-    if expected < 1 / _MARGIN:
-        return f"no: it would be slower, about {expected:.2f} times as fast"
+        return layers[0].plan.why
+    if _is_worth_it(ideal, expected, others) or expected < 1 / _MARGIN:
+        return ""
     needed = _mean_needed(sparse)
     if sparse and needed > _NEARLY_ALL:
         one = f"a prompt of {prompt} tokens" if prompt else "a token"
         reader = f"{batch} {'prompts' if prompt else 'sequences'} together need" if batch > 1 else f"{one} needs"
-        return f"no: {reader} {needed:.0%} of the neurons"
+        return f"{reader} {needed:.0%} of the neurons"
     if sparse and ideal < _WORTH:  # a larger expected speed-up is noise of the timing
         return (
-            f"no: the MLPs are {mlp_share:.0%} of the weights that a step reads, so skipping neurons makes it at most "
+            f"the MLPs are {mlp_share:.0%} of the weights that a step reads, so skipping neurons makes it at most "
             f"{ideal:.2f} times as fast"
         )
     if sparse and all(layer.dense_seconds < 2 * layer.sparse_seconds for layer in sparse):
-        return "no: reading fewer weights saves little time here, as for weights that fit in the cache"
-    return f"no: the rest of the model takes most of the time, so it would be {expected:.2f} times as fast"
+        return "reading fewer weights saves little time here, as for weights that fit in the cache"
+    return _REST
 
 
 def _is_worth_it(ideal: float, expected: float, others: OtherLayers) -> bool:

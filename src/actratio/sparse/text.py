@@ -61,7 +61,7 @@ def list_batches(batches: Iterable[Batch], least: int = 0, *, of_tokens: bool = 
             raise DataError(f"batch {number} {wrong}; give a tensor of token ids, (sequences, tokens), as input_ids")
     if len(listed) < least:
         raise DataError(
-            f"the text makes {len(listed)} batches, and {least} are needed; give more text or use shorter sequences"
+            f"the text makes too few batches ({len(listed)} of {least}); give more text or use shorter sequences"
         )
     return listed
 
@@ -70,6 +70,11 @@ def token_mask(batch: Batch) -> Tensor:
     """Return which of a batch's tokens aren't padding, (sequences, tokens)."""
     mask = batch.get("attention_mask")
     return torch.ones_like(batch["input_ids"], dtype=torch.bool) if mask is None else mask.bool()
+
+
+def text_tokens(batches: Iterable[Batch]) -> Tensor:
+    """Return the token ids of batches one after another, without padding, (tokens,)."""
+    return torch.cat([batch["input_ids"][token_mask(batch)].cpu() for batch in batches])
 
 
 def forward(model: nn.Module, batch: Batch) -> Any:

@@ -18,6 +18,7 @@ from torch import Tensor
 from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
 from actratio.sites.mlps import MLP
+from actratio.sparse.active import nonzero_ratio
 from actratio.sparse.comparing import loss_increase
 from actratio.sparse.text import SequenceLosses
 from actratio.statistics.estimate import Estimate
@@ -177,10 +178,9 @@ class Calibration(LayerThresholds):
     @property
     def verdicts(self) -> list[str]:
         """What the thresholds drop and cost, in sentences."""
-        dropped = sum(self.dropped.values()) / len(self.dropped)
         increase = self.loss_increase
         cost = (
-            f"{dropped:.0%} of the neuron outputs are dropped; the loss on text that was not used goes from {self.loss_dense:.4f} to "
+            f"{1 - nonzero_ratio(self.measurement):.0%} of the neuron outputs are dropped; the loss on text that was not used goes from {self.loss_dense:.4f} to "
             f"{self.loss_sparse:.4f} nats per token ({increase_in_words(increase)})"
             f"{missed(self.target, increase)}."
         )
@@ -188,7 +188,13 @@ class Calibration(LayerThresholds):
 
 
 def increase_in_words(increase: Estimate) -> str:
-    """Return an increase of the loss in words."""
+    """Return an increase of the loss in words.
+
+    >>> increase_in_words(Estimate(math.inf)), increase_in_words(Estimate(0.5, 0.25, 0.75))
+    ('infinite', '+0.50 %, 95 % interval +0.25 to +0.75 %')
+    """
+    if math.isinf(increase.value):
+        return "infinite"
     interval = "" if math.isnan(increase.low) else f", 95 % interval {increase.low:+z.2f} to {increase.high:+z.2f} %"
     return f"{increase.value:+z.2f} %{interval}"
 
@@ -198,9 +204,7 @@ def missed(target: Target, increase: Estimate) -> str:
     if target.kind != "loss" or not max(increase.value, increase.high) > target.amount:
         return ""
     is_more = "is" if increase.value > target.amount else "may be"
-    return (
-        f", which {is_more} more than the {target.amount:g} % that were accepted on the text that chose the thresholds"
-    )
+    return f", which {is_more} more than the {target.amount:g} % that is accepted on the text that chose the thresholds"
 
 
 def check_by(by: str) -> None:

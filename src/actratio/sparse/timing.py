@@ -84,7 +84,7 @@ _MIN_PASSES, _SECONDS = 5, 3.0  # seconds after which none begins, if there are 
 
 
 class ForwardPasses:
-    """Forward passes of a model on random tokens, timed one by one, so that several models can take turns.
+    """Forward passes of a model, timed one by one, so that several models can take turns.
 
     Args:
         model: from transformers, with a vocabulary.
@@ -92,14 +92,21 @@ class ForwardPasses:
         prompt: tokens of each sequence that a pass reads. 0 times decoding steps: one token of each sequence, after a short context
             in the KV cache, which grows with every step and begins again after 16.
         context: tokens of each sequence that are in the KV cache before the first decoding step.
+        text: token ids, (tokens,), in which each sequence has a place of its own and reads on; by default tokens are random. Which
+            neurons are zero, and which experts are used, depends on them.
 
     Raises:
         SiteError: the model doesn't read tokens, or doesn't decode with a KV cache.
     """
 
-    def __init__(self, model: nn.Module, batch: int, *, prompt: int = 0, context: int = 8) -> None:
+    def __init__(
+        self, model: nn.Module, batch: int, *, prompt: int = 0, context: int = 8, text: Tensor | None = None
+    ) -> None:
         self._model, self._batch, self._prompt = model, batch, prompt
         self._device, self._generator = device_of(model), torch.Generator().manual_seed(0)
+        self._text, self._places = text, torch.arange(batch)[:, None]
+        if text is not None:
+            self._places = self._places * len(text) // batch
         self._cache: dict[str, Any] = {}
         self._context, self._steps = context, 0  # steps since the context was read
         with self._readable_errors():
@@ -131,7 +138,12 @@ class ForwardPasses:
                 self._read_context()
 
     def _tokens(self, length: int) -> Tensor:
-        return torch.randint(self._vocabulary, (self._batch, length), generator=self._generator).to(self._device)
+        if self._text is None:
+            tokens = torch.randint(self._vocabulary, (self._batch, length), generator=self._generator)
+        else:
+            tokens = self._text[(self._places + torch.arange(length)) % len(self._text)]
+            self._places = self._places + length
+        return tokens.to(self._device)
 
     @contextmanager
     def _readable_errors(self) -> Iterator[None]:
@@ -149,20 +161,22 @@ class ForwardPasses:
             ) from error
 
 
-def time_in_forward_pass(model: nn.Module, modules: Sequence[nn.Module], batch: int, *, prompt: int = 0) -> PassTimes:
+def time_in_forward_pass(
+    model: nn.Module, modules: Sequence[nn.Module], batch: int, *, prompt: int = 0, text: Tensor | None = None
+) -> PassTimes:
     """Return the median seconds of a forward pass, of each of some linear layers in it, and of a pass without them.
 
     The layers are timed in passes of their own, each right after one that is timed as a whole: what else the machine does changes
     within seconds, and their hooks take time.
 
     Args:
-        model, batch, prompt: as for ``ForwardPasses``.
+        model, batch, prompt, text: as for ``ForwardPasses``.
         modules: linear layers of the model.
 
     Raises:
         SiteError: as ``ForwardPasses``.
     """
-    passes = ForwardPasses(model, batch, prompt=prompt)
+    passes = ForwardPasses(model, batch, prompt=prompt, text=text)
     whole: list[float] = []
     without: list[float] = []
     shares: list[list[float]] = []

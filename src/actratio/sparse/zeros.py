@@ -11,7 +11,7 @@ from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
 from actratio.sites import evaluating
 from actratio.sites.mlps import MLP, resolve
-from actratio.sparse.active import NO_ZEROS, measure_active, measured_mlps, measured_ratios
+from actratio.sparse.active import NO_ZEROS, measure_active, measured_mlps, measured_ratios, nonzero_ratio
 from actratio.sparse.calibration import dense_losses, split_text
 from actratio.sparse.converted import densify
 from actratio.sparse.planning import plan
@@ -43,10 +43,10 @@ class Zeros(LayerThresholds):
             return [
                 f"No MLP has zeros to skip; the loss on the last quarter of the text is {self.loss_dense:.4f} nats per token."
             ]
-        skipped = sum(self.dropped.values()) / len(self.dropped)
+        mlps = len({row.site.name for row in self.measurement})
         return [
-            f"{skipped:.0%} of the neuron outputs are zero, and skipping them changes the outputs by rounding only; the loss on text "
-            f"that was not counted is {self.loss_dense:.4f} nats per token."
+            f"{1 - nonzero_ratio(self.measurement):.0%} of the neuron outputs are zero. Skipping zeros, in {len(self.dropped)} of {mlps} MLPs, changes "
+            f"the outputs by rounding only; the loss on text that was not counted is {self.loss_dense:.4f} nats per token."
         ]
 
 

@@ -87,6 +87,20 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
+def median_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
+    """Return the median of n independent values with its distribution-free interval, between two of the values; no interval for few values.
+
+    Source: Conover, *Practical Nonparametric Statistics* (3rd edition, 1999), section 3.2, as ``scipy.stats.quantile_test`` has it.
+
+    >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 70.0])
+    Estimate(value=4.0, low=1.0, high=70.0)
+    """
+    from scipy.stats import quantile_test  # slow to import
+
+    interval = quantile_test(values, p=0.5).confidence_interval(level)
+    return Estimate(float(np.median(values)), float(interval.low), float(interval.high))
+
+
 def bootstrap_interval(value: float, draws: NDArray[np.float64], clusters: int, level: float = LEVEL) -> Estimate:
     """Return ``value`` with the interval value ± t(G−1)·√(G/(G−1))·SE, G being the number of clusters.
 
