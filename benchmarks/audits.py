@@ -1,7 +1,7 @@
 """What `actratio audit` decides about models of different kinds, what it expects, what it measures, and how long it takes.
 
-SmolLM2 from its GGUF file (SiLU), MiniLM (GELU, an encoder), and four models with random weights: an OPT (ReLU, 10 % active), a Gemma 3n whose
-first layers have 95 % zeros, a mixture of ReLU experts, and a Llama that is so small that it fits in the caches. Others are folders that
+SmolLM2 from its GGUF file (SiLU), MiniLM (GELU, an encoder), and four models with random weights: an OPT (ReLU, 10% active), a Gemma 3n whose
+first layers have 95% zeros, a mixture of ReLU experts, and a Llama that is so small that it fits in the caches. Others are folders that
 are given. Each is audited by the command, in a process of its own.
 
     python benchmarks/audits.py --text FILE [--models opt,gemma3n] [--folder FOLDER …] [--json]
@@ -29,7 +29,7 @@ _WITHIN = 0.1  # of what was expected
 
 
 def opt() -> Any:
-    """Return an OPT whose biases leave about 10 % of its neurons active."""
+    """Return an OPT whose biases leave about 10% of its neurons active."""
     from transformers import OPTConfig, OPTForCausalLM
 
     config = OPTConfig(
@@ -117,7 +117,7 @@ def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     goals = []
     off = [abs(row["measured"] / row["expected"] - 1) for row in rows if row["recommended"] and row["measured"]]
     if off:
-        goals.append({"goal": "measured within 10 % of what was expected, where something is recommended", "measured": max(off), "met": max(off) <= _WITHIN})  # fmt: skip
+        goals.append({"goal": "measured within 10% of what was expected, where something is recommended", "measured": max(off), "met": max(off) <= _WITHIN})  # fmt: skip
     for row in rows:
         if row["model"] == "smollm2":
             goals.append({"goal": f"SmolLM2: at most {_LIMIT_SECONDS} s", "measured": row["seconds"], "met": row["seconds"] <= _LIMIT_SECONDS})  # fmt: skip

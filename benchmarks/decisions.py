@@ -1,6 +1,6 @@
 """Whether `sparsify` decides alike in every process: ten fresh processes, with and without what earlier ones measured.
 
-The model is a Llama with ReLU gates and random weights (hidden size 1536, 8 layers), 10 % of whose neurons are active. Each process converts it and generates,
+The model is a Llama with ReLU gates and random weights (hidden size 1536, 8 layers), 10% of whose neurons are active. Each process converts it and generates,
 dense and sparse in turns. `kept`: the processes share a cache folder, as those of one user do. `empty`: each has an empty one, and measures
 the speeds of the layers itself.
 
@@ -75,7 +75,7 @@ def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         spread = (max(speedups) - min(speedups)) / median(speedups)
         goals += [
             {"goal": f"{name}, cache {cache}: different decisions", "measured": len(decisions), "met": len(decisions) == 1},
-            {"goal": f"{name}, cache {cache}: speed-ups within 5 %", "measured": spread, "met": spread <= 0.05},
+            {"goal": f"{name}, cache {cache}: speed-ups within 5%", "measured": spread, "met": spread <= 0.05},
         ]  # fmt: skip
     return goals
 

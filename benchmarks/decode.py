@@ -340,14 +340,14 @@ def goals_of(rows: list[dict[str, Any]], same: list[bool]) -> list[dict[str, Any
     goals: list[dict[str, Any]] = []
     ours, rival = least("ours", "int8", "planted 10%", "tokens"), least("llama.cpp", "q8_0", "planted 10%", "tokens")
     if ours and rival:
-        goals.append({"goal": "10 % active, int8: at least 1.2 times llama.cpp Q8_0", "measured": ours / rival, "met": ours / rival >= 1.2})  # fmt: skip
+        goals.append({"goal": "10% active, int8: at least 1.2 times llama.cpp Q8_0", "measured": ours / rival, "met": ours / rival >= 1.2})  # fmt: skip
     for kind in TYPES:
         share = least("ours", kind, "planted", "of_limit")
         if share is not None:
-            goals.append({"goal": f"{kind}: at least 80 % of the limit", "measured": share, "met": share >= 0.8})
+            goals.append({"goal": f"{kind}: at least 80% of the limit", "measured": share, "met": share >= 0.8})
     off = [abs(row["off"]) for row in rows if row["off"] is not None]
     if off:
-        goals.append({"goal": "predictions within 10 % in every row", "measured": max(off), "met": max(off) <= 0.1})
+        goals.append({"goal": "predictions within 10% in every row", "measured": max(off), "met": max(off) <= 0.1})
     if same:
         goals.append({"goal": "trained models, float32: the same tokens", "measured": all(same), "met": all(same)})
     return goals

@@ -78,7 +78,7 @@ def main() -> None:
             rows.append({"network": text, "batch": batch, "ratio": ratio, "zeros_in": float((test == 0).float().mean()),
                          **compare({"dense": model, "sparse": sparse, "always": always}, test, batch, arguments.rounds)})  # fmt: skip
             print(rows[-1], file=sys.stderr, flush=True)
-    goal = {"goal": "never more than 3 % slower than dense", "measured": min(row["speedup"] for row in rows)}
+    goal = {"goal": "never more than 3% slower than dense", "measured": min(row["speedup"] for row in rows)}
     goal["met"] = goal["measured"] >= 0.97
     described = machine(torch.device("cpu"), matmul_rate(torch.device("cpu")))
     if arguments.json:

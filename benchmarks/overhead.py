@@ -254,11 +254,11 @@ def goals_of(rows: list[dict[str, Any]], before: dict[str, float]) -> list[dict[
     by_name = {row["contestant"]: row for row in rows}
     every, few, alone = by_name["ours, all readings"], by_name["ours, counts alone"], by_name[ALONE]
     goals = [
-        ("steady state, all readings: at most 2 %", every["overhead"], 0.02),
-        ("steady state, counts alone: at most 1 %", few["overhead"], 0.01),
-        ("one-off: at most 25 % of one batch", before["of_one_batch"], 0.25),
+        ("steady state, all readings: at most 2%", every["overhead"], 0.02),
+        ("steady state, counts alone: at most 1%", few["overhead"], 0.01),
+        ("one-off: at most 25% of one batch", before["of_one_batch"], 0.25),
         (
-            "memory is flat: 16 times the data takes at most 2 % more",
+            "memory is flat: 16 times the data takes at most 2% more",
             every["peak_mb_16"] / every["peak_mb_1"] - 1,
             0.02,
         ),

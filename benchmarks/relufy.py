@@ -26,6 +26,7 @@ from actratio.models import load_model, load_tokenizer
 from actratio.relufication.finetuning import evaluation_on, split_sequences
 from actratio.sites.mlps import resolve
 from actratio.sparse.choices import at_ratio, losses_with
+from actratio.sparse.comparing import loss_increase
 from actratio.sparse.curves import dropping_curves
 from machine import machine, matmul_rate, show
 
@@ -34,7 +35,7 @@ _CALIBRATING = 16  # sequences
 
 
 def rows_of(folder: str, text: Path, length: int, ratios: tuple[float, ...], most: int) -> list[dict[str, Any]]:
-    """Return the loss of a model as it is, and with thresholds that leave some shares of its outputs."""
+    """Return the losses of a model as it is, and with thresholds that leave some shares of its outputs."""
     model, tokenizer = load_model(folder, dtype="float32", device="cpu"), load_tokenizer(folder)
     batches = token_batches(tokenizer, read_texts(str(text)), length=length, batch_size=1, packed=True)
     training, _, checking = split_sequences(
@@ -43,15 +44,17 @@ def rows_of(folder: str, text: Path, length: int, ratios: tuple[float, ...], mos
     checking = checking[:most]
     mlps = resolve(model)
     name, function = Path(folder).name, mlps[0].site.function
-    as_it_is = evaluation_on(model, mlps, checking, 0, 0.0)
-    rows = [{"model": name, "function": function, "way": "as it is", "ratio": as_it_is.ratio, "loss": as_it_is.loss}]
+    as_it_is, losses = evaluation_on(model, mlps, checking, 0, 0.0)
+    rows = [{"model": name, "function": function, "way": "as it is", "ratio": as_it_is.ratio, "losses": losses}]
     with torch.no_grad():
         curves = dropping_curves(model, mlps, [{"input_ids": ids} for ids in training[:_CALIBRATING].split(4)])
         for ratio in ratios:
             if ratio < as_it_is.ratio:
                 thresholds = at_ratio(curves, ratio).thresholds
-                loss = losses_with(model, curves, thresholds, [{"input_ids": ids} for ids in checking.split(4)]).mean
-                rows.append({"model": name, "function": function, "way": "thresholds", "ratio": ratio, "loss": loss})
+                losses = losses_with(model, curves, thresholds, [{"input_ids": ids} for ids in checking.split(4)])
+                rows.append(
+                    {"model": name, "function": function, "way": "thresholds", "ratio": ratio, "losses": losses}
+                )
     return rows
 
 
@@ -68,8 +71,17 @@ def main() -> None:
         start = time.perf_counter()
         rows += rows_of(folder, given.text, given.length, RATIOS, given.checking)
         print(f"{folder}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    known = rows[0]["losses"]
     for row in rows:
-        row |= {"given": rows[0]["model"], "over_given": row["loss"] / rows[0]["loss"] - 1}
+        losses = row.pop("losses")
+        over = loss_increase(known, losses)
+        row |= {
+            "given": rows[0]["model"],
+            "loss": losses.mean,
+            "over_given": over.value,
+            "low": over.low,
+            "high": over.high,
+        }
     described = machine(torch.device("cpu"), matmul_rate(torch.device("cpu")))
     if given.json:
         print(json.dumps({"machine": described, "rows": rows, "goals": []}))

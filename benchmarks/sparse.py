@@ -258,7 +258,7 @@ def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for name, kind in product(TYPES, KINDS):
         for size, least in ((1024, 0.7), (4096, 0.85)):
             goals += goal(
-                f"batch 1, {kind}, {name}, {size} features, 5 to 20 % active: at least {least:.0%} of the ideal speed-up over our own dense product",
+                f"batch 1, {kind}, {name}, {size} features, 5 to 20% active: at least {least:.0%} of the ideal speed-up over our own dense product",
                 lambda row, kind=kind, name=name, size=size: (  # type: ignore[misc]
                     first(row) and (row["kind"], row["type"], row["features"]) == (kind, name, size)
                 ),
@@ -267,14 +267,14 @@ def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             )
     for name in TYPES:
         goals += goal(
-            f"{name}, batch 1 to 16: at most 3 % slower than PyTorch's strongest dense product",
+            f"{name}, batch 1 to 16: at most 3% slower than PyTorch's strongest dense product",
             lambda row, name=name: row["type"] == name,  # type: ignore[misc]
             "over_strongest",
             0.97,
         )
     return [
         *goals,
-        *goal("batch 1, all neurons active: at most 1 % slower than PyTorch", lambda row: row["batch"] == 1 and row["ratio"] == 1, "speedup", 0.99),
+        *goal("batch 1, all neurons active: at most 1% slower than PyTorch", lambda row: row["batch"] == 1 and row["ratio"] == 1, "speedup", 0.99),
     ]  # fmt: skip
 
 

@@ -283,7 +283,7 @@ def check_goals(rows: list[dict[str, Any]], memory: float) -> list[dict[str, Any
             4,
             True,
         ),
-        *((f"at least 60 % of the limit, {row['architecture']}", row["share_of_limit"], 0.6, True) for row in widest),
+        *((f"at least 60% of the limit, {row['architecture']}", row["share_of_limit"], 0.6, True) for row in widest),
         (
             "five seeds at most 4.5 times the cost of one, all six architectures",
             total["five_seeds_s"] / total["one_seed_s"],
@@ -296,7 +296,7 @@ def check_goals(rows: list[dict[str, Any]], memory: float) -> list[dict[str, Any
             2,
             False,
         ),
-        ("counting under 3 % of the time, training and evaluation, all six architectures", cost, 0.03, False),
+        ("counting under 3% of the time, training and evaluation, all six architectures", cost, 0.03, False),
         ("under 2 GB", memory, 2, False),
     ]
     return [

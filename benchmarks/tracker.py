@@ -5,7 +5,7 @@ with AdamW on the CPU, in eager mode and compiled. In each round every contestan
 step between two readings. Before and after these steps, a step runs that nothing watches, and the ratio to the mean of
 the two is taken. Work that readings put off until several are done together is timed too, and added to the step with a
 reading. The overhead of a schedule is the mean of the two ratios by their share of the steps, less one: for every = 50,
-(reading + 49 · between) / 50 − 1. Compared are medians over the rounds, with 95 % intervals of the median. Steps that
+(reading + 49 · between) / 50 − 1. Compared are medians over the rounds, with 95% intervals of the median. Steps that
 nothing watches are compared with each other as well, which shows the noise.
 
 Memory is a process's own, in a process for each contestant: its resident memory after 1,000 and 10,000 steps of the
@@ -308,7 +308,7 @@ def goals_of(rows: Sequence[Mapping[str, Any]], grown: Sequence[Mapping[str, Any
     for row in grown:
         if row["contestant"] == OURS:
             growth = row["mlp_late_mb"] / row["mlp_early_mb"] - 1
-            text = f"memory is flat: at most 2 % more after {row['steps']:,} steps than after {row['steps'] // 10:,}"
+            text = f"memory is flat: at most 2% more after {row['steps']:,} steps than after {row['steps'] // 10:,}"
             goals.append({"goal": text, "measured": growth, "met": growth <= 0.02})
     return goals
 
@@ -339,7 +339,7 @@ def main() -> None:
         print(json.dumps({"machine": about, "rows": rows, "memory": grown, "goals": goals}))
         return
     console = Console(width=150)
-    table = Table("model", "mode", "contestant", "every", "overhead", "95 % interval", "graph breaks", "recompilations")
+    table = Table("model", "mode", "contestant", "every", "overhead", "95% interval", "graph breaks", "recompilations")
     for row in rows:
         interval = f"{row['low']:+.1%} … {row['high']:+.1%}"
         compiler = ["" if row[key] is None else str(row[key]) for key in ("graph_breaks", "recompilations")]

@@ -108,7 +108,7 @@ def _series(name: str, points: Iterable[tuple[float, float]], colour: int, style
 
 
 def decode(rows: list[Row]) -> str:
-    """Return the table of the random model at batch 1: everybody at 10 % active neurons, and ours at other ratios."""
+    """Return the table of the random model at batch 1: everybody at 10% active neurons, and ours at other ratios."""
     header = ["model", "contestant", "type", "tokens/s", "share of the limit"]
     header += ["over torch", "layout", "zeros", "predicted"]
     single = [row for row in rows if row["batch"] == "1" and row["model"].startswith("planted")]
@@ -135,7 +135,7 @@ def relufied(rows: list[Row]) -> str:
                 row["function"],
                 f"{float(row['ratio']):.1%}",
                 f"{float(row['loss']):.3f}",
-                f"{float(row['over_given']):+z.1%}",
+                _increase(row),
                 _over_given(rows, row["model"], "0.1"),
             ]
             for row in rows
@@ -148,7 +148,12 @@ def relufied(rows: list[Row]) -> str:
 def _over_given(rows: list[Row], model: str, ratio: str) -> str:
     """Return how much the loss of a model with thresholds is above that of the given model; nothing if it has fewer outputs anyway."""
     found = [row for row in rows if (row["model"], row["way"], row["ratio"]) == (model, "thresholds", ratio)]
-    return f"{float(found[0]['over_given']):+z.1%}" if found else ""
+    return _increase(found[0]) if found else ""
+
+
+def _increase(row: Row) -> str:
+    value, low, high = (float(row[name]) for name in ("over_given", "low", "high"))
+    return f"{value:+z.1f}%" if value == low == high else f"{value:+z.1f}% ({low:+z.1f} to {high:+z.1f})"
 
 
 def _relufied_figure(given: str, rows: list[Row]) -> str:
@@ -213,7 +218,7 @@ def audits(rows: list[Row]) -> str:
     body = []
     for row in rows:
         measured = f"{float(row['measured']):.2f}× ({float(row['low']):.2f}–{float(row['high']):.2f})"
-        loss = f"{float(row['loss_percent']):+z.1f} %" if row["loss_percent"] else ""
+        loss = f"{float(row['loss_percent']):+z.1f}%" if row["loss_percent"] else ""
         shares = (
             f"{float(row[name]):.1%}" if row[name] else "" for name in ("useful_ratio", "nonzero_ratio", "dead_ratio")
         )
@@ -355,7 +360,7 @@ def tracker(rows: list[Row]) -> str:
     chart = Chart(
         "tracker",
         f"A reading at every 50th step costs at most {max(highest, 0):.1%} of the training",
-        "What the tracker adds to a training step on average, with 95 % intervals of the median.",
+        "What the tracker adds to a training step on average, with 95% intervals of the median.",
         "steps from one reading to the next",
         "overhead over a step that nothing watches",
         series,
@@ -527,7 +532,7 @@ BLOCKS = {
         },
         mlps,
     ),
-    "relufy": Block("relufy", "relufy", _same("given", "model", "function", "way", "ratio", "loss", "over_given"), relufied),
+    "relufy": Block("relufy", "relufy", _same("given", "model", "function", "way", "ratio", "loss", "over_given", "low", "high"), relufied),
     "relufy-decode": Block(
         "relufy", "relufy-decode",
         _DECODE,

@@ -28,7 +28,7 @@ def test_log_spaced_readings_are_counted_over_a_training(benchmark: ModuleType) 
 
 
 def test_the_interval_of_the_median_holds_its_level(benchmark: ModuleType) -> None:
-    # As in tables of the sign test: 2nd to 9th of 10 values, 97.9 %; the 3rd to 8th would be 89.1 %.
+    # As in tables of the sign test: 2nd to 9th of 10 values, 97.9%; the 3rd to 8th would be 89.1%.
     assert benchmark.median_interval(range(10)) == (1, 8)
     assert benchmark.median_interval(range(6)) == (0, 5)
     assert all(math.isnan(bound) for bound in benchmark.median_interval(range(5)))
@@ -45,5 +45,5 @@ def test_goals_are_those_of_our_own_steps(benchmark: ModuleType) -> None:
         "MLP, compiled: no graph breaks because of the tracker": True,
         "MLP, compiled: no recompilations because of the tracker": False,
         "MLP, compiled, every=50: under 1% of a step": False,
-        "memory is flat: at most 2 % more after 10,000 steps than after 1,000": True,
+        "memory is flat: at most 2% more after 10,000 steps than after 1,000": True,
     }

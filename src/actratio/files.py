@@ -90,6 +90,8 @@ def check_creatable(folder: Path) -> None:
     missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
     if not missing:
         make_folder(folder)  # refuses a file
+        if not os.access(folder, os.W_OK):
+            raise RunError(f"the folder {folder} is not writable; choose another with --out")
         return
     first = missing[-1]
     name = f".{os.getpid()}.{first.name}"[
@@ -100,7 +102,8 @@ def check_creatable(folder: Path) -> None:
         tried.mkdir(exist_ok=True)
     except OSError as error:
         raise _not_creatable(first, error) from None
-    tried.rmdir()
+    with suppress(OSError):  # an earlier process with this number was killed, and left something in it
+        tried.rmdir()
 
 
 @contextmanager

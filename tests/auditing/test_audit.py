@@ -17,6 +17,7 @@ import actratio
 from actratio.auditing import Work, audit, trials
 from actratio.auditing.findings import audit_findings, ways_tables
 from actratio.auditing.trials import unknown_figure_reason, works_of
+from actratio.auditing.ways import spread
 from actratio.counting.measurement import Measurement
 from actratio.errors import DataError, SiteError
 from actratio.sparse import Speed, SpeedPrediction, load_sparse, plans
@@ -61,12 +62,12 @@ def test_model_with_zeros(tiny_gpt2: TinyGPT2) -> None:
     assert plans(model) == []
     names = [way.name for way in found.ways]
     always = {
-        "skip exact zeros, with faster dense products",
-        "thresholds for 1 % of loss",
-        "8-bit weights, and skip exact zeros",
-        "8-bit weights, and thresholds for 1 % of loss",
+        "skip zeros",
+        "thresholds (1% loss)",
+        "8-bit weights, skip zeros",
+        "8-bit, thresholds (1% loss)",
     }
-    assert always <= set(names) <= {*always, "thresholds for 0.5 % of loss"}  # unless these are the same thresholds
+    assert always <= set(names) <= {*always, "thresholds (0.5% loss)"}  # unless these are the same thresholds
     measured = [way for way in found.ways if way.main.measured is not None]
     assert [way.name for way in measured] == names[:3]  # those that were tried come first
     assert [way.options for way in found.ways if "0.5" in way.options] in ([], ["--target loss=0.5 --dense"])
@@ -218,8 +219,8 @@ def test_the_cost_of_the_useful_ratio_is_measured_on_text_that_was_not_used(
 def test_a_useful_ratio_that_costs_too_much_on_unused_text_says_so(tiny_gpt2: TinyGPT2) -> None:
     found = audit(tiny_gpt2("gelu_new"), token_batches(12))
     for increase, end in (
-        (Estimate(1.4, 1.1, 1.7), "which is more than the 1 %"),
-        (Estimate(0.2, 0.1, 0.3), "+0.30 %."),
+        (Estimate(1.4, 1.1, 1.7), "which is more than the 1%"),
+        (Estimate(0.2, 0.1, 0.3), "+0.30%."),
     ):
         sentences = audit_findings(dataclasses.replace(found, useful_loss=increase), {}).sentences
         (sentence,) = [sentence for sentence in sentences if sentence.startswith("The useful ratio of the model is")]
@@ -379,7 +380,7 @@ def test_audit_command(
     assert {key: written[key] for key in shown} == {key: printed[key] for key in shown}
     assert written["loss"] > 0
     assert (
-        f"On text that was not used, it changes by {written['useful_loss']['value']:+z.2f} %"
+        f"On text that was not used, it changes by {written['useful_loss']['value']:+z.2f}%"
         in (tmp_path / "run" / "report.html").read_text()
     )
     assert printed["verdicts"][0].startswith("Do this: ")
@@ -410,3 +411,23 @@ def test_audit_command(
     assert "too few batches to check the loss" in " ".join(capsys.readouterr().err.split())
     assert run_command(*command, *out, "--force", "--fail-if", "speedup=1.5") == 2
     assert "is not a condition" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "taken"),
+    [
+        (12, [[], [0], [2]]),
+        (1, [[], [], [2]]),
+        (18, [[1], [], [0, 2]]),
+        (36, [[0, 1], [0], [0, 1, 2]]),
+        (99, [[0, 1], [0], [0, 1, 2]]),
+    ],
+)
+def test_sequences_are_spread_over_a_text(tokens: int, taken: list[list[int]]) -> None:
+    numbers = iter(range(6))
+    batches = [{"input_ids": torch.tensor([[next(numbers)] * 6 for _ in range(size)])} for size in (2, 1, 3)]
+    expected = [{"input_ids": batch["input_ids"][rows]} for batch, rows in zip(batches, taken, strict=True) if rows]
+    found = spread(batches, tokens)
+    assert len(found) == len(expected)
+    for some, other in zip(found, expected, strict=True):
+        assert torch.equal(some["input_ids"], other["input_ids"])

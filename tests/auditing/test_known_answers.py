@@ -100,7 +100,7 @@ def test_planted_zeros_are_counted_and_skipped(monkeypatch: pytest.MonkeyPatch) 
     assert (way.options, way.computed) == ("--target zeros --dense", pytest.approx(always / WIDTH))
     assert way.main.measured == Estimate(3.0, 2.99, 3.01)
     assert found.decision.way == way
-    assert found.decision.sentences[0].startswith("Do this: skip exact zeros")
+    assert found.decision.sentences[0].startswith("Do this: skip zeros")
 
 
 def test_model_without_zeros_has_nothing_exact_to_skip(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_dead_neurons_are_counted_in_each_layer(monkeypatch: pytest.MonkeyPatch)
     assert found.figures["dead_ratio"] == 21 / (2 * WIDTH)
     assert found.figures["nonzero_ratio"] == pytest.approx(1 - 21 / (2 * WIDTH))
     (way,) = [way for way in found.ways if way.command == "prune"]
-    assert way.name == "remove 20 neurons that never fire"  # the configuration has one width for both
+    assert way.name == "remove 20 dead neurons"  # the configuration has one width for both
     assert way.computed == 1 - 20 / (2 * WIDTH)
 
 

@@ -20,7 +20,7 @@ KILLED = -9
 def command(tmp_path: Path, text: Path, minilm: Path, tiny_gpt2: Callable[..., Any]) -> list[object]:
     """Return the arguments that fine-tune a small GPT-2 for a moment; the folder of the result comes last."""
     tiny_gpt2("gelu_new").save_pretrained(tmp_path / "model")
-    numbers = ["--length", 16, "--limit-tokens", 640, "--steps", 8, "--evaluations", 4, "--lr", 0.003, "--loss", 50]
+    numbers = ["--length", 16, "--limit-tokens", 640, "--steps", 10, "--evaluations", 10, "--lr", 0.003, "--loss", 50]
     return ["relufy", tmp_path / "model", "--tokenizer", minilm, "--text", text, *numbers, "--target", 0.3, "--out"]
 
 

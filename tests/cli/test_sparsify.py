@@ -89,7 +89,7 @@ def test_sparsify_writes_int8_weights_and_says_what_they_cost(
     assert losses[2] == pytest.approx(losses[1], rel=0.01)
     change = losses[2] / losses[0] - 1
     assert printed["verdicts"][1].startswith(
-        f"With int8 weights too, the loss on the same text is {losses[2]:.4f} ({100 * change:+.2f} %, 95 % interval "
+        f"With int8 weights too, the loss on the same text is {losses[2]:.4f} ({100 * change:+.2f}%, 95% interval "
     )
     assert not (out / "model.safetensors").exists()
     assert (out / "int8.safetensors").stat().st_size < 0.6 * (folder / "model.safetensors").stat().st_size
@@ -147,7 +147,7 @@ def test_sparsify_skips_zeros_only(
         change = settings["loss_int8"] / settings["loss_dense"] - 1
         assert 0 < abs(change) < 0.01
         assert printed["verdicts"][1].startswith(
-            f"With int8 weights too, the loss on the same text is {settings['loss_int8']:.4f} ({100 * change:+z.2f} %, "
+            f"With int8 weights too, the loss on the same text is {settings['loss_int8']:.4f} ({100 * change:+z.2f}%, "
         )
 
     loaded = load_sparse(out, device="cpu", crossover=ALWAYS)

@@ -56,10 +56,7 @@ def test_comparison_by_hand(before: Measurement, after: Measurement) -> None:
     assert (second["change"], second["died"], second["always_on_b"]) == (0, 0, 2)
     summary = comparison.summary()
     # A: 3 + 4 active of 8 + 4. B: 5 + 2 active of 16 + 2.
-    assert (
-        "38.9% of the neurons are active in after, 58.3% in before (activation > 0): -19.4 percentage points."
-        in summary
-    )
+    assert "Active neurons (activation > 0): 58.3% in before, 38.9% in after (-19.4 percentage points)." in summary
     assert "The largest changes of activation > 0: layer 0 (-6.2 percentage points), layer 1 (+0.0" in summary
     assert (
         "2 of 6 neurons were never active in after, 2 of 6 in before; 1 were active in before only, and 1 in after only."
@@ -88,9 +85,10 @@ def test_useful_ratios_are_compared_over_sites_for_which_both_are_known() -> Non
     assert comparison.to_frame()["useful_a"].tolist() == [0.25, 0.25, 1.0, 1.0]
     assert comparison.to_frame()["useful_b"].isna().tolist() == [False, False, True, True]
     useful, ratio = comparison.summary().splitlines()[:2]
-    assert useful.startswith("Useful ratio: 75.0% of the neuron outputs in b are enough to give each MLP's output")
-    assert useful.endswith("25.0% in a: +50.0 percentage points.")
-    assert ratio.startswith("50.0% of the neurons are active in b, 100.0% in a (activation > 0)")
+    assert useful.startswith(
+        "Useful ratio: 25.0% in a, 75.0% in b (+50.0 percentage points). This share of the neuron outputs"
+    )
+    assert ratio == "Active neurons (activation > 0): 100.0% in a, 50.0% in b (-50.0 percentage points)."
     assert "(hidden > 0)" not in comparison.summary()
     assert "Shares above zero of ReLU and SiLU say little about each other" in comparison.summary()
     table = comparison_table(comparison)

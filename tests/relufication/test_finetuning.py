@@ -193,4 +193,4 @@ def test_sentences_say_what_was_missed() -> None:
     )
     assert "40.0% of the neuron outputs are not zero" in missed.verdicts[0]
     assert missed.verdicts[0].endswith("The target of 20% was missed.")
-    assert "which is more than the 5 % that were accepted" in missed.verdicts[1]
+    assert "which is more than the 5% that were accepted" in missed.verdicts[1]

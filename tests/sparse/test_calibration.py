@@ -167,7 +167,7 @@ def test_calibrate_splits_the_text_and_checks_on_the_last_quarter(tiny_gpt2: Tin
     assert calibration.to_frame()["threshold"].tolist() == list(expected.thresholds.values())
     cost, sign = calibration.verdicts
     assert "the loss on text that was not used goes from" in cost
-    assert f"({increase.value:+.2f} %, 95 % interval {increase.low:+.2f} to {increase.high:+.2f} %)" in cost
+    assert f"({increase.value:+.2f}%, 95% interval {increase.low:+.2f} to {increase.high:+.2f}%)" in cost
     assert "Dropping every output that is not above zero" in sign
     assert plans(model) == []
 
@@ -309,8 +309,8 @@ def test_next_token_loss_reports_runtime_errors_except_those_of_missing_memory(
     ("target", "low", "high", "end"),
     [
         (Target("loss", 1.0), 0.2, 0.8, ""),
-        (Target("loss", 1.0), 0.5, 1.2, ", which may be more than the 1 % that is accepted"),
-        (Target("loss", 1.0), 1.1, 1.3, ", which is more than the 1 % that is accepted"),
+        (Target("loss", 1.0), 0.5, 1.2, ", which may be more than the 1% that is accepted"),
+        (Target("loss", 1.0), 1.1, 1.3, ", which is more than the 1% that is accepted"),
         (Target("ratio", 0.5), 1.1, 1.3, ""),
     ],
 )

@@ -17,7 +17,7 @@ from actratio.sparse.kernels.product import Weights
 
 @pytest.mark.parametrize(
     ("plain", "ahead", "chosen"),
-    [(1.0, 1.0, 0), (1.0, 0.97, 0), (1.0, 0.9, 4096), (1.0, 1.2, 0)],  # a gain of 3 % may be noise
+    [(1.0, 1.0, 0), (1.0, 0.97, 0), (1.0, 0.9, 4096), (1.0, 1.2, 0)],  # a gain of 3% may be noise
 )
 def test_distance_that_clearly_gains_is_chosen(
     plain: float, ahead: float, chosen: int, monkeypatch: pytest.MonkeyPatch

@@ -25,7 +25,7 @@ GATED = "neurons whose gate is zero are skipped in the up and the down projectio
 
 
 def gemma(dtype: torch.dtype = torch.float32, activation: str = "gelu_pytorch_tanh") -> Any:
-    """Make a small Gemma 3n whose first two layers keep 5 % of their neurons."""
+    """Make a small Gemma 3n whose first two layers keep 5% of their neurons."""
     import transformers
 
     torch.manual_seed(0)

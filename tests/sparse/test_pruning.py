@@ -194,7 +194,7 @@ def test_model_without_zeros_is_not_pruned() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.Linear(2, 1))
     pruning = prune(model, measure(model, [torch.rand(3, 2)]), [torch.rand(3, 2)])
     assert pruning.rows() == []
-    assert pruning.verdict == "no neuron can be removed: gelu has no true zeros"
+    assert pruning.verdict == "No neuron can be removed: gelu has no true zeros."
 
 
 def test_verdict_says_which_layer_keeps_the_width_that_others_share() -> None:
@@ -208,8 +208,8 @@ def test_verdict_says_which_layer_keeps_the_width_that_others_share() -> None:
     dead = pruning.mlps[1].dead
     assert dead >= 6
     assert pruning.verdict == (
-        "no neuron can be removed: the configuration has one width, 64, for all these MLPs, and layer 0 (model.decoder.layers.0) has no "
-        f"neuron that can be removed, so model.decoder.layers.1 keeps its {dead} dead neurons too"
+        "No neuron can be removed: the configuration has one width, 64, for all these MLPs, and layer 0 (model.decoder.layers.0) has no "
+        f"neuron that can be removed, so model.decoder.layers.1 keeps its {dead} dead neurons too."
     )
 
 
@@ -217,14 +217,14 @@ def test_verdict_says_if_one_dead_neuron_is_all_there_is() -> None:
     model = nn.Sequential(nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 1))
     model[0].bias.data.fill_(-10)
     pruning = prune(model, measure(model, [torch.rand(3, 2)]), [torch.rand(3, 2)])
-    assert pruning.verdict == "no neuron can be removed: every MLP keeps at least one neuron"
+    assert pruning.verdict == "No neuron can be removed: every MLP keeps at least one neuron."
 
 
 def test_verdict_says_if_every_neuron_fired() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
     model[0].bias.data.fill_(10)
     pruning = prune(model, measure(model, [torch.rand(3, 2)]), [torch.rand(3, 2)])
-    assert pruning.verdict == "no neuron can be removed: every neuron fired"
+    assert pruning.verdict == "No neuron can be removed: every neuron fired."
 
 
 def test_verdict_says_if_silent_neurons_need_a_check() -> None:
@@ -238,7 +238,7 @@ def test_verdict_says_if_silent_neurons_need_a_check() -> None:
 def test_verdict_says_if_neurons_were_not_counted() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU6(), nn.Linear(2, 1))
     pruning = prune(model, measure(model, [torch.rand(3, 2)], criteria=["above(0.1)"]), [torch.rand(3, 2)])
-    assert pruning.verdict.endswith("were not counted; measure with the criterion nonzero")
+    assert pruning.verdict.endswith("were not counted; measure with the criterion nonzero.")
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -1,10 +1,10 @@
 """Decide between ways to run a model. The rule was fixed before any model was audited.
 
-- A way qualifies if it was measured on the first kind of work, its 95 % interval of the speed-up lies above 1, the speed-up is at
+- A way qualifies if it was measured on the first kind of work, its 95% interval of the speed-up lies above 1, the speed-up is at
   least 1.1, and its outputs are exact or its loss rises by no more than the target.
 - Of those, the fastest is chosen; an exact one if it is at most a tenth slower.
 - If none qualifies, the model stays dense. The reason is the first of these that holds: a way whose loss is accepted was measured, but
-  this process waited for a CPU for more than 5 % of the time, so the machine was too busy to tell; the interval of such a way reaches 1.1,
+  this process waited for a CPU for more than 5% of the time, so the machine was too busy to tell; the interval of such a way reaches 1.1,
   so it isn't certain; the loss of a faster way misses the target; nothing is that fast.
 """
 
@@ -96,7 +96,7 @@ def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float, waited: 
         cost = (
             "it changes the outputs, and its loss was not measured"
             if best.loss is None
-            else f"the change of the loss is {increase_in_words(best.loss)}, more than the {target:g} % that you accept"
+            else f"the change of the loss is {increase_in_words(best.loss)}, more than the {target:g}% that you accept"
         )
         return [f"Keep it dense: with {best.name!r} it is {_times(best.main)} as fast, but {cost}."]
     if not ways:
@@ -142,5 +142,5 @@ def _times(gain: Gain) -> str:
 
 
 def _loss(loss: Estimate, target: float) -> str:
-    sure = "" if loss.high <= target else f", which may be more than the {target:g} % that you accept"
+    sure = "" if loss.high <= target else f", which may be more than the {target:g}% that you accept"
     return f"The loss on text that was not used to choose changes by {increase_in_words(loss)}{sure}."

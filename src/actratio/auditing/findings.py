@@ -47,12 +47,12 @@ def _use(audit: Audit) -> list[str]:
             unused = f" On text that was not used, it changes by {increase_in_words(audit.useful_loss)}{end}."
         sentences.append(
             f"The useful ratio of the model is {audit.useful_ratio:.0%}: with only this share of the neuron outputs, those with the largest contributions, the "
-            f"loss rises by at most {audit.target:g} % on the text that chose them.{unused}"
+            f"loss rises by at most {audit.target:g}% on the text that chose them.{unused}"
         )
     if "layer_useful_ratio" in figures:
         sentences.append(
             f"On average over the MLPs, {figures['layer_useful_ratio']:.0%} of the neuron outputs keep the error of an MLP's output at or under "
-            "20 % (the useful ratio by error, as `actratio measure` shows it)."
+            "20% (the useful ratio by error, as `actratio measure` shows it)."
         )
     dead = sum(layer.dead for layer in audit.layers)
     if dead:
@@ -117,7 +117,7 @@ def _profile(audit: Audit) -> Chart:
     return Chart(
         "use",
         "How much of each MLP is used",
-        "Useful: the smallest share of neuron outputs that keeps the error of the MLP's output at or under 20 %. Not zero: what remains if exact "
+        "Useful: the smallest share of neuron outputs that keeps the error of the MLP's output at or under 20%. Not zero: what remains if exact "
         "zeros are skipped.",
         "relative depth (0: first MLP, 1: last MLP)",
         "share of the neuron outputs",
@@ -129,7 +129,7 @@ def _profile(audit: Audit) -> Chart:
 def _loss(way: Way) -> str:
     if way.exact:
         return "same"
-    return "not measured" if way.loss is None else way.loss.format("{:+z.2f}") + " %"
+    return "not measured" if way.loss is None else way.loss.plus_minus("{:z.2f}") + " %"
 
 
 def _gain(gain: Gain) -> tuple[str, str]:

@@ -41,7 +41,7 @@ class Gain:
         work: what is done.
         expected: the predicted speed-up over the dense model.
         reason: why ``expected`` isn't worth it, as in ``Speed``.
-        measured: the measured speed-up, with its 95 % interval over rounds in which the two took turns; ``UNCHANGED`` if the way would
+        measured: the measured speed-up, with its 95% interval over rounds in which the two took turns; ``UNCHANGED`` if the way would
             change nothing; ``None`` if it wasn't measured.
     """
 
@@ -61,7 +61,7 @@ class Way:
         exact: whether the outputs stay the same up to the order of summation.
         computed: share of the MLPs' neuron outputs that are computed.
         gains: one for each kind of work, in the order in which they were asked for.
-        loss: increase of the loss in per cent on text that wasn't used to choose, with its 95 % interval over sequences; ``None``
+        loss: increase of the loss in per cent on text that wasn't used to choose, with its 95% interval over sequences; ``None``
             if it wasn't measured.
         command: the command that does it: ``sparsify`` or ``prune``.
     """
@@ -88,7 +88,7 @@ class LayerUse:
         site: its name.
         function: its activation function.
         nonzero: share of its neuron outputs that aren't zero; ``None`` for an expert that no token reached.
-        useful: ``SiteCounts.useful_ratio``, the smallest share of its neuron outputs that gives its output with a mean error of at most 20 %;
+        useful: ``SiteCounts.useful_ratio``, the smallest share of its neuron outputs that gives its output with a mean error of at most 20%;
             ``None`` if it isn't known.
         dead: neurons that were zero on all tokens that reached it.
         width: number of its neurons.
@@ -127,7 +127,7 @@ class Audit:
         layers: one for each MLP.
         useful_ratio: the smallest share of all neuron outputs, by contribution, that was found to cost at most ``target`` per cent of the
             loss on the text that chose it, as ``LossSearch`` searches it; ``None`` without enough text, or if the model can't have thresholds.
-        useful_loss: what it costs on text that wasn't used to choose, in per cent, with its 95 % interval over sequences.
+        useful_loss: what it costs on text that wasn't used to choose, in per cent, with its 95% interval over sequences.
         target: the largest increase of the loss that is accepted, in per cent.
         loss: of the dense model on text that wasn't used to choose, in nats per token; ``None`` if it wasn't measured.
         ways: ways to run the model, those that were measured first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -31,7 +32,6 @@ from actratio.sparse.planning import thresholds_unsupported_reason
 from actratio.sparse.prediction import predict_speed
 from actratio.sparse.pruning import Pruning
 from actratio.sparse.text import Batch, SequenceLosses, list_batches, sequence_losses, text_tokens
-from actratio.sparse.thresholds import Target
 from actratio.sparse.timing import ForwardPasses
 from actratio.statistics.estimate import Estimate
 
@@ -71,7 +71,8 @@ def audit(
     given = list_batches(batches, 1, of_tokens=True)
     if not works:
         raise SiteError("no work was given; give at least one, such as Work(1) for decoding one sequence")
-    Target("loss", target)  # refuses a target that isn't one
+    if not 0 <= target < math.inf:
+        raise SiteError(f"the accepted increase of the loss is {target:g}%; give 0 or more")
     name = type(model).__name__ if name is None else name
     densify(model)
     with evaluating(model), torch.no_grad():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isnan
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from actratio.counting.measurement import Measurement
@@ -80,7 +81,7 @@ class Trial:
             shares = {mlp.site.name: mlp.width / mlp.before for mlp in self.pruning.mlps}
         else:
             ratios = measured_ratios(self.measurement, mlps)
-            shares = {name: ratio for name, ratio in ratios.items() if not isnan(ratio)}
+            shares = {name: ratio for name, ratio in ratios.items() if not math.isnan(ratio)}
         return sum(mlp.site.width * shares.get(mlp.site.name, 1.0) for mlp in mlps) / sum(
             mlp.site.width for mlp in mlps
         )
@@ -114,7 +115,7 @@ class Ways:
     def exact(self) -> Trial:
         """Return the way that keeps the outputs."""
         if self._has_zeros:
-            name = "skip exact zeros, with faster dense products"
+            name = "skip zeros"
             return Trial(name, "--target zeros --dense", True, self._measurement)
         return Trial("faster dense products", "", True, self._measurement)
 
@@ -128,7 +129,7 @@ class Ways:
         trials = self._with_thresholds(target, progress)
         if self._allows_int8():
             trials += [_with_int8(trial, target) for trial in trials if trial.options == thresholds_option(target)]
-            name = "8-bit weights, and skip exact zeros" if self._has_zeros else "8-bit weights"
+            name = "8-bit weights, skip zeros" if self._has_zeros else "8-bit weights"
             trials.append(Trial(name, "--target zeros --weights int8", False, self._measurement, None, "int8"))
         return trials
 
@@ -147,7 +148,7 @@ class Ways:
         trials: list[Trial] = []
         if curves:
             progress("choosing thresholds")
-            search = LossSearch(self._model, curves, _first(self._choosing, _TOKENS))
+            search = LossSearch(self._model, curves, spread(self._choosing, _TOKENS))
             chosen: dict[float, LayerThresholds] = {}
             percents = dict.fromkeys((target, *TARGETS))
             for percent in percents:
@@ -173,9 +174,9 @@ class Ways:
     def _for_loss(self, percent: float, chosen: LayerThresholds) -> Trial:
         thresholds = chosen.by_neuron(self._mlps)
         measurement = measure_active(
-            self._model, _first(self._calibrating, _COUNTED), thresholds, mlps=self._mlps, counts_alone=True
+            self._model, spread(self._calibrating, _COUNTED), thresholds, mlps=self._mlps, counts_alone=True
         )
-        name = f"thresholds for {percent:g} % of loss"
+        name = f"thresholds ({percent:g}% loss)"
         return Trial(name, thresholds_option(percent), False, measurement, thresholds, percent=percent)
 
     def pruned(self) -> Trial | None:
@@ -193,23 +194,29 @@ class Ways:
             self.notes.append(f"The {dead:,} neurons that never fired can't be removed: {reason}.")
             return None
         removed = sum(mlp.before - mlp.width for mlp in pruning.mlps)
-        name = f"remove {removed:,} neurons that never fire"
+        name = f"remove {removed:,} dead neurons"
         return Trial(name, "", False, self._measurement, pruning=pruning, check=self._choosing)
 
 
 def _with_int8(trial: Trial, target: float) -> Trial:
     """Return the way with the target's thresholds, and with 8-bit weights too."""
     options = f"--target loss={target:g} --weights int8"
-    return replace(trial, name=f"8-bit weights, and {trial.name}", options=options, weights="int8")
+    return replace(trial, name=f"8-bit, {trial.name}", options=options, weights="int8")
 
 
-def _first(batches: Sequence[Batch], tokens: int) -> list[Batch]:
-    """Return the first batches, until they have this many tokens."""
-    taken, total = [], 0
+def spread(batches: Sequence[Batch], tokens: int) -> list[Batch]:
+    """Return sequences from all parts of a text, at equal distances, with about this many tokens; all of them if they have no more."""
+    sequences = sum(len(batch["input_ids"]) for batch in batches)
+    total = sum(batch["input_ids"].numel() for batch in batches)
+    needed = min(sequences, math.ceil(tokens * sequences / total))
+    taken: list[Batch] = []
+    before = 0
     for batch in batches:
-        if total < tokens:
-            taken.append(batch)
-            total += batch["input_ids"].numel()
+        numbers = torch.arange(before, before + len(batch["input_ids"]))
+        chosen = (numbers + 1) * needed // sequences > numbers * needed // sequences
+        if bool(chosen.any()):
+            taken.append({name: value[chosen.to(value.device)] for name, value in batch.items()})
+        before += len(numbers)
     return taken
 
 

@@ -36,6 +36,7 @@ from actratio.cli.terminal import (
 )
 
 _NAME = "relufy.json"
+_FEWEST_EVALUATIONS = 10  # with fewer, the penalty can't grow enough
 
 
 def relufy_model(
@@ -58,9 +59,9 @@ def relufy_model(
     evaluations: Annotated[
         int,
         typer.Option(
-            min=1,
+            min=_FEWEST_EVALUATIONS,
             max=LARGEST,
-            help="How often to measure loss and ratio, to change the penalty, and to save the state: 10 or more.",
+            help="How often to measure loss and ratio, to change the penalty, and to save the state.",
         ),
     ] = 25,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of the order of the sequences.")] = 0,

@@ -22,8 +22,8 @@ ALWAYS_ON_PERCENT = 99
 """A neuron is *always-on* when it is active on at least this percentage of the tokens counted."""
 
 FEWEST_TOKENS = math.ceil(math.log(0.05) / math.log(ALWAYS_ON_PERCENT / 100))
-"""With fewer tokens, 299, a neuron that was never (or always) active may, with 95 % confidence, be active on over 1 % of tokens (or
-on under 99 %), so counts of dead and always-on neurons say little."""
+"""With fewer tokens, 299, a neuron that was never (or always) active may, with 95% confidence, be active on over 1% of tokens (or
+on under 99%), so counts of dead and always-on neurons say little."""
 
 _EXACT_IN_FLOAT32 = 1 << 24
 
@@ -251,9 +251,9 @@ class SiteCounts(Counts):
         """Number of neurons active on none of the tokens; for stacked counts int64, shape ``(*stack,)``."""
         return (self.active == 0).sum(-1)
 
-    @reading("number of neurons active on at least 99 % of T tokens", note="0 if no token was counted", column=int)
+    @reading("number of neurons active on at least 99% of T tokens", note="0 if no token was counted", column=int)
     def always_on(self) -> int | Tensor:
-        """Number of neurons active on at least 99 % of the tokens; for stacked counts int64, shape ``(*stack,)``."""
+        """Number of neurons active on at least 99% of the tokens; for stacked counts int64, shape ``(*stack,)``."""
         always = (self.active * 100 >= ALWAYS_ON_PERCENT * self.tokens).sum(-1)
         return always if self.tokens else torch.zeros_like(always)
 
@@ -353,10 +353,10 @@ class SiteCounts(Counts):
 
     @reading(
         "1 − 0.05^(1/T) ≈ 3/T",
-        note="with 95 % confidence, a dead neuron is active on less than this share of tokens",
+        note="with 95% confidence, a dead neuron is active on less than this share of tokens",
     )
     def rule_of_three(self) -> float:
-        """With 95 % confidence, a dead neuron is active on less than this share of tokens, 1 − 0.05^(1/T) ≈ 3/T.
+        """With 95% confidence, a dead neuron is active on less than this share of tokens, 1 − 0.05^(1/T) ≈ 3/T.
 
         The exact form of the "rule of three" (Hanley & Lippman-Hand, JAMA 249, 1983).
         """

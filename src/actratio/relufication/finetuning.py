@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,17 @@ from actratio.relufication.results import Relufied
 from actratio.relufication.schedule import Evaluation, FineTuning, is_better, learning_rate, next_strength
 from actratio.sites import evaluating
 from actratio.sites.mlps import MLP, resolve
+from actratio.sparse.comparing import loss_increase
 from actratio.sparse.converted import densify
 from actratio.sparse.masking import hidden_hooks
-from actratio.sparse.text import Batch, list_batches, next_token_logits, next_token_loss
+from actratio.sparse.text import Batch, SequenceLosses, list_batches, next_token_logits, sequence_losses
 from actratio.tracking import Tracker
 
 _TENTH = 10  # of the sequences choose, another tenth checks
 _MOST_CHOOSING = 8192  # tokens; they are read at every evaluation
 _LARGEST_NORM = 1.0  # of the gradient
 _READINGS = 100  # of the tracker
+_FORMAT = 2  # of the state of a training
 
 Progress = Callable[[int, float, float], object]
 
@@ -74,7 +76,7 @@ def relufy(
     with torch.random.fork_rng(), ExitStack() as stack:
         mlps = _checked_mlps(model)
         settings = {
-            **asdict(tuning), "model": weights_fingerprint(model), "text": hashlib.sha256(sequences.numpy().tobytes()).hexdigest()[:16]
+            "format": _FORMAT, **asdict(tuning), "model": weights_fingerprint(model), "text": hashlib.sha256(sequences.numpy().tobytes()).hexdigest()[:16]
         }  # fmt: skip
         place = None if folder is None else TrainingFolder(Path(folder), settings)
         if place is not None:
@@ -82,22 +84,52 @@ def relufy(
         saved = None if place is None else place.load()
         function = mlps[0].site.function
         if saved is None:
-            starts = [evaluation_on(model, mlps, part, 0, 0.0) for part in (choosing, checking)]
+            start, _ = evaluation_on(model, mlps, choosing, 0, 0.0)
+            before, losses_before = evaluation_on(model, mlps, checking, 0, 0.0)
+            given = Given(start, before, losses_before.nats.tolist())
         else:
-            starts = [Evaluation(**item) for item in saved[1]["starts"]]
+            given = Given.from_dict(saved[1]["given"])
+        if given.start.ratio <= tuning.target < 1:
+            raise SiteError(
+                f"{given.start.ratio:.1%} of the neuron outputs are not zero already, and the target is {tuning.target:.1%}; skip these zeros with "
+                "actratio sparsify --target zeros, or give a smaller --target"
+            )
         swap_activations(model, mlps, tuning.activation)
         mlps = _checked_mlps(model)
-        run = Training(model, mlps, tuning, training, choosing, starts, place)
+        run = Training(model, mlps, tuning, training, choosing, given, place)
         if saved is not None:
             run.restore(*saved)
         run.train(progress)
-        after = None
+        after, increase = None, None
         if run.kept is not None:
             run.put_back_best()
-            after = evaluation_on(model, mlps, checking, run.kept.step, run.kept.strength)
+            after, losses = evaluation_on(model, mlps, checking, run.kept.step, run.kept.strength)
+            increase = loss_increase(losses._replace(nats=torch.tensor(given.nats, dtype=torch.float64)), losses)
     tokens = tuning.batch_size * sequences.shape[1]
     readings = run.tracker.readings
-    return Relufied(tuning, function, tokens, run.bound, run.evaluations, run.kept, starts[1], after, readings)
+    return Relufied(
+        tuning, function, tokens, run.bound, run.evaluations, run.kept, given.before, after, increase, readings
+    )
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is known of the given model.
+
+    Attributes:
+        start: its evaluation on the text that chooses.
+        before: on the text that checks.
+        nats: its loss of each sequence of the text that checks.
+    """
+
+    start: Evaluation
+    before: Evaluation
+    nats: list[float]
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Given:
+        """Return what ``dataclasses.asdict`` made a dictionary of."""
+        return cls(Evaluation(**saved["start"]), Evaluation(**saved["before"]), saved["nats"])
 
 
 class Training:
@@ -110,11 +142,11 @@ class Training:
         tuning: FineTuning,
         training: Tensor,
         choosing: Tensor,
-        starts: Sequence[Evaluation],
+        given: Given,
         place: TrainingFolder | None,
     ) -> None:
         self._model, self._mlps, self._tuning, self._place = model, mlps, tuning, place
-        self._training, self._choosing, self._starts = training, choosing, starts
+        self._training, self._choosing, self._given = training, choosing, given
         self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self._optimizer = torch.optim.AdamW(self._parameters.values(), lr=tuning.lr, weight_decay=0.0, fused=True)
         self._best: dict[str, Tensor] | None = None  # if there is no folder
@@ -123,9 +155,9 @@ class Training:
         self._steps = 0
         every = max(1, tuning.steps // _READINGS)
         self.tracker = Tracker(model, every, criterion="nonzero", dead_limit=None)
-        self.evaluations = [starts[0]]
+        self.evaluations = [given.start]
         self.kept: Evaluation | None = None
-        self.bound = starts[0].loss * (1 + tuning.loss / 100)
+        self.bound = given.start.loss * (1 + tuning.loss / 100)
 
     def train(self, progress: Progress) -> None:
         """Train to the last step."""
@@ -163,7 +195,7 @@ class Training:
         return plain_loss
 
     def _evaluate(self) -> None:
-        latest = evaluation_on(self._model, self._mlps, self._choosing, self._steps, self._strength)
+        latest, _ = evaluation_on(self._model, self._mlps, self._choosing, self._steps, self._strength)
         self.evaluations.append(latest)
         if is_better(self._tuning, latest, self.kept, self.bound):
             self.kept = latest
@@ -189,7 +221,7 @@ class Training:
             "steps": self._steps,
             "strength": self._strength,
             "sizes": self._sizes,
-            "starts": [asdict(item) for item in self._starts],
+            "given": asdict(self._given),
             "evaluations": [asdict(item) for item in self.evaluations],
             "kept": None if self.kept is None else asdict(self.kept),
             "tracker": self.tracker.state_dict(),
@@ -283,8 +315,10 @@ def _loss(model: nn.Module, ids: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten().to(logits.device))
 
 
-def evaluation_on(model: nn.Module, mlps: Sequence[MLP], sequences: Tensor, step: int, strength: float) -> Evaluation:
-    """Return the loss and the share of outputs that aren't zero on some sequences."""
+def evaluation_on(
+    model: nn.Module, mlps: Sequence[MLP], sequences: Tensor, step: int, strength: float
+) -> tuple[Evaluation, SequenceLosses]:
+    """Return the loss and the share of outputs that aren't zero on some sequences, and the loss of each."""
     nonzero, outputs = 0, 0
 
     def count(_: MLP, hidden: Tensor) -> None:
@@ -293,9 +327,9 @@ def evaluation_on(model: nn.Module, mlps: Sequence[MLP], sequences: Tensor, step
         outputs += hidden.numel()
 
     with evaluating(model), torch.no_grad(), hidden_hooks(mlps, count):
-        loss = next_token_loss(model, [{"input_ids": ids} for ids in torch.split(sequences, 4)])
-    if not math.isfinite(loss):
+        losses = sequence_losses(model, [{"input_ids": ids} for ids in torch.split(sequences, 4)])
+    if not math.isfinite(losses.mean):
         raise SiteError(
-            f"the loss is {loss} after {step} steps; check the model, or train with a smaller learning rate"
+            f"the loss is {losses.mean} after {step} steps; check the model, or train with a smaller learning rate"
         )
-    return Evaluation(step, loss, nonzero / outputs, strength)
+    return Evaluation(step, losses.mean, nonzero / outputs, strength), losses

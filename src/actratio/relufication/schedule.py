@@ -49,7 +49,7 @@ class FineTuning:
         if not 0 < self.target <= 1:
             raise SiteError(f"the target is {self.target:g}; give a share above 0 and at most 1, such as 0.1")
         if not 0 <= self.loss < math.inf:
-            raise SiteError(f"the accepted increase of the loss is {self.loss:g} %; give 0 or more")
+            raise SiteError(f"the accepted increase of the loss is {self.loss:g}%; give 0 or more")
         if not 0 < self.lr <= 1:
             raise SiteError(f"the learning rate is {self.lr:g}; give a number above 0 and at most 1, such as 1e-4")
         for name in ("steps", "batch_size", "evaluations"):

@@ -108,7 +108,7 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
 
 
 def estimate_text(verdict: Verdict, number: str = "{:.3g}") -> str:
-    """Return the estimate of a verdict with its bounds, and what they are unless it is a 95 % interval; empty without an estimate."""
+    """Return the estimate of a verdict with its bounds, and what they are unless it is a 95% interval; empty without an estimate."""
     estimate = verdict.estimate
     if math.isnan(estimate.value):
         return ""

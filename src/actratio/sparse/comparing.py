@@ -20,7 +20,7 @@ _RUN = 3  # decoding steps of a model in a row; the first one isn't counted
 
 
 def speedup(dense: nn.Module, other: nn.Module, batch: int, *, prompt: int = 0, text: Tensor | None = None) -> Estimate:
-    """Return how many times as fast another form of a model does a forward pass, with its 95 % interval over rounds.
+    """Return how many times as fast another form of a model does a forward pass, with its 95% interval over rounds.
 
     The two take turns. A round gives one ratio of their times, and the result is the median of the ratios with its distribution-free
     interval, which a few disturbed rounds don't change. Rounds are added until it is narrow, there are 100, or 5 seconds are over.
@@ -54,7 +54,7 @@ def speedup(dense: nn.Module, other: nn.Module, batch: int, *, prompt: int = 0, 
 
 
 def loss_increase(dense: SequenceLosses, other: SequenceLosses) -> Estimate:
-    """Return by how many per cent the loss of another form of a model is higher, with its 95 % interval over sequences.
+    """Return by how many per cent the loss of another form of a model is higher, with its 95% interval over sequences.
 
     The interval is Fieller's, of the ratio of the two models' nats. If the other loss isn't finite, the increase is infinite and has no
     interval.

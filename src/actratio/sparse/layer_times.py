@@ -64,7 +64,7 @@ def random_activations(width: int, batch: int, ratio: float, needed: float) -> l
 
 
 def _rounded(ratio: float) -> float:
-    """Return a ratio to within 2.5 %, so that layers with nearly the same ratios are timed once."""
+    """Return a ratio to within 2.5%, so that layers with nearly the same ratios are timed once."""
     return 0.0 if ratio <= 0 else min(1.0, math.exp(_RATIO_STEP * round(math.log(ratio) / _RATIO_STEP)))
 
 

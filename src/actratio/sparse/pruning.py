@@ -70,13 +70,13 @@ class Pruning:
 
     @property
     def verdict(self) -> str:
-        """What was removed, in words."""
+        """What was removed, in a sentence."""
         if not self.smaller:
-            return f"no neuron can be removed: {self.reason}"
+            return f"No neuron can be removed: {self.reason}."
         change = self.parameters / self.parameters_before - 1
         return (
-            f"{self.parameters_before:,} parameters became {self.parameters:,} ({change:+.1%}); the outputs on the inputs that were "
-            "checked are the same"
+            f"{self.parameters_before:,} parameters became {self.parameters:,} ({change:+.1%}). The outputs on the inputs that were "
+            "checked are the same."
         )
 
     def rows(self) -> list[dict[str, Any]]:

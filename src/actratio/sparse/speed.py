@@ -173,7 +173,7 @@ class SpeedCheck:
     Attributes:
         batch: number of sequences.
         expected: predicted speed-up.
-        measured: speed-up of a decoding step of the sparse model, with its 95 % interval.
+        measured: speed-up of a decoding step of the sparse model, with its 95% interval.
         reason: as in ``Speed``.
         waited: share of its time for which this process waited for a CPU meanwhile; NaN if it isn't known.
     """

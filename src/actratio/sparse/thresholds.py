@@ -172,7 +172,7 @@ class Calibration(LayerThresholds):
 
     @property
     def loss_increase(self) -> Estimate:
-        """By how many per cent the thresholds raise the loss on this text, with its 95 % interval over sequences."""
+        """By how many per cent the thresholds raise the loss on this text, with its 95% interval over sequences."""
         return loss_increase(self.dense_losses, self.sparse_losses)
 
     @property
@@ -191,20 +191,24 @@ def increase_in_words(increase: Estimate) -> str:
     """Return an increase of the loss in words.
 
     >>> increase_in_words(Estimate(math.inf)), increase_in_words(Estimate(0.5, 0.25, 0.75))
-    ('infinite', '+0.50 %, 95 % interval +0.25 to +0.75 %')
+    ('infinite', '+0.50%, 95% interval +0.25 to +0.75%')
     """
     if math.isinf(increase.value):
         return "infinite"
-    interval = "" if math.isnan(increase.low) else f", 95 % interval {increase.low:+z.2f} to {increase.high:+z.2f} %"
-    return f"{increase.value:+z.2f} %{interval}"
+    interval = "" if math.isnan(increase.low) else f", 95% interval {increase.low:+z.2f} to {increase.high:+z.2f}%"
+    return f"{increase.value:+z.2f}%{interval}"
 
 
-def missed(target: Target, increase: Estimate) -> str:
-    """Return the end of a sentence on an increase of the loss: that it is, or may be, more than the target."""
+def missed(target: Target, increase: Estimate, chosen: str = "the thresholds") -> str:
+    """Return the end of a sentence on an increase of the loss: that it is, or may be, more than the target.
+
+    Args:
+        chosen: what was chosen to meet the target on other text.
+    """
     if target.kind != "loss" or not max(increase.value, increase.high) > target.amount:
         return ""
     is_more = "is" if increase.value > target.amount else "may be"
-    return f", which {is_more} more than the {target.amount:g} % that is accepted on the text that chose the thresholds"
+    return f", which {is_more} more than the {target.amount:g}% that is accepted on the text that chose {chosen}"
 
 
 def check_by(by: str) -> None:

@@ -18,7 +18,7 @@ from actratio.tracking.layout import Layout
 from actratio.tracking.readings import SiteReading, scalars
 
 _UNKNOWN, _DEAD, _LIVING, _ALWAYS_ON = -1, 0, 1, 2
-"""States of a neuron: not read yet, or active on none, on some, on at least 99 % of the tokens at the latest reading."""
+"""States of a neuron: not read yet, or active on none, on some, on at least 99% of the tokens at the latest reading."""
 
 _MOST_WAITING = 2**18
 """Counts that wait, at most, until they are read together: 2 MB of them."""

@@ -35,7 +35,7 @@ class SiteReading:
         width: number of neurons.
         tokens: tokens (or examples) counted.
         active: Σ over the tokens of their active neurons.
-        dead, always_on: neurons active on none, and on at least 99 %, of the tokens.
+        dead, always_on: neurons active on none, and on at least 99%, of the tokens.
         died: neurons that are dead now and were not at the reading before; ``None`` at the first reading.
         revived: neurons that were dead at the reading before and are not now.
         changed: neurons whose state (dead, always-on or neither) is not that of the reading before.

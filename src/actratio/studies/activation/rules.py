@@ -23,7 +23,7 @@ from actratio.studies.activation.judging import (
     settle,
 )
 
-INACTIVE = "yes if the interval of the cost of zeroing them in all layers lies below 1 % of the loss, no if it lies above 10 %; Holm"
+INACTIVE = "yes if the interval of the cost of zeroing them in all layers lies below 1% of the loss, no if it lies above 10%; Holm"
 LEAST = "yes if the interval of cost(sign) − cost(least) lies above 0, no if it lies below; Holm"
 MEAN = (
     "yes if the intervals of cost(sign)/2 − cost(mean) and of cost(sign) lie above 0, no if the first lies below; Holm"
@@ -116,12 +116,12 @@ RULES = (
         "inactive",
         INACTIVE,
         {
-            "cost 0.2 %": 0.002,
-            "cost 1 %": 0.01,
-            "cost 5 %": 0.05,
-            "cost 10 %": 0.1,
-            "cost 15 %": 0.15,
-            "cost 50 %": 0.5,
+            "cost 0.2%": 0.002,
+            "cost 1%": 0.01,
+            "cost 5%": 0.05,
+            "cost 10%": 0.1,
+            "cost 15%": 0.15,
+            "cost 50%": 0.5,
         },
         partial(_alone, _inactive),
     ),
@@ -129,10 +129,10 @@ RULES = (
         "least",
         LEAST,
         {
-            "costs 50 % and 5 %": (0.5, 0.05),
-            "costs 50 % and 45 %": (0.5, 0.45),
-            "costs 50 % and 50 %": (0.5, 0.5),
-            "costs 5 % and 50 %": (0.05, 0.5),
+            "costs 50% and 5%": (0.5, 0.05),
+            "costs 50% and 45%": (0.5, 0.45),
+            "costs 50% and 50%": (0.5, 0.5),
+            "costs 5% and 50%": (0.05, 0.5),
         },
         partial(_alone, _least),
     ),
@@ -140,33 +140,33 @@ RULES = (
         "mean",
         MEAN,
         {
-            "recovers 90 % of 50 %": (0.5, 0.05),
-            "recovers 60 % of 50 %": (0.5, 0.2),
-            "recovers half of 50 %": (0.5, 0.25),
-            "recovers 20 % of 50 %": (0.5, 0.4),
-            "recovers 90 % of 0": (0.0, 0.0),
+            "recovers 90% of 50%": (0.5, 0.05),
+            "recovers 60% of 50%": (0.5, 0.2),
+            "recovers half of 50%": (0.5, 0.25),
+            "recovers 20% of 50%": (0.5, 0.4),
+            "recovers 90% of 0": (0.0, 0.0),
         },
         partial(_alone, _mean),
     ),
     Rule(
         "inactive, for a probe",
         INACTIVE,
-        {f"cost {100 * cost:g} %": cost for cost in (0.002, 0.01, 0.05, 0.1, 0.15, 0.5, 2.5)},
+        {f"cost {100 * cost:g}%": cost for cost in (0.002, 0.01, 0.05, 0.1, 0.15, 0.5, 2.5)},
         partial(_alone, _probe_inactive),
     ),
     Rule(
         "least, for a probe",
         LEAST,
-        {"costs 50 % and 5 %": (0.5, 0.05), "costs 50 % and 45 %": (0.5, 0.45), "costs 50 % and 50 %": (0.5, 0.5)},
+        {"costs 50% and 5%": (0.5, 0.05), "costs 50% and 45%": (0.5, 0.45), "costs 50% and 50%": (0.5, 0.5)},
         partial(_alone, _probe_least),
     ),
     Rule(
         "mean, for a probe",
         MEAN,
         {
-            "recovers 90 % of 50 %": (0.5, 0.05),
-            "recovers 60 % of 50 %": (0.5, 0.2),
-            "recovers half of 50 %": (0.5, 0.25),
+            "recovers 90% of 50%": (0.5, 0.05),
+            "recovers 60% of 50%": (0.5, 0.2),
+            "recovers half of 50%": (0.5, 0.25),
         },
         partial(_alone, _probe_mean),
     ),

@@ -87,7 +87,7 @@ class ProfileEstimate:
 
     Attributes:
         model: name of the model.
-        parts: with 95 % intervals.
+        parts: with 95% intervals.
         wide: with intervals that hold for all parts of all models together.
     """
 
@@ -190,7 +190,7 @@ def judge_universal(profiles: Sequence[ProfileEstimate], models: int) -> tuple[s
 
 
 def judge_twin(by_initialisation: Sequence[float], models: int) -> tuple[str, Estimate]:
-    """Return the verdict that newly initialised weights give 49 to 51 %, and the mean ratio.
+    """Return the verdict that newly initialised weights give 49 to 51%, and the mean ratio.
 
     Args:
         by_initialisation: one mean ratio for each.
@@ -218,7 +218,7 @@ def judge_shift(original: BlockCounts, rounded: BlockCounts, draws: int = DRAWS)
 
 
 def shift_of_parts(original: BlockCounts, rounded: BlockCounts) -> tuple[float, ...]:
-    """Return the largest shift of each part of the profile that the 95 % interval contains, as a size."""
+    """Return the largest shift of each part of the profile that the 95% interval contains, as a size."""
     values = profile_parts(rounded.ratios) - profile_parts(original.ratios)
     resampled = profile_parts(rounded.resampled()) - profile_parts(original.resampled())
     found = [block_interval(float(v), resampled[:, part], len(original.active)) for part, v in enumerate(values)]

@@ -35,7 +35,7 @@ class Costs:
         kept: shares, in descending order.
         costs: of each share.
         relative: whether the cost is a share of the loss; otherwise it is 1 − cosine of embeddings.
-        smallest: the smallest share that costs at most 1 %.
+        smallest: the smallest share that costs at most 1%.
         blocks: number of blocks of text that were read.
     """
 

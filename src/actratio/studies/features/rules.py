@@ -13,7 +13,7 @@ from actratio.statistics.rules import Rule
 from actratio.statistics.seeds import over_seeds
 from actratio.statistics.verdict import NO, YES, Verdict, decide, interval_name, is_inside
 
-FAMILY = 3  # tests that share the error probability of 5 %
+FAMILY = 3  # tests that share the error probability of 5%
 _FAMILY_LEVEL = 1 - (1 - LEVEL) / FAMILY
 _BOUNDS = interval_name(_FAMILY_LEVEL)
 _NO_EFFECT, _EFFECT, _FLAT, _STEEP = 0.15, 0.3, 0.15, 0.35

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GPT_COLUMNS = ("model", "layer", "input", "activation_ratio")
 """Columns of the article's measurements of transformers, in order."""
 
-# The article describes "about 4 %, rising to about 14 % over the first third, then flat". These limits make it testable.
+# The article describes "about 4%, rising to about 14% over the first third, then flat". These limits make it testable.
 FIRST = (0.03, 0.05)
 PLATEAU = (0.12, 0.16)
 MAX_DRIFT = 0.2
