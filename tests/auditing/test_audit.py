@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,17 @@ from actratio.auditing.trials import unknown_figure_reason, works_of
 from actratio.auditing.ways import spread
 from actratio.counting.measurement import Measurement
 from actratio.errors import DataError, SiteError
+from actratio.sites.mlps import resolve
 from actratio.sparse import Speed, SpeedPrediction, load_sparse, plans
+from actratio.sparse.active import measure_active, nonzero_ratio
 from actratio.sparse.autotune import LayerTimer
-from actratio.sparse.choices import LossSearch, at_cett
+from actratio.sparse.choices import LossSearch, at_cett, losses_with
 from actratio.sparse.contention import CPUWait
 from actratio.sparse.converted import Converted
+from actratio.sparse.curves import dropping_curves
 from actratio.sparse.linears import FastLinear
-from actratio.sparse.thresholds import LayerThresholds
+from actratio.sparse.text import next_token_loss
+from actratio.sparse.thresholds import LayerThresholds, per_neuron
 from actratio.sparse.timing import Machine, PassTimes
 from actratio.statistics.estimate import Estimate
 from tests.sparse.calibration_text import token_batches
@@ -431,3 +436,27 @@ def test_sequences_are_spread_over_a_text(tokens: int, taken: list[list[int]]) -
     assert len(found) == len(expected)
     for some, other in zip(found, expected, strict=True):
         assert torch.equal(some["input_ids"], other["input_ids"])
+
+
+@pytest.mark.parametrize("function", ["gelu_new", "relu"])
+def test_useful_ratio_is_nearly_the_smallest_of_all_pairs_of_shares(function: str, tiny_gpt2: TinyGPT2) -> None:
+    """All pairs of shares of two MLPs are tried, on text that this model wrote, so that its MLPs matter."""
+    model = tiny_gpt2(function)
+    model.transformer.ln_f.weight.data *= 20
+    for block in model.transformer.h:
+        block.mlp.c_proj.weight.data *= 10
+    starts = torch.arange(48)[:, None]
+    written = model.generate(starts, max_length=12, do_sample=False, pad_token_id=0)
+    batches = [{"input_ids": ids} for ids in written.split(4)]
+    found = audit(model, batches)
+    calibrating, choosing = batches[:6], batches[6:9]
+    curves, dense = dropping_curves(model, resolve(model), calibrating), next_token_loss(model, choosing)
+    best = 1.0
+    for pair in product([place / 10 for place in range(11)], repeat=2):
+        thresholds = {curve.mlp.site.name: curve.threshold_at(share) for curve, share in zip(curves, pair, strict=True)}
+        if losses_with(model, curves, thresholds, choosing).mean <= dense * 1.01:
+            limits = {curve.mlp.site.name: per_neuron(thresholds[curve.mlp.site.name], curve.norms) for curve in curves}
+            best = min(best, nonzero_ratio(measure_active(model, calibrating, limits)))
+    assert 0 < best < 1
+    assert found.useful_ratio is not None
+    assert found.useful_ratio <= best + 0.1

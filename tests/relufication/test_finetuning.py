@@ -16,6 +16,7 @@ from actratio.errors import DataError, RunError, SiteError
 from actratio.relufication import Evaluation, FineTuning, relufy
 from actratio.relufication.penalty import hidden_l1, hidden_outputs, typical_sizes
 from actratio.sites.mlps import resolve
+from actratio.statistics.estimate import Estimate
 
 TUNING = FineTuning(target=0.2, steps=60, lr=3e-3, evaluations=12)
 
@@ -189,8 +190,33 @@ def test_penalty_by_hand() -> None:
 def test_sentences_say_what_was_missed() -> None:
     result = relufy(make_llama(), counting_text(), replace(TUNING, steps=1, loss=100.0))
     missed = replace(
-        result, after=Evaluation(1, 2 * result.before.loss + 1, 0.4, 0.0), tuning=replace(result.tuning, loss=5.0)
+        result,
+        after=Evaluation(1, 2 * result.before.loss, 0.4, 0.0),
+        increase=Estimate(100.0, 90.0, 110.0),
+        tuning=replace(result.tuning, loss=5.0),
     )
     assert "40.0% of the neuron outputs are not zero" in missed.verdicts[0]
     assert missed.verdicts[0].endswith("The target of 20% was missed.")
-    assert "which is more than the 5% that were accepted" in missed.verdicts[1]
+    assert missed.verdicts[1].endswith(
+        "nats per token (+100.00%, 95% interval +90.00 to +110.00%), which is more than the 5% that is accepted on the text that chose the model."
+    )
+
+
+def test_increase_of_the_loss_is_that_on_the_text_that_checks(tmp_path: Path) -> None:
+    """Also if the training was stopped and goes on, when the given model is known by what was saved only."""
+    first = relufy(make_llama(), counting_text(), TUNING, folder=tmp_path / "state")
+    again = relufy(make_llama(), counting_text(), TUNING, folder=tmp_path / "state")
+    assert first.after is not None
+    assert first.increase is not None
+    assert first.increase.value == pytest.approx(100 * (first.after.loss / first.before.loss - 1))
+    assert first.increase.low < first.increase.value < first.increase.high
+    assert again.increase == first.increase
+
+
+def test_model_that_has_the_zeros_already_is_refused() -> None:
+    model = make_llama()
+    relufy(model, counting_text(), TUNING)
+    with pytest.raises(
+        SiteError, match=r"% of the neuron outputs are not zero already, and the target is 90\.0%; skip these zeros"
+    ):
+        relufy(model, counting_text(), replace(TUNING, target=0.9))

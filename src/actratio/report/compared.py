@@ -53,16 +53,16 @@ def comparison_sentences(comparison: Comparison) -> list[str]:
         if math.isnan(ratio_a + ratio_b):
             continue
         sentences.append(
-            f"Active neurons ({tensor} {compared_with(criterion)}): {ratio_a:.1%} in {a}, {ratio_b:.1%} in {b} ({_points(ratio_a, ratio_b)})."
+            f"Active neurons ({tensor} {compared_with(criterion)}): {ratio_a:.1%} in {a}, {ratio_b:.1%} in {b} ({_points(_printed(ratio_b) - _printed(ratio_a))})."
         )
-        ratios = {
-            layer: (pooled_ratio(row.a for row in layer_rows), pooled_ratio(row.b for row in layer_rows))
+        changes = {
+            layer: pooled_ratio(row.b for row in layer_rows) - pooled_ratio(row.a for row in layer_rows)
             for layer, layer_rows in _by_layer(rows).items()
         }
-        changes = {layer: after - before for layer, (before, after) in ratios.items() if not math.isnan(after - before)}
-        largest = sorted(changes, key=lambda layer: -abs(changes[layer]))[:_LARGEST]
-        if len(changes) > 1 and changes[largest[0]]:
-            listed = ", ".join(f"layer {layer} ({_points(*ratios[layer])})" for layer in largest)
+        known = [layer for layer, change in changes.items() if not math.isnan(change)]
+        largest = sorted(known, key=lambda layer: -abs(changes[layer]))[:_LARGEST]
+        if len(known) > 1 and changes[largest[0]]:
+            listed = ", ".join(f"layer {layer} ({_points(changes[layer])})" for layer in largest)
             sentences.append(f"The largest changes of {tensor} {compared_with(criterion)}: {listed}.")
         functions = [function_names(row.site_a for row in rows), function_names(row.site_b for row in rows)]
         if functions[0] != functions[1] and criterion == "positive":
@@ -79,7 +79,7 @@ def _useful_sentences(comparison: Comparison) -> list[str]:
         return []
     a, b = comparison.names
     return [
-        f"Useful ratio: {ratio_a:.1%} in {a}, {ratio_b:.1%} in {b} ({_points(ratio_a, ratio_b)}). This share of the neuron outputs is enough to "
+        f"Useful ratio: {ratio_a:.1%} in {a}, {ratio_b:.1%} in {b} ({_points(_printed(ratio_b) - _printed(ratio_a))}). This share of the neuron outputs is enough to "
         f"give each MLP's output with a mean error of at most {BOUND:.0%}."
     ]
 
@@ -91,9 +91,13 @@ def _useful_ratios(comparison: Comparison) -> tuple[float, float]:
     return pooled_useful_ratio(row.a for row in known), pooled_useful_ratio(row.b for row in known)
 
 
-def _points(before: float, after: float) -> str:
-    """Return the difference of two shares as they are printed."""
-    return f"{round(after * 100, 1) - round(before * 100, 1):+z.1f} percentage points"
+def _points(change: float) -> str:
+    return f"{change * 100:+z.1f} percentage points"
+
+
+def _printed(ratio: float) -> float:
+    """Return a ratio as it is printed, so that a difference is that of the numbers beside it."""
+    return round(ratio, 3)
 
 
 def _dead_sentences(comparison: Comparison) -> list[str]:
