@@ -102,7 +102,9 @@ def audited(name: str, model: str, text: Path, options: list[str], out: Path) ->
         "measured": measured["value"],
         "low": measured["low"],
         "high": measured["high"],
-        "loss_percent": None if best["loss_percent"] is None else best["loss_percent"]["value"],
+        **{f"loss_{name}": value for name, value in (best["loss_percent"] or {}).items()},
+        **_other_work(tried, best),
+        "waited": found["waited"],
         "useful_ratio": found["figures"].get("useful_ratio"),
         **{f"useful_loss_{name}": value for name, value in (found["useful_loss"] or {}).items()},
         "nonzero_ratio": found["figures"]["nonzero_ratio"],
@@ -110,6 +112,16 @@ def audited(name: str, model: str, text: Path, options: list[str], out: Path) ->
         "seconds": seconds,
         "decision": found["verdicts"][0],
     }
+
+
+def _other_work(tried: list[dict[str, Any]], best: dict[str, Any]) -> dict[str, Any]:
+    """Return what was expected and measured of the best way at other work than that which decides."""
+    found: dict[str, Any] = {}
+    for row in tried:
+        if row["way"] == best["way"] and row is not best:
+            work = f"prompt_{row['prompt']}" if row["prompt"] else f"batch_{row['batch']}"
+            found |= {f"{work}_expected": row["expected"], f"{work}_measured": row["measured"]["value"]}
+    return found
 
 
 def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -218,7 +218,10 @@ def audits(rows: list[Row]) -> str:
     body = []
     for row in rows:
         measured = f"{float(row['measured']):.2f}× ({float(row['low']):.2f}–{float(row['high']):.2f})"
-        loss = f"{float(row['loss_percent']):+z.1f}%" if row["loss_percent"] else ""
+        loss = ""
+        if row["loss_value"]:
+            low, high = float(row["loss_low"]), float(row["loss_high"])
+            loss = f"{float(row['loss_value']):+z.1f}% ({low:+z.1f} to {high:+z.1f})"
         shares = (
             f"{float(row[name]):.1%}" if row[name] else "" for name in ("useful_ratio", "nonzero_ratio", "dead_ratio")
         )
@@ -541,7 +544,8 @@ BLOCKS = {
     "audits": Block(
         "audits", "audits",
         _same(
-            "model", "recommended", "way", "expected", "measured", "low", "high", "loss_percent", "useful_ratio", "nonzero_ratio",
+            "model", "recommended", "way", "expected", "measured", "low", "high", "loss_value", "loss_low", "loss_high",
+            "batch_4_expected", "batch_4_measured", "prompt_128_expected", "prompt_128_measured", "waited", "useful_ratio", "nonzero_ratio",
             "dead_ratio", "useful_loss_value", "useful_loss_low", "useful_loss_high", "seconds", "decision",
         ),
         audits,
