@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
 import actratio
-from actratio.auditing import Work, audit, trials
+from actratio.auditing import Work, audit, bench, trials
 from actratio.auditing.findings import audit_findings, ways_tables
 from actratio.auditing.trials import unknown_figure_reason, works_of
 from actratio.auditing.ways import spread
@@ -55,8 +55,8 @@ def _set_times(monkeypatch: pytest.MonkeyPatch) -> None:
         return SpeedPrediction(Machine(1.0, 1.0), speeds)
 
     monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [2.0] * (len(self._forms) - 1))
-    monkeypatch.setattr(trials, "speedup", halved)
-    monkeypatch.setattr(trials, "predict_speed", predicted)
+    monkeypatch.setattr(bench, "speedup", halved)
+    monkeypatch.setattr(bench, "predict_speed", predicted)
     monkeypatch.setattr(CPUWait, "share", lambda self: 0.0)
 
 
@@ -112,7 +112,7 @@ def test_a_way_that_changes_nothing_is_not_timed(tiny_gpt2: TinyGPT2, monkeypatc
     monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [0.5] * (len(self._forms) - 1))
     monkeypatch.setattr("actratio.sparse.autotune.cached_speeds", lambda key: None)
     monkeypatch.setattr("actratio.sparse.autotune.keep_speeds", lambda key, speeds: None)
-    monkeypatch.setattr(trials, "speedup", lambda *_, **__: pytest.fail("it compares a model with itself"))
+    monkeypatch.setattr(bench, "speedup", lambda *_, **__: pytest.fail("it compares a model with itself"))
     found = audit(tiny_gpt2("relu"), token_batches(7))
     (way,) = found.ways
     assert (way.main.expected, way.main.measured) == (1.0, Estimate(1.0, 1.0, 1.0))
@@ -152,7 +152,7 @@ def test_thresholds_for_more_loss_than_the_target_are_predicted_and_not_tried(
 def test_what_is_expected_is_predicted_again_right_before_it_is_measured(
     tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict, expected = trials.predict_speed, 2.0  # as the fixture sets it
+    predict, expected = bench.predict_speed, 2.0  # as the fixture sets it
 
     def more_and_more(*arguments: Any, **options: Any) -> SpeedPrediction:
         nonlocal expected
@@ -160,7 +160,7 @@ def test_what_is_expected_is_predicted_again_right_before_it_is_measured(
         found = predict(*arguments, **options)
         return SpeedPrediction(found.machine, [dataclasses.replace(speed, expected=expected) for speed in found.speeds])
 
-    monkeypatch.setattr(trials, "predict_speed", more_and_more)
+    monkeypatch.setattr(bench, "predict_speed", more_and_more)
     found = audit(tiny_gpt2("relu"), token_batches(12), works=[Work(1), Work(1, prompt=8), Work(4)])
     measured = [way for way in found.ways if way.main.measured is not None]
     others = [way for way in found.ways if way.main.measured is None]
@@ -177,8 +177,8 @@ def test_next_best_ways_are_tried_until_one_qualifies(tiny_gpt2: TinyGPT2, monke
     speedups = iter([Estimate(1.0, 0.99, 1.01), *[Estimate(2.0, 1.9, 2.1)] * 4])  # of the exact way, then of thresholds
     losses = iter([Estimate(9.0, 8.9, 9.1), Estimate(8.0, 7.9, 8.1), Estimate(3.0, 2.9, 3.1), Estimate(2.0, 1.9, 2.1)])
     monkeypatch.setattr(LossSearch, "at", lambda self, percent, steps: at_cett(self._curves, percent / 10))
-    monkeypatch.setattr(trials, "loss_increase", lambda *_: next(losses))
-    monkeypatch.setattr(trials, "speedup", lambda *_, **__: next(speedups))
+    monkeypatch.setattr(bench, "loss_increase", lambda *_: next(losses))
+    monkeypatch.setattr(bench, "speedup", lambda *_, **__: next(speedups))
     monkeypatch.setattr("actratio.auditing.ways.int8_unsupported_reason", lambda device: "not here")
     found = audit(tiny_gpt2("gelu_new"), token_batches(8), target=5.0)
     assert [way.loss.value for way in found.ways if way.loss is not None] == [9.0, 8.0, 3.0]
@@ -207,7 +207,7 @@ def test_the_cost_of_the_useful_ratio_is_measured_on_text_that_was_not_used(
     """It's the loss of the way with these thresholds, whether this way is tried or not."""
     monkeypatch.setattr("actratio.auditing.ways.int8_unsupported_reason", lambda device: "not here")
     if not is_tried:
-        monkeypatch.setattr(trials, "_to_check", lambda *_: [])
+        monkeypatch.setattr(trials, "_to_try", lambda *_: [])
     model, batches = tiny_gpt2("gelu_new"), token_batches(12)
     for block in model.transformer.h:
         block.mlp.c_proj.weight.data *= 10  # so that the loss depends on the MLPs
@@ -267,7 +267,7 @@ def test_speeds_are_timed_on_text_that_was_not_used(tiny_gpt2: TinyGPT2, monkeyp
         read.append(text)
         return Estimate(2.0, 1.9, 2.1)
 
-    monkeypatch.setattr(trials, "speedup", speedup)
+    monkeypatch.setattr(bench, "speedup", speedup)
     audit(tiny_gpt2("relu"), batches)
     expected = torch.cat([batch["input_ids"][batch["attention_mask"].bool()] for batch in batches[9:]])
     assert read
@@ -276,7 +276,7 @@ def test_speeds_are_timed_on_text_that_was_not_used(tiny_gpt2: TinyGPT2, monkeyp
 
 def test_a_busy_machine_cannot_tell(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CPUWait, "share", lambda self: 0.33)
-    monkeypatch.setattr(trials, "speedup", lambda *_, **__: Estimate(0.6, 0.3, 0.9))
+    monkeypatch.setattr(bench, "speedup", lambda *_, **__: Estimate(0.6, 0.3, 0.9))
     found = audit(tiny_gpt2("relu"), token_batches(12))
     assert (found.decision.way, found.waited) == (None, 0.33)
     (sentence,) = found.decision.sentences
@@ -301,10 +301,10 @@ def test_neurons_that_never_fire_can_be_removed(tiny_gpt2: TinyGPT2, monkeypatch
         sizes = [sum(parameter.numel() for parameter in of.parameters()) for of in (dense, other)]
         return Estimate(2.0, 1.9, 2.1) if sizes[1] < sizes[0] else Estimate(1.0, 0.99, 1.01)
 
-    monkeypatch.setattr(trials, "speedup", twice_if_smaller)
+    monkeypatch.setattr(bench, "speedup", twice_if_smaller)
     monkeypatch.setattr(trials.Ways, "_curves", lambda self: [])  # the two best ways are tried
     monkeypatch.setattr("actratio.auditing.ways.int8_unsupported_reason", lambda device: "not here")
-    monkeypatch.setattr(trials.ModelTimes, "forward_pass", lambda *_: PassTimes(1.0, _eighths(model), 0.0))
+    monkeypatch.setattr(bench.ModelTimes, "forward_pass", lambda *_: PassTimes(1.0, _eighths(model), 0.0))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     found = audit(model, token_batches(12))
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actratio.auditing import Audit, audit, trials
+from actratio.auditing import Audit, audit, bench
 from actratio.sparse import conversion, layer_times
 from actratio.sparse.autotune import LayerTimer
 from actratio.sparse.contention import CPUWait
@@ -77,7 +77,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
     monkeypatch.setattr(LayerTimer, "times", times)
     monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [gain] * (len(self._forms) - 1))
     monkeypatch.setattr(layer_times, "time_in_forward_pass", parts)
-    monkeypatch.setattr(trials, "speedup", speedup)
+    monkeypatch.setattr(bench, "speedup", speedup)
     monkeypatch.setattr(CPUWait, "share", lambda self: 0.0)
 
 

@@ -9,13 +9,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from actratio.auditing.bench import Bench
 from actratio.auditing.decision import WORTH, decide
-from actratio.auditing.results import UNCHANGED, Audit, Gain, LayerUse, Way, Work
-from actratio.auditing.ways import (
-    Trial,
-    Ways,
-    thresholds_option,
-)
+from actratio.auditing.results import Audit, LayerUse, Way, Work
+from actratio.auditing.ways import Trial, Ways, thresholds_option
 from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
 from actratio.report.conclusions import function_names
@@ -23,17 +20,11 @@ from actratio.sites import evaluating
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import active_counts, measure_active
 from actratio.sparse.calibration import split_text
-from actratio.sparse.comparing import loss_increase, speedup
 from actratio.sparse.contention import CPUWait
-from actratio.sparse.converted import Converted, densify
-from actratio.sparse.layer_times import ModelTimes
-from actratio.sparse.masking import masked
+from actratio.sparse.converted import densify
 from actratio.sparse.planning import thresholds_unsupported_reason
-from actratio.sparse.prediction import predict_speed
-from actratio.sparse.pruning import Pruning
-from actratio.sparse.text import Batch, SequenceLosses, list_batches, sequence_losses, text_tokens
+from actratio.sparse.text import Batch, list_batches, sequence_losses
 from actratio.sparse.timing import ForwardPasses
-from actratio.statistics.estimate import Estimate
 
 _PROMPT = 128  # tokens, of a model that doesn't decode
 _LEAST_BATCHES = 8  # two of them check
@@ -80,57 +71,37 @@ def audit(
             ForwardPasses(model, work.batch, prompt=work.prompt).seconds()
         progress("finding the MLPs")
         mlps = resolve(model)
-        notes: list[str] = []
         no_loss = _no_loss_reason(model, given)
-        if no_loss is not None:
-            notes.append(f"Ways that change the outputs (thresholds, 8-bit weights) were not tried, because {no_loss}.")
-        checks_loss = no_loss is None
-        calibrating, choosing, checking = split_text(given) if checks_loss else (given, [], given)
+        calibrating, choosing, checking = split_text(given) if no_loss is None else (given, [], given)
         progress("measuring")
         measurement = measure_active(model, calibrating, name=name)
         candidates = Ways(model, mlps, measurement, calibrating, choosing)
         trials = [candidates.exact()]
-        useful = None  # the way whose thresholds leave the useful ratio
-        if checks_loss:
-            pruned = candidates.pruned()
-            trials += [] if pruned is None else [pruned]
+        if no_loss is None:
             trials += candidates.changing(target, progress)
-            useful = next((trial for trial in trials if trial.options == thresholds_option(target)), None)
-        dense_losses = sequence_losses(model, checking) if checks_loss else None
-        ways, wait = [], CPUWait()
-        times = ModelTimes(text_tokens(checking))
-        for trial in trials:
-            progress(f"predicting: {trial.name}")
-            ways.append(_predicted(model, trial, works, mlps, times))
-        order: list[int] = []
-        for place in _to_check(trials, ways, target):
-            if len(order) >= _TRIED and decide([ways[tried] for tried in order], target).way is not None:
-                break
-            progress(f"trying: {ways[place].name}")
-            ways[place] = _checked(model, trials[place], ways[place], mlps, checking, dense_losses, times.renewed())
-            order.append(place)
-        waited, useful_loss = wait.share(), None
-        if useful is not None and useful.thresholds is not None and dense_losses is not None:
-            place = trials.index(useful)
-            if ways[place].loss is None:  # this way wasn't tried
-                progress("checking the useful ratio")
-                with masked([mlp for mlp in mlps if mlp.site.name in useful.thresholds], useful.thresholds):
-                    loss = loss_increase(dense_losses, sequence_losses(model, checking))
-                ways[place] = replace(ways[place], loss=loss)
-            useful_loss = ways[place].loss
-    tokens = max(row.counts.passed or row.counts.tokens for row in measurement)  # fewer reach an expert
+        bench = Bench(model, mlps, works, checking, has_loss=no_loss is None)
+        wait = CPUWait()
+        ways, order = _tried(bench, trials, target, progress)
+        waited = wait.share()
+        useful = next((place for place, trial in enumerate(trials) if trial.options == thresholds_option(target)), None)
+        if useful is not None and ways[useful].loss is None:  # this way wasn't tried
+            progress("checking the useful ratio")
+            ways[useful] = replace(ways[useful], loss=bench.loss_with(trials[useful].thresholds or {}))
+    notes = list(candidates.notes)
+    if no_loss is not None:
+        notes.insert(0, f"Ways that change the outputs (thresholds, 8-bit weights) were not tried, because {no_loss}.")
     return Audit(
         name,
-        tokens,
+        max(row.counts.passed or row.counts.tokens for row in measurement),  # fewer tokens reach an expert
         tuple(_layer(mlp, measurement) for mlp in mlps),
-        None if useful is None else useful.computed(mlps),
-        useful_loss,
+        None if useful is None else ways[useful].computed,
+        None if useful is None else ways[useful].loss,
         target,
-        None if dense_losses is None else dense_losses.mean,
+        None if bench.dense_losses is None else bench.dense_losses.mean,
         tuple(ways[place] for place in [*order, *(place for place in range(len(ways)) if place not in order)]),
         waited,
         decide(ways, target, waited),
-        (*notes, *candidates.notes),
+        tuple(notes),
     )
 
 
@@ -178,42 +149,29 @@ def _no_loss_reason(model: nn.Module, given: Sequence[Batch]) -> str | None:
     return None
 
 
-def _predicted(model: nn.Module, trial: Trial, works: Sequence[Work], mlps: Sequence[MLP], times: ModelTimes) -> Way:
-    gains: dict[Work, Gain] = {}
-    if trial.pruning is not None:
-        gains = {work: _pruned_gain(model, trial.pruning, work, mlps, times) for work in works}
-    else:
-        for prompt in {work.prompt for work in works}:
-            alike = [work for work in works if work.prompt == prompt]
-            sizes = [work.batch for work in alike]
-            prediction = predict_speed(
-                model, trial.measurement, sizes, **trial.arguments, prompt=prompt, mlps=mlps, times=times
-            )
-            for work, speed in zip(alike, prediction.speeds, strict=True):
-                gains[work] = Gain(work, speed.expected, speed.reason)
-    computed = trial.computed(mlps)
-    return Way(
-        trial.name, trial.options, trial.exact, computed, tuple(gains[work] for work in works), command=trial.command
-    )
+def _tried(
+    bench: Bench, trials: Sequence[Trial], target: float, progress: Callable[[str], object]
+) -> tuple[list[Way], list[int]]:
+    """Predict all ways, and try the best ones.
+
+    Returns:
+        The ways, and the places of those that were tried.
+    """
+    ways = []
+    for trial in trials:
+        progress(f"predicting: {trial.name}")
+        ways.append(bench.predicted(trial))
+    order: list[int] = []
+    for place in _to_try(trials, ways, target):
+        if len(order) >= _TRIED and decide([ways[tried] for tried in order], target).way is not None:
+            break
+        progress(f"trying: {ways[place].name}")
+        ways[place] = bench.tried(trials[place], ways[place])
+        order.append(place)
+    return ways, order
 
 
-def _pruned_gain(model: nn.Module, pruning: Pruning, work: Work, mlps: Sequence[MLP], times: ModelTimes) -> Gain:
-    """Predict the gain of smaller MLPs: their products take as much less time as they have fewer neurons."""
-    passes = times.forward_pass(model, work.batch, work.prompt)
-    left = {mlp.site.name: mlp.width / mlp.before for mlp in pruning.mlps}
-    layers = [
-        (left[mlp.site.name], passes.parts.get(layer, 0.0))
-        for mlp in mlps
-        if mlp.site.name in left
-        for layer in {*mlp.inputs, mlp.down}
-    ]
-    before, after = sum(part for _, part in layers), sum(share * part for share, part in layers)
-    removed = 1 - pruning.parameters / pruning.parameters_before
-    expected = passes.seconds / (passes.remaining(before, after) + after)
-    return Gain(work, expected, "" if expected >= WORTH else f"only {removed:.0%} of the parameters are removed")
-
-
-def _to_check(trials: Sequence[Trial], ways: Sequence[Way], target: float) -> list[int]:
+def _to_try(trials: Sequence[Trial], ways: Sequence[Way], target: float) -> list[int]:
     """Return the places of the ways that may be tried: the exact one, then the others, by what is expected of the first work.
 
     Thresholds for a larger loss than the target aren't tried. After the first two, neither are ways that aren't expected to be worth it.
@@ -224,40 +182,6 @@ def _to_check(trials: Sequence[Trial], ways: Sequence[Way], target: float) -> li
     )
     later = [place for place in others[_TRIED - 1 :] if ways[place].main.expected >= WORTH]
     return [*(place for place, way in enumerate(ways) if way.exact), *others[: _TRIED - 1], *later]
-
-
-def _checked(
-    model: nn.Module,
-    trial: Trial,
-    way: Way,
-    mlps: Sequence[MLP],
-    checking: Sequence[Batch],
-    dense_losses: SequenceLosses | None,
-    times: ModelTimes,
-) -> Way:
-    """Return a way with its measured speed-ups, and with its loss if it changes the outputs.
-
-    What is expected of the first work, and of all decoding if that decodes, is predicted again right before it is measured: within a minute,
-    what else the machine does can change speed-ups by a fifth.
-    """
-    other, text = trial.applied_to(model), text_tokens(checking)
-    if trial.pruning is None and not any(isinstance(module, Converted) for module in other.modules()):
-        unchanged = tuple(replace(gain, expected=1.0, measured=UNCHANGED) for gain in way.gains)
-        return replace(
-            way, gains=unchanged, loss=None if way.exact or dense_losses is None else Estimate(0.0, 0.0, 0.0)
-        )
-    again = [gain.work for gain in way.gains if gain.work.prompt == way.main.work.prompt]
-    latest = {gain.work: gain for gain in _predicted(model, trial, again, mlps, times).gains}
-    gains = tuple(
-        replace(
-            latest.get(gain.work, gain),
-            measured=speedup(model, other, gain.work.batch, prompt=gain.work.prompt, text=text),
-        )
-        for gain in way.gains
-    )
-    if way.exact or dense_losses is None:
-        return replace(way, gains=gains)
-    return replace(way, gains=gains, loss=loss_increase(dense_losses, sequence_losses(other, checking)))
 
 
 def _layer(mlp: MLP, measurement: Measurement) -> LayerUse:

@@ -120,13 +120,15 @@ class Ways:
         return Trial("faster dense products", "", True, self._measurement)
 
     def changing(self, target: float, progress: Callable[[str], object]) -> list[Trial]:
-        """Return the ways that change the outputs: thresholds, 8-bit weights, and both.
+        """Return the ways that may change the outputs: without dead neurons, with thresholds, with 8-bit weights, and with both.
 
         Args:
             target: the largest increase of the loss that is accepted, in per cent.
             progress: called with the name of each stage when it starts.
         """
-        trials = self._with_thresholds(target, progress)
+        pruned = self._pruned()
+        trials = [] if pruned is None else [pruned]
+        trials += self._with_thresholds(target, progress)
         if self._allows_int8():
             trials += [_with_int8(trial, target) for trial in trials if trial.options == thresholds_option(target)]
             name = "8-bit weights, skip zeros" if self._has_zeros else "8-bit weights"
@@ -179,7 +181,7 @@ class Ways:
         name = f"thresholds ({percent:g}% loss)"
         return Trial(name, thresholds_option(percent), False, measurement, thresholds, percent=percent)
 
-    def pruned(self) -> Trial | None:
+    def _pruned(self) -> Trial | None:
         """Return the way without the neurons that never fire, or ``None`` if they are few or can't be removed, which is noted."""
         counts = [active_counts(self._measurement, mlp.site) for mlp in self._mlps]
         dead = sum(int(item.dead) for item in counts if item is not None and item.tokens)

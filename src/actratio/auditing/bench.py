@@ -1,0 +1,115 @@
+"""Predict how fast ways to run a model are, and try them beside the dense model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from actratio.auditing.decision import WORTH
+from actratio.auditing.results import UNCHANGED, Gain, Way, Work
+from actratio.auditing.ways import Trial
+from actratio.sites.mlps import MLP
+from actratio.sparse.comparing import loss_increase, speedup
+from actratio.sparse.converted import Converted
+from actratio.sparse.layer_times import ModelTimes
+from actratio.sparse.masking import masked
+from actratio.sparse.prediction import predict_speed
+from actratio.sparse.pruning import Pruning
+from actratio.sparse.text import Batch, sequence_losses, text_tokens
+from actratio.statistics.estimate import Estimate
+
+_NONE = Estimate(0.0, 0.0, 0.0)
+
+
+class Bench:
+    """Predicts how fast ways to run a model are, and tries them on copies of the model.
+
+    Args:
+        model: dense, in evaluation mode.
+        mlps: the model's MLPs.
+        works: what the model should do faster. The first one decides.
+        checking: text that chose nothing. The timed models read it, and losses are measured on it.
+        has_loss: whether the model predicts next tokens, so that it has a loss.
+    """
+
+    def __init__(
+        self, model: nn.Module, mlps: Sequence[MLP], works: Sequence[Work], checking: Sequence[Batch], *, has_loss: bool
+    ) -> None:
+        self._model, self._mlps, self._works, self._checking = model, mlps, works, checking
+        self._text = text_tokens(checking)
+        self._times = ModelTimes(self._text)
+        self.dense_losses = sequence_losses(model, checking) if has_loss else None
+        """Losses of the dense model, if it has any."""
+
+    def predicted(self, trial: Trial) -> Way:
+        """Return a way with the speed-ups that are expected."""
+        gains = self._expected(trial, self._works, self._times)
+        computed = trial.computed(self._mlps)
+        return Way(trial.name, trial.options, trial.exact, computed, gains, command=trial.command)
+
+    def tried(self, trial: Trial, way: Way) -> Way:
+        """Return a way with its measured speed-ups, and with its loss if it changes the outputs.
+
+        What is expected of the first work, and of all decoding if that decodes, is predicted again right before it is measured: within a
+        minute, what else the machine does can change speed-ups by a fifth.
+        """
+        other = trial.applied_to(self._model)
+        if trial.pruning is None and not any(isinstance(module, Converted) for module in other.modules()):
+            gains = tuple(replace(gain, expected=1.0, measured=UNCHANGED) for gain in way.gains)
+            return replace(way, gains=gains, loss=None if way.exact or self.dense_losses is None else _NONE)
+        again = [work for work in self._works if work.prompt == way.main.work.prompt]
+        latest = {gain.work: gain for gain in self._expected(trial, again, self._times.renewed())}
+        gains = tuple(
+            replace(latest.get(gain.work, gain), measured=self._speedup_of(other, gain.work)) for gain in way.gains
+        )
+        return replace(way, gains=gains, loss=None if way.exact else self._loss_of(other))
+
+    def loss_with(self, thresholds: Mapping[str, Tensor]) -> Estimate | None:
+        """Return the increase of the loss with thresholds, in per cent; ``None`` if the model has no loss."""
+        with masked([mlp for mlp in self._mlps if mlp.site.name in thresholds], thresholds):
+            return self._loss_of(self._model)
+
+    def _loss_of(self, other: nn.Module) -> Estimate | None:
+        if self.dense_losses is None:
+            return None
+        return loss_increase(self.dense_losses, sequence_losses(other, self._checking))
+
+    def _speedup_of(self, other: nn.Module, work: Work) -> Estimate:
+        return speedup(self._model, other, work.batch, prompt=work.prompt, text=self._text)
+
+    def _expected(self, trial: Trial, works: Sequence[Work], times: ModelTimes) -> tuple[Gain, ...]:
+        if trial.pruning is not None:
+            return tuple(self._pruned_gain(trial.pruning, work, times) for work in works)
+        gains: dict[Work, Gain] = {}
+        for prompt in dict.fromkeys(work.prompt for work in works):
+            alike = [work for work in works if work.prompt == prompt]
+            sizes = [work.batch for work in alike]
+            prediction = predict_speed(
+                self._model,
+                trial.measurement,
+                sizes,
+                **trial.arguments,
+                prompt=prompt,
+                mlps=self._mlps,
+                times=times,
+            )
+            for work, speed in zip(alike, prediction.speeds, strict=True):
+                gains[work] = Gain(work, speed.expected, speed.reason)
+        return tuple(gains[work] for work in works)
+
+    def _pruned_gain(self, pruning: Pruning, work: Work, times: ModelTimes) -> Gain:
+        """Predict the gain of smaller MLPs: their products take as much less time as they have fewer neurons."""
+        passes = times.forward_pass(self._model, work.batch, work.prompt)
+        left = {mlp.site.name: mlp.width / mlp.before for mlp in pruning.mlps}
+        layers = [
+            (left[mlp.site.name], passes.parts.get(layer, 0.0))
+            for mlp in self._mlps
+            if mlp.site.name in left
+            for layer in {*mlp.inputs, mlp.down}
+        ]
+        before, after = sum(part for _, part in layers), sum(share * part for share, part in layers)
+        removed = 1 - pruning.parameters / pruning.parameters_before
+        expected = passes.seconds / (passes.remaining(before, after) + after)
+        return Gain(work, expected, "" if expected >= WORTH else f"only {removed:.0%} of the parameters are removed")
