@@ -17,9 +17,7 @@ from tests.blank import blank_figure
 
 # A server imports once what takes seconds, and makes each process as a copy of itself.
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["transformers.models.gpt2.modeling_gpt2", "actratio.cli.models", "actratio.scale.corpus", "tests.faults.toy", "pyarrow.parquet"]
-)  # fmt: skip
+CONTEXT.set_forkserver_preload(["tests.faults.preloaded"])
 
 LONG = 120.0
 """Seconds after which a test fails instead of waiting on."""
