@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 
 _NAMES = (
@@ -17,3 +18,6 @@ for name in _NAMES:
 
 # Numba imports half of itself when it first compiles or loads a kernel.
 importlib.import_module("numba.core.registry").cpu_target.target_context.refresh()
+
+# The garbage collector of each process then doesn't go through all this, which would copy it.
+gc.freeze()
