@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from actratio.sparse.text import next_token_loss
 from actratio.sparse.thresholds import LayerThresholds, per_neuron
 from actratio.sparse.timing import Machine, PassTimes
 from actratio.statistics.estimate import Estimate
+from tests.auditing.speedups import set_speedups
 from tests.sparse.calibration_text import token_batches
 
 TinyGPT2 = Callable[..., Any]
@@ -55,7 +56,7 @@ def _set_times(monkeypatch: pytest.MonkeyPatch) -> None:
         return SpeedPrediction(Machine(1.0, 1.0), speeds)
 
     monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [2.0] * (len(self._forms) - 1))
-    monkeypatch.setattr(bench, "speedup", halved)
+    set_speedups(monkeypatch, halved)
     monkeypatch.setattr(bench, "predict_speed", predicted)
     monkeypatch.setattr(CPUWait, "share", lambda self: 0.0)
 
@@ -112,7 +113,7 @@ def test_a_way_that_changes_nothing_is_not_timed(tiny_gpt2: TinyGPT2, monkeypatc
     monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [0.5] * (len(self._forms) - 1))
     monkeypatch.setattr("actratio.sparse.autotune.cached_speeds", lambda key: None)
     monkeypatch.setattr("actratio.sparse.autotune.keep_speeds", lambda key, speeds: None)
-    monkeypatch.setattr(bench, "speedup", lambda *_, **__: pytest.fail("it compares a model with itself"))
+    set_speedups(monkeypatch, lambda *_, **__: pytest.fail("it compares a model with itself"))
     found = audit(tiny_gpt2("relu"), token_batches(7))
     (way,) = found.ways
     assert (way.main.expected, way.main.measured) == (1.0, Estimate(1.0, 1.0, 1.0))
@@ -149,9 +150,10 @@ def test_thresholds_for_more_loss_than_the_target_are_predicted_and_not_tried(
     assert len(tried) == (1 if target == 0.1 else 2)
 
 
-def test_what_is_expected_is_predicted_again_right_before_it_is_measured(
+def test_what_is_expected_is_predicted_again_while_it_is_measured(
     tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each way is predicted three times more, and the middle one counts."""
     predict, expected = bench.predict_speed, 2.0  # as the fixture sets it
 
     def more_and_more(*arguments: Any, **options: Any) -> SpeedPrediction:
@@ -170,6 +172,9 @@ def test_what_is_expected_is_predicted_again_right_before_it_is_measured(
     assert all(way.main.expected > first for way in measured)
     assert all(way.gains[2].expected == way.main.expected for way in measured)  # decoding, too
     assert all(way.gains[1].expected < way.main.expected for way in measured)  # prompts take too long
+    later = [way.main.expected for way in measured]
+    assert [after - before for before, after in pairwise(later)] == pytest.approx([0.03] * (len(later) - 1))
+    assert expected == pytest.approx(later[-1] + 0.01)
 
 
 def test_next_best_ways_are_tried_until_one_qualifies(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +183,7 @@ def test_next_best_ways_are_tried_until_one_qualifies(tiny_gpt2: TinyGPT2, monke
     losses = iter([Estimate(9.0, 8.9, 9.1), Estimate(8.0, 7.9, 8.1), Estimate(3.0, 2.9, 3.1), Estimate(2.0, 1.9, 2.1)])
     monkeypatch.setattr(LossSearch, "at", lambda self, percent, steps: at_cett(self._curves, percent / 10))
     monkeypatch.setattr(bench, "loss_increase", lambda *_: next(losses))
-    monkeypatch.setattr(bench, "speedup", lambda *_, **__: next(speedups))
+    set_speedups(monkeypatch, lambda *_, **__: next(speedups))
     monkeypatch.setattr("actratio.auditing.ways.int8_unsupported_reason", lambda device: "not here")
     found = audit(tiny_gpt2("gelu_new"), token_batches(8), target=5.0)
     assert [way.loss.value for way in found.ways if way.loss is not None] == [9.0, 8.0, 3.0]
@@ -267,7 +272,7 @@ def test_speeds_are_timed_on_text_that_was_not_used(tiny_gpt2: TinyGPT2, monkeyp
         read.append(text)
         return Estimate(2.0, 1.9, 2.1)
 
-    monkeypatch.setattr(bench, "speedup", speedup)
+    set_speedups(monkeypatch, speedup)
     audit(tiny_gpt2("relu"), batches)
     expected = torch.cat([batch["input_ids"][batch["attention_mask"].bool()] for batch in batches[9:]])
     assert read
@@ -276,7 +281,7 @@ def test_speeds_are_timed_on_text_that_was_not_used(tiny_gpt2: TinyGPT2, monkeyp
 
 def test_a_busy_machine_cannot_tell(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CPUWait, "share", lambda self: 0.33)
-    monkeypatch.setattr(bench, "speedup", lambda *_, **__: Estimate(0.6, 0.3, 0.9))
+    set_speedups(monkeypatch, lambda *_, **__: Estimate(0.6, 0.3, 0.9))
     found = audit(tiny_gpt2("relu"), token_batches(12))
     assert (found.decision.way, found.waited) == (None, 0.33)
     (sentence,) = found.decision.sentences
@@ -301,7 +306,7 @@ def test_neurons_that_never_fire_can_be_removed(tiny_gpt2: TinyGPT2, monkeypatch
         sizes = [sum(parameter.numel() for parameter in of.parameters()) for of in (dense, other)]
         return Estimate(2.0, 1.9, 2.1) if sizes[1] < sizes[0] else Estimate(1.0, 0.99, 1.01)
 
-    monkeypatch.setattr(bench, "speedup", twice_if_smaller)
+    set_speedups(monkeypatch, twice_if_smaller)
     monkeypatch.setattr(trials.Ways, "_curves", lambda self: [])  # the two best ways are tried
     monkeypatch.setattr("actratio.auditing.ways.int8_unsupported_reason", lambda device: "not here")
     monkeypatch.setattr(bench.ModelTimes, "forward_pass", lambda *_: PassTimes(1.0, _eighths(model), 0.0))

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actratio.auditing import Audit, audit, bench
+from actratio.auditing import Audit, audit
 from actratio.sparse import conversion, layer_times
 from actratio.sparse.autotune import LayerTimer
 from actratio.sparse.contention import CPUWait
 from actratio.sparse.converted import Converted
 from actratio.sparse.timing import PassTimes
 from actratio.statistics.estimate import Estimate
+from tests.auditing.speedups import set_speedups
 
 HIDDEN, WIDTH, LAYERS, VOCABULARY = 32, 128, 2, 64
 SIZES: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": HIDDEN, "num_hidden_layers": LAYERS}
@@ -77,7 +78,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
     monkeypatch.setattr(LayerTimer, "times", times)
     monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [gain] * (len(self._forms) - 1))
     monkeypatch.setattr(layer_times, "time_in_forward_pass", parts)
-    monkeypatch.setattr(bench, "speedup", speedup)
+    set_speedups(monkeypatch, speedup)
     monkeypatch.setattr(CPUWait, "share", lambda self: 0.0)
 
 

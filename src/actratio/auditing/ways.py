@@ -30,6 +30,7 @@ TARGETS = (0.5, 1.0, 2.0)
 
 
 _TOKENS = 1024  # on which thresholds are chosen; `sparsify` takes more
+_ORDERED = 2048  # tokens whose neuron outputs are ordered by what dropping them costs
 _COUNTED = 512  # tokens on which the neurons above thresholds are counted, too
 _STEPS, _OTHER_STEPS = 6, 2  # losses that are computed to find thresholds for the target, and for another increase
 _DEAD = 0.05  # share of the neurons; fewer that never fire aren't worth removing
@@ -171,7 +172,7 @@ class Ways:
             missing = len(self._mlps) - len(supported)
             which = f"{missing} of {len(self._mlps)} MLPs" if supported else "The MLPs"
             self.notes.append(f"{which} cannot have thresholds: {reason}.")
-        return dropping_curves(self._model, supported, self._calibrating) if supported else []
+        return dropping_curves(self._model, supported, spread(self._calibrating, _ORDERED)) if supported else []
 
     def _for_loss(self, percent: float, chosen: LayerThresholds) -> Trial:
         thresholds = chosen.by_neuron(self._mlps)

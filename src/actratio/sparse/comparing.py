@@ -14,16 +14,32 @@ from actratio.statistics.estimate import Estimate, median_interval
 from actratio.statistics.ratios import ratio_of_means
 
 _MIN_ROUNDS, _MAX_ROUNDS = 8, 100
-_SECONDS = 5.0  # after which no round begins, if there are enough
+SECONDS = 5.0
+"""How long a speed-up is measured, unless its interval is narrow before."""
+
 _NARROW = 0.05  # width of an interval, relative to its value, that is enough
 _RUN = 3  # decoding steps of a model in a row; the first one isn't counted
 
 
 def speedup(dense: nn.Module, other: nn.Module, batch: int, *, prompt: int = 0, text: Tensor | None = None) -> Estimate:
-    """Return how many times as fast another form of a model does a forward pass, with its 95% interval over rounds.
+    """Return how many times as fast another form of a model does a forward pass, as ``Race`` measures it for at most 5 seconds.
 
-    The two take turns. A round gives one ratio of their times, and the result is the median of the ratios with its distribution-free
-    interval, which a few disturbed rounds don't change. Rounds are added until it is narrow, there are 100, or 5 seconds are over.
+    Args:
+        dense, other, batch, prompt, text: as for ``Race``.
+
+    Raises:
+        SiteError: as ``ForwardPasses``.
+    """
+    race = Race(dense, other, batch, prompt=prompt, text=text)
+    race.run(SECONDS)
+    return race.estimate
+
+
+class Race:
+    """Times forward passes of a model and of another form of it, in turns.
+
+    A round gives one ratio of their times, and the result is the median of the ratios with its distribution-free interval, which a few
+    disturbed rounds don't change.
 
     Args:
         dense, other: in evaluation mode.
@@ -32,25 +48,47 @@ def speedup(dense: nn.Module, other: nn.Module, batch: int, *, prompt: int = 0, 
     Raises:
         SiteError: as ``ForwardPasses``.
     """
-    passes = [ForwardPasses(model, batch, prompt=prompt, text=text) for model in (dense, other)]
-    run = 1 if prompt else _RUN
-    for timed in passes:
-        timed.seconds()  # warms up
-    ratios: list[float] = []
-    began = time.perf_counter()
-    for number in range(_MAX_ROUNDS):
+
+    def __init__(
+        self, dense: nn.Module, other: nn.Module, batch: int, *, prompt: int = 0, text: Tensor | None = None
+    ) -> None:
+        self._passes = [ForwardPasses(model, batch, prompt=prompt, text=text) for model in (dense, other)]
+        self._run = 1 if prompt else _RUN
+        self._ratios: list[float] = []
+        for timed in self._passes:
+            timed.seconds()  # warms up
+
+    @property
+    def estimate(self) -> Estimate:
+        """How many times as fast the other form is, with its 95% interval over rounds."""
+        return median_interval(self._ratios)
+
+    def run(self, seconds: float, rounds: int = _MIN_ROUNDS) -> None:
+        """Add rounds until the interval is narrow, there are 100 in all, or time is over.
+
+        Args:
+            seconds: after which no round begins, if there are enough.
+            rounds: the fewest to add.
+        """
+        began, before = time.perf_counter(), len(self._ratios)
+        while len(self._ratios) < _MAX_ROUNDS:
+            is_over = self._is_narrow() or time.perf_counter() - began > seconds
+            if is_over and len(self._ratios) - before >= rounds:
+                break
+            self._ratios.append(self._round())
+
+    def _round(self) -> float:
         seconds = [0.0, 0.0]
-        for place in (0, 1) if number % 2 else (1, 0):
-            times = [passes[place].seconds() for _ in range(run)]
+        for place in (0, 1) if len(self._ratios) % 2 else (1, 0):
+            times = [self._passes[place].seconds() for _ in range(self._run)]
             seconds[place] = median(times[1:] or times)
-        ratios.append(seconds[0] / seconds[1])
-        if number + 1 < _MIN_ROUNDS:
-            continue
-        estimate = median_interval(ratios)
-        is_narrow = estimate.high - estimate.low <= _NARROW * estimate.value
-        if is_narrow or time.perf_counter() - began > _SECONDS:
-            break
-    return estimate
+        return seconds[0] / seconds[1]
+
+    def _is_narrow(self) -> bool:
+        if len(self._ratios) < _MIN_ROUNDS:
+            return False
+        estimate = self.estimate
+        return estimate.high - estimate.low <= _NARROW * estimate.value
 
 
 def loss_increase(dense: SequenceLosses, other: SequenceLosses) -> Estimate:

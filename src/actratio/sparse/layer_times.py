@@ -22,7 +22,7 @@ from actratio.sparse.conversion import alike, is_worth_int8, timer_of
 from actratio.sparse.linears import has_full_kernel
 from actratio.sparse.planning import Plan
 from actratio.sparse.speed import LayerSpeed, OtherLayers
-from actratio.sparse.timing import Machine, PassTimes, time_in_forward_pass, time_machine
+from actratio.sparse.timing import PASS_SECONDS, Machine, PassTimes, time_in_forward_pass, time_machine
 
 _ROUNDS = 40
 _DRAWS = 8
@@ -126,19 +126,20 @@ class ModelTimes:
 
     Args:
         text: token ids that forward passes read, (tokens,); random ones by default.
+        seconds: for which forward passes are timed, of each kind.
     """
 
-    def __init__(self, text: Tensor | None = None) -> None:
-        self._text = text
+    def __init__(self, text: Tensor | None = None, seconds: float = PASS_SECONDS) -> None:
+        self._text, self._seconds = text, seconds
         self.layers: dict[Any, tuple[float, float]] = {}  # of TimedLayers
         self.linears: dict[Any, tuple[float, float]] = {}  # of TimedLinears
         self.timers: dict[Any, LayerTimer] = {}  # making their layers takes longer than timing them
         self._machine: Machine | None = None
         self._passes: dict[tuple[int, int], PassTimes] = {}
 
-    def renewed(self) -> ModelTimes:
+    def renewed(self, seconds: float = PASS_SECONDS) -> ModelTimes:
         """Return times of the same model that aren't known yet. The layers that are timed are shared."""
-        new = ModelTimes(self._text)
+        new = ModelTimes(self._text, seconds)
         new.timers = self.timers
         return new
 
@@ -152,7 +153,9 @@ class ModelTimes:
         """Return where the time of a forward pass goes: in each of the model's linear layers, and in what remains."""
         if (batch, prompt) not in self._passes:
             linears = [module for module in model.modules() if is_linear(module)]
-            self._passes[batch, prompt] = time_in_forward_pass(model, linears, batch, prompt=prompt, text=self._text)
+            self._passes[batch, prompt] = time_in_forward_pass(
+                model, linears, batch, prompt=prompt, text=self._text, seconds=self._seconds
+            )
         return self._passes[batch, prompt]
 
 

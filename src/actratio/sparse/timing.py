@@ -80,7 +80,9 @@ def time_machine(device: torch.device) -> Machine:
 
 _STEPS = 16  # decoding steps with one context
 _PASSES = 60  # the most that are timed
-_MIN_PASSES, _SECONDS = 5, 3.0  # seconds after which none begins, if there are enough
+_MIN_PASSES = 4
+PASS_SECONDS = 3.0
+"""Seconds after which no pass is timed any more, if there are enough."""
 
 
 class ForwardPasses:
@@ -162,7 +164,13 @@ class ForwardPasses:
 
 
 def time_in_forward_pass(
-    model: nn.Module, modules: Sequence[nn.Module], batch: int, *, prompt: int = 0, text: Tensor | None = None
+    model: nn.Module,
+    modules: Sequence[nn.Module],
+    batch: int,
+    *,
+    prompt: int = 0,
+    text: Tensor | None = None,
+    seconds: float = PASS_SECONDS,
 ) -> PassTimes:
     """Return the median seconds of a forward pass, of each of some linear layers in it, and of a pass without them.
 
@@ -172,6 +180,7 @@ def time_in_forward_pass(
     Args:
         model, batch, prompt, text: as for ``ForwardPasses``.
         modules: linear layers of the model.
+        seconds: after which no pass is timed any more, if there are enough.
 
     Raises:
         SiteError: as ``ForwardPasses``.
@@ -182,12 +191,12 @@ def time_in_forward_pass(
     shares: list[list[float]] = []
     began = time.perf_counter()
     for number in range(_PASSES):
-        if number >= _MIN_PASSES and time.perf_counter() - began > _SECONDS:
+        if number >= _MIN_PASSES and time.perf_counter() - began > seconds:
             break
         whole.append(passes.seconds())
         parts = _parts(passes, modules)
-        costs, seconds = _without(passes, modules)
-        without.append(seconds)
+        costs, rest = _without(passes, modules)
+        without.append(rest)
         shares.append([max(part - cost, 0.0) / whole[-1] for part, cost in zip(parts, costs, strict=True)])
     middle = median(whole[1:])
     times = [middle * median(share) for share in zip(*shares[1:], strict=True)]

@@ -1,0 +1,28 @@
+"""Measured speed-ups that tests set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from torch import nn
+
+from actratio.auditing import bench
+from actratio.statistics.estimate import Estimate
+
+Speedup = Callable[..., Estimate]
+"""Returns the speed-up of a model over the dense one, of ``(dense, other, batch, **options)``."""
+
+
+def set_speedups(monkeypatch: pytest.MonkeyPatch, speedup: Speedup) -> None:
+    """Let races end as ``speedup`` says, which is called once for each."""
+
+    class Race:
+        def __init__(self, dense: nn.Module, other: nn.Module, batch: int, **options: Any) -> None:
+            self.estimate = speedup(dense, other, batch, **options)
+
+        def run(self, seconds: float, rounds: int) -> None:
+            pass
+
+    monkeypatch.setattr(bench, "Race", Race)
