@@ -52,7 +52,7 @@ def _use(audit: Audit) -> list[str]:
     if "layer_useful_ratio" in figures:
         sentences.append(
             f"On average over the MLPs, {figures['layer_useful_ratio']:.0%} of the neuron outputs keep the error of an MLP's output at or under "
-            "20% (the useful ratio by error, as `actratio measure` shows it)."
+            "20% (the useful ratio by error, as actratio measure shows it)."
         )
     dead = sum(layer.dead for layer in audit.layers)
     if dead:
@@ -129,7 +129,7 @@ def _profile(audit: Audit) -> Chart:
 def _loss(way: Way) -> str:
     if way.exact:
         return "same"
-    return "not measured" if way.loss is None else way.loss.plus_minus("{:z.2f}") + " %"
+    return "not measured" if way.loss is None else way.loss.plus_minus("{:z.2f}") + "%"
 
 
 def _gain(gain: Gain) -> tuple[str, str]:
