@@ -86,7 +86,7 @@ def test_make_faster_keeps_the_outputs(tmp_path: Path) -> None:
     active = re.search(r"^([\d.]+)% of the neurons are active", printed, re.MULTILINE)
     assert active is not None
     assert 1 < float(active[1]) < 6
-    assert re.findall(r"^batch (\d): (?:yes|no)", printed, re.MULTILINE) == ["1", "8"]
+    assert re.findall(r"^Batch (\d): (?:yes|no)", printed, re.MULTILINE) == ["1", "8"]
     difference = re.search(r"largest difference of an output: (\S+) of", printed)
     assert difference is not None
     assert float(difference[1]) < 1e-5

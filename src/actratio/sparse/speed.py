@@ -149,10 +149,11 @@ class SpeedPrediction:
     @property
     def verdicts(self) -> list[str]:
         """One sentence for each batch size, and one if the machine was busy."""
+        is_busy = self.waited > BUSY and any(speed.expected != 1 for speed in self.speeds)
         busy = f"These figures may be wrong: {waited_in_words(self.waited)}. Run this again when the machine is idle."
         return [
             *(f"Batch {speed.batch}: {speed.verdict}." for speed in self.speeds),
-            *([busy] if self.waited > BUSY else []),
+            *([busy] if is_busy else []),
         ]
 
     def rows(self) -> list[dict[str, Any]]:
