@@ -11,7 +11,7 @@ from actratio.auditing.decision import WORTH
 from actratio.auditing.results import UNCHANGED, Gain, Way, Work
 from actratio.auditing.ways import Trial
 from actratio.sites.mlps import MLP
-from actratio.sparse.comparing import SECONDS, Race, loss_increase
+from actratio.sparse.comparing import Race, loss_increase
 from actratio.sparse.converted import Converted
 from actratio.sparse.layer_times import ModelTimes
 from actratio.sparse.masking import masked
@@ -21,8 +21,9 @@ from actratio.sparse.text import Batch, sequence_losses, text_tokens
 from actratio.statistics.estimate import Estimate
 
 _NONE = Estimate(0.0, 0.0, 0.0)
-_SPELLS, _SPELL_ROUNDS = 3, 3  # in which a way is measured, and the fewest rounds of each
-_PASS_SECONDS = 1.0  # for which forward passes are timed in each
+_SPELLS, _SPELL_ROUNDS = 3, 2  # in which a way is measured, and the fewest rounds of each
+_PASS_SECONDS = 0.8  # for which forward passes are timed before each
+_RACE_SECONDS = 1.4  # for which each kind of work is measured in each
 
 
 class Bench:
@@ -68,7 +69,7 @@ class Bench:
             for gain in self._expected(trial, again, self._times.renewed(_PASS_SECONDS)):
                 predicted[gain.work].append(gain)
             for race in races:
-                race.run(SECONDS / _SPELLS, _SPELL_ROUNDS)
+                race.run(_RACE_SECONDS, _SPELL_ROUNDS)
         gains = tuple(
             replace(_middle(predicted.get(gain.work) or [gain]), measured=race.estimate)
             for gain, race in zip(way.gains, races, strict=True)

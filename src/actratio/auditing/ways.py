@@ -32,7 +32,7 @@ TARGETS = (0.5, 1.0, 2.0)
 _TOKENS = 1024  # on which thresholds are chosen; `sparsify` takes more
 _ORDERED = 2048  # tokens whose neuron outputs are ordered by what dropping them costs
 _COUNTED = 512  # tokens on which the neurons above thresholds are counted, too
-_STEPS, _OTHER_STEPS = 6, 2  # losses that are computed to find thresholds for the target, and for another increase
+_STEPS, _OTHER_STEPS = 6, 1  # losses that are computed to find thresholds for the target, and for another increase
 _DEAD = 0.05  # share of the neurons; fewer that never fire aren't worth removing
 
 

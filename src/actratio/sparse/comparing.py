@@ -14,9 +14,7 @@ from actratio.statistics.estimate import Estimate, median_interval
 from actratio.statistics.ratios import ratio_of_means
 
 _MIN_ROUNDS, _MAX_ROUNDS = 8, 100
-SECONDS = 5.0
-"""How long a speed-up is measured, unless its interval is narrow before."""
-
+_SECONDS = 5.0  # for which ``speedup`` measures
 _NARROW = 0.05  # width of an interval, relative to its value, that is enough
 _RUN = 3  # decoding steps of a model in a row; the first one isn't counted
 
@@ -31,7 +29,7 @@ def speedup(dense: nn.Module, other: nn.Module, batch: int, *, prompt: int = 0, 
         SiteError: as ``ForwardPasses``.
     """
     race = Race(dense, other, batch, prompt=prompt, text=text)
-    race.run(SECONDS)
+    race.run(_SECONDS)
     return race.estimate
 
 

@@ -80,7 +80,7 @@ def time_machine(device: torch.device) -> Machine:
 
 _STEPS = 16  # decoding steps with one context
 _PASSES = 60  # the most that are timed
-_MIN_PASSES = 4
+_MIN_PASSES = 3
 PASS_SECONDS = 3.0
 """Seconds after which no pass is timed any more, if there are enough."""
 
