@@ -152,7 +152,7 @@ def _over_given(rows: list[Row], model: str, ratio: str) -> str:
 
 
 def _increase(row: Row) -> str:
-    value, low, high = (float(row[name]) for name in ("over_given", "low", "high"))
+    value, low, high = (float(row[name]) for name in ("over_given_percent", "over_given_low", "over_given_high"))
     return f"{value:+z.1f}%" if value == low == high else f"{value:+z.1f}% ({low:+z.1f} to {high:+z.1f})"
 
 
@@ -535,7 +535,14 @@ BLOCKS = {
         },
         mlps,
     ),
-    "relufy": Block("relufy", "relufy", _same("given", "model", "function", "way", "ratio", "loss", "over_given", "low", "high"), relufied),
+    "relufy": Block(
+        "relufy", "relufy",
+        {
+            **_same("given", "model", "function", "way", "ratio", "loss"), "over_given": "over_given_percent", "low": "over_given_low",
+            "high": "over_given_high",
+        },
+        relufied,
+    ),
     "relufy-decode": Block(
         "relufy", "relufy-decode",
         _DECODE,
