@@ -110,7 +110,7 @@ def test_work_that_gets_slower_is_said() -> None:
         ),
         (
             [way("8-bit weights", (2.0, 1.9, 2.1), loss=(math.inf, math.nan, math.nan))],
-            "the change of the loss is infinite, more than the 1% that you accept",
+            "the change of the loss is an infinite amount, more than the 1% that you accept",
         ),
     ],
 )

@@ -191,10 +191,10 @@ def increase_in_words(increase: Estimate) -> str:
     """Return an increase of the loss in words.
 
     >>> increase_in_words(Estimate(math.inf)), increase_in_words(Estimate(0.5, 0.25, 0.75))
-    ('infinite', '+0.50%, 95% interval +0.25 to +0.75%')
+    ('an infinite amount', '+0.50%, 95% interval +0.25 to +0.75%')
     """
     if math.isinf(increase.value):
-        return "infinite"
+        return "an infinite amount"
     interval = "" if math.isnan(increase.low) else f", 95% interval {increase.low:+z.2f} to {increase.high:+z.2f}%"
     return f"{increase.value:+z.2f}%{interval}"
 
