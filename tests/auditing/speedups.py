@@ -22,7 +22,7 @@ def set_speedups(monkeypatch: pytest.MonkeyPatch, speedup: Speedup) -> None:
         def __init__(self, dense: nn.Module, other: nn.Module, batch: int, **options: Any) -> None:
             self.estimate = speedup(dense, other, batch, **options)
 
-        def run(self, seconds: float, rounds: int) -> None:
+        def run(self, seconds: float, rounds: int, spells: int) -> None:
             pass
 
     monkeypatch.setattr(bench, "Race", Race)

@@ -486,7 +486,7 @@ def test_nothing_is_timed_twice_for_several_predictions(
         for name in ("timer_of", "linear_timer"):
             patch.setattr(layer_times, name, lambda *_, **__: pytest.fail("it makes new layers to time"))
         actratio.predict_speed(model, measurement, dense=True, times=times.renewed())
-    assert timed.count("time_machine") == timed.count("time_in_forward_pass") == 2
+    assert (timed.count("time_machine"), timed.count("time_in_forward_pass")) == (1, 2)
     assert timed.count("times") == 2 * before.count("times")
     assert timed.count("speeds") == before.count("speeds")
     actratio.predict_speed(model, measurement, [2], dense=True, times=times)

@@ -21,7 +21,7 @@ from actratio.sparse.text import Batch, sequence_losses, text_tokens
 from actratio.statistics.estimate import Estimate
 
 _NONE = Estimate(0.0, 0.0, 0.0)
-_SPELLS, _SPELL_ROUNDS = 3, 2  # in which a way is measured, and the fewest rounds of each
+_SPELLS, _SPELL_ROUNDS = 3, 3  # in which a way is measured, and the fewest rounds of each
 _PASS_SECONDS = 0.8  # for which forward passes are timed before each
 _RACE_SECONDS = 1.4  # for which each kind of work is measured in each
 
@@ -69,7 +69,7 @@ class Bench:
             for gain in self._expected(trial, again, self._times.renewed(_PASS_SECONDS)):
                 predicted[gain.work].append(gain)
             for race in races:
-                race.run(_RACE_SECONDS, _SPELL_ROUNDS)
+                race.run(_RACE_SECONDS, _SPELL_ROUNDS, _SPELLS)
         gains = tuple(
             replace(_middle(predicted.get(gain.work) or [gain]), measured=race.estimate)
             for gain, race in zip(way.gains, races, strict=True)

@@ -14,6 +14,7 @@ from actratio.counting.criteria import Thresholds, criterion_name
 from actratio.counting.measurement import Measurement
 from actratio.counting.measuring import measure
 from actratio.counting.probe import Probe
+from actratio.errors import SiteError
 from actratio.sites import Site, evaluating
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.masking import masked
@@ -105,11 +106,14 @@ def measure_active(
 
     Args:
         model: the dense model.
-        batches: as for ``measure``; padding is what the attention mask says.
+        batches: mappings with ``input_ids``; padding is what the attention mask says.
         thresholds: (width,) by site's name.
         mlps: the model's MLPs as ``resolve`` returns them; by default they are resolved here.
         counts_alone: as for ``measure``.
         name: of the model, for the measurement.
+
+    Raises:
+        SiteError: no batches, or as for ``measure``.
     """
     if thresholds is None:
         return measure(model, batches, criteria=["nonzero"], counts_alone=counts_alone, name=name)
@@ -119,8 +123,10 @@ def measure_active(
     with evaluating(model), torch.no_grad(), masked(chosen, thresholds), probe:
         for batch in batches:
             forward(model, batch)
+    if not probe.passes:
+        raise SiteError("there are no batches to measure; give at least one")
     settings = {"criteria": [str(criterion)], "counts_alone": counts_alone}
-    measurement = Measurement.of(probe, type(model).__name__ if name is None else name, settings)
+    measurement = Measurement.of(probe, name or getattr(model, "name_or_path", "") or type(model).__name__, settings)
     # What enters the down projection: in a gated MLP the hidden tensor, else the activation itself.
     entering = [row for row in measurement if row.tensor == ("hidden" if row.site.gated else "activation")]
     return replace(measurement, rows=entering)

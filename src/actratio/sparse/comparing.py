@@ -61,15 +61,16 @@ class Race:
         """How many times as fast the other form is, with its 95% interval over rounds."""
         return median_interval(self._ratios)
 
-    def run(self, seconds: float, rounds: int = _MIN_ROUNDS) -> None:
-        """Add rounds until the interval is narrow, there are 100 in all, or time is over.
+    def run(self, seconds: float, rounds: int = _MIN_ROUNDS, spells: int = 1) -> None:
+        """Add rounds until the interval is narrow, there are enough, or time is over.
 
         Args:
             seconds: after which no round begins, if there are enough.
             rounds: the fewest to add.
+            spells: how often this is called for one estimate; 100 rounds are enough for all of them together.
         """
         began, before = time.perf_counter(), len(self._ratios)
-        while len(self._ratios) < _MAX_ROUNDS:
+        while len(self._ratios) - before < max(_MAX_ROUNDS // spells, rounds):
             is_over = self._is_narrow() or time.perf_counter() - began > seconds
             if is_over and len(self._ratios) - before >= rounds:
                 break

@@ -20,10 +20,10 @@ class CPUWait:
 
     def share(self) -> float:
         """Return the share of the time in which the threads could have run that they waited; NaN if it isn't known."""
-        ran, waited = (
-            now - before for now, before in zip(_nanoseconds(), (self._ran, self._waited), strict=True)
-        )  # less than 0 if a thread has ended
-        return max(waited, 0) / (max(ran, 0) + max(waited, 0)) if ran + waited > 0 else math.nan
+        ran, waited = (now - before for now, before in zip(_nanoseconds(), (self._ran, self._waited), strict=True))
+        if ran <= 0 or waited < 0:  # it doesn't run on Linux, or a thread has ended
+            return math.nan
+        return waited / (ran + waited)
 
 
 def waited_in_words(share: float) -> str:

@@ -138,8 +138,9 @@ class ModelTimes:
         self._passes: dict[tuple[int, int], PassTimes] = {}
 
     def renewed(self, seconds: float = PASS_SECONDS) -> ModelTimes:
-        """Return times of the same model that aren't known yet. The layers that are timed are shared."""
+        """Return times of the same model that aren't known yet. What is timed and the machine's figures are shared."""
         new = ModelTimes(self._text, seconds)
+        new._machine = self._machine
         new.timers = self.timers
         return new
 
