@@ -88,6 +88,8 @@ class TrainingFolder:
             )
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise RunError(f"{path} is damaged ({short(error, 120)}); remove {self.path} and train again") from None
+        if "format" in differing:
+            raise RunError(f"{path} was written by another version of actratio; remove {self.path} and train again")
         if differing:
             raise RunError(
                 f"{self.path} holds a training with other settings ({', '.join(differing)}); remove it, or choose another folder with --out"
