@@ -225,5 +225,5 @@ def test_model_that_has_the_zeros_already_is_refused() -> None:
 def test_state_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     relufy(make_llama(), counting_text(), TUNING, folder=tmp_path / "state")
     monkeypatch.setattr("actratio.relufication.finetuning._FORMAT", 3)
-    with pytest.raises(RunError, match="was written by another version of actratio; remove .*state and train again"):
+    with pytest.raises(RunError, match=r"was written by another version of actratio; remove .*state and train again"):
         relufy(make_llama(), counting_text(), TUNING, folder=tmp_path / "state")
