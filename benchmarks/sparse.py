@@ -226,16 +226,16 @@ class Matrices:
         self.full_up = None if up is None else _prepared(prepare_dense, Weights(up.t()))
 
     def _make_int8(self, weight: Tensor, up: Tensor | None) -> None:
-        (rows, scales), (down, down_scales) = quantize(weight), quantize(weight.t())
+        down, down_scales = quantize(weight.t())
         self.up, up_scales = (None, None) if up is None else quantize(up)
         self.down, self.down_scales = down, down_scales.bfloat16()
         self.up_scales = None if up_scales is None else up_scales.bfloat16()
-        weights = Weights(neuron_major(rows.t().contiguous().t()), scales=scales, dtype=torch.float32)
+        weights = Weights(neuron_major(down.t()), scales=down_scales, dtype=torch.float32)
         self.sparse = _prepared(prepare, weights._replace(up=self.up, up_scales=up_scales))
-        dense = Weights(down.t(), up_scales=down_scales, dtype=torch.float32)
+        dense = Weights(down.t(), scales=down_scales, dtype=torch.float32)
         self.full_down, self.full_up = _prepared(prepare_dense, dense), None
         if self.up is not None:
-            self.full_up = _prepared(prepare_dense, Weights(self.up.t(), up_scales=up_scales, dtype=torch.float32))
+            self.full_up = _prepared(prepare_dense, Weights(self.up.t(), scales=up_scales, dtype=torch.float32))
 
 
 def _prepared(how: Callable[[Weights], Product | None], weights: Weights) -> Product:

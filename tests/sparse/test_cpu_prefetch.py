@@ -47,10 +47,10 @@ def test_distance_changes_no_number(shape: tuple[int, int], stored: torch.dtype,
         x, weights = x.bfloat16(), Weights(weight.bfloat16().t())
     elif stored == torch.int8:
         quantized, scales = quantize(weight)
-        weights = Weights(quantized.t(), up_scales=scales, dtype=torch.float32)
+        weights = Weights(quantized.t(), scales=scales, dtype=torch.float32)
     plain, ahead = CPULinear(weights, 0)(x, 0), CPULinear(weights, 4096)(x, 0)
     assert torch.equal(plain, ahead)
-    rows = weights.rows.float() * (1 if weights.up_scales is None else weights.up_scales)
+    rows = weights.rows.float() * (1 if weights.scales is None else weights.scales)
     torch.testing.assert_close(
         plain.float(), x.float() @ rows, rtol=2e-2 if stored == torch.bfloat16 else 1e-4, atol=1e-3
     )

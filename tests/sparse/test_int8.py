@@ -13,13 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from transformers.pytorch_utils import Conv1D
 
 from actratio import ActratioError, find_sites, measure
 from actratio.models.source import INT8_FILE
+from actratio.sites.linear import rows_of
 from actratio.sparse import calibrate, conversion, densify, load_sparse, plans, sparsify
 from actratio.sparse.converted import is_marked, mark_weights
 from actratio.sparse.crossover import ALWAYS, NEVER, Crossover
-from actratio.sparse.int8 import Int8Linear, install_int8, scale_name
+from actratio.sparse.int8 import Int8Linear, install_int8
 from actratio.sparse.kernels.int8_weights import MAX_BATCH
 from actratio.sparse.planning import int8_unsupported_reason
 from actratio.sparse.saved import save_sparse
@@ -65,7 +67,7 @@ def test_int8_model_matches_the_rounded_dense_model(
 @torch.no_grad()
 def test_int8_model_keeps_its_scales_in_other_dtypes(kind: Callable[[], nn.Module], dtype: torch.dtype) -> None:
     model, x = converted(kind).to(dtype), X.to(dtype)
-    assert all(layer.get_buffer(scale_name(layer)).dtype == torch.float32 for layer in int8_layers(model).values())
+    assert all(layer.weight_scale.dtype == torch.float32 for layer in int8_layers(model).values())
     torch.testing.assert_close(model(x), dequantized(kind).to(dtype)(x), rtol=0.03, atol=0.03)
     back = model.float()
     torch.testing.assert_close(back(X), dequantized(kind)(X), rtol=0.02, atol=0.02)  # biases were rounded
@@ -142,7 +144,7 @@ def test_scales_that_are_put_in_place_are_used(kind: Callable[[], nn.Module]) ->
     model = converted(kind)
     model(X)
     for layer in int8_layers(model).values():
-        setattr(layer, scale_name(layer), 2 * layer.get_buffer(scale_name(layer)))
+        layer.weight_scale = 2 * layer.weight_scale
     found = model(X)
     torch.testing.assert_close(found, densify(model)(X), rtol=1e-5, atol=1e-5)
 
@@ -182,15 +184,22 @@ def test_a_head_takes_the_scales_of_an_embedding_that_is_loaded_and_tied_again()
     torch.testing.assert_close(model(ids).logits, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [lambda: nn.Linear(20, 16), lambda: Conv1D(16, 20)])
 @pytest.mark.parametrize("by_neurons", [True, False])
-def test_scales_of_neurons_are_not_loaded_as_scales_of_outputs(by_neurons: bool) -> None:
-    """A square layer's have the same shape."""
-    layers = [nn.Linear(16, 16), nn.Linear(16, 16)]
-    for layer, kind in zip(layers, (by_neurons, not by_neurons), strict=True):
-        install_int8(layer, by_neurons=kind)
-    names = ["weight_scale", "neuron_scale"] if by_neurons else ["neuron_scale", "weight_scale"]
-    with pytest.raises(RuntimeError, match=rf'Missing key.*"{names[0]}"(.|\n)*Unexpected key.*"{names[1]}"'):
-        layers[1].load_state_dict(layers[0].state_dict())
+@torch.no_grad()
+def test_weights_are_the_same_by_neurons_and_by_outputs(kind: Callable[[], nn.Module], by_neurons: bool) -> None:
+    """An output that is much larger than the others doesn't make them coarse."""
+    layer: Any = kind()
+    rows_of(layer)[:, 3] *= 1000
+    other, expected, x = copy.deepcopy(layer), layer(torch.eye(20)), torch.randn(5, 20)
+    install_int8(layer, by_neurons=by_neurons)
+    install_int8(other, by_neurons=not by_neurons)
+    assert layer.weight_scale.shape == (16,)
+    assert torch.equal(layer.weight, other.weight)
+    found = layer(torch.eye(20))
+    assert bool(((found - expected).abs() <= 0.501 * layer.weight_scale).all())
+    torch.testing.assert_close(layer(x), other(x), rtol=1e-5, atol=1e-4)
+    other.load_state_dict(layer.state_dict())
 
 
 def test_models_that_share_a_configuration_are_marked_apart(tiny_gpt2: Callable[..., Any], tmp_path: Path) -> None:
@@ -406,7 +415,7 @@ def test_saved_int8_model_is_loaded_as_it_was(saved: tuple[Path, nn.Module]) -> 
     for name, layer in int8_layers(model).items():
         other = loaded.get_submodule(name)
         assert torch.equal(other.weight, layer.weight)
-        assert torch.equal(other.get_buffer(scale_name(other)), layer.get_buffer(scale_name(layer)))
+        assert torch.equal(other.weight_scale, layer.weight_scale)
         assert (other._thresholds is None) == (layer._thresholds is None)
         assert layer._thresholds is None or torch.equal(other._thresholds, layer._thresholds)
     (batch,) = token_batches(1)
@@ -422,9 +431,7 @@ def test_transformers_does_not_read_int8_weights_as_something_else(saved: tuple[
         transformers.AutoModelForCausalLM.from_pretrained(saved[0])
 
 
-@pytest.mark.parametrize(
-    "damage", ["cut", "no metadata", "a float weight", "scales of another axis", "missing scales", "both scales"]
-)
+@pytest.mark.parametrize("damage", ["cut", "no metadata", "a float weight", "scales of another axis", "missing scales"])
 def test_damaged_int8_weights_are_refused(saved: tuple[Path, nn.Module], damage: str) -> None:
     path = saved[0] / INT8_FILE
     tensors = load_file(path)
@@ -442,10 +449,8 @@ def test_damaged_int8_weights_are_refused(saved: tuple[Path, nn.Module], damage:
     elif damage == "scales of another axis":
         axes = json.loads(metadata["axes"])
         save_file(tensors, path, {"axes": json.dumps({**axes, name: 1 - axes[name]})})
-    elif damage == "both scales":
-        save_file({**tensors, f"{name}.weight_scale": torch.ones(16)}, path, metadata)
     else:
-        del tensors[f"{name}.neuron_scale"]
+        del tensors[f"{name}.weight_scale"]
         save_file(tensors, path, metadata)
     with pytest.raises(ActratioError, match=r"int8\.safetensors is damaged"):
         load_sparse(saved[0], device="cpu")

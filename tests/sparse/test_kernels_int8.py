@@ -25,6 +25,12 @@ def as_double(quantized: Tensor, scales: Tensor) -> Tensor:
     return quantized.double() * scales.double()[:, None]
 
 
+def by_neurons(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return int8 rows, (neurons, outputs), their scales, and what they stand for, of a weight (outputs, neurons)."""
+    quantized, scales = quantize(weight)
+    return quantized.t().contiguous(), scales, as_double(quantized, scales).t()
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     batch=st.integers(1, 35),
@@ -47,7 +53,7 @@ def test_int8_down_matches_the_dequantized_weights(
     sparse_randn: Callable[..., Tensor],
 ) -> None:
     hidden = sparse_randn(batch, width, ratio=ratio).to(dtype)
-    rows, scales = quantize(randn(width, features))
+    rows, scales, weight = by_neurons(randn(features, width))
     bias = randn(features, seed=2).to(dtype) if biased else None
     thresholds = randn(width, seed=3).abs() if has_thresholds else None
     found = CPUProduct(Weights(rows, bias, thresholds, scales=scales, dtype=dtype))(hidden, batch * width)
@@ -55,7 +61,7 @@ def test_int8_down_matches_the_dequantized_weights(
     kept = hidden.double()
     if thresholds is not None:
         kept = torch.where(hidden.float().abs() <= thresholds, 0.0, kept)
-    weight, added = as_double(rows, scales), 0 if bias is None else bias.double()
+    added = 0 if bias is None else bias.double()
     assert found.dtype == dtype
     assert_close(found, kept @ weight + added, 4 * kept.abs() @ weight.abs() + abs(added))  # scales are rounded too
 
@@ -80,7 +86,8 @@ def test_int8_gated_matches_the_dequantized_weights(
     sparse_randn: Callable[..., Tensor],
 ) -> None:
     gate, x = sparse_randn(batch, width, ratio=ratio).to(dtype), randn(batch, inputs).to(dtype)
-    (up, up_scales), (rows, scales) = quantize(randn(width, inputs, seed=2)), quantize(randn(width, 11, seed=3))
+    up, up_scales = quantize(randn(width, inputs, seed=2))
+    rows, scales, weight = by_neurons(randn(11, width, seed=3))
     up_bias, bias = (randn(width, seed=4).to(dtype), randn(11, seed=5).to(dtype)) if biased else (None, None)
     weights = Weights(rows, bias, None, up, up_bias, scales=scales, up_scales=up_scales, dtype=dtype)
     found = CPUProduct(weights)(gate, batch * width, x)
@@ -89,8 +96,8 @@ def test_int8_gated_matches_the_dequantized_weights(
     added, up_added = (zero if b is None else b.double() for b in (bias, up_bias))
     u = x.double() @ as_double(up, up_scales).T + up_added
     scale = x.double().abs() @ as_double(up, up_scales).abs().T + up_added.abs()
-    exact = (gate.double() * u) @ as_double(rows, scales) + added
-    assert_close(found, exact, 4 * (gate.double().abs() * scale) @ as_double(rows, scales).abs() + added.abs())
+    exact = (gate.double() * u) @ weight + added
+    assert_close(found, exact, 4 * (gate.double().abs() * scale) @ weight.abs() + added.abs())
 
 
 @settings(deadline=None, max_examples=60)
@@ -115,7 +122,7 @@ def test_dense_product_matches_torch(
     bias = randn(outputs, seed=3).to(dtype) if biased else None
     if int8:
         rows, scales = quantize(weight)
-        product = prepare_dense(Weights(rows.t(), bias, up_scales=scales, dtype=dtype))
+        product = prepare_dense(Weights(rows.t(), bias, scales=scales, dtype=dtype))
         exact_weight = as_double(rows, scales)
     else:
         product, exact_weight = prepare_dense(Weights(weight.t(), bias)), weight.double()
@@ -148,11 +155,11 @@ def test_dense_product_propagates_nan_and_infinity(dtype: torch.dtype) -> None:
 
 
 def unsupported() -> dict[str, Weights]:
-    rows, scales = torch.ones(4, 6, dtype=torch.int8), torch.ones(4)
+    rows, scales = torch.ones(4, 6, dtype=torch.int8), torch.ones(6)
     float32 = torch.float32
     return {
         "no scales": Weights(rows, dtype=float32),
-        "scales of another shape": Weights(rows, scales=torch.ones(6), dtype=float32),
+        "scales of another shape": Weights(rows, scales=torch.ones(4), dtype=float32),
         "scales of another dtype": Weights(rows, scales=scales.double(), dtype=float32),
         "scales of float weights": Weights(rows.float(), scales=scales),
         "activations of int8": Weights(rows, scales=scales),
@@ -180,7 +187,7 @@ def test_dense_kernel_refuses_what_it_does_not_read() -> None:
         Weights(weight),  # stored by inputs
         Weights(weight.t(), thresholds=torch.ones(6)),
         Weights(weight.t(), up=torch.ones(6, 2)),
-        Weights(weight.t(), scales=torch.ones(6)),
+        Weights(weight.t(), scales=torch.ones(4)),  # for float weights
         Weights(torch.ones(4, 5, dtype=torch.bfloat16).t()),  # an odd number of inputs
         Weights(weight.to(torch.int8).t(), dtype=torch.float32),  # without scales
     ):

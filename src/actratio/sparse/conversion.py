@@ -63,7 +63,7 @@ def sparsify(
         dense: give the other linear layers, such as those of attention and the output head, a product that reads all weights faster
             than torch's, for the batch sizes where it was measured to be faster. Their weights stay where they are.
         weights: ``int8`` stores the weights of linear layers as 8-bit integers (those with fewer than 65,536 numbers only if their
-            inputs are skipped), with a float32 scale for each output, or, in the down projections that are skipped, for each neuron (``actratio.sparse.int8`` has the formula).
+            inputs are skipped), with a float32 scale for each output (``actratio.sparse.int8`` has the formula).
             Layers that share a weight with each other, and those of torch's ``TransformerEncoderLayer``, keep theirs. A quarter
             of the memory of float32 is read, and the outputs change a little: check the loss. ``densify`` then can't bring the
             old weights back, but gives the rounded ones.

@@ -1,8 +1,8 @@
 """Linear layers with 8-bit weights.
 
-A weight is stored as int8 with a float32 scale for each of its rows: w = scale · q, where scale = max |w| / 127 over the row and
-q = w / scale, rounded to the nearest integer. Rows are outputs; in a down projection whose inactive neurons are skipped, they are
-neurons. Products multiply by the scaled weights and add up in float32; activations stay as they are.
+A weight is stored as int8 with a float32 scale for each output: w = scale · q, where scale = max |w| / 127 over the weights of the
+output and q = w / scale, rounded to the nearest integer. Products add up activations times q in float32, and multiply the sums by
+the scales; activations stay as they are.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from actratio.sparse.kernels.int8_weights import MAX_BATCH, SLICE, dense_int8, f
 from actratio.sparse.kernels.product import Product, Weights
 from actratio.sparse.layers import neuron_major
 
-WEIGHT_SCALE, NEURON_SCALE = "weight_scale", "neuron_scale"
-"""Buffers with the scales of a weight: one for each output, or one for each input."""
+WEIGHT_SCALE = "weight_scale"
+"""The buffer with the scales of a weight, (outputs,)."""
 
 _LARGEST = 127
 
@@ -53,11 +53,7 @@ def quantize(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Int8Linear(Converted):
-    """A linear layer with an int8 weight, of the same shape as before, and a float32 buffer with its scales.
-
-    The buffer is ``weight_scale``, one scale for each output, or ``neuron_scale``, one for each input if inputs are skipped. The
-    names differ, so that ``load_state_dict`` refuses weights of the other kind: those of a square layer have the same shape.
-    """
+    """A linear layer with an int8 weight, of the same shape as before, and a float32 buffer with its scales, ``weight_scale``."""
 
     _prefix = "Int8"
 
@@ -85,31 +81,28 @@ class Int8Linear(Converted):
     def _dense(self, x: Tensor) -> Tensor:
         state: Any = self
         thresholds = thresholds_of(self)
-        return dense_int8(x, rows_of(self), self._scales(), state.bias, thresholds, state._by_neurons)
+        return dense_int8(x, rows_of(self), self._scales(), state.bias, thresholds)
 
     def _compiled(self, x: Tensor) -> Tensor:
         """Call the operator, or, if gradients may be wanted, the dense product, which the compiler can trace."""
         state: Any = self
-        weights = rows_of(self), self._scales(), state.bias, state._thresholds, state._by_neurons
+        weights = rows_of(self), self._scales(), state.bias, state._thresholds
         if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
             return dense_int8(x, *weights)
-        return operator.int8_linear(x, *weights)
+        return operator.int8_linear(x, *weights, state._by_neurons)
 
     def _prepare(self, dtype: torch.dtype) -> Product | None:
         state: Any = self
-        rows, scales = rows_of(self), self._scales()
-        weights = Weights(rows, state.bias, parameter=state.weight, dtype=dtype)
-        if state._by_neurons:
-            state._product = prepare(weights._replace(thresholds=thresholds_of(self), scales=scales))
-        else:
-            state._product = prepare_dense(weights._replace(up_scales=scales))
-        product: Product | None = state._product
+        weights = Weights(
+            rows_of(self), state.bias, thresholds_of(self), parameter=state.weight, scales=self._scales(), dtype=dtype
+        )
+        product = state._product = prepare(weights) if state._by_neurons else prepare_dense(weights)
         return product
 
     def _scales(self) -> Tensor:
         """Return the scales of the weight in use; an embedding that shares it may have brought another one."""
         state = self.__dict__
-        scales: Tensor = state["_buffers"][scale_name(self)]
+        scales: Tensor = state["_buffers"][WEIGHT_SCALE]
         for embedding in state["_embeddings"]:
             other = embedding._buffers.get(WEIGHT_SCALE)
             if other is not None and other is not scales and embedding.weight is state["_parameters"]["weight"]:
@@ -119,25 +112,25 @@ class Int8Linear(Converted):
     def _float_weight(self) -> Tensor:
         """Return the weight, (outputs, inputs), in the type that the model has otherwise."""
         state: Any = self
-        return float_weight(rows_of(self), self._scales(), state._by_neurons, state._float_dtype)
+        return float_weight(rows_of(self), self._scales(), state._float_dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         """Load int8 weights as they are, and others after rounding them: copying would cut off their digits."""
-        _round_loaded(state_dict, prefix, scale_name(self), scale_axis(self))
+        _round_loaded(state_dict, prefix, output_axis(self))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _apply(self, fn: Any, *arguments: Any, **options: Any) -> Any:
-        return _apply_keeping_scales(self, scale_name(self), super()._apply, fn, *arguments, **options)
+        return _apply_keeping_scales(self, super()._apply, fn, *arguments, **options)
 
     def _leave(self) -> None:
         module: Any = self
         is_int8 = module.weight.dtype is torch.int8  # else, something put another weight in its place
         weight = self._float_weight() if is_int8 else module.weight.detach()
         required = module._required_gradients
-        embeddings, scales = module._embeddings, scale_name(module)
+        embeddings = module._embeddings
         own = "_by_neurons", "_thresholds", "_product", "_inputs", "_embeddings", "_float_dtype", "_required_gradients"
         restore_class(self, *own)
-        delattr(module, scales)
+        del module.weight_scale
         weight = weight.t() if is_int8 and not isinstance(module, nn.Linear) else weight
         module.weight = nn.Parameter(weight.contiguous(), requires_grad=required)
         for embedding in embeddings:
@@ -146,14 +139,9 @@ class Int8Linear(Converted):
             embedding.weight = module.weight
 
 
-def scale_axis(layer: Any) -> int:
-    """Return the axis of an int8 layer's weight to which its scales belong."""
-    return int(layer._by_neurons == isinstance(layer, nn.Linear))
-
-
-def scale_name(layer: Any) -> str:
-    """Return the name of the buffer with an int8 layer's scales."""
-    return NEURON_SCALE if layer._by_neurons else WEIGHT_SCALE
+def output_axis(layer: nn.Module) -> int:
+    """Return the axis of a linear layer's weight that has its outputs, and so the scales."""
+    return 0 if isinstance(layer, nn.Linear) else 1
 
 
 class Int8Embedding(Converted):
@@ -170,11 +158,11 @@ class Int8Embedding(Converted):
         return out
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        _round_loaded(state_dict, prefix, WEIGHT_SCALE, 0)
+        _round_loaded(state_dict, prefix, 0)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _apply(self, fn: Any, *arguments: Any, **options: Any) -> Any:
-        return _apply_keeping_scales(self, WEIGHT_SCALE, super()._apply, fn, *arguments, **options)
+        return _apply_keeping_scales(self, super()._apply, fn, *arguments, **options)
 
     def _leave(self) -> None:
         restore_class(self, "_product", "_float_dtype")
@@ -182,28 +170,27 @@ class Int8Embedding(Converted):
         del module.weight_scale
 
 
-def _apply_keeping_scales(module: Any, name: str, apply: Any, fn: Any, *arguments: Any, **options: Any) -> Any:
-    """Move or convert a module, but keep its scales, the buffer ``name``, float32: another type would round them."""
-    scales = module._buffers[name]
+def _apply_keeping_scales(module: Any, apply: Any, fn: Any, *arguments: Any, **options: Any) -> Any:
+    """Move or convert a module, but keep its scales float32: another type would round them."""
+    scales = module._buffers[WEIGHT_SCALE]
     module._float_dtype = fn(torch.empty(0, dtype=module._float_dtype)).dtype
     result = apply(fn, *arguments, **options)
-    if module._buffers[name].dtype != torch.float32:
-        module._buffers[name] = scales.to(module._buffers[name].device)
+    if module._buffers[WEIGHT_SCALE].dtype != torch.float32:
+        module._buffers[WEIGHT_SCALE] = scales.to(module._buffers[WEIGHT_SCALE].device)
     return result
 
 
-def _round_loaded(state_dict: dict[str, Any], prefix: str, scale: str, axis: int) -> None:
+def _round_loaded(state_dict: dict[str, Any], prefix: str, axis: int) -> None:
     """Replace a layer's weight in a ``state_dict`` by int8 and its scales, if it isn't int8 yet.
 
     Args:
-        scale: name of the buffer with the scales.
-        axis: of the weight to which the scales belong.
+        axis: of the weight that has the outputs.
     """
     weight = state_dict.get(f"{prefix}weight")
     if isinstance(weight, Tensor) and weight.is_floating_point() and weight.ndim == 2:
         quantized, scales = quantize(weight if axis == 0 else weight.t())
         state_dict[f"{prefix}weight"] = quantized if axis == 0 else quantized.t()
-        state_dict[f"{prefix}{scale}"] = scales
+        state_dict[f"{prefix}{WEIGHT_SCALE}"] = scales
 
 
 def share_int8(embedding: Any, layer: Any) -> None:
@@ -211,7 +198,7 @@ def share_int8(embedding: Any, layer: Any) -> None:
 
     Args:
         embedding: torch's ``Embedding``, whose weight is the one that ``layer`` had.
-        layer: has int8 weights, with a scale for each output.
+        layer: has int8 weights.
     """
     embedding.__class__ = class_of(Int8Embedding, nn.Embedding)
     embedding._float_dtype, embedding._product = layer._float_dtype, None
@@ -232,15 +219,11 @@ def install_int8(layer: Any, *, by_neurons: bool = False, thresholds: Tensor | N
         SiteError: a weight isn't finite.
     """
     rows, weight = rows_of(layer).detach(), layer.weight
-    if by_neurons:
-        quantized, scales = quantize(rows)
-        quantized = neuron_major(quantized)
-    else:
-        quantized, scales = quantize(rows.t())
-        quantized = quantized.t()
+    by_outputs, scales = quantize(rows.t())
+    quantized = neuron_major(by_outputs.t()) if by_neurons else by_outputs.t()
     layer.__class__ = class_of(Int8Linear, type(layer))
     layer.weight = nn.Parameter(quantized.t() if isinstance(layer, nn.Linear) else quantized, requires_grad=False)
     layer._by_neurons, layer._inputs, layer._product, layer._embeddings = by_neurons, len(rows), None, []
-    layer.register_buffer(scale_name(layer), scales)
+    layer.register_buffer(WEIGHT_SCALE, scales)
     layer._float_dtype, layer._required_gradients = weight.dtype, weight.requires_grad
     layer._thresholds = None if thresholds is None else thresholds.detach().float().to(rows.device).contiguous()

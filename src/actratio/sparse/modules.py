@@ -114,7 +114,7 @@ class SparseGated(Converted):
         weights = down.weight, down.bias, up.weight, up.bias
         product = state["_product"]
         if down.weight.dtype is torch.int8 and product is not None:
-            scales_at = address(down.neuron_scale), address(up.weight_scale)
+            scales_at = address(down.weight_scale), address(up.weight_scale)
             product = product if product.scales_at == scales_at else None  # others were put in their place
         out = multiply(product, renew, state["_crossover"], hidden, *weights, x)
         if out is None and down.weight.dtype == torch.int8:
@@ -128,7 +128,7 @@ class SparseGated(Converted):
 def _prepare_gated(mlp: Any, up: Any, down: Any, dtype: torch.dtype) -> Product | None:
     # A function, because a method could hide one of the user's class.
     if down.weight.dtype == torch.int8:
-        scales = {"scales": down.neuron_scale, "up_scales": up.weight_scale, "dtype": dtype}
+        scales = {"scales": down.weight_scale, "up_scales": up.weight_scale, "dtype": dtype}
     else:
         scales = {}
         down._restore_layout()

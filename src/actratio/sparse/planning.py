@@ -75,7 +75,7 @@ def kernel_unsupported_reason(layer: object) -> str | None:
 def int8_unsupported_reason(device: torch.device) -> str | None:
     """Return why no kernel multiplies by int8 weights on a device, or ``None`` if one does."""
     one = torch.ones(1, 1, dtype=torch.int8, device=device)
-    if dispatch.prepare_dense(Weights(one, up_scales=one[0].float(), dtype=torch.float32)) is not None:
+    if dispatch.prepare_dense(Weights(one, scales=one[0].float(), dtype=torch.float32)) is not None:
         return None
     return f"there is no kernel for int8 weights on {device.type}{_hint(device.type)}"
 

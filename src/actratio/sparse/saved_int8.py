@@ -1,8 +1,8 @@
 """Models with int8 weights in a folder: ``int8.safetensors`` beside the model's configuration.
 
-The file has the model's tensors under their names. An int8 weight ``X.weight`` comes with ``X.weight_scale`` (one for each output) or
-``X.neuron_scale`` (one for each input), float32, and, if its layer has thresholds, with ``X.weight_thresholds``. The file's metadata
-says to which axis of each weight its scales belong.
+The file has the model's tensors under their names. An int8 weight ``X.weight`` comes with ``X.weight_scale``, float32, one for each
+output, and, if its layer has thresholds, with ``X.weight_thresholds``. The file's metadata says which axis of each weight has the
+outputs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from actratio.models.source import INT8_FILE
 from actratio.sites.mlps import resolve
 from actratio.sparse.conversion import sparsify
 from actratio.sparse.crossover import Crossover
-from actratio.sparse.int8 import NEURON_SCALE, WEIGHT_SCALE, Int8Linear, scale_axis, scale_name
+from actratio.sparse.int8 import WEIGHT_SCALE, Int8Linear, output_axis
 from actratio.sparse.kernels.int8_weights import dequantize
 from actratio.sparse.thresholds import LayerThresholds
 
@@ -44,7 +44,7 @@ def save_int8(folder: Path, model: Any) -> None:
             tensors[name] = tensor.detach().contiguous()
     axes = {}
     for name, layer in int8_layers(model).items():
-        axes[name] = scale_axis(layer)
+        axes[name] = output_axis(layer)
         if layer._thresholds is not None:
             tensors[f"{name}.{_THRESHOLDS}"] = layer._thresholds
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,9 +67,6 @@ def load_int8(
 ) -> nn.Module:
     """Load a model that ``save_int8`` wrote, with the same weights, scales and thresholds.
 
-    A down projection without thresholds may be stored by neurons on one machine and by outputs on another, whichever is faster
-    there. Its weights are then rounded again.
-
     Args:
         zeros: the MLPs whose zeros are skipped, if they were measured.
         dtype: of the activations and the other weights, as for ``actratio.models.load_model``.
@@ -84,16 +81,12 @@ def load_int8(
 
     path = folder / INT8_FILE
     tensors, axes, embeddings = _read(path)
-    weights, outputs, neurons, thresholds = (
+    weights, scales, thresholds = (
         {name: tensors.pop(f"{name}.{kind}") for name in axes if f"{name}.{kind}" in tensors}
-        for kind in (_WEIGHT, WEIGHT_SCALE, NEURON_SCALE, _THRESHOLDS)
+        for kind in (_WEIGHT, WEIGHT_SCALE, _THRESHOLDS)
     )
-    scales = outputs | neurons
     for name, axis in axes.items():
-        weight = weights[name]
-        rows = weight if axis == 0 else weight.t()
-        floats = dequantize(rows, scales[name], torch.float32)
-        tensors[f"{name}.{_WEIGHT}"] = floats if axis == 0 else floats.t()
+        tensors[f"{name}.{_WEIGHT}"] = dequantize(weights[name], scales[name], torch.float32, axis)
     for name, layer_name in embeddings.items():
         tensors[f"{name}.{_WEIGHT}"] = tensors[f"{layer_name}.{_WEIGHT}"]
     model = model_from_tensors(folder, tensors, dtype=dtype, device=device)
@@ -106,9 +99,9 @@ def load_int8(
     thresholds_by_site = by_site if zeros is None else None
     sparsify(model, zeros, thresholds=thresholds_by_site, crossover=crossover, weights="int8", mlps=mlps)
     for name, layer in int8_layers(model).items():
-        if axes.get(name) == scale_axis(layer):  # exactly what was saved, not rounded a second time
+        if name in axes:  # exactly what was saved, not rounded a second time
             layer.weight.data.copy_(weights[name])
-            layer.get_buffer(scale_name(layer)).copy_(scales[name])
+            layer.get_buffer(WEIGHT_SCALE).copy_(scales[name])
     return model
 
 
@@ -124,7 +117,7 @@ def _shared_embeddings(model: nn.Module) -> dict[str, str]:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int], dict[str, str]]:
-    """Return the tensors, the axis of each int8 layer's scales, and the embeddings that share a layer's weight.
+    """Return the tensors, the axis of each int8 weight that has its outputs, and the embeddings that share a layer's weight.
 
     Raises:
         ModelError: the file isn't there, or is damaged.
@@ -136,10 +129,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int], dict[str, str]
             axes, embeddings = (json.loads(file.metadata()[name]) for name in ("axes", "embeddings"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         for name, axis in axes.items():
-            weight = tensors[f"{name}.{_WEIGHT}"]
-            (scales,) = (
-                tensors[full] for kind in (WEIGHT_SCALE, NEURON_SCALE) if (full := f"{name}.{kind}") in tensors
-            )
+            weight, scales = tensors[f"{name}.{_WEIGHT}"], tensors[f"{name}.{WEIGHT_SCALE}"]
             if (
                 axis not in (0, 1)
                 or (weight.dtype, scales.dtype) != (torch.int8, torch.float32)

@@ -148,12 +148,15 @@ class CPUProduct(_CPUProduct):
 class CPULinear(_CPUProduct):
     """The dense product: weights are stored by outputs, as torch stores them, and all are read.
 
-    ``Weights.rows`` is the transposed weight, (inputs, outputs), and ``up_scales`` has the scales of int8 outputs.
+    ``Weights.rows`` is the transposed weight, (inputs, outputs). The roles of the two sizes are exchanged in the ``Call``, in which
+    the weight takes the place of an up projection.
 
     Args:
         weights: what it multiplies by.
         ahead: bytes from what is read to what the memory is asked for; by default what is fastest on this machine.
     """
+
+    by_outputs = True
 
     def __init__(self, weights: Weights, ahead: int | None = None) -> None:
         inputs, outputs = weights.rows.shape
@@ -161,7 +164,7 @@ class CPULinear(_CPUProduct):
             weights,
             compile_linear,
             up=address(weights.rows),
-            up_scales=address(weights.up_scales),
+            up_scales=address(weights.scales),
             up_bias=address(weights.bias),
             width=outputs,
             features=1,
@@ -172,13 +175,10 @@ class CPULinear(_CPUProduct):
     @classmethod
     def supports(cls, weights: Weights) -> bool:
         """Return whether the kernel can multiply by such weights. It reads bfloat16 in pairs of inputs."""
-        rows, bias, scales, dtype = weights.rows, weights.bias, weights.up_scales, weights.dtype
-        # The roles of the two sizes are exchanged, so the weight is what the other product calls its up projection.
-        others = Weights(rows.t(), None, None, None, bias, weights.parameter, scales, None, dtype)
         return (
-            super().supports(others)
-            and (weights.thresholds, weights.up, weights.scales) == (None, None, None)
-            and (rows.dtype != torch.bfloat16 or rows.shape[0] % 2 == 0)
+            super().supports(weights)
+            and (weights.thresholds, weights.up) == (None, None)
+            and (weights.rows.dtype != torch.bfloat16 or weights.rows.shape[0] % 2 == 0)
         )
 
     def __call__(self, hidden: Tensor, max_active: int, x: Tensor | None = None) -> Tensor:
@@ -198,7 +198,7 @@ def _multiplied_once(weight: Tensor, ahead: int) -> Callable[[], object]:
     is_int8 = weight.dtype == torch.int8
     scales = torch.ones(weight.shape[1]) if is_int8 else None
     dtype = torch.float32 if is_int8 else weight.dtype
-    product = CPULinear(Weights(weight, up_scales=scales, dtype=dtype), ahead)
+    product = CPULinear(Weights(weight, scales=scales, dtype=dtype), ahead)
     x = torch.ones(1, len(weight), dtype=dtype)
     return partial(product, x, 0)
 

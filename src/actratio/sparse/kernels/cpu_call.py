@@ -25,7 +25,7 @@ class Call(ctypes.Structure):
     up_scales: int  # (width,): what the rows of an int8 ``up`` are multiplied by
     up_bias: int  # (width,)
     rows: int  # (width, features)
-    scales: int  # (width,): what int8 ``rows`` are multiplied by
+    scales: int  # (features,): what the columns of int8 ``rows`` are multiplied by
     bias: int  # (features,)
     thresholds: int  # (width,)
     out: int  # (batch, features)

@@ -154,16 +154,9 @@ def _down_part(call, part, stored):
     neurons, values, starts, sums = _workspace(call)
     parts, batch, features = sums.shape
     words = words_at(call.rows, call.width, features, stored)
-    scales = array_at(call.scales, (call.width if call.scales else 0,), np.float32(0))
     columns = words.shape[1]
     sums[part] = 0
     first_chunk, last_chunk = _chunks_of(starts, part, parts)
-    if scales.size:
-        for chunk in range(first_chunk, last_chunk):
-            for row in range(batch):
-                begin, end = _range_of(starts, row, chunk, part, parts)
-                for n in range(begin, end):
-                    values[row, n] *= scales[neurons[row, n]]
     tile = columns if batch == 1 else _TILE
     for first in range(0, columns, tile):
         last = min(first + tile, columns)
@@ -175,14 +168,17 @@ def _down_part(call, part, stored):
 
 @njit(nogil=True)
 def _finish(call, like, stored):
-    """Add up the parts' sums and the bias, and write the output."""
+    """Add up the parts' sums, multiply by the scales of int8 weights, add the bias, and write the output."""
     sums = _workspace(call)[3]
     parts, batch, features = sums.shape
     out = array_at(call.out, (batch, features), like)
+    scales = array_at(call.scales, (features if call.scales else 0,), np.float32(0))
     bias = array_at(call.bias, (features if call.bias else 0,), like)
     for row in range(batch):
         for part in range(1, parts):
             sums[0, row] += sums[part, row]
+        if scales.size:
+            sums[0, row] *= scales
         _write(sums[0, row], bias, out[row], stored)
 
 

@@ -16,34 +16,35 @@ _PART = 1 << 20
 """Numbers that a CPU converts at a time before it multiplies by them, so that they stay in its cache."""
 
 
-def dequantize(quantized: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return scaleᵢ · rowᵢ, rounded to a type.
+def dequantize(quantized: Tensor, scales: Tensor, dtype: torch.dtype, axis: int = 0) -> Tensor:
+    """Return a matrix times its scales, rounded to a type.
 
     Args:
         quantized: (rows, columns), int8.
-        scales: (rows,), float32.
+        scales: float32, (rows,), or (columns,) if ``axis`` is 1.
     """
+    factors = scales[:, None] if axis == 0 else scales[None].expand(len(quantized), -1)
     weight = torch.empty(quantized.shape, dtype=dtype, device=quantized.device)
     step = max(1, SLICE // quantized.shape[1])
     for start in range(0, len(quantized), step):
         part = slice(start, start + step)
-        weight[part].copy_(quantized[part]).mul_(scales[part, None])
+        weight[part].copy_(quantized[part]).mul_(factors[part])
     return weight
 
 
-def float_weight(rows: Tensor, scales: Tensor, by_neurons: bool, dtype: torch.dtype) -> Tensor:
+def float_weight(rows: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a linear layer's weight, (outputs, inputs).
 
     Args:
         rows: (inputs, outputs), int8.
-        scales: (inputs,) if ``by_neurons``, else (outputs,).
+        scales: (outputs,), float32.
     """
-    return dequantize(rows, scales, dtype).t() if by_neurons else dequantize(rows.t(), scales, dtype)
+    if rows.stride(1) == 1:  # stored by inputs
+        return dequantize(rows, scales, dtype, axis=1).t()
+    return dequantize(rows.t(), scales, dtype)
 
 
-def dense_int8(
-    x: Tensor, rows: Tensor, scales: Tensor, bias: Tensor | None, thresholds: Tensor | None, by_neurons: bool
-) -> Tensor:
+def dense_int8(x: Tensor, rows: Tensor, scales: Tensor, bias: Tensor | None, thresholds: Tensor | None) -> Tensor:
     """Return the product of a linear layer, where inputs at or below their threshold count as zero.
 
     On CPUs, a part of the outputs is computed at a time: its weights are converted back into the cache, and are used there. Writing
@@ -51,7 +52,8 @@ def dense_int8(
 
     Args:
         x: (…, inputs).
-        rows: (inputs, outputs), int8, as are the others those of ``float_weight``.
+        rows: (inputs, outputs), int8.
+        scales: (outputs,), float32.
         bias: (outputs,).
         thresholds: (inputs,).
     """
@@ -62,6 +64,6 @@ def dense_int8(
     parts = []
     for start in range(0, outputs, step):
         part = slice(start, start + step)
-        weight = float_weight(rows[:, part], scales if by_neurons else scales[part], by_neurons, x.dtype)
+        weight = float_weight(rows[:, part], scales[part], x.dtype)
         parts.append(F.linear(x, weight, None if bias is None else bias[part]))
     return parts[0] if len(parts) == 1 else torch.cat(parts, -1)

@@ -63,12 +63,9 @@ def _int8_linear(
     """Compute the operator of int8 weights."""
     out = None
     if x.numel() <= MAX_BATCH * len(rows):
-        weights = Weights(rows, bias, dtype=x.dtype)
-        if by_neurons:
-            out = _multiply(prepare, weights._replace(thresholds=thresholds, scales=scales), ALWAYS, x)
-        else:
-            out = _multiply(prepare_dense, weights._replace(up_scales=scales), ALWAYS, x)
-    return dense_int8(x, rows, scales, bias, thresholds, by_neurons) if out is None else out
+        weights = Weights(rows, bias, thresholds, scales=scales, dtype=x.dtype)
+        out = _multiply(prepare if by_neurons else prepare_dense, weights, ALWAYS, x)
+    return dense_int8(x, rows, scales, bias, thresholds) if out is None else out
 
 
 def _int8_output_shape(
@@ -107,7 +104,7 @@ def int8_linear(
     Args:
         x: (…, inputs).
         rows: (inputs, outputs), int8.
-        scales: (inputs,) if ``by_neurons``, else (outputs,).
+        scales: (outputs,), float32.
         bias: (outputs,).
         thresholds: (inputs,), float32; only if ``by_neurons``.
         by_neurons: whether the rows are contiguous, and inputs that are zero are skipped.

@@ -25,7 +25,7 @@ class Weights(NamedTuple):
         up: (width, inputs), the up projection of a gated MLP.
         up_bias: (width,).
         parameter: what calls pass to ``Product.accepts`` in place of ``rows``: the parameter that ``rows`` is a view of.
-        scales: (width,), if ``rows`` is int8: the weight is scalesᵢ · rowsᵢ.
+        scales: (features,), if ``rows`` is int8: the weight is rowsᵢⱼ · scalesⱼ.
         up_scales: (width,), if ``up`` is int8: the weight is up_scalesᵢ · upᵢ.
         dtype: of the activations and the output; by default that of ``rows``.
     """
@@ -58,6 +58,7 @@ class Product(ABC):
         device_type: the device that the kernel runs on.
         dtypes: the types of activations that the kernel supports. Weights have the same type, or int8.
         reads_int8: whether the kernel supports int8 weights.
+        by_outputs: whether the kernel reads all weights, stored by outputs as in torch's layers: ``rows`` transposed is contiguous.
         weights: the weights, which the product keeps alive; ``None`` after ``release_weights``.
         scales_at: addresses of ``scales`` and ``up_scales``.
 
@@ -68,6 +69,7 @@ class Product(ABC):
     device_type: ClassVar[str]
     dtypes: ClassVar[tuple[torch.dtype, ...]]
     reads_int8: ClassVar[bool] = False
+    by_outputs: ClassVar[bool] = False
 
     def __init__(self, weights: Weights) -> None:
         if not self.supports(weights):
@@ -100,13 +102,14 @@ class Product(ABC):
             return False
         width, features = rows.shape
         inputs = 0 if up is None else up.shape[-1]
+        stored_rows = rows.t() if cls.by_outputs else rows
         return all(
             tensor is None or _is_readable(tensor, expected, rows.device, shape)
             for tensor, expected, shape in (
-                (rows, stored, (width, features)),
+                (stored_rows, stored, stored_rows.shape),
                 (weights.bias, dtype, (features,)),
                 (weights.thresholds, torch.float32, (width,)),
-                (weights.scales, torch.float32, (width,)),
+                (weights.scales, torch.float32, (features,)),
                 (up, stored, (width, inputs)),
                 (weights.up_bias, dtype, (width,)),
                 (weights.up_scales, torch.float32, (width,)),
