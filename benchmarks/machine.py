@@ -44,9 +44,11 @@ def bandwidth(size: int = 400_000_000) -> float:
 
 def show(rows: list[dict[str, Any]], goals: list[dict[str, Any]], width: int) -> None:
     """Print the rows of a benchmark as a table, and whether its goals are met."""
-    table = Table(*rows[0])
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(*columns)
     for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+        values = (row.get(name, "") for name in columns)
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values))
     console = Console(width=width)
     console.print(table)
     for goal in goals:

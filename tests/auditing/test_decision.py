@@ -141,8 +141,8 @@ def test_what_is_faster_on_a_busy_machine_is_recommended_with_a_warning() -> Non
     *sentences, warning = decide([GOOD], 1.0, waited=0.33).sentences
     assert sentences == list(decide([GOOD], 1.0).sentences)
     assert warning == (
-        "Other speed-ups are to be expected when the machine is idle: while speeds were measured, for 33% of the time, this process waited "
-        "for a CPU, because other programs ran or it has more threads than there are CPUs."
+        "These speed-ups may differ on an idle machine: while they were measured, this process waited for a CPU for 33% of the time, "
+        "because other programs ran or it has more threads than there are CPUs."
     )
 
 

@@ -136,7 +136,10 @@ def test_counts_above_thresholds_have_unions(tiny_gpt2: TinyGPT2) -> None:
     limits = at_ratio(curves_of(model, batches), 0.3).by_neuron(resolve(model))
     with masked(resolve(model), limits):
         hidden = hidden_of(model, batches[0])
-    for row, h in zip(measure_active(model, batches, limits), hidden, strict=True):
+    measurement = measure_active(model, batches, limits)
+    assert measurement.settings["sites"] == list(limits)
+    assert measurement.settings["tensors"] == ["activation", "hidden"]
+    for row, h in zip(measurement, hidden, strict=True):
         above = h.abs() > limits[row.site.name]
         assert row.counts.active.tolist() == above.sum(0).tolist()
         pairs = above.view(2, 6, 2, -1).any(2)
@@ -317,3 +320,13 @@ def test_next_token_loss_reports_runtime_errors_except_those_of_missing_memory(
 def test_a_target_that_was_missed_or_may_be_is_said(target: Target, low: float, high: float, end: str) -> None:
     said = missed(target, Estimate((low + high) / 2, low, high))
     assert said == (f"{end} on the text that chose the thresholds" if end else "")
+
+
+def test_sequences_that_are_too_long_to_count_are_named(tiny_gpt2: Callable[..., Any]) -> None:
+    model = tiny_gpt2("relu")
+    limits = {site.name: torch.zeros(site.width) for site in actratio.find_sites(model)}
+    too_long = {"input_ids": torch.zeros(2, 2 * model.config.n_positions, dtype=torch.long)}
+    with pytest.raises(
+        SiteError, match=r"GPT2LMHeadModel failed in batch 2, .* such as shorter sequences \(--length\)"
+    ):
+        measure_active(model, [*token_batches(1), too_long], limits)

@@ -33,7 +33,8 @@ def test_a_process_that_shares_a_cpu_waits() -> None:
         os._exit(0)
     try:
         wait = CPUWait()
-        _spin(1)
+        with wait:
+            _spin(1)
         assert wait.share() > 0.2
     finally:
         os.sched_setaffinity(0, own)
@@ -42,11 +43,15 @@ def test_a_process_that_shares_a_cpu_waits() -> None:
 
 
 def test_share_over_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([(10, 5), (40, 15), (10, 5), (10, 5), (10, 5), (9, 7)])
+    """Of two blocks in which threads run, one in which none does, and one in which a thread ends."""
+    times = iter([(10, 5), (40, 15), (90, 99), (100, 99), (100, 99), (100, 99), (110, 99), (9, 7)])
     monkeypatch.setattr(contention, "_nanoseconds", lambda: next(times))
-    assert CPUWait().share() == 10 / 40
-    assert math.isnan(CPUWait().share())  # it hasn't run
-    assert math.isnan(CPUWait().share())  # a thread has ended
+    wait = CPUWait()
+    assert math.isnan(wait.share())
+    for _ in range(4):
+        with wait:
+            pass
+    assert wait.share() == 10 / 50
 
 
 def test_threads_are_added_up() -> None:
@@ -71,8 +76,11 @@ def test_threads_are_added_up() -> None:
 
 def test_machine_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contention, "Path", lambda _: Path("/no/such/folder"))
-    assert math.isnan(CPUWait().share())
+    wait = CPUWait()
+    with wait:
+        _spin(0.01)
+    assert math.isnan(wait.share())
 
 
 def test_words() -> None:
-    assert waited_in_words(0.334).startswith("for 33% of the time, this process waited for a CPU, because")
+    assert waited_in_words(0.334).startswith("this process waited for a CPU for 33% of the time, because")

@@ -14,6 +14,7 @@ from torch import nn
 import actratio
 from actratio import ActratioError, measure, predict_speed
 from actratio.counting.counts import SiteCounts
+from actratio.errors import SiteError
 from actratio.sites.linear import is_linear
 from actratio.sparse import (
     Speed,
@@ -32,6 +33,8 @@ from actratio.sparse.layer_times import needed_share, random_activations
 from actratio.sparse.planning import Plan
 from actratio.sparse.saved import save_sparse
 from actratio.sparse.speed import LayerSpeed, OtherLayers, SpeedCheck, SpeedPrediction, small_gain_reason
+from actratio.sparse.text import text_tokens
+from actratio.sparse.timing import ForwardPasses
 from actratio.statistics.estimate import Estimate
 from tests.sparse.calibration_text import token_batches
 
@@ -355,7 +358,13 @@ def test_a_measured_speed_is_concluded_from_its_interval(low: float, high: float
 
 @pytest.mark.parametrize(
     ("low", "conclusion"),
-    [(0.2, "This machine is too busy to tell whether it is faster: for 33% of"), (1.1, "It is faster.")],
+    [
+        (
+            0.2,
+            "This machine is too busy to tell whether it is faster: meanwhile, this process waited for a CPU for 33% of",
+        ),
+        (1.1, "It is faster."),
+    ],
 )
 def test_a_busy_machine_cannot_tell_that_a_model_is_slower(low: float, conclusion: str) -> None:
     check = SpeedCheck(1, 1.2, Estimate(low + 0.05, low, low + 0.1), "the rest takes long", waited=0.33)
@@ -365,17 +374,27 @@ def test_a_busy_machine_cannot_tell_that_a_model_is_slower(low: float, conclusio
 
 
 @pytest.mark.parametrize(
-    ("waited", "expected", "sentences"), [(0.33, 1.3, 2), (0.01, 1.3, 1), (math.nan, 1.3, 1), (0.33, 1.0, 1)]
+    ("waited", "expected", "warns"),
+    [(0.33, 1.3, True), (0.01, 1.3, False), (math.nan, 1.3, False), (0.33, 1.0, False)],
 )
-def test_a_prediction_of_a_busy_machine_may_be_wrong(waited: float, expected: float, sentences: int) -> None:
+def test_a_prediction_of_a_busy_machine_may_be_wrong(waited: float, expected: float, warns: bool) -> None:
     """That nothing changes isn't timed."""
     speed = Speed(1, [], 1.0, 1.5, 1.5, expected, "it has no true zeros")
-    first, *others = SpeedPrediction(timing.Machine(1.0, 1.0), [speed], waited).verdicts
-    assert first.startswith(
+    prediction = SpeedPrediction(timing.Machine(1.0, 1.0), [speed], waited)
+    (verdict,) = prediction.verdicts
+    assert verdict.startswith(
         "Batch 1: yes, about 1.30" if expected > 1 else "Batch 1: no, because it has no true zeros; "
     )
-    assert len(others) == sentences - 1
-    assert all(sentence.startswith("These figures may be wrong: for 33% of the time") for sentence in others)
+    assert bool(prediction.warning) == warns
+    if warns:
+        assert prediction.warning.startswith("These figures may be wrong: this process waited for a CPU for 33% of")
+
+
+def test_a_text_without_tokens_cannot_be_read(tiny_gpt2: TinyGPT2) -> None:
+    text = text_tokens([{"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.zeros(2, 3)}])
+    assert len(text) == len(text_tokens([])) == 0
+    with pytest.raises(SiteError, match="the text has no tokens; give some"):
+        ForwardPasses(tiny_gpt2("relu"), 1, text=text)
 
 
 def test_passes_read_a_text(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from actratio.auditing.results import UNCHANGED, Gain, Way, Work
 from actratio.auditing.ways import Trial
 from actratio.sites.mlps import MLP
 from actratio.sparse.comparing import Race, loss_increase
+from actratio.sparse.contention import CPUWait
 from actratio.sparse.converted import Converted
 from actratio.sparse.layer_times import ModelTimes
 from actratio.sparse.masking import masked
@@ -21,8 +22,9 @@ from actratio.sparse.text import Batch, sequence_losses, text_tokens
 from actratio.statistics.estimate import Estimate
 
 _NONE = Estimate(0.0, 0.0, 0.0)
-_SPELLS, _SPELL_ROUNDS = 3, 3  # in which a way is measured, and the fewest rounds of each
-_PASS_SECONDS = 0.8  # for which forward passes are timed before each
+_SPELLS = 3  # in which a way is measured
+_LEAST, _MOST = 3, 33  # rounds of each
+_PASS_SECONDS, _PASSES = 0.8, 3  # for which forward passes are timed before each, and the fewest
 _RACE_SECONDS = 1.4  # for which each kind of work is measured in each
 
 
@@ -45,34 +47,41 @@ class Bench:
         self._times = ModelTimes(self._text)
         self.dense_losses = sequence_losses(model, checking) if has_loss else None
         """Losses of the dense model, if it has any."""
+        self.wait = CPUWait()
+        """How long this process waited for CPUs while speeds were predicted and measured."""
 
     def predicted(self, trial: Trial) -> Way:
         """Return a way with the speed-ups that are expected."""
-        gains = self._expected(trial, self._works, self._times)
+        with self.wait:
+            gains = self._expected(trial, self._works, self._times)
         computed = trial.computed(self._mlps)
         return Way(trial.name, trial.options, trial.exact, computed, gains, command=trial.command)
 
     def tried(self, trial: Trial, way: Way) -> Way:
         """Return a way with its measured speed-ups, and with its loss if it changes the outputs.
 
-        What else the machine does changes speed-ups by a fifth within seconds. So all works are measured in three spells, between which the
-        speed-up of the first work, and of all decoding if that decodes, is predicted again.
+        What else the machine does changes speed-ups by a fifth within seconds. So all works are measured in three spells. Before each of
+        them, the speed-ups of decoding are predicted again; those of prompts, which take long, before the second one only. If the first
+        work is a prompt, it is the other way round.
         """
         other = trial.applied_to(self._model)
         if trial.pruning is None and not any(isinstance(module, Converted) for module in other.modules()):
             gains = tuple(replace(gain, expected=1.0, measured=UNCHANGED) for gain in way.gains)
             return replace(way, gains=gains, loss=None if way.exact or self.dense_losses is None else _NONE)
-        again = [work for work in self._works if work.prompt == way.main.work.prompt]
-        races = [Race(self._model, other, work.batch, prompt=work.prompt, text=self._text) for work in self._works]
-        predicted: dict[Work, list[Gain]] = {work: [] for work in again}
-        for _ in range(_SPELLS):
-            for gain in self._expected(trial, again, self._times.renewed(_PASS_SECONDS)):
-                predicted[gain.work].append(gain)
-            for race in races:
-                race.run(_RACE_SECONDS, _SPELL_ROUNDS, _SPELLS)
+        alike = [work for work in self._works if work.prompt == way.main.work.prompt]
+        predicted: dict[Work, list[Gain]] = {work: [] for work in self._works}
+        with self.wait:
+            races = [Race(self._model, other, work.batch, prompt=work.prompt, text=self._text) for work in self._works]
+            rounds = [(_LEAST, _MOST)] * len(races)
+            for spell in range(_SPELLS):
+                again = self._works if spell == _SPELLS // 2 else alike
+                for gain in self._expected(trial, again, self._times.renewed(_PASS_SECONDS, _PASSES)):
+                    predicted[gain.work].append(gain)
+                added = [race.run(_RACE_SECONDS, *numbers) for race, numbers in zip(races, rounds, strict=True)]
+                rounds = [(number, number) for number in added]  # all spells count alike
         gains = tuple(
-            replace(_middle(predicted.get(gain.work) or [gain]), measured=race.estimate)
-            for gain, race in zip(way.gains, races, strict=True)
+            replace(_middle(predicted[work]), measured=race.estimate)
+            for work, race in zip(self._works, races, strict=True)
         )
         return replace(way, gains=gains, loss=None if way.exact else self._loss_of(other))
 

@@ -39,9 +39,7 @@ def decide(ways: Sequence[Way], target: float, waited: float = math.nan) -> Deci
         exact = [way for way in fit if way.exact and _speedup(way) >= _PREFERENCE * _speedup(best)]
         chosen = max(exact, key=_speedup) if exact else best
         busy = (
-            [
-                f"Other speed-ups are to be expected when the machine is idle: while speeds were measured, {waited_in_words(waited)}."
-            ]
+            [f"These speed-ups may differ on an idle machine: while they were measured, {waited_in_words(waited)}."]
             if waited > BUSY
             else []
         )

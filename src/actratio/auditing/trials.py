@@ -20,7 +20,6 @@ from actratio.sites import evaluating
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.active import active_counts, measure_active
 from actratio.sparse.calibration import split_text
-from actratio.sparse.contention import CPUWait
 from actratio.sparse.converted import densify
 from actratio.sparse.planning import thresholds_unsupported_reason
 from actratio.sparse.text import Batch, list_batches, sequence_losses
@@ -80,9 +79,8 @@ def audit(
         if no_loss is None:
             trials += candidates.changing(target, progress)
         bench = Bench(model, mlps, works, checking, has_loss=no_loss is None)
-        wait = CPUWait()
         ways, order = _tried(bench, trials, target, progress)
-        waited = wait.share()
+        waited = bench.wait.share()
         useful = next((place for place, trial in enumerate(trials) if trial.options == thresholds_option(target)), None)
         if useful is not None and ways[useful].loss is None:  # this way wasn't tried
             progress("checking the useful ratio")
@@ -128,14 +126,15 @@ def unknown_figure_reason(figure: str, model: nn.Module, batches: Sequence[Batch
     Raises:
         SiteError: no MLP.
     """
+    if figure not in ("useful_ratio", "layer_useful_ratio"):
+        return None
     with evaluating(model), torch.no_grad():
         mlps = resolve(model)
-        if figure == "useful_ratio":
-            reasons = [thresholds_unsupported_reason(mlp, mlps) for mlp in mlps]
-            return _no_loss_reason(model, batches) or (reasons[0] if all(reasons) else None)
-    if figure == "layer_useful_ratio" and all(mlp.site.expert is not None for mlp in mlps):
-        return "it isn't counted for experts"
-    return None
+        if figure == "layer_useful_ratio":
+            has_experts_alone = all(mlp.site.expert is not None for mlp in mlps)
+            return "it isn't counted for experts" if has_experts_alone else None
+        reasons = [thresholds_unsupported_reason(mlp, mlps) for mlp in mlps]
+        return _no_loss_reason(model, batches) or (reasons[0] if all(reasons) else None)
 
 
 def _no_loss_reason(model: nn.Module, given: Sequence[Batch]) -> str | None:
@@ -145,7 +144,11 @@ def _no_loss_reason(model: nn.Module, given: Sequence[Batch]) -> str | None:
     except SiteError as error:
         return f"the loss cannot be measured ({error})"
     if len(given) < _LEAST_BATCHES:
-        return f"the text makes too few batches to check the loss ({len(given)} of {_LEAST_BATCHES}; see --text and --limit-tokens)"
+        (sequences, length), enough = given[0]["input_ids"].shape, _LEAST_BATCHES - 1
+        return (
+            f"the text makes too few batches to check the loss: {len(given)} of {_LEAST_BATCHES}, each of {sequences} sequences of "
+            f"{length} tokens; give more than {enough * sequences * length:,} tokens (--text, --limit-tokens)"
+        )
     return None
 
 

@@ -22,7 +22,7 @@ from actratio.sparse.conversion import is_worth_int8, sparsify
 from actratio.sparse.curves import Curve, dropping_curves
 from actratio.sparse.planning import int8_unsupported_reason, plan, thresholds_unsupported_reason
 from actratio.sparse.pruning import Pruning, prune
-from actratio.sparse.text import Batch
+from actratio.sparse.text import Batch, token_mask
 from actratio.sparse.thresholds import LayerThresholds
 
 TARGETS = (0.5, 1.0, 2.0)
@@ -208,17 +208,25 @@ def _with_int8(trial: Trial, target: float) -> Trial:
 
 
 def spread(batches: Sequence[Batch], tokens: int) -> list[Batch]:
-    """Return sequences from all parts of a text, at equal distances, with about this many tokens; all of them if they have no more."""
+    """Return sequences from all parts of a text, at equal distances, with about this many tokens; all of them if they have no more.
+
+    Padding doesn't count.
+    """
     sequences = sum(len(batch["input_ids"]) for batch in batches)
-    total = sum(batch["input_ids"].numel() for batch in batches)
-    needed = min(sequences, math.ceil(tokens * sequences / total))
+    total = sum(int(token_mask(batch).sum()) for batch in batches)
+    needed = min(sequences, math.ceil(tokens * sequences / max(total, 1)))
     taken: list[Batch] = []
     before = 0
     for batch in batches:
         numbers = torch.arange(before, before + len(batch["input_ids"]))
         chosen = (numbers + 1) * needed // sequences > numbers * needed // sequences
         if bool(chosen.any()):
-            taken.append({name: value[chosen.to(value.device)] for name, value in batch.items()})
+            taken.append(
+                {
+                    name: value[chosen.to(value.device)] if len(value) == len(chosen) else value
+                    for name, value in batch.items()
+                }
+            )
         before += len(numbers)
     return taken
 

@@ -71,6 +71,7 @@ def predict_model_speed(
     from actratio.models import commit_setting, load_model, load_tokenizer, revision_of
     from actratio.sparse import measure_and_predict_speed, predict_speed
     from actratio.sparse.saved import has_thresholds
+    from actratio.statistics.estimate import finite_or_none
 
     batches = batch_sizes(batch)
     measurement = load(model) if is_measurement(Path(model)) else None
@@ -134,7 +135,7 @@ def predict_model_speed(
             **prediction.machine.row(),
         }
         content = {"settings": settings, "rows": prediction.rows(), "path": None, "verdicts": prediction.verdicts}
-        print_json(content)
+        print_json({**content, "waited": finite_or_none(prediction.waited), "warning": prediction.warning or None})
         return
     _show_layers(prediction.speeds[0], every_row=every_row)
     print_table(
@@ -150,7 +151,7 @@ def predict_model_speed(
 
     )  # fmt: skip
     print_text(str(prediction.machine))
-    print_sentences(prediction.verdicts)
+    print_sentences([*prediction.verdicts, *filter(None, [prediction.warning])])
 
 
 def batch_sizes(text: str) -> list[int]:

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from actratio.counting.counts import SiteCounts
 from actratio.counting.criteria import Thresholds, criterion_name
 from actratio.counting.measurement import Measurement
-from actratio.counting.measuring import measure
-from actratio.counting.probe import Probe
+from actratio.counting.measuring import measure, measure_settings
+from actratio.counting.probe import TENSORS, Probe
 from actratio.errors import SiteError
 from actratio.sites import Site, evaluating
+from actratio.sites.find import checked_call
+from actratio.sites.inputs import without_cache
 from actratio.sites.mlps import MLP, resolve
 from actratio.sparse.masking import masked
-from actratio.sparse.text import Batch, forward
+from actratio.sparse.text import Batch, on_device
 
 NO_ZEROS = "has no true zeros"
 _WITH_ZEROS = ("relu", "threshold", "hardshrink", "softshrink")
@@ -121,11 +123,11 @@ def measure_active(
     criterion = Thresholds(thresholds)
     probe = Probe(model, [mlp.site for mlp in chosen], criteria=[criterion], counts_alone=counts_alone)
     with evaluating(model), torch.no_grad(), masked(chosen, thresholds), probe:
-        for batch in batches:
-            forward(model, batch)
+        for number, batch in enumerate(batches, 1):
+            checked_call(model, without_cache(model, on_device(model, batch)), f"batch {number}")
     if not probe.passes:
         raise SiteError("there are no batches to measure; give at least one")
-    settings = {"criteria": [str(criterion)], "counts_alone": counts_alone}
+    settings = measure_settings([mlp.site.name for mlp in chosen], TENSORS, [criterion], counts_alone)
     measurement = Measurement.of(probe, name or getattr(model, "name_or_path", "") or type(model).__name__, settings)
     # What enters the down projection: in a gated MLP the hidden tensor, else the activation itself.
     entering = [row for row in measurement if row.tensor == ("hidden" if row.site.gated else "activation")]

@@ -13,7 +13,7 @@ from actratio.sparse.timing import ForwardPasses
 from actratio.statistics.estimate import Estimate, median_interval
 from actratio.statistics.ratios import ratio_of_means
 
-_MIN_ROUNDS, _MAX_ROUNDS = 8, 100
+_MIN_ROUNDS, _MAX_ROUNDS = 9, 100  # of fewer, the interval would reach from the smallest ratio to the largest
 _SECONDS = 5.0  # for which ``speedup`` measures
 _NARROW = 0.05  # width of an interval, relative to its value, that is enough
 _RUN = 3  # decoding steps of a model in a row; the first one isn't counted
@@ -61,20 +61,19 @@ class Race:
         """How many times as fast the other form is, with its 95% interval over rounds."""
         return median_interval(self._ratios)
 
-    def run(self, seconds: float, rounds: int = _MIN_ROUNDS, spells: int = 1) -> None:
-        """Add rounds until the interval is narrow, there are enough, or time is over.
+    def run(self, seconds: float, least: int = _MIN_ROUNDS, most: int = _MAX_ROUNDS) -> int:
+        """Add rounds until the interval is narrow, time is over, or there are enough, and return how many were added.
 
         Args:
             seconds: after which no round begins, if there are enough.
-            rounds: the fewest to add.
-            spells: how often this is called for one estimate; 100 rounds are enough for all of them together.
+            least, most: rounds to add.
         """
         began, before = time.perf_counter(), len(self._ratios)
-        while len(self._ratios) - before < max(_MAX_ROUNDS // spells, rounds):
-            is_over = self._is_narrow() or time.perf_counter() - began > seconds
-            if is_over and len(self._ratios) - before >= rounds:
+        while (added := len(self._ratios) - before) < most:
+            if added >= least and (self._is_narrow() or time.perf_counter() - began > seconds):
                 break
             self._ratios.append(self._round())
+        return added
 
     def _round(self) -> float:
         seconds = [0.0, 0.0]

@@ -10,25 +10,37 @@ BUSY = 0.05
 
 
 class CPUWait:
-    """How long the threads of this process have waited for a CPU since it was made.
+    """How long the threads of this process waited for a CPU in the blocks of ``with`` that it was used for.
 
-    They wait if other programs run, or if there are more threads than CPUs. Only Linux tells.
+    They wait if other programs run, or if there are more threads than CPUs. Only Linux tells, and not what other virtual machines take.
+
+    >>> wait = CPUWait()
+    >>> with wait:
+    ...     ran = sum(range(100_000))
+    >>> 0 <= wait.share() <= 1 or math.isnan(wait.share())
+    True
     """
 
     def __init__(self) -> None:
-        self._ran, self._waited = _nanoseconds()
+        self._ran = self._waited = 0
+        self._began = (0, 0)
+
+    def __enter__(self) -> None:
+        self._began = _nanoseconds()
+
+    def __exit__(self, *_: object) -> None:
+        ran, waited = (now - before for now, before in zip(_nanoseconds(), self._began, strict=True))
+        if ran > 0 and waited >= 0:  # else a thread has ended, whose times are gone
+            self._ran, self._waited = self._ran + ran, self._waited + waited
 
     def share(self) -> float:
         """Return the share of the time in which the threads could have run that they waited; NaN if it isn't known."""
-        ran, waited = (now - before for now, before in zip(_nanoseconds(), (self._ran, self._waited), strict=True))
-        if ran <= 0 or waited < 0:  # it doesn't run on Linux, or a thread has ended
-            return math.nan
-        return waited / (ran + waited)
+        return self._waited / (self._ran + self._waited) if self._ran else math.nan
 
 
 def waited_in_words(share: float) -> str:
     """Return that a machine was busy, as a part of a sentence."""
-    return f"for {share:.0%} of the time, this process waited for a CPU, because other programs ran or it has more threads than there are CPUs"
+    return f"this process waited for a CPU for {share:.0%} of the time, because other programs ran or it has more threads than there are CPUs"
 
 
 def _nanoseconds() -> tuple[int, int]:

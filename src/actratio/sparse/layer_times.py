@@ -17,12 +17,12 @@ from actratio.sites import Site
 from actratio.sites.linear import is_linear
 from actratio.sites.mlps import MLP
 from actratio.sparse.active import active_counts
-from actratio.sparse.autotune import LayerTimer, linear_timer, shape_speeds
+from actratio.sparse.autotune import LayerTimer, by_gates, linear_timer, shape_speeds
 from actratio.sparse.conversion import alike, is_worth_int8, timer_of
 from actratio.sparse.linears import has_full_kernel
 from actratio.sparse.planning import Plan
 from actratio.sparse.speed import LayerSpeed, OtherLayers
-from actratio.sparse.timing import PASS_SECONDS, Machine, PassTimes, time_in_forward_pass, time_machine
+from actratio.sparse.timing import MIN_PASSES, PASS_SECONDS, Machine, PassTimes, time_in_forward_pass, time_machine
 
 _ROUNDS = 40
 _DRAWS = 8
@@ -127,19 +127,20 @@ class ModelTimes:
     Args:
         text: token ids that forward passes read, (tokens,); random ones by default.
         seconds: for which forward passes are timed, of each kind.
+        passes: the fewest that are timed.
     """
 
-    def __init__(self, text: Tensor | None = None, seconds: float = PASS_SECONDS) -> None:
-        self._text, self._seconds = text, seconds
+    def __init__(self, text: Tensor | None = None, seconds: float = PASS_SECONDS, passes: int = MIN_PASSES) -> None:
+        self._text, self._seconds, self._least = text, seconds, passes
         self.layers: dict[Any, tuple[float, float]] = {}  # of TimedLayers
         self.linears: dict[Any, tuple[float, float]] = {}  # of TimedLinears
         self.timers: dict[Any, LayerTimer] = {}  # making their layers takes longer than timing them
         self._machine: Machine | None = None
         self._passes: dict[tuple[int, int], PassTimes] = {}
 
-    def renewed(self, seconds: float = PASS_SECONDS) -> ModelTimes:
+    def renewed(self, seconds: float = PASS_SECONDS, passes: int = MIN_PASSES) -> ModelTimes:
         """Return times of the same model that aren't known yet. What is timed and the machine's figures are shared."""
-        new = ModelTimes(self._text, seconds)
+        new = ModelTimes(self._text, seconds, passes)
         new._machine = self._machine
         new.timers = self.timers
         return new
@@ -155,7 +156,7 @@ class ModelTimes:
         if (batch, prompt) not in self._passes:
             linears = [module for module in model.modules() if is_linear(module)]
             self._passes[batch, prompt] = time_in_forward_pass(
-                model, linears, batch, prompt=prompt, text=self._text, seconds=self._seconds
+                model, linears, batch, prompt=prompt, text=self._text, seconds=self._seconds, least=self._least
             )
         return self._passes[batch, prompt]
 
@@ -197,17 +198,22 @@ class TimedLayers:
         needed, ratio = _rounded(needed_share(counts, batch)), _rounded(active_share(counts))
         has_thresholds = mlp.site.name in self._limits
         down, _ = mlp.skipped
-        alike = sum(other.kind == planned.kind and other.site.width == planned.site.width for other in self._plans)
-        form = planned.kind, tuple(down.weight.shape), down.weight.dtype, has_thresholds, alike
+        alike = [
+            other
+            for other, item in zip(self._mlps, self._plans, strict=True)
+            if item.kind == planned.kind and other.site.width == mlp.site.width
+        ]
+        form = planned.kind, tuple(down.weight.shape), down.weight.dtype, has_thresholds, len(alike)
         key = *form, batch, needed, ratio, mlp in self._rounded, self._alone
         known = self._times.layers
         if key not in known:
             timers = {
-                int8: self._timer(form, mlp, planned, alike, int8=int8)
+                int8: self._timer(form, mlp, planned, len(alike), int8=int8)
                 for int8 in ((False, True) if mlp in self._rounded else (False,))
             }
             draws = random_activations(mlp.site.width, batch, ratio, needed)
-            known[key] = self._time(timers, planned, draws, has_thresholds)
+            own = [_as_timed(*other.skipped, planned) for other in alike]
+            known[key] = self._time(timers, planned, own, draws, has_thresholds)
         return known[key]
 
     def _timer(self, form: tuple[Any, ...], mlp: MLP, planned: Plan, layers: int, *, int8: bool) -> LayerTimer:
@@ -218,12 +224,17 @@ class TimedLayers:
         return timers[*form, int8]
 
     def _time(
-        self, timers: Mapping[bool, LayerTimer], planned: Plan, draws: Sequence[Tensor], thresholds: bool
+        self,
+        timers: Mapping[bool, LayerTimer],
+        planned: Plan,
+        own: Sequence[nn.Module],
+        draws: Sequence[Tensor],
+        thresholds: bool,
     ) -> tuple[float, float]:
         """Return the seconds of both, from a timer of float weights and, if the weights become int8, one of those."""
         floats = chosen = timers[False]
         draws = [draw.to(floats.device, floats.dtype) for draw in draws]
-        dense, sparse, converted = self._timed(floats, draws, self._weights.given)
+        dense, sparse, converted = self._timed(floats, draws, self._weights.given, own)
         unchanged = dense
         if True in timers:
             chosen = timers[True]
@@ -231,8 +242,15 @@ class TimedLayers:
         is_converted = thresholds or shape_speeds(chosen).pays_off(planned.ratio)
         return dense, min(sparse, converted) if is_converted else unchanged
 
-    def _timed(self, timer: LayerTimer, draws: Sequence[Tensor], model_bytes: float) -> list[float]:
-        return timer.times(draws, _ROUNDS, model_bytes=[model_bytes] * 3, among_alike=not self._alone)
+    def _timed(
+        self, timer: LayerTimer, draws: Sequence[Tensor], model_bytes: float, own: Sequence[nn.Module] = ()
+    ) -> list[float]:
+        return timer.times(draws, _ROUNDS, model_bytes=[model_bytes] * 3, among_alike=not self._alone, own=own)
+
+
+def _as_timed(down: nn.Module, up: nn.Module | None, planned: Plan) -> nn.Module:
+    """Return the projections of an MLP in the form that ``timer_of`` times: together, if the up projection is skipped too."""
+    return by_gates(up, down) if planned.kind == "gated" else down
 
 
 class TimedLinears:
@@ -271,7 +289,7 @@ class TimedLinears:
             if key not in known:
                 x = torch.randn(_DRAWS, batch, timer.width, generator=torch.Generator().manual_seed(0))
                 draws, totals = list(x.to(timer.device, timer.dtype)), (self._weights.given, self._weights.new)
-                dense, other = timer.times(draws, _ROUNDS, model_bytes=totals)
+                dense, other = timer.times(draws, _ROUNDS, model_bytes=totals, own=group)
                 known[key] = dense, other
             dense, other = known[key]
             weight, count = group[0].weight, len(group)

@@ -106,7 +106,7 @@ def predict_speed(
     timed = TimedLayers(handles, planned, limits, rounded=rounded, alone=not (dense or int8), weights=read, times=times)
     linears = TimedLinears(rest, int8=int8, weights=read, times=times)
     speeds = []
-    with evaluating(model):
+    with evaluating(model), wait:
         machine = times.machine(device_of(model))
         for batch in sizes:
             tokens = batch * (prompt or 1)
@@ -209,13 +209,14 @@ def check_speed(
             that were measured.
     """
     wait = CPUWait()
-    predicted = predict_speed(
-        model, measurement, batches, dense=dense, weights=weights, mlps=mlps, times=ModelTimes(text)
-    ).speeds
+    with wait:
+        predicted = predict_speed(
+            model, measurement, batches, dense=dense, weights=weights, mlps=mlps, times=ModelTimes(text)
+        ).speeds
     unconverted = copy.deepcopy(model)
     try:
         sparsify(model, measurement, dense=dense, weights=weights, mlps=mlps)
-        with evaluating(model), evaluating(unconverted):
+        with evaluating(model), evaluating(unconverted), wait:
             measured = [speedup(unconverted, model, speed.batch, text=text) for speed in predicted]
     finally:
         if weights is None:

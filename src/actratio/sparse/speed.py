@@ -148,13 +148,15 @@ class SpeedPrediction:
 
     @property
     def verdicts(self) -> list[str]:
-        """One sentence for each batch size, and one if the machine was busy."""
-        is_busy = self.waited > BUSY and any(speed.expected != 1 for speed in self.speeds)
-        busy = f"These figures may be wrong: {waited_in_words(self.waited)}. Run this again when the machine is idle."
-        return [
-            *(f"Batch {speed.batch}: {speed.verdict}." for speed in self.speeds),
-            *([busy] if is_busy else []),
-        ]
+        """One sentence for each batch size."""
+        return [f"Batch {speed.batch}: {speed.verdict}." for speed in self.speeds]
+
+    @property
+    def warning(self) -> str:
+        """Two sentences if the machine was busy, so that the figures may be wrong; else empty."""
+        if not self.waited > BUSY or all(speed.expected == 1 for speed in self.speeds):
+            return ""
+        return f"These figures may be wrong: {waited_in_words(self.waited)}. Run this again when the machine is idle."
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one record for each batch size."""
@@ -194,7 +196,7 @@ class SpeedCheck:
         if self.measured.low > 1:
             return "It is faster"
         if self.waited > BUSY:
-            return f"This machine is too busy to tell whether it is faster: {waited_in_words(self.waited)}"
+            return f"This machine is too busy to tell whether it is faster: meanwhile, {waited_in_words(self.waited)}"
         return "It is slower" if self.measured.high < 1 else "This machine is too noisy to tell whether it is faster"
 
     def row(self) -> dict[str, Any]:

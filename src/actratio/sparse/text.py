@@ -74,13 +74,19 @@ def token_mask(batch: Batch) -> Tensor:
 
 def text_tokens(batches: Iterable[Batch]) -> Tensor:
     """Return the token ids of batches one after another, without padding, (tokens,)."""
-    return torch.cat([batch["input_ids"][token_mask(batch)].cpu() for batch in batches])
+    none = torch.empty(0, dtype=torch.long)
+    return torch.cat([none, *(batch["input_ids"][token_mask(batch)].cpu() for batch in batches)])
+
+
+def on_device(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """Return a batch on the model's device."""
+    device = device_of(model)
+    return {name: value.to(device) for name, value in batch.items()}
 
 
 def forward(model: nn.Module, batch: Batch) -> Any:
     """Call a model with a batch, on the model's device and without a KV cache."""
-    device = device_of(model)
-    return model(**without_cache(model, {name: value.to(device) for name, value in batch.items()}))
+    return model(**without_cache(model, on_device(model, batch)))
 
 
 def next_token_logits(model: nn.Module, batch: Batch) -> Tensor:

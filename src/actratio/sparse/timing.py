@@ -80,7 +80,7 @@ def time_machine(device: torch.device) -> Machine:
 
 _STEPS = 16  # decoding steps with one context
 _PASSES = 60  # the most that are timed
-_MIN_PASSES = 3
+MIN_PASSES = 5
 PASS_SECONDS = 3.0
 """Seconds after which no pass is timed any more, if there are enough."""
 
@@ -98,7 +98,7 @@ class ForwardPasses:
             neurons are zero, and which experts are used, depends on them.
 
     Raises:
-        SiteError: the model doesn't read tokens, or doesn't decode with a KV cache.
+        SiteError: the text is empty, or the model doesn't read tokens, or doesn't decode with a KV cache.
     """
 
     def __init__(
@@ -108,6 +108,8 @@ class ForwardPasses:
         self._device, self._generator = device_of(model), torch.Generator().manual_seed(0)
         self._text, self._places = text, torch.arange(batch)[:, None]
         if text is not None:
+            if not len(text):
+                raise SiteError("the text has no tokens; give some, or no text for random tokens")
             self._places = self._places * len(text) // batch
         self._cache: dict[str, Any] = {}
         self._context, self._steps = context, 0  # steps since the context was read
@@ -171,6 +173,7 @@ def time_in_forward_pass(
     prompt: int = 0,
     text: Tensor | None = None,
     seconds: float = PASS_SECONDS,
+    least: int = MIN_PASSES,
 ) -> PassTimes:
     """Return the median seconds of a forward pass, of each of some linear layers in it, and of a pass without them.
 
@@ -181,6 +184,7 @@ def time_in_forward_pass(
         model, batch, prompt, text: as for ``ForwardPasses``.
         modules: linear layers of the model.
         seconds: after which no pass is timed any more, if there are enough.
+        least: passes that are enough.
 
     Raises:
         SiteError: as ``ForwardPasses``.
@@ -191,7 +195,7 @@ def time_in_forward_pass(
     shares: list[list[float]] = []
     began = time.perf_counter()
     for number in range(_PASSES):
-        if number >= _MIN_PASSES and time.perf_counter() - began > seconds:
+        if number >= least and time.perf_counter() - began > seconds:
             break
         whole.append(passes.seconds())
         parts = _parts(passes, modules)
