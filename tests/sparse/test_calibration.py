@@ -327,6 +327,6 @@ def test_sequences_that_are_too_long_to_count_are_named(tiny_gpt2: Callable[...,
     limits = {site.name: torch.zeros(site.width) for site in actratio.find_sites(model)}
     too_long = {"input_ids": torch.zeros(2, 2 * model.config.n_positions, dtype=torch.long)}
     with pytest.raises(
-        SiteError, match=r"GPT2LMHeadModel failed in batch 2, .* such as shorter sequences \(--length\)"
+        ActratioError, match=r"GPT2LMHeadModel failed in batch 2, .* such as shorter sequences \(--length\)"
     ):
         measure_active(model, [*token_batches(1), too_long], limits)
