@@ -9,6 +9,8 @@ activations.
 - `torch`: PyTorch's dense product, as models call it; for int8, its product of int8 weights and bfloat16 activations.
 - `packed`: PyTorch's dense product with weights that oneDNN has packed, as `torch.compile` does when it freezes a model; only where oneDNN can pack this type.
 - `gather`: select rows in PyTorch, then multiply.
+- `used`: the layer that `sparsify` makes of a model whose neurons are active at 10%: it counts the active neurons of each call, and is dense above what
+  pays off on this machine. Only `plain`, and not int8, whose layers always use the sparse product.
 - `after dense`: a sparse product right after a dense one, which has streamed its weights through the caches. Python's own objects
   are then read from memory too.
 
@@ -32,13 +34,15 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from actratio.sparse.autotune import layer_timer, shape_speeds
 from actratio.sparse.int8 import quantize
 from actratio.sparse.kernels.dispatch import prepare, prepare_dense
 from actratio.sparse.kernels.product import Product, Weights
 from actratio.sparse.layers import neuron_major
+from actratio.sparse.modules import install_down
 from machine import bandwidth, can_pack, machine, matmul_rate, show
 
 SHAPES = ((1024, 4096), (4096, 16384))
@@ -51,6 +55,7 @@ _DRAWS = 16
 _RUN = 8  # products of a contestant in a row
 _SECONDS = 1.5  # for each row of the table
 _LONG, _TOO_LONG = 0.02, 1.0
+_USUAL = 0.1  # activation ratio for which layers are converted
 
 
 def main() -> None:
@@ -102,7 +107,16 @@ class Layers:
             "ours": self._ours, "full": self._full, "torch": self._torch,
             **({} if name == "int8" else {"gather": self._gather}),
             **({"packed": self._packed} if name != "int8" and can_pack(self.dtype) else {}),
+            **({"used": self._used} if name != "int8" and not self.is_gated else {}),
         }  # fmt: skip
+        if "used" in self.contestants:
+            self._install()
+
+    def _install(self) -> None:
+        """Convert the layers that are used as ``sparsify`` does it, with what was measured of their shape."""
+        speeds = shape_speeds(layer_timer(self.matrices[0].used, layers=self.count))
+        for matrices in self.matrices:
+            install_down(matrices.used, None, speeds.crossover(_USUAL))
 
     def race(self, batch: int, ratio: float, rounds: int, rate: float) -> dict[str, float | None]:
         """Return the median times in microseconds, and the ratios between them."""
@@ -113,7 +127,9 @@ class Layers:
         needed = sum(int((h != 0).any(0).sum()) for h in draws) / (_DRAWS * self.width)
         x = torch.randn(batch, self.features).to(self.dtype)
         draw, contestants = cycle(draws), dict(self.contestants)
-        times: dict[str, list[float]] = {name: [] for name in ("ours", "full", "torch", "packed", "gather", "after")}
+        times: dict[str, list[float]] = {
+            name: [] for name in ("ours", "full", "torch", "packed", "used", "gather", "after")
+        }
 
         def once(name: str) -> float:
             h, matrices = next(draw), next(self.turn)
@@ -158,11 +174,13 @@ class Layers:
             "full": full,
             "torch": base,
             "packed": middle.get("packed"),
+            "used": middle.get("used"),
             "gather": middle.get("gather"),
             "limit": limit,
             "layout": base / full,
             "zeros": full / ours,
             "speedup": base / ours,
+            "speedup_used": base / middle["used"] if "used" in middle else None,
             "over_strongest": strongest / min(ours, full, base),
             "of_ideal": full / ours * needed,
             "of_limit": limit / ours,
@@ -197,6 +215,10 @@ class Layers:
         out: Tensor = multiply(h, matrices.packed_down, None, "none", [], "")
         return out
 
+    def _used(self, matrices: Matrices, h: Tensor, x: Tensor) -> Tensor:
+        out: Tensor = matrices.used(h)
+        return out
+
     def _gather(self, matrices: Matrices, h: Tensor, x: Tensor) -> Tensor:
         """Copy the rows that some example needs, and multiply by them."""
         index = h.any(0).nonzero().flatten()
@@ -224,6 +246,8 @@ class Matrices:
         self.sparse = _prepared(prepare, Weights(self.rows, up=up))
         self.full_down = _prepared(prepare_dense, Weights(self.down.t()))
         self.full_up = None if up is None else _prepared(prepare_dense, Weights(up.t()))
+        self.used = nn.Linear(width, features, bias=False, dtype=dtype)
+        self.used.weight = nn.Parameter(self.rows.t(), requires_grad=False)
 
     def _make_int8(self, weight: Tensor, up: Tensor | None) -> None:
         down, down_scales = quantize(weight.t())
@@ -272,9 +296,14 @@ def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "over_strongest",
             0.97,
         )
+
+    def all_active(row: dict[str, Any], value: str) -> bool:
+        return row["batch"] == 1 and row["ratio"] == 1 and row[value] is not None
+
     return [
         *goals,
-        *goal("batch 1, all neurons active: at most 1% slower than PyTorch", lambda row: row["batch"] == 1 and row["ratio"] == 1, "speedup", 0.99),
+        *goal("batch 1, all neurons active: a layer as `sparsify` makes it is at most 1% slower than PyTorch", lambda row: all_active(row, "speedup_used"), "speedup_used", 0.99),
+        *goal("batch 1, all neurons active: our sparse product itself is at most 1% slower than PyTorch", lambda row: all_active(row, "speedup"), "speedup", 0.99),
     ]  # fmt: skip
 
 

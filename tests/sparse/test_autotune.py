@@ -29,7 +29,7 @@ def test_layer_timer_times_dense_and_sparse_layers(kind: str, sparse_randn: Call
         )
         assert all(speed > 0 for speed in timer.speeds([sparse_randn(3, 40, ratio=0.2)]))
         hidden = sparse_randn(3, 40, ratio=0.5)
-        dense, sparse, converted = (next(layers)(hidden) for layers in timer._layers.values())
+        dense, sparse, converted = (next(layers)(hidden) for layers in timer._layers())
         torch.testing.assert_close(sparse, dense)
         torch.testing.assert_close(converted, dense)
 
@@ -83,7 +83,7 @@ def test_a_product_that_reads_everything_is_timed_once_for_each_batch_size(monke
     timer = linear_timer(nn.Linear(40, 6), 2)
     with torch.no_grad():
         x = torch.randn(3, 40)
-        torch_output, fast = (next(layers)(x) for layers in timer._layers.values())
+        torch_output, fast = (next(layers)(x) for layers in timer._layers())
         torch.testing.assert_close(fast, torch_output)
     monkeypatch.setattr(autotune, "cached_speeds", lambda key: None)
     monkeypatch.setattr(autotune, "keep_speeds", lambda key, speeds: None)
@@ -133,12 +133,13 @@ def test_layers_are_timed_as_a_pass_of_the_model_leaves_the_caches(monkeypatch: 
     clock = iter(range(1000))
     monkeypatch.setattr(autotune.time, "perf_counter", lambda: float(next(clock)))
 
-    def timed(layers: int, model_bytes: list[float], *, among_alike: bool = True) -> str:
+    def timed(layers: int, model_bytes: list[float], *, among_alike: bool = True, own: str = "") -> str:
         made = iter("abcdefghij")
         timer = LayerTimer(dict.fromkeys(("x", "y"), lambda: Counted(next(made))), [nn.Linear(4, 4)], 4, (1.0,), layers)
         timer.__dict__["_other_weights"] = Others()
         calls.clear()
-        assert timer.times([torch.zeros(1, 4)], 1, model_bytes=model_bytes, among_alike=among_alike) == [1.0, 1.0]
+        options = {"among_alike": among_alike, "own": [Counted(name) for name in own]}
+        assert timer.times([torch.zeros(1, 4)], 1, model_bytes=model_bytes, **options) == [1.0, 1.0]
         return "".join(calls)
 
     every = "abcdef"  # each prepares its product first
@@ -147,3 +148,5 @@ def test_layers_are_timed_as_a_pass_of_the_model_leaves_the_caches(monkeypatch: 
     assert timed(3, [10, 10]) == every + "abc+0 abc" + "def+0 def"
     assert timed(3, [1072, 1072], among_alike=False) == every + "abc+1000 a" + "def+1000 d"
     assert timed(1, [1024, 1024]) == "ab" + "a+1000 a" + "b+1000 b"
+    # Dense layers of the model, of which there may be more than are timed, take the place of new ones.
+    assert timed(3, [1072, 1072], own="XYZU") == "XYZabc" + "XYZ+1000 XYZ" + "abc+1000 abc"

@@ -70,15 +70,20 @@ class LayerTimer:
             **key,
         }
         self._forms, self._count = forms, count
+        self._made: dict[str, cycle[nn.Module]] = {}
         self.is_steady = True
         """Whether the windows of all speeds agreed roughly. If not, the machine was busy."""
         self.shape_speeds: ShapeSpeeds | None = None
         """What ``shape_speeds`` found."""
 
-    @cached_property
-    def _layers(self) -> dict[str, cycle[nn.Module]]:
-        """The layers by form, which aren't made if their speeds are known."""
-        return {name: cycle([make() for _ in range(self._count)]) for name, make in self._forms.items()}
+    def _layers(self, own: Sequence[nn.Module] = ()) -> list[cycle[nn.Module]]:
+        """Return the layers of each form, which are made when they are first needed; ``own`` in place of the first form's."""
+        forms = list(self._forms.items())[1 if own else 0 :]
+        for name, make in forms:
+            if name not in self._made:
+                self._made[name] = cycle([make() for _ in range(self._count)])
+        made = [self._made[name] for name, _ in forms]
+        return [cycle(own[: self._count]), *made] if own else made
 
     @cached_property
     def _other_weights(self) -> Tensor:
@@ -111,16 +116,14 @@ class LayerTimer:
             own: layers of the model, which are timed in place of new ones of the first form. Where weights lie in memory matters:
                 dense layers whose weights were read from a file took 6% longer than new ones.
         """
-        forms = dict(self._layers)
-        if own:
-            forms[next(iter(forms))] = cycle(own[: self._count])
-        self._warm_up(draws[0])
+        forms = self._layers(own)
+        self._warm_up(forms, draws[0])
         seconds: list[list[float]] = [[] for _ in forms]
         began = time.perf_counter()
         for number in range(rounds):
             if number >= _MIN_TURNS and time.perf_counter() - began > _ENOUGH_SECONDS / 2:
                 break
-            for layers, times, total in zip(forms.values(), seconds, model_bytes, strict=True):
+            for layers, times, total in zip(forms, seconds, model_bytes, strict=True):
                 draw = draws[number % len(draws)]
                 self._pass_through_model(layers, draw, total)
                 counted = 1
@@ -145,7 +148,7 @@ class LayerTimer:
         Several windows are timed, in each of which the layers take turns, with warm and with cold caches. A speed is the median
         over the windows; of warm and of cold caches, the lower one. Windows are added until they agree.
         """
-        self._warm_up(draws[0])
+        self._warm_up(self._layers(), draws[0])
         longest = max(times[-1] for times in self._rounds(draws, 1, cold=False))
         lowest = [float("inf")] * (len(self._forms) - 1)
         for cold in (False, True) if longest < _LONG else (False,):
@@ -153,9 +156,9 @@ class LayerTimer:
                 lowest[place] = min(lowest[place], speed)
         return lowest
 
-    def _warm_up(self, draw: Tensor) -> None:
+    def _warm_up(self, forms: Sequence[Iterator[nn.Module]], draw: Tensor) -> None:
         """Call every layer once: a layer prepares its product at the first call with a batch size, which may take longer than the call."""
-        for layers in self._layers.values():
+        for layers in forms:
             for _ in range(self._count):
                 next(layers)(draw)
 
@@ -176,9 +179,10 @@ class LayerTimer:
         return [median(speeds) for speeds in windows]
 
     def _rounds(self, draws: Sequence[Tensor], rounds: int, *, cold: bool) -> list[list[float]]:
-        seconds: list[list[float]] = [[] for _ in self._layers]
+        forms = self._layers()
+        seconds: list[list[float]] = [[] for _ in forms]
         for number in range(rounds):
-            for layers, times in zip(self._layers.values(), seconds, strict=True):
+            for layers, times in zip(forms, seconds, strict=True):
                 if cold:
                     self._fill_caches()
                 times.append(_seconds(next(layers), draws[number % len(draws)]))
