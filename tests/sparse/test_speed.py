@@ -24,6 +24,7 @@ from actratio.sparse import (
     layer_times,
     measure_and_predict_speed,
     plans,
+    prediction,
     timing,
 )
 from actratio.sparse.comparing import speedup
@@ -110,6 +111,38 @@ def test_experts_are_read_if_tokens_are_routed_to_them() -> None:
     reached = sum(1 for row in {row.site.name: row for row in measurement}.values() if row.counts.tokens)
     assert sum(layer.dense_bytes for layer in many.layers) == pytest.approx(reached * expert)
     assert one.verdict == "no, because silu has no true zeros, and experts that share one weight cannot have thresholds"
+
+
+@pytest.mark.parametrize(
+    ("routed", "tokens", "read"), [(1.0, 128, 128), (0.25, 128, 32), (0.25, 4, 1), (0.5, 1, 1), (0.0, 9, 1)]
+)
+def test_an_expert_reads_the_tokens_that_reach_it(routed: float, tokens: int, read: int) -> None:
+    """Of four tokens, a quarter reaches an expert: 1.46 tokens if any does."""
+    assert prediction._tokens_read(routed, tokens) == read
+
+
+def test_experts_are_timed_with_the_tokens_that_reach_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, num_local_experts=4,
+        num_key_value_heads=4, hidden_act="relu",
+    )  # fmt: skip
+    model = transformers.MixtralForCausalLM(config).eval()
+    measurement = measure(model, [{"input_ids": torch.arange(64).view(1, 64)}], criteria=["nonzero"])
+    timed: list[int] = []
+
+    def seconds(self: Any, number: int, batch: int, counts: Any) -> tuple[float, float]:
+        timed.append(batch)
+        return 1.0, 0.5
+
+    monkeypatch.setattr(layer_times.TimedLayers, "seconds", seconds)
+    (speed,) = predict_speed(model, measurement, [1], prompt=64).speeds
+    assert timed == [row.counts.tokens for row in measurement if row.tensor == "hidden"]
+    assert sum(timed) == 2 * 64
+    for layer, row in zip(speed.layers, (row for row in measurement if row.tensor == "hidden"), strict=True):
+        assert layer.needed == pytest.approx(needed_share(row.counts, row.counts.tokens))
 
 
 def test_int8_weights_are_a_quarter_of_the_bytes(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,10 +110,11 @@ def predict_speed(
         machine = times.machine(device_of(model))
         for batch in sizes:
             tokens = batch * (prompt or 1)
-            layers = [
-                _layer_speed(model, item, counts, tokens, timed.seconds(number, tokens, counts), int8=mlp in rounded)
-                for number, (mlp, item) in enumerate(zip(handles, planned, strict=True))
-            ]
+            layers = []
+            for number, (mlp, item) in enumerate(zip(handles, planned, strict=True)):
+                reads = _tokens_read(_routed_share(counts, item.site), tokens)
+                seconds = timed.seconds(number, reads, counts)
+                layers.append(_layer_speed(model, item, counts, tokens, seconds, int8=mlp in rounded))
             others, replaced = linears.times(tokens)
             replaced += changed_layers(handles, layers)
             speeds.append(_speed(model, batch, prompt, layers, others, replaced, times))
@@ -245,7 +246,7 @@ def _layer_speed(
     needed, ratio, changed, item_size = 1.0, 1.0, 0, weight.dtype.itemsize
     if planned.kind != "dense":
         counts = counts_of(measurement, site)
-        needed, ratio = needed_share(counts, tokens), active_share(counts)
+        needed, ratio = needed_share(counts, _tokens_read(routed, tokens)), active_share(counts)
         changed = 2 if planned.kind == "gated" else 1
     return LayerSpeed(
         planned,
@@ -264,6 +265,16 @@ def _routed_share(measurement: Measurement, site: Site) -> float:
     """Return the share of tokens that reach an MLP: 1, except for an expert."""
     counts = next(row.counts for row in measurement if row.site.name == site.name)
     return counts.tokens / counts.passed if counts.passed else 1.0
+
+
+def _tokens_read(routed: float, tokens: int) -> int:
+    """Return how many of some tokens an MLP reads if it's used: all, except for an expert.
+
+    Args:
+        routed: as ``_routed_share``.
+    """
+    used = 1 - (1 - routed) ** tokens
+    return max(1, round(routed * tokens / used)) if used else 1
 
 
 def _speed(

@@ -28,7 +28,7 @@ class LayerSpeed:
 
     Attributes:
         plan: what ``sparsify`` would do to it.
-        needed: share of neurons that at least one example of the batch needs.
+        needed: share of neurons that at least one example of the batch needs; of an expert, one of those that reach it.
         used: probability that at least one example needs the MLP: 1, except for an expert.
         held_bytes: bytes of its weights.
         dense_bytes, sparse_bytes: bytes of the weights that are read.
