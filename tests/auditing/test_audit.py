@@ -288,7 +288,7 @@ def test_a_busy_machine_cannot_tell(tiny_gpt2: TinyGPT2, monkeypatch: pytest.Mon
     assert (found.decision.way, found.waited) == (None, 0.33)
     (sentence,) = found.decision.sentences
     assert sentence.startswith(
-        "Keep it dense for now: this machine is too busy to tell. While speeds were measured, this process waited for a CPU for 33% of"
+        "Keep it dense for now: this machine is too busy to tell. While speeds were timed, this process waited for a CPU for 33% of"
     )
 
 
@@ -447,12 +447,13 @@ def test_sequences_are_spread_over_a_text(tokens: int, taken: list[list[int]]) -
 
 def test_sequences_are_spread_with_what_belongs_to_them() -> None:
     """Padding doesn't count, and what isn't of a sequence stays as it is."""
-    mask, own = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]]), torch.arange(3)
-    (found,) = spread([{"input_ids": torch.arange(8).view(2, 4), "attention_mask": mask, "own": own}], 3)
+    mask, own = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]]), {"three": torch.arange(3), "one": torch.tensor(7)}
+    (found,) = spread([{"input_ids": torch.arange(8).view(2, 4), "attention_mask": mask, **own}], 3)
     assert {name: value.tolist() for name, value in found.items()} == {
         "input_ids": [[4, 5, 6, 7]],
         "attention_mask": [[1, 1, 1, 1]],
-        "own": [0, 1, 2],
+        "three": [0, 1, 2],
+        "one": 7,
     }
     empty = {"input_ids": torch.empty(0, 4, dtype=torch.long)}
     assert spread([empty], 3) == []
@@ -483,6 +484,14 @@ def test_works_are_measured_in_three_spells(tiny_gpt2: TinyGPT2, monkeypatch: py
     monkeypatch.setattr(bench, "Race", Race)
     monkeypatch.setattr(bench, "predict_speed", predicted)
     model, batches, works = tiny_gpt2("relu"), token_batches(4), [Work(1), Work(1, 8)]
+    waits = 0
+
+    class Wait(CPUWait):
+        def __exit__(self, *_: object) -> None:
+            nonlocal waits
+            waits += 1
+
+    monkeypatch.setattr(bench, "CPUWait", Wait)
     tested = Bench(model, resolve(model), works, batches, has_loss=True)
     trial = Trial("8-bit weights", "", False, measure_active(model, batches), None, "int8")
     monkeypatch.setattr(conversion, "_SMALLEST", 1)
@@ -494,6 +503,7 @@ def test_works_are_measured_in_three_spells(tiny_gpt2: TinyGPT2, monkeypatch: py
     assert happened == [0, *first, 0, 8, *later, 0, *later]
     assert [gain.expected for gain in found.gains] == [4.0, 5.0]  # the middle one of three, and the only one
     assert all(gain.measured == Race.estimate for gain in found.gains)
+    assert waits == 2
 
 
 @pytest.mark.parametrize("function", ["gelu_new", "relu"])

@@ -141,7 +141,7 @@ def test_what_is_faster_on_a_busy_machine_is_recommended_with_a_warning() -> Non
     *sentences, warning = decide([GOOD], 1.0, waited=0.33).sentences
     assert sentences == list(decide([GOOD], 1.0).sentences)
     assert warning == (
-        "These speed-ups may differ on an idle machine: while they were measured, this process waited for a CPU for 33% of the time, "
+        "These speed-ups may differ on an idle machine: while speeds were timed, this process waited for a CPU for 33% of the time, "
         "because other programs ran or it has more threads than there are CPUs."
     )
 

@@ -43,20 +43,30 @@ def test_a_process_that_shares_a_cpu_waits() -> None:
 
 
 def test_share_over_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two blocks in which threads run, one in which none does, and one in which a thread ends."""
-    times = iter([(10, 5), (40, 15), (90, 99), (100, 99), (100, 99), (100, 99), (110, 99), (9, 7)])
+    """In the first block, both threads run and one waits; in the second one, thread 2 ends and thread 3 starts; in the third one, nothing happens."""
+    times = iter(
+        [
+            {"1": (10, 5), "2": (7, 7)}, {"1": (30, 15), "2": (17, 7)},
+            {"1": (90, 99), "2": (500, 500)}, {"1": (100, 99), "3": (5, 5)},
+            {"1": (100, 99)}, {"1": (100, 99)},
+        ]
+    )  # fmt: skip
     monkeypatch.setattr(contention, "_nanoseconds", lambda: next(times))
     wait = CPUWait()
     assert math.isnan(wait.share())
-    for _ in range(4):
-        with wait:
-            pass
-    assert wait.share() == 10 / 50
+    for _ in range(3):
+        with wait as same:
+            assert same is wait
+    assert wait.share() == (10 + 5) / (10 + 5 + 20 + 10 + 10 + 5)
 
 
 def test_threads_are_added_up() -> None:
     """This thread sleeps while another one runs, without Python's lock."""
-    before, stopped = contention._nanoseconds()[0], threading.Event()
+
+    def ran() -> int:
+        return sum(thread_ran for thread_ran, _ in contention._nanoseconds().values())
+
+    before, stopped = ran(), threading.Event()
 
     def work() -> None:
         while not stopped.is_set():
@@ -66,9 +76,9 @@ def test_threads_are_added_up() -> None:
     thread.start()
     try:
         end = time.perf_counter() + 30
-        while contention._nanoseconds()[0] - before < 0.2e9 and time.perf_counter() < end:
+        while ran() - before < 0.2e9 and time.perf_counter() < end:
             time.sleep(0.05)
-        assert contention._nanoseconds()[0] - before >= 0.2e9
+        assert ran() - before >= 0.2e9
     finally:
         stopped.set()
         thread.join()

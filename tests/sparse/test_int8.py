@@ -199,7 +199,32 @@ def test_weights_are_the_same_by_neurons_and_by_outputs(kind: Callable[[], nn.Mo
     found = layer(torch.eye(20))
     assert bool(((found - expected).abs() <= 0.501 * layer.weight_scale).all())
     torch.testing.assert_close(layer(x), other(x), rtol=1e-5, atol=1e-4)
+    layer.weight_scale *= 2
     other.load_state_dict(layer.state_dict())
+    for rows in (1, 5, MAX_BATCH + 5):
+        x = torch.randn(rows, 20)
+        for same in (other, copy.deepcopy(other)):
+            torch.testing.assert_close(same(x), layer(x), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [lambda: nn.Linear(20, 16), lambda: Conv1D(16, 20)])
+@pytest.mark.parametrize("by_neurons", [True, False])
+@pytest.mark.parametrize("int8", [True, False])
+@torch.no_grad()
+def test_weights_that_are_assigned_are_stored_as_the_kernel_reads_them(
+    kind: Callable[[], nn.Module], by_neurons: bool, int8: bool
+) -> None:
+    """Whatever their layout was, and whether they are int8 already."""
+    layer, other, x = kind(), kind(), torch.randn(3, 20)
+    install_int8(layer, by_neurons=by_neurons)
+    if int8:
+        install_int8(other, by_neurons=not by_neurons)
+    expected = other(x)
+    layer.load_state_dict(other.state_dict(), assign=True)
+    torch.testing.assert_close(layer(x), expected, rtol=0.05, atol=0.05)
+    state: Any = layer
+    assert state._product is not None
+    assert (rows_of(layer) if by_neurons else rows_of(layer).t()).is_contiguous()
 
 
 def test_models_that_share_a_configuration_are_marked_apart(tiny_gpt2: Callable[..., Any], tmp_path: Path) -> None:
@@ -431,7 +456,9 @@ def test_transformers_does_not_read_int8_weights_as_something_else(saved: tuple[
         transformers.AutoModelForCausalLM.from_pretrained(saved[0])
 
 
-@pytest.mark.parametrize("damage", ["cut", "no metadata", "a float weight", "scales of another axis", "missing scales"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "no metadata", "a float weight", "scales of another axis", "missing scales", "scales of neurons"]
+)
 def test_damaged_int8_weights_are_refused(saved: tuple[Path, nn.Module], damage: str) -> None:
     path = saved[0] / INT8_FILE
     tensors = load_file(path)
@@ -450,9 +477,12 @@ def test_damaged_int8_weights_are_refused(saved: tuple[Path, nn.Module], damage:
         axes = json.loads(metadata["axes"])
         save_file(tensors, path, {"axes": json.dumps({**axes, name: 1 - axes[name]})})
     else:
-        del tensors[f"{name}.weight_scale"]
+        scales = tensors.pop(f"{name}.weight_scale")
+        if damage == "scales of neurons":
+            tensors[f"{name}.neuron_scale"] = scales
         save_file(tensors, path, metadata)
-    with pytest.raises(ActratioError, match=r"int8\.safetensors is damaged"):
+    why = "an earlier version of actratio wrote it" if damage == "scales of neurons" else ""
+    with pytest.raises(ActratioError, match=rf"int8\.safetensors cannot be read \({why}"):
         load_sparse(saved[0], device="cpu")
 
 

@@ -16,6 +16,7 @@ from actratio import ActratioError, measure, predict_speed
 from actratio.counting.counts import SiteCounts
 from actratio.errors import SiteError
 from actratio.sites.linear import is_linear
+from actratio.sites.mlps import resolve
 from actratio.sparse import (
     Speed,
     autotune,
@@ -114,11 +115,11 @@ def test_experts_are_read_if_tokens_are_routed_to_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("routed", "tokens", "read"), [(1.0, 128, 128), (0.25, 128, 32), (0.25, 4, 1), (0.5, 1, 1), (0.0, 9, 1)]
+    ("routed", "tokens", "read"), [(1.0, 128, 128), (0.25, 128, 32), (0.25, 4, 1.462857), (0.5, 1, 1), (0.0, 9, 1)]
 )
-def test_an_expert_reads_the_tokens_that_reach_it(routed: float, tokens: int, read: int) -> None:
+def test_an_expert_reads_the_tokens_that_reach_it(routed: float, tokens: int, read: float) -> None:
     """Of four tokens, a quarter reaches an expert: 1.46 tokens if any does."""
-    assert prediction._tokens_read(routed, tokens) == read
+    assert prediction._tokens_read(routed, tokens) == pytest.approx(read)
 
 
 def test_experts_are_timed_with_the_tokens_that_reach_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,6 +420,7 @@ def test_a_prediction_of_a_busy_machine_may_be_wrong(waited: float, expected: fl
         "Batch 1: yes, about 1.30" if expected > 1 else "Batch 1: no, because it has no true zeros; "
     )
     assert bool(prediction.warning) == warns
+    assert str(prediction) == (f"{verdict}\n{prediction.warning}" if warns else verdict)
     if warns:
         assert prediction.warning.startswith("These figures may be wrong: this process waited for a CPU for 33% of")
 
@@ -544,3 +546,45 @@ def test_nothing_is_timed_twice_for_several_predictions(
     actratio.predict_speed(model, measurement, [2], dense=True, times=times)
     assert timed.count("time_machine") == 1
     assert timed.count("time_in_forward_pass") == 3
+
+
+@pytest.mark.parametrize("kind", ["plain", "gated"])
+@pytest.mark.parametrize("weights", [None, "int8"])
+def test_layers_are_timed_with_the_weights_of_the_model(
+    kind: str, weights: str | None, tiny_causal_lm: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the forms that keep them: dense ones, and our dense product. Hooks aren't called."""
+    monkeypatch.setattr(conversion, "_SMALLEST", 1)
+    monkeypatch.setattr(autotune.LayerTimer, "speeds", lambda self, draws: [2.0] * (len(self._forms) - 1))
+    model = tiny_causal_lm("opt" if kind == "plain" else "llama").eval()
+    if kind == "gated":
+        for block in model.model.layers:
+            block.mlp.act_fn = nn.ReLU()
+    measurement = measure(model, [{"input_ids": torch.arange(20)[None]}], criteria=["nonzero"])
+    owned = {id(parameter) for parameter in model.parameters()}
+    own: dict[str, set[int]] = {}
+
+    def times(self: Any, draws: Any, rounds: int, **options: Any) -> list[float]:
+        for name, layers in options["own"].items():
+            parameters = [parameter for layer in layers for parameter in layer.parameters()]
+            assert all(id(parameter) in owned for parameter in parameters)
+            own.setdefault(name, set()).update(id(parameter) for parameter in parameters)
+            with torch.no_grad():
+                layers[0](draws[0])
+        return [1.0] * len(self._forms)
+
+    monkeypatch.setattr(autotune.LayerTimer, "times", times)
+    monkeypatch.setattr(layer_times, "time_in_forward_pass", lambda *_, **__: timing.PassTimes(1.0, _Shares(), 0.1))
+    mlps = resolve(model)
+    for module in model.modules():
+        if is_linear(module):
+            module.register_forward_hook(lambda *_: pytest.fail("the hook of a user is called"))
+    predict_speed(model, measurement, dense=weights is None, weights=weights, mlps=mlps)
+    assert set(own) == ({"dense", "torch", "other"} if weights is None else {"dense", "torch"})
+    assert own["dense"]
+    assert own["torch"]
+
+
+class _Shares(dict[nn.Module, float]):
+    def __missing__(self, module: nn.Module) -> float:
+        return 0.01

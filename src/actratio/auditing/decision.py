@@ -39,7 +39,7 @@ def decide(ways: Sequence[Way], target: float, waited: float = math.nan) -> Deci
         exact = [way for way in fit if way.exact and _speedup(way) >= _PREFERENCE * _speedup(best)]
         chosen = max(exact, key=_speedup) if exact else best
         busy = (
-            [f"These speed-ups may differ on an idle machine: while they were measured, {waited_in_words(waited)}."]
+            [f"These speed-ups may differ on an idle machine: while speeds were timed, {waited_in_words(waited)}."]
             if waited > BUSY
             else []
         )
@@ -79,7 +79,7 @@ def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float, waited: 
     if accepted and waited > BUSY:
         best = max(accepted, key=_speedup)
         return [
-            f"Keep it dense for now: this machine is too busy to tell. While speeds were measured, {waited_in_words(waited)}. The best way "
+            f"Keep it dense for now: this machine is too busy to tell. While speeds were timed, {waited_in_words(waited)}. The best way "
             f"was {best.name!r}, {_times(best.main)} as fast. Run this again when the machine is idle."
         ]
     unsure = [way for way in accepted if _may_be_faster(way.main.measured)]

@@ -210,7 +210,7 @@ def _with_int8(trial: Trial, target: float) -> Trial:
 def spread(batches: Sequence[Batch], tokens: int) -> list[Batch]:
     """Return sequences from all parts of a text, at equal distances, with about this many tokens; all of them if they have no more.
 
-    Padding doesn't count.
+    Padding doesn't count. Tensors whose first axis isn't that of the sequences stay as they are.
     """
     sequences = sum(len(batch["input_ids"]) for batch in batches)
     total = sum(int(token_mask(batch).sum()) for batch in batches)
@@ -223,7 +223,7 @@ def spread(batches: Sequence[Batch], tokens: int) -> list[Batch]:
         if bool(chosen.any()):
             taken.append(
                 {
-                    name: value[chosen.to(value.device)] if len(value) == len(chosen) else value
+                    name: value[chosen.to(value.device)] if value.shape[:1] == chosen.shape else value
                     for name, value in batch.items()
                 }
             )

@@ -151,7 +151,7 @@ def predict_model_speed(
 
     )  # fmt: skip
     print_text(str(prediction.machine))
-    print_sentences([*prediction.verdicts, *filter(None, [prediction.warning])])
+    print_sentences(str(prediction).splitlines())
 
 
 def batch_sizes(text: str) -> list[int]:

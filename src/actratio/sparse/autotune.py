@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import cycle
 from statistics import median, quantiles
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -76,14 +77,12 @@ class LayerTimer:
         self.shape_speeds: ShapeSpeeds | None = None
         """What ``shape_speeds`` found."""
 
-    def _layers(self, own: Sequence[nn.Module] = ()) -> list[cycle[nn.Module]]:
-        """Return the layers of each form, which are made when they are first needed; ``own`` in place of the first form's."""
-        forms = list(self._forms.items())[1 if own else 0 :]
-        for name, make in forms:
-            if name not in self._made:
+    def _layers(self, own: Mapping[str, Sequence[nn.Module]] = MappingProxyType({})) -> list[cycle[nn.Module]]:
+        """Return the layers of each form: those of ``own``, or new ones, which are made when they are first needed."""
+        for name, make in self._forms.items():
+            if name not in own and name not in self._made:
                 self._made[name] = cycle([make() for _ in range(self._count)])
-        made = [self._made[name] for name, _ in forms]
-        return [cycle(own[: self._count]), *made] if own else made
+        return [cycle(own[name][: self._count]) if name in own else self._made[name] for name in self._forms]
 
     @cached_property
     def _other_weights(self) -> Tensor:
@@ -100,7 +99,7 @@ class LayerTimer:
         *,
         model_bytes: Sequence[float],
         among_alike: bool = True,
-        own: Sequence[nn.Module] = (),
+        own: Mapping[str, Sequence[nn.Module]] = MappingProxyType({}),
     ) -> list[float]:
         """Return the median seconds of each form in a model. They are timed in turns.
 
@@ -113,8 +112,8 @@ class LayerTimer:
             model_bytes: of all weights of a model with layers of each form.
             among_alike: whether products of the same kind come before, rather than other operations: then threads are awake, and
                 what Python needs is in the caches.
-            own: layers of the model, which are timed in place of new ones of the first form. Where weights lie in memory matters:
-                dense layers whose weights were read from a file took 6% longer than new ones.
+            own: by form, layers with the model's own weights, which are timed in place of new ones. Where weights lie in memory
+                matters: dense layers whose weights were read from a file took 6% longer than new ones.
         """
         forms = self._layers(own)
         self._warm_up(forms, draws[0])
@@ -346,10 +345,28 @@ def _new_layer(
     return _GatedByInput(gated).eval()
 
 
+def without_hooks(layer: nn.Module) -> nn.Module:
+    """Return a layer with the same parameters and without hooks."""
+    new = copy.copy(layer)
+    new.__dict__.update(
+        _forward_hooks=OrderedDict(),
+        _forward_pre_hooks=OrderedDict(),
+        _buffers={**layer._buffers},
+        _parameters={**layer._parameters},
+    )
+    return new.eval()
+
+
+def fast_copy(layer: nn.Module) -> nn.Module:
+    """Return a linear layer with the same parameters and the other dense product."""
+    new = without_hooks(layer)
+    install_fast(new, ALWAYS)
+    return new
+
+
 def _like(layer: nn.Module) -> nn.Module:
     """Return a new layer of the same type and shape without hooks."""
-    new = copy.copy(layer)
-    new.__dict__.update(_forward_hooks=OrderedDict(), _forward_pre_hooks=OrderedDict(), _buffers={**layer._buffers})
+    new = without_hooks(layer)
     new._parameters = {
         name: None if value is None else nn.Parameter(torch.full_like(value.detach(), 0.01), requires_grad=False)
         for name, value in layer._parameters.items()

@@ -23,15 +23,16 @@ class CPUWait:
 
     def __init__(self) -> None:
         self._ran = self._waited = 0
-        self._began = (0, 0)
+        self._began: dict[str, tuple[int, int]] = {}
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> CPUWait:
         self._began = _nanoseconds()
+        return self
 
     def __exit__(self, *_: object) -> None:
-        ran, waited = (now - before for now, before in zip(_nanoseconds(), self._began, strict=True))
-        if ran > 0 and waited >= 0:  # else a thread has ended, whose times are gone
-            self._ran, self._waited = self._ran + ran, self._waited + waited
+        for thread, (ran, waited) in _nanoseconds().items():  # the times of threads that have ended are gone
+            ran_before, waited_before = self._began.get(thread, (0, 0))
+            self._ran, self._waited = self._ran + ran - ran_before, self._waited + waited - waited_before
 
     def share(self) -> float:
         """Return the share of the time in which the threads could have run that they waited; NaN if it isn't known."""
@@ -43,13 +44,13 @@ def waited_in_words(share: float) -> str:
     return f"this process waited for a CPU for {share:.0%} of the time, because other programs ran or it has more threads than there are CPUs"
 
 
-def _nanoseconds() -> tuple[int, int]:
-    """Return for how long the present threads of this process have run, and for how long they could have but had no CPU."""
-    ran = waited = 0
+def _nanoseconds() -> dict[str, tuple[int, int]]:
+    """Return for how long each present thread of this process has run, and for how long it could have but had no CPU."""
+    times = {}
     for file in Path("/proc/self/task").glob("*/schedstat"):
         try:
-            fields = file.read_text().split()
+            ran, waited, *_ = file.read_text().split()
         except OSError:  # the thread has ended
             continue
-        ran, waited = ran + int(fields[0]), waited + int(fields[1])
-    return ran, waited
+        times[file.parent.name] = int(ran), int(waited)
+    return times

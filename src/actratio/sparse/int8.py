@@ -93,11 +93,22 @@ class Int8Linear(Converted):
 
     def _prepare(self, dtype: torch.dtype) -> Product | None:
         state: Any = self
+        self._restore_layout()
         weights = Weights(
             rows_of(self), state.bias, thresholds_of(self), parameter=state.weight, scales=self._scales(), dtype=dtype
         )
         product = state._product = prepare(weights) if state._by_neurons else prepare_dense(weights)
         return product
+
+    def _restore_layout(self) -> None:
+        """Store the weight in the order in which the kernel reads it, if another one was loaded in its place."""
+        module: Any = self
+        rows = rows_of(module).detach()
+        stored = rows if module._by_neurons else rows.t()
+        if not stored.is_contiguous() and type(module._parameters.get("weight")) is nn.Parameter:
+            rows = neuron_major(rows) if module._by_neurons else stored.contiguous().t()
+            with torch.inference_mode(False):
+                module.weight.data = rows.t() if isinstance(module, nn.Linear) else rows
 
     def _scales(self) -> Tensor:
         """Return the scales of the weight in use; an embedding that shares it may have brought another one."""

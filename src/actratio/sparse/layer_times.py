@@ -17,7 +17,7 @@ from actratio.sites import Site
 from actratio.sites.linear import is_linear
 from actratio.sites.mlps import MLP
 from actratio.sparse.active import active_counts
-from actratio.sparse.autotune import LayerTimer, by_gates, linear_timer, shape_speeds
+from actratio.sparse.autotune import LayerTimer, by_gates, fast_copy, linear_timer, shape_speeds, without_hooks
 from actratio.sparse.conversion import alike, is_worth_int8, timer_of
 from actratio.sparse.linears import has_full_kernel
 from actratio.sparse.planning import Plan
@@ -29,7 +29,7 @@ _DRAWS = 8
 _RATIO_STEP = 0.05  # of the logarithm of a ratio
 
 
-def needed_share(counts: SiteCounts, batch: int) -> float:
+def needed_share(counts: SiteCounts, batch: float) -> float:
     """Return the share of neurons that at least one of ``batch`` tokens of independent sequences needs.
 
     A neuron that is active on a share p of the tokens is needed with probability 1 − (1 − p)^batch. Successive tokens of one
@@ -185,6 +185,7 @@ class TimedLayers:
     ) -> None:
         self._mlps, self._plans, self._limits, self._rounded = mlps, plans, limits, rounded
         self._alone, self._weights, self._times = alone, weights, times
+        self._forms = [_form(mlp, item) for mlp, item in zip(mlps, plans, strict=True)]
 
     def seconds(self, number: int, batch: int, measurement: Measurement) -> tuple[float, float]:
         """Return the seconds of a dense layer, and of what ``sparsify`` makes of it.
@@ -197,13 +198,9 @@ class TimedLayers:
         counts = counts_of(measurement, mlp.site)
         needed, ratio = _rounded(needed_share(counts, batch)), _rounded(active_share(counts))
         has_thresholds = mlp.site.name in self._limits
-        down, _ = mlp.skipped
-        alike = [
-            other
-            for other, item in zip(self._mlps, self._plans, strict=True)
-            if item.kind == planned.kind and other.site.width == mlp.site.width
-        ]
-        form = planned.kind, tuple(down.weight.shape), down.weight.dtype, has_thresholds, len(alike)
+        own_form = self._forms[number]
+        alike = [other for other, form in zip(self._mlps, self._forms, strict=True) if form == own_form]
+        form = own_form, has_thresholds, len(alike)
         key = *form, batch, needed, ratio, mlp in self._rounded, self._alone
         known = self._times.layers
         if key not in known:
@@ -212,8 +209,8 @@ class TimedLayers:
                 for int8 in ((False, True) if mlp in self._rounded else (False,))
             }
             draws = random_activations(mlp.site.width, batch, ratio, needed)
-            own = [_as_timed(*other.skipped, planned) for other in alike]
-            known[key] = self._time(timers, planned, own, draws, has_thresholds)
+            layers = [_as_timed(*other.skipped, planned) for other in alike]
+            known[key] = self._time(timers, planned, layers, draws, has_thresholds)
         return known[key]
 
     def _timer(self, form: tuple[Any, ...], mlp: MLP, planned: Plan, layers: int, *, int8: bool) -> LayerTimer:
@@ -227,14 +224,14 @@ class TimedLayers:
         self,
         timers: Mapping[bool, LayerTimer],
         planned: Plan,
-        own: Sequence[nn.Module],
+        layers: Sequence[nn.Module],
         draws: Sequence[Tensor],
         thresholds: bool,
     ) -> tuple[float, float]:
         """Return the seconds of both, from a timer of float weights and, if the weights become int8, one of those."""
         floats = chosen = timers[False]
         draws = [draw.to(floats.device, floats.dtype) for draw in draws]
-        dense, sparse, converted = self._timed(floats, draws, self._weights.given, own)
+        dense, sparse, converted = self._timed(floats, draws, self._weights.given, layers)
         unchanged = dense
         if True in timers:
             chosen = timers[True]
@@ -243,14 +240,26 @@ class TimedLayers:
         return dense, min(sparse, converted) if is_converted else unchanged
 
     def _timed(
-        self, timer: LayerTimer, draws: Sequence[Tensor], model_bytes: float, own: Sequence[nn.Module] = ()
+        self, timer: LayerTimer, draws: Sequence[Tensor], model_bytes: float, layers: Sequence[nn.Module] | None = None
     ) -> list[float]:
+        own = {} if layers is None else {"dense": layers}
         return timer.times(draws, _ROUNDS, model_bytes=[model_bytes] * 3, among_alike=not self._alone, own=own)
 
 
-def _as_timed(down: nn.Module, up: nn.Module | None, planned: Plan) -> nn.Module:
+def _form(mlp: MLP, planned: Plan) -> tuple[Any, ...]:
+    """Return what MLPs have in common whose layers take as long."""
+    down, up = mlp.skipped
+    layers = (down, up) if planned.kind == "gated" else (down,)
+    kinds = [
+        (type(layer), layer.weight.shape, layer.weight.dtype, layer.weight.device, layer.bias is None)
+        for layer in layers
+    ]
+    return planned.kind, *kinds
+
+
+def _as_timed(down: Any, up: Any, planned: Plan) -> nn.Module:
     """Return the projections of an MLP in the form that ``timer_of`` times: together, if the up projection is skipped too."""
-    return by_gates(up, down) if planned.kind == "gated" else down
+    return by_gates(without_hooks(up), without_hooks(down)) if planned.kind == "gated" else without_hooks(down)
 
 
 class TimedLinears:
@@ -289,7 +298,10 @@ class TimedLinears:
             if key not in known:
                 x = torch.randn(_DRAWS, batch, timer.width, generator=torch.Generator().manual_seed(0))
                 draws, totals = list(x.to(timer.device, timer.dtype)), (self._weights.given, self._weights.new)
-                dense, other = timer.times(draws, _ROUNDS, model_bytes=totals, own=group)
+                own = {"torch": [without_hooks(layer) for layer in group]}
+                if not self._int8:  # the weights stay where they are
+                    own["other"] = [fast_copy(layer) for layer in group]
+                dense, other = timer.times(draws, _ROUNDS, model_bytes=totals, own=own)
                 known[key] = dense, other
             dense, other = known[key]
             weight, count = group[0].weight, len(group)

@@ -127,11 +127,11 @@ class SparseGated(Converted):
 
 def _prepare_gated(mlp: Any, up: Any, down: Any, dtype: torch.dtype) -> Product | None:
     # A function, because a method could hide one of the user's class.
+    down._restore_layout()
+    scales: dict[str, Any] = {}
     if down.weight.dtype == torch.int8:
+        up._restore_layout()
         scales = {"scales": down.weight_scale, "up_scales": up.weight_scale, "dtype": dtype}
-    else:
-        scales = {}
-        down._restore_layout()
     mlp._product = prepare(Weights(rows_of(down), down.bias, None, up.weight, up.bias, down.weight, **scales))
     product: Product | None = mlp._product
     return product

@@ -113,7 +113,7 @@ def predict_speed(
             layers = []
             for number, (mlp, item) in enumerate(zip(handles, planned, strict=True)):
                 reads = _tokens_read(_routed_share(counts, item.site), tokens)
-                seconds = timed.seconds(number, reads, counts)
+                seconds = timed.seconds(number, max(1, round(reads)), counts)
                 layers.append(_layer_speed(model, item, counts, tokens, seconds, int8=mlp in rounded))
             others, replaced = linears.times(tokens)
             replaced += changed_layers(handles, layers)
@@ -267,14 +267,14 @@ def _routed_share(measurement: Measurement, site: Site) -> float:
     return counts.tokens / counts.passed if counts.passed else 1.0
 
 
-def _tokens_read(routed: float, tokens: int) -> int:
-    """Return how many of some tokens an MLP reads if it's used: all, except for an expert.
+def _tokens_read(routed: float, tokens: int) -> float:
+    """Return how many of some tokens an MLP reads on average if it's used: all, except for an expert.
 
     Args:
         routed: as ``_routed_share``.
     """
     used = 1 - (1 - routed) ** tokens
-    return max(1, round(routed * tokens / used)) if used else 1
+    return routed * tokens / used if used else 1.0
 
 
 def _speed(

@@ -128,6 +128,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int], dict[str, str]
         with safe_open(path, "pt") as file:
             axes, embeddings = (json.loads(file.metadata()[name]) for name in ("axes", "embeddings"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if any(name.endswith(".neuron_scale") for name in tensors):
+            raise ValueError("an earlier version of actratio wrote it, with scales of neurons")
         for name, axis in axes.items():
             weight, scales = tensors[f"{name}.{_WEIGHT}"], tensors[f"{name}.{WEIGHT_SCALE}"]
             if (
@@ -140,5 +142,5 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int], dict[str, str]
         if not set(embeddings.values()) <= set(axes):
             raise ValueError("an embedding shares the weight of a layer that is not there")
     except Exception as error:  # the library raises types of its own
-        raise ModelError(f"{path} is damaged ({short(error, 200)}); run 'actratio sparsify' again") from None
+        raise ModelError(f"{path} cannot be read ({short(error, 200)}); run 'actratio sparsify' again") from None
     return tensors, axes, embeddings

@@ -151,6 +151,10 @@ class SpeedPrediction:
         """One sentence for each batch size."""
         return [f"Batch {speed.batch}: {speed.verdict}." for speed in self.speeds]
 
+    def __str__(self) -> str:
+        """The verdicts and the warning, if there is one, one to a line."""
+        return "\n".join([*self.verdicts, *filter(None, [self.warning])])
+
     @property
     def warning(self) -> str:
         """Two sentences if the machine was busy, so that the figures may be wrong; else empty."""

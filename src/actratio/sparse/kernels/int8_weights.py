@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from actratio.sparse.kernels.dispatch import is_fast_by_neurons
+
 SLICE = 1 << 22
 """Numbers that are converted at a time, so that little memory is needed beside the weights."""
 
@@ -65,5 +67,7 @@ def dense_int8(x: Tensor, rows: Tensor, scales: Tensor, bias: Tensor | None, thr
     for start in range(0, outputs, step):
         part = slice(start, start + step)
         weight = float_weight(rows[:, part], scales[part], x.dtype)
+        if not is_fast_by_neurons(weight):
+            weight = weight.contiguous()
         parts.append(F.linear(x, weight, None if bias is None else bias[part]))
     return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
