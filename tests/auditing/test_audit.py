@@ -154,7 +154,7 @@ def test_thresholds_for_more_loss_than_the_target_are_predicted_and_not_tried(
 def test_what_is_expected_is_predicted_again_while_it_is_measured(
     tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each way is predicted three times more, and the middle one counts; its prompts are, once more."""
+    """Each way is predicted three times more, and the middle one counts; other work is, once more."""
     predict, expected = bench.predict_speed, 2.0  # as the fixture sets it
 
     def more_and_more(*arguments: Any, **options: Any) -> SpeedPrediction:
@@ -171,7 +171,6 @@ def test_what_is_expected_is_predicted_again_while_it_is_measured(
     assert others
     first = max(gain.expected for way in others for gain in way.gains)
     assert all(way.main.expected > first for way in measured)
-    assert all(way.gains[2].expected == way.main.expected for way in measured)  # decoding, too
     assert all(way.gains[1].expected == pytest.approx(way.main.expected + 0.01) for way in measured)
     later = [way.main.expected for way in measured]
     assert [after - before for before, after in pairwise(later)] == pytest.approx([0.04] * (len(later) - 1))

@@ -25,6 +25,7 @@ _NONE = Estimate(0.0, 0.0, 0.0)
 _SPELLS = 3  # in which a way is measured
 _LEAST, _MOST = 3, 33  # rounds of each
 _PASS_SECONDS, _PASSES = 0.8, 3  # for which forward passes are timed before each, and the fewest
+_FIRST_SECONDS = 1.5  # for which they are timed to choose what is tried
 _RACE_SECONDS = 1.4  # for which each kind of work is measured in each
 
 
@@ -44,7 +45,7 @@ class Bench:
     ) -> None:
         self._model, self._mlps, self._works, self._checking = model, mlps, works, checking
         self._text = text_tokens(checking)
-        self._times = ModelTimes(self._text)
+        self._times = ModelTimes(self._text, _FIRST_SECONDS, _PASSES)
         self.dense_losses = sequence_losses(model, checking) if has_loss else None
         """Losses of the dense model, if it has any."""
         self.wait = CPUWait()
@@ -61,20 +62,18 @@ class Bench:
         """Return a way with its measured speed-ups, and with its loss if it changes the outputs.
 
         What else the machine does changes speed-ups by a fifth within seconds. So all works are measured in three spells. Before each of
-        them, the speed-ups of decoding are predicted again; those of prompts, which take long, before the second one only. If the first
-        work is a prompt, it is the other way round.
+        them, the speed-up of the first work, which decides, is predicted again; those of the others before the second one only.
         """
         other = trial.applied_to(self._model)
         if trial.pruning is None and not any(isinstance(module, Converted) for module in other.modules()):
             gains = tuple(replace(gain, expected=1.0, measured=UNCHANGED) for gain in way.gains)
             return replace(way, gains=gains, loss=None if way.exact or self.dense_losses is None else _NONE)
-        alike = [work for work in self._works if work.prompt == way.main.work.prompt]
         predicted: dict[Work, list[Gain]] = {work: [] for work in self._works}
         with self.wait:
             races = [Race(self._model, other, work.batch, prompt=work.prompt, text=self._text) for work in self._works]
             rounds = [(_LEAST, _MOST)] * len(races)
             for spell in range(_SPELLS):
-                again = self._works if spell == _SPELLS // 2 else alike
+                again = self._works if spell == _SPELLS // 2 else self._works[:1]
                 for gain in self._expected(trial, again, self._times.renewed(_PASS_SECONDS, _PASSES)):
                     predicted[gain.work].append(gain)
                 added = [race.run(_RACE_SECONDS, *numbers) for race, numbers in zip(races, rounds, strict=True)]
