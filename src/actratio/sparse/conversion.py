@@ -243,9 +243,14 @@ def alike(layers: Iterable[Any]) -> list[list[Any]]:
     """Return linear layers in groups of the same shape and type."""
     groups: dict[Any, list[Any]] = defaultdict(list)
     for layer in layers:
-        weight = layer.weight
-        groups[type(layer), weight.shape, weight.dtype, weight.device, layer.bias is None].append(layer)
+        groups[form_of(layer)].append(layer)
     return list(groups.values())
+
+
+def form_of(layer: Any) -> tuple[Any, ...]:
+    """Return what linear layers have in common whose products take as long."""
+    weight = layer.weight
+    return type(layer), weight.shape, weight.dtype, weight.device, layer.bias is None
 
 
 def plans(model: nn.Module) -> list[Plan]:
@@ -306,8 +311,9 @@ def _autotuned(
     for mlp, item in zip(mlps, planned, strict=True):
         if item.kind != "dense":
             down, _ = mlp.skipped
-            shape = type(down), down.weight.shape, down.weight.dtype, down.weight.device, down.bias is None
-            alike[(item.kind, *shape, mlp.stacked is None, mlp in rounded, mlp.site.name in limits)].append((mlp, item))
+            alike[(item.kind, form_of(down), mlp.stacked is None, mlp in rounded, mlp.site.name in limits)].append(
+                (mlp, item)
+            )
     decided: dict[str, Plan] = {}
     for (*_, int8, has_thresholds), group in alike.items():
         speeds = shape_speeds(timer_of(*group[0], thresholds=has_thresholds, layers=len(group), int8=int8))

@@ -106,8 +106,8 @@ class Int8Linear(Converted):
         rows = rows_of(module).detach()
         stored = rows if module._by_neurons else rows.t()
         if not stored.is_contiguous() and type(module._parameters.get("weight")) is nn.Parameter:
-            rows = neuron_major(rows) if module._by_neurons else stored.contiguous().t()
-            with torch.inference_mode(False):
+            with torch.inference_mode(False):  # an inference tensor could never be trained
+                rows = neuron_major(rows) if module._by_neurons else stored.contiguous().t()
                 module.weight.data = rows.t() if isinstance(module, nn.Linear) else rows
 
     def _scales(self) -> Tensor:

@@ -18,7 +18,7 @@ from actratio.sites.linear import is_linear
 from actratio.sites.mlps import MLP
 from actratio.sparse.active import active_counts
 from actratio.sparse.autotune import LayerTimer, by_gates, fast_copy, linear_timer, shape_speeds, without_hooks
-from actratio.sparse.conversion import alike, is_worth_int8, timer_of
+from actratio.sparse.conversion import alike, form_of, is_worth_int8, timer_of
 from actratio.sparse.linears import has_full_kernel
 from actratio.sparse.planning import Plan
 from actratio.sparse.speed import LayerSpeed, OtherLayers
@@ -198,23 +198,22 @@ class TimedLayers:
         counts = counts_of(measurement, mlp.site)
         needed, ratio = _rounded(needed_share(counts, batch)), _rounded(active_share(counts))
         has_thresholds = mlp.site.name in self._limits
-        own_form = self._forms[number]
-        alike = [other for other, form in zip(self._mlps, self._forms, strict=True) if form == own_form]
-        form = own_form, has_thresholds, len(alike)
+        form = self._forms[number], has_thresholds, self._forms.count(self._forms[number])
         key = *form, batch, needed, ratio, mlp in self._rounded, self._alone
         known = self._times.layers
         if key not in known:
             timers = {
-                int8: self._timer(form, mlp, planned, len(alike), int8=int8)
+                int8: self._timer(form, mlp, planned, int8=int8)
                 for int8 in ((False, True) if mlp in self._rounded else (False,))
             }
             draws = random_activations(mlp.site.width, batch, ratio, needed)
+            alike = [other for other, own in zip(self._mlps, self._forms, strict=True) if own == self._forms[number]]
             layers = [_as_timed(*other.skipped, planned) for other in alike]
             known[key] = self._time(timers, planned, layers, draws, has_thresholds)
         return known[key]
 
-    def _timer(self, form: tuple[Any, ...], mlp: MLP, planned: Plan, layers: int, *, int8: bool) -> LayerTimer:
-        timers = self._times.timers
+    def _timer(self, form: tuple[Any, ...], mlp: MLP, planned: Plan, *, int8: bool) -> LayerTimer:
+        timers, (*_, layers) = self._times.timers, form
         if (*form, int8) not in timers:
             new = timer_of(mlp, planned, thresholds=mlp.site.name in self._limits, layers=layers, int8=int8)
             timers[*form, int8] = new
@@ -247,14 +246,9 @@ class TimedLayers:
 
 
 def _form(mlp: MLP, planned: Plan) -> tuple[Any, ...]:
-    """Return what MLPs have in common whose layers take as long."""
+    """Return what MLPs have in common whose products take as long."""
     down, up = mlp.skipped
-    layers = (down, up) if planned.kind == "gated" else (down,)
-    kinds = [
-        (type(layer), layer.weight.shape, layer.weight.dtype, layer.weight.device, layer.bias is None)
-        for layer in layers
-    ]
-    return planned.kind, *kinds
+    return planned.kind, form_of(down), form_of(up) if planned.kind == "gated" else None
 
 
 def _as_timed(down: Any, up: Any, planned: Plan) -> nn.Module:
@@ -284,8 +278,7 @@ class TimedLinears:
 
     @staticmethod
     def _form(group: Sequence[Any]) -> tuple[Any, ...]:
-        layer = group[0]
-        return type(layer), tuple(layer.weight.shape), layer.weight.dtype, layer.bias is not None, len(group)
+        return *form_of(group[0]), len(group)
 
     def times(self, batch: int) -> tuple[OtherLayers, list[nn.Module]]:
         """Return the times for a number of examples, and the layers whose product changes."""
