@@ -447,13 +447,15 @@ def test_sequences_are_spread_over_a_text(tokens: int, taken: list[list[int]]) -
 def test_sequences_are_spread_with_what_belongs_to_them() -> None:
     """Padding doesn't count, and what isn't of a sequence stays as it is."""
     mask, own = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]]), {"three": torch.arange(3), "one": torch.tensor(7)}
-    (found,) = spread([{"input_ids": torch.arange(8).view(2, 4), "attention_mask": mask, **own}], 3)
+    batch = {"input_ids": torch.arange(8).view(2, 4), "attention_mask": mask, **own}
+    (found,) = spread([batch], 3)
     assert {name: value.tolist() for name, value in found.items()} == {
         "input_ids": [[4, 5, 6, 7]],
         "attention_mask": [[1, 1, 1, 1]],
         "three": [0, 1, 2],
         "one": 7,
     }
+    assert [len(some["input_ids"]) for some in spread([batch], 4)] == [2]  # 3 tokens on average
     empty = {"input_ids": torch.empty(0, 4, dtype=torch.long)}
     assert spread([empty], 3) == []
 
@@ -469,12 +471,14 @@ def test_works_are_measured_in_three_spells(tiny_gpt2: TinyGPT2, monkeypatch: py
             self.prompt = prompt
 
         def run(self, seconds: float, least: int, most: int) -> int:
+            assert is_counted
             happened.append((self.prompt, least, most))
             return 7
 
     predict = bench.predict_speed
 
     def predicted(*arguments: Any, prompt: int, **options: Any) -> Any:
+        assert is_counted
         happened.append(prompt)
         result = predict(*arguments, prompt=prompt, **options)
         speeds = [dataclasses.replace(speed, expected=float(len(happened))) for speed in result.speeds]
@@ -483,12 +487,17 @@ def test_works_are_measured_in_three_spells(tiny_gpt2: TinyGPT2, monkeypatch: py
     monkeypatch.setattr(bench, "Race", Race)
     monkeypatch.setattr(bench, "predict_speed", predicted)
     model, batches, works = tiny_gpt2("relu"), token_batches(4), [Work(1), Work(1, 8)]
-    waits = 0
+    is_counted = False
 
     class Wait(CPUWait):
+        def __enter__(self) -> CPUWait:
+            nonlocal is_counted
+            is_counted = True
+            return self
+
         def __exit__(self, *_: object) -> None:
-            nonlocal waits
-            waits += 1
+            nonlocal is_counted
+            is_counted = False
 
     monkeypatch.setattr(bench, "CPUWait", Wait)
     tested = Bench(model, resolve(model), works, batches, has_loss=True)
@@ -502,7 +511,6 @@ def test_works_are_measured_in_three_spells(tiny_gpt2: TinyGPT2, monkeypatch: py
     assert happened == [0, *first, 0, 8, *later, 0, *later]
     assert [gain.expected for gain in found.gains] == [4.0, 5.0]  # the middle one of three, and the only one
     assert all(gain.measured == Race.estimate for gain in found.gains)
-    assert waits == 2
 
 
 @pytest.mark.parametrize("function", ["gelu_new", "relu"])
