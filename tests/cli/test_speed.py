@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from actratio.sparse import prediction
+from actratio.sparse.contention import BUSY, CPUWait
+
 Run = Callable[..., int]
 TinyGPT2 = Callable[..., Any]
 
@@ -35,6 +38,29 @@ def test_speed_of_a_model_and_of_its_measurement(
     printed = capsys.readouterr().out
     assert "Batch 1: " in printed
     assert "GB/s" in printed
+
+
+@pytest.mark.parametrize("waited", [0.33, 0.01])
+def test_speed_warns_on_a_busy_machine(
+    waited: float,
+    tmp_path: Path,
+    tiny_gpt2: TinyGPT2,
+    minilm: Path,
+    run_command: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(CPUWait, "share", lambda self: waited)
+    monkeypatch.setattr(prediction, "_expected", lambda *_: 1.3)
+    tiny_gpt2("relu").save_pretrained(tmp_path / "relu")
+    command = "speed", tmp_path / "relu", "--tokenizer", minilm
+    assert run_command(*command) == 0
+    sentence = "These figures may be wrong: this process waited for a CPU for 33% of the time"
+    assert (sentence in " ".join(capsys.readouterr().out.split())) == (waited > BUSY)
+    assert run_command(*command, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["waited"] == waited
+    assert (printed["warning"] is not None) == (waited > BUSY)
 
 
 def test_speed_of_a_measurement_refuses_text(

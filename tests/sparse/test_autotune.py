@@ -24,14 +24,14 @@ def small_timer(kind: str = "down") -> LayerTimer:
 def test_layer_timer_times_dense_and_sparse_layers(kind: str, sparse_randn: Callable[..., Tensor]) -> None:
     timer = small_timer(kind)
     with torch.no_grad():
-        assert all(
-            seconds > 0 for seconds in timer.times([sparse_randn(3, 40, ratio=0.2)], 3, model_bytes=[1000.0] * 3)
-        )
-        assert all(speed > 0 for speed in timer.speeds([sparse_randn(3, 40, ratio=0.2)]))
+        draws, totals = [sparse_randn(3, 40, ratio=0.2)], [1000.0] * len(timer.forms)
+        assert all(seconds > 0 for seconds in timer.times(draws, 3, model_bytes=totals))
+        assert all(speed > 0 for speed in timer.speeds(draws))
         hidden = sparse_randn(3, 40, ratio=0.5)
-        dense, sparse, converted = (next(layers)(hidden) for layers in timer._layers())
-        torch.testing.assert_close(sparse, dense)
-        torch.testing.assert_close(converted, dense)
+        dense, *converted = (next(layers)(hidden) for layers in timer._layers())
+        assert len(converted) == (1 if kind in ("int8", "int8 thresholds") else 2)  # those always skip
+        for output in converted:
+            torch.testing.assert_close(output, dense)
 
 
 def test_speeds_are_medians_over_windows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +92,31 @@ def test_a_product_that_reads_everything_is_timed_once_for_each_batch_size(monke
     assert found.sparse[0] == (3.0,) * len(RATIOS)
     assert found.dense == (1.0,) * len(BATCHES)
     assert found.always_faster().ratios == tuple(float(batch < 8) for batch in BATCHES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "unskipped", "takes_over_at"), [("down", 2.0, 0.25), ("int8 gated", 0.5, 1.0), ("int8", 0.0, 1.0)]
+)
+def test_layers_that_never_stop_skipping_are_as_fast_as_that(
+    kind: str, unskipped: float, takes_over_at: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With int8 weights, a down projection always skips. So the speed for few active neurons says nothing about many."""
+    monkeypatch.setattr(autotune, "cached_speeds", lambda key: None)
+    monkeypatch.setattr(autotune, "keep_speeds", lambda key, speeds: None)
+    timer = small_timer(kind)
+    sparse, converted = {0.03: 4.0, 0.1: 3.0, 0.25: 2.0, 0.5: 1.0, 1.0: 0.5}, {0.25: 2.0, 1.0: 0.5}
+
+    def speeds(draws: list[Tensor]) -> list[float]:
+        share = float((torch.stack(draws) != 0).float().mean())
+        ratio = min(RATIOS, key=lambda ratio: abs(ratio - share))
+        return [sparse[ratio], converted.get(ratio, 2.0)][: len(timer.forms) - 1]
+
+    monkeypatch.setattr(timer, "speeds", speeds)
+    found = shape_speeds(timer)
+    assert found.dense[-1] == unskipped
+    assert found.crossover(0.1).ratios[-1] == takes_over_at
+    assert found.pays_off(0.1)
+    assert found.pays_off(0.9) == (kind == "down")
 
 
 @pytest.mark.parametrize(("seconds", "is_kept"), [((1.0, 1.1), True), ((1.0, 0.1), False)])

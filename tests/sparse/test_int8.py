@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from actratio import ActratioError, find_sites, measure
 from actratio.models.source import INT8_FILE
 from actratio.sites.linear import rows_of
-from actratio.sparse import calibrate, conversion, densify, load_sparse, plans, sparsify
+from actratio.sparse import autotune, calibrate, conversion, densify, load_sparse, plans, sparsify
 from actratio.sparse.converted import is_marked, mark_weights
 from actratio.sparse.crossover import ALWAYS, NEVER, Crossover
 from actratio.sparse.int8 import Int8Linear, install_int8
@@ -26,6 +26,7 @@ from actratio.sparse.kernels.int8_weights import MAX_BATCH
 from actratio.sparse.planning import int8_unsupported_reason
 from actratio.sparse.saved import save_sparse
 from actratio.sparse.saved_int8 import int8_layers, load_int8, save_int8
+from actratio.sparse.zeros import measure_zeros
 from tests.sparse.calibration_text import token_batches
 from tests.sparse.models import Gated, Plain, X, dense_model, sparse_model
 
@@ -221,10 +222,32 @@ def test_weights_that_are_assigned_are_stored_as_the_kernel_reads_them(
         install_int8(other, by_neurons=not by_neurons)
     expected = other(x)
     layer.load_state_dict(other.state_dict(), assign=True)
+    assert is_stored(layer, by_neurons)  # before the first call: compiled code can't do it
     torch.testing.assert_close(layer(x), expected, rtol=0.05, atol=0.05)
     state: Any = layer
     assert state._product is not None
-    assert (rows_of(layer) if by_neurons else rows_of(layer).t()).is_contiguous()
+    layer.weight = nn.Parameter(layer.weight.detach().t().contiguous().t(), requires_grad=False)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x), expected, rtol=0.05, atol=0.05)
+    assert is_stored(layer, by_neurons)
+    assert not layer.weight.is_inference()
+
+
+def is_stored(layer: nn.Module, by_neurons: bool) -> bool:
+    """Return whether an int8 weight is stored in the order in which its kernel reads it."""
+    return (rows_of(layer) if by_neurons else rows_of(layer).t()).is_contiguous()
+
+
+@torch.no_grad()
+def test_a_weight_in_memory_that_others_use_stays_there() -> None:
+    layer, memory = nn.Linear(20, 16), torch.ones(40, 32, dtype=torch.int8)
+    install_int8(layer)
+    view = memory[:20, :16].t()
+    layer.weight = nn.Parameter(view, requires_grad=False)
+    x = torch.randn(3, 20)
+    expected = x.sum(-1, keepdim=True) * layer.weight_scale + layer.bias
+    torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
+    assert layer.weight.data_ptr() == memory.data_ptr()
 
 
 def test_models_that_share_a_configuration_are_marked_apart(tiny_gpt2: Callable[..., Any], tmp_path: Path) -> None:
@@ -449,6 +472,36 @@ def test_saved_int8_model_is_loaded_as_it_was(saved: tuple[Path, nn.Module]) -> 
     torch.testing.assert_close(in_bfloat16(**batch).logits.float(), model(**batch).logits, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("saved_by_neurons", [True, False])
+@torch.no_grad()
+def test_int8_weights_are_loaded_where_other_products_are_faster(
+    saved_by_neurons: bool, tmp_path: Path, tiny_gpt2: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine decides for itself whether skipping zeros pays off; the weights stay the same."""
+    monkeypatch.setattr(autotune, "cached_speeds", lambda key: None)
+    monkeypatch.setattr(autotune, "keep_speeds", lambda key, speeds: None)
+
+    def let_skipping_pay_off(pays_off: bool) -> None:
+        speed = 2.0 if pays_off else 0.5
+        monkeypatch.setattr(autotune.LayerTimer, "speeds", lambda self, draws: [speed] * (len(self.forms) - 1))
+
+    model = tiny_gpt2("relu")
+    zeros = measure_zeros(model, token_batches(8))
+    let_skipping_pay_off(saved_by_neurons)
+    sparsify(model, zeros, weights="int8")
+    save_sparse(tmp_path / "int8", model, None, zeros, {}, weights="int8")
+    let_skipping_pay_off(not saved_by_neurons)
+    loaded = load_sparse(tmp_path / "int8", device="cpu")
+    assert {item.kind for item in plans(model)} != {item.kind for item in plans(loaded)}
+    for name, layer in int8_layers(model).items():
+        other = loaded.get_submodule(name)
+        assert other._by_neurons == (layer._by_neurons != ("mlp.c_proj" in name))
+        assert torch.equal(other.weight, layer.weight)
+        assert torch.equal(other.weight_scale, layer.weight_scale)
+    (batch,) = token_batches(1)
+    torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits, rtol=1e-4, atol=1e-4)
+
+
 def test_transformers_does_not_read_int8_weights_as_something_else(saved: tuple[Path, nn.Module]) -> None:
     import transformers
 
@@ -457,8 +510,12 @@ def test_transformers_does_not_read_int8_weights_as_something_else(saved: tuple[
 
 
 @pytest.mark.parametrize(
-    "damage", ["cut", "no metadata", "a float weight", "scales of another axis", "missing scales", "scales of neurons"]
-)
+    "damage",
+    [
+        "cut", "no metadata", "a float weight", "scales of another axis", "scales of another axis of a square", "missing scales",
+        "scales of neurons",
+    ],
+)  # fmt: skip
 def test_damaged_int8_weights_are_refused(saved: tuple[Path, nn.Module], damage: str) -> None:
     path = saved[0] / INT8_FILE
     tensors = load_file(path)
@@ -473,8 +530,9 @@ def test_damaged_int8_weights_are_refused(saved: tuple[Path, nn.Module], damage:
         save_file(tensors, path)
     elif damage == "a float weight":
         save_file({**tensors, f"{name}.weight": tensors[f"{name}.weight"].float()}, path, metadata)
-    elif damage == "scales of another axis":
+    elif damage.startswith("scales of another axis"):
         axes = json.loads(metadata["axes"])
+        name = "transformer.h.0.attn.c_proj" if "square" in damage else name
         save_file(tensors, path, {"axes": json.dumps({**axes, name: 1 - axes[name]})})
     else:
         scales = tensors.pop(f"{name}.weight_scale")

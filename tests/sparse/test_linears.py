@@ -78,7 +78,7 @@ def test_only_batch_sizes_that_gain_use_the_other_product(monkeypatch: pytest.Mo
     monkeypatch.setattr(autotune, "keep_speeds", lambda key, speeds: None)
 
     def speeds(self: LayerTimer, draws: list[Tensor]) -> list[float]:
-        return [3.0 if len(draws[0]) < 8 else 0.9] * (len(self._forms) - 1)
+        return [3.0 if len(draws[0]) < 8 else 0.9] * (len(self.forms) - 1)
 
     monkeypatch.setattr(LayerTimer, "speeds", speeds)
     model = sparse_model(dense_model(lambda: Plain(nn.SiLU())), dense=True, crossover=None)
@@ -94,5 +94,5 @@ def test_only_batch_sizes_that_gain_use_the_other_product(monkeypatch: pytest.Mo
 def test_nothing_changes_if_nothing_gains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autotune, "cached_speeds", lambda key: None)
     monkeypatch.setattr(autotune, "keep_speeds", lambda key, speeds: None)
-    monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [1.02] * (len(self._forms) - 1))
+    monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [1.02] * (len(self.forms) - 1))
     assert not fast_layers(sparse_model(dense_model(Plain), dense=True, crossover=None))

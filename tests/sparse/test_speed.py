@@ -335,11 +335,13 @@ def test_model_that_does_not_decode_is_refused() -> None:
         predict_speed(model, measure(model, [torch.rand(2, 4)]))
 
 
-def test_sparse_model_is_refused(tiny_gpt2: TinyGPT2) -> None:
-    model = tiny_gpt2("relu")
-    measurement = measure(model, token_batches())
-    actratio.sparsify(model, measurement, crossover=ALWAYS)
-    with pytest.raises(ActratioError, match="is sparse already"):
+@pytest.mark.parametrize(("activation", "dense"), [("relu", False), ("gelu", True)])
+def test_converted_model_is_refused(activation: str, dense: bool, tiny_gpt2: TinyGPT2) -> None:
+    """Even if it skips nothing, and only its products are others."""
+    model = tiny_gpt2(activation)
+    measurement = measure(model, token_batches(), criteria=["nonzero"])
+    actratio.sparsify(model, measurement, dense=dense, crossover=ALWAYS)
+    with pytest.raises(ActratioError, match="is converted already"):
         predict_speed(model, measurement)
 
 
@@ -555,7 +557,7 @@ def test_layers_are_timed_with_the_weights_of_the_model(
 ) -> None:
     """In the forms that keep them: dense ones, and our dense product. Hooks aren't called."""
     monkeypatch.setattr(conversion, "_SMALLEST", 1)
-    monkeypatch.setattr(autotune.LayerTimer, "speeds", lambda self, draws: [2.0] * (len(self._forms) - 1))
+    monkeypatch.setattr(autotune.LayerTimer, "speeds", lambda self, draws: [2.0] * (len(self.forms) - 1))
     model = tiny_causal_lm("opt" if kind == "plain" else "llama").eval()
     if kind == "gated":
         for block in model.model.layers:
@@ -571,7 +573,7 @@ def test_layers_are_timed_with_the_weights_of_the_model(
             own.setdefault(name, set()).update(id(parameter) for parameter in parameters)
             with torch.no_grad():
                 layers[0](draws[0])
-        return [1.0] * len(self._forms)
+        return [1.0] * len(self.forms)
 
     monkeypatch.setattr(autotune.LayerTimer, "times", times)
     monkeypatch.setattr(layer_times, "time_in_forward_pass", lambda *_, **__: timing.PassTimes(1.0, _Shares(), 0.1))

@@ -124,7 +124,7 @@ def unknown_figure_reason(figure: str, model: nn.Module, batches: Sequence[Batch
         model, batches: as for ``audit``.
 
     Raises:
-        SiteError: no MLP.
+        SiteError: no MLP, if a useful ratio is asked for.
     """
     if figure not in ("useful_ratio", "layer_useful_ratio"):
         return None

@@ -70,7 +70,7 @@ class LayerTimer:
             "layers": count,
             **key,
         }
-        self._forms, self._count = forms, count
+        self.forms, self._count = forms, count
         self._made: dict[str, cycle[nn.Module]] = {}
         self.is_steady = True
         """Whether the windows of all speeds agreed roughly. If not, the machine was busy."""
@@ -79,10 +79,10 @@ class LayerTimer:
 
     def _layers(self, own: Mapping[str, Sequence[nn.Module]] = MappingProxyType({})) -> list[cycle[nn.Module]]:
         """Return the layers of each form: those of ``own``, or new ones, which are made when they are first needed."""
-        for name, make in self._forms.items():
+        for name, make in self.forms.items():
             if name not in own and name not in self._made:
                 self._made[name] = cycle([make() for _ in range(self._count)])
-        return [cycle(own[name][: self._count]) if name in own else self._made[name] for name in self._forms]
+        return [cycle(own[name][: self._count]) if name in own else self._made[name] for name in self.forms]
 
     @cached_property
     def _other_weights(self) -> Tensor:
@@ -149,7 +149,7 @@ class LayerTimer:
         """
         self._warm_up(self._layers(), draws[0])
         longest = max(times[-1] for times in self._rounds(draws, 1, cold=False))
-        lowest = [float("inf")] * (len(self._forms) - 1)
+        lowest = [float("inf")] * (len(self.forms) - 1)
         for cold in (False, True) if longest < _LONG else (False,):
             for place, speed in enumerate(self._windows(draws, longest, cold=cold)):
                 lowest[place] = min(lowest[place], speed)
@@ -164,7 +164,7 @@ class LayerTimer:
     def _windows(self, draws: Sequence[Tensor], longest: float, *, cold: bool) -> list[float]:
         turn = longest + (self._fill_caches() if cold else 0.0)
         rounds = min(_MAX_ROUNDS, max(_MIN_ROUNDS, int(_SECONDS / turn)))
-        windows: list[list[float]] = [[] for _ in range(len(self._forms) - 1)]
+        windows: list[list[float]] = [[] for _ in range(len(self.forms) - 1)]
         began = time.perf_counter()
         for number in range(_MAX_WINDOWS):
             first, *others = map(median, self._rounds(draws, rounds, cold=cold))
@@ -205,6 +205,8 @@ def layer_timer(
 ) -> LayerTimer:
     """Return a timer of the products that skip neurons: dense, and converted layers that always skip, or never do.
 
+    Linear layers with int8 weights always skip. The MLPs among them that never do skip in the down projection only.
+
     Args:
         down: the down projection, or another linear layer that reads many zeros.
         up: the up projection of a gated MLP if its neurons are skipped too; the layers then take gates as their input.
@@ -216,6 +218,8 @@ def layer_timer(
         name: partial(_new_layer, down, up, thresholds, crossover, int8)
         for name, crossover in (("dense", None), ("sparse", ALWAYS), ("converted", NEVER))
     }
+    if int8 and up is None:
+        del forms["converted"]
     like = [down] if up is None else [down, up]
     return LayerTimer(forms, like, rows_of(down).shape[0], RATIOS, layers, thresholds=thresholds, int8=int8)
 
@@ -252,12 +256,21 @@ def shape_speeds(timer: LayerTimer) -> ShapeSpeeds:
         measured = [[timer.speeds(draws) for draws in _draws(timer, batch)] for batch in BATCHES]
         repeats = len(RATIOS) // len(timer.ratios)  # a product that reads everything takes as long for any ratio
         sparse = tuple(tuple(speed for speed, *_ in row) * repeats for row in measured)
-        dense = tuple(median([others[0] if others else 1.0 for _, *others in row]) for row in measured)
+        dense = tuple(_unskipped_speed(timer, row) for row in measured)
         speeds = ShapeSpeeds(sparse, dense)
         if timer.is_steady:
             keep_speeds(timer.key, speeds)
     timer.shape_speeds = speeds
     return speeds
+
+
+def _unskipped_speed(timer: LayerTimer, row: Sequence[Sequence[float]]) -> float:
+    """Return the speed of a converted layer that doesn't skip, from the speeds of all forms but the first, for each of ``RATIOS``."""
+    is_int8 = timer.key.get("int8", False)
+    if "converted" not in timer.forms:
+        return 0.0 if is_int8 else 1.0  # with int8 weights it always skips; other products are torch's
+    speeds = [converted for _, converted in row]
+    return speeds[-1] if is_int8 else median(speeds)  # with int8 weights, its speed depends on the ratio
 
 
 def _draws(timer: LayerTimer, batch: int) -> Iterator[list[Tensor]]:

@@ -218,7 +218,7 @@ def _install_int8(model: nn.Module, layers: Sequence[Any]) -> None:
 def _install_other(layer: nn.Module, ratio: float, crossover: Crossover | None, *, int8: bool) -> None:
     """Convert a linear layer that reads many zeros, if that pays off."""
     if crossover is None:
-        speeds = shape_speeds(layer_timer(layer))
+        speeds = shape_speeds(layer_timer(layer, int8=int8))
         crossover = speeds.crossover(ratio) if speeds.pays_off(ratio) else NEVER
     if not any(crossover.ratios):
         return

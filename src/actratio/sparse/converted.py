@@ -106,6 +106,11 @@ def thresholds_of(layer: Any) -> Tensor | None:
     return thresholds
 
 
+def has_own_memory(weight: Tensor | None) -> bool:
+    """Return whether a weight may be stored in another order: it's a parameter, and not a view of memory that others use."""
+    return type(weight) is nn.Parameter and weight.untyped_storage().nbytes() == weight.nbytes
+
+
 def restore_class(module: Converted, *names: str) -> None:
     """Give a module its dense class back.
 

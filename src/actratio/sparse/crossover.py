@@ -47,7 +47,7 @@ class ShapeSpeeds:
 
     Attributes:
         sparse: of the sparse product: a tuple for each of ``BATCHES``, with a speed for each of ``RATIOS``.
-        dense: of the dense product of a converted layer, whose weights are in another order, for each of ``BATCHES``.
+        dense: of the dense product of a converted layer, whose weights are in another order, for each of ``BATCHES``; 0 if it has none.
     """
 
     sparse: tuple[tuple[float, ...], ...]

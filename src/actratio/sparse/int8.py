@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from actratio.errors import SiteError
 from actratio.sites.linear import rows_of
-from actratio.sparse.converted import Converted, class_of, restore_class, thresholds_of
+from actratio.sparse.converted import Converted, class_of, has_own_memory, restore_class, thresholds_of
 from actratio.sparse.crossover import ALWAYS
 from actratio.sparse.kernels import operator
 from actratio.sparse.kernels.dispatch import dense_down, multiply, prepare, prepare_dense
@@ -105,7 +105,7 @@ class Int8Linear(Converted):
         module: Any = self
         rows = rows_of(module).detach()
         stored = rows if module._by_neurons else rows.t()
-        if not stored.is_contiguous() and type(module._parameters.get("weight")) is nn.Parameter:
+        if rows.dtype is torch.int8 and not stored.is_contiguous() and has_own_memory(module._parameters.get("weight")):
             with torch.inference_mode(False):  # an inference tensor could never be trained
                 rows = neuron_major(rows) if module._by_neurons else stored.contiguous().t()
                 module.weight.data = rows.t() if isinstance(module, nn.Linear) else rows
@@ -129,6 +129,7 @@ class Int8Linear(Converted):
         """Load int8 weights as they are, and others after rounding them: copying would cut off their digits."""
         _round_loaded(state_dict, prefix, output_axis(self))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
+        self._restore_layout()  # compiled code can't
 
     def _apply(self, fn: Any, *arguments: Any, **options: Any) -> Any:
         return _apply_keeping_scales(self, super()._apply, fn, *arguments, **options)

@@ -230,19 +230,20 @@ class TimedLayers:
         """Return the seconds of both, from a timer of float weights and, if the weights become int8, one of those."""
         floats = chosen = timers[False]
         draws = [draw.to(floats.device, floats.dtype) for draw in draws]
-        dense, sparse, converted = self._timed(floats, draws, self._weights.given, layers)
+        dense, *converted = self._timed(floats, draws, self._weights.given, layers)
         unchanged = dense
         if True in timers:
             chosen = timers[True]
-            unchanged, sparse, converted = self._timed(chosen, draws, self._weights.new)
+            unchanged, *converted = self._timed(chosen, draws, self._weights.new)
         is_converted = thresholds or shape_speeds(chosen).pays_off(planned.ratio)
-        return dense, min(sparse, converted) if is_converted else unchanged
+        return dense, min(converted) if is_converted else unchanged
 
     def _timed(
         self, timer: LayerTimer, draws: Sequence[Tensor], model_bytes: float, layers: Sequence[nn.Module] | None = None
     ) -> list[float]:
         own = {} if layers is None else {"dense": layers}
-        return timer.times(draws, _ROUNDS, model_bytes=[model_bytes] * 3, among_alike=not self._alone, own=own)
+        totals = [model_bytes] * len(timer.forms)
+        return timer.times(draws, _ROUNDS, model_bytes=totals, among_alike=not self._alone, own=own)
 
 
 def _form(mlp: MLP, planned: Plan) -> tuple[Any, ...]:

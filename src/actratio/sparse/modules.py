@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from actratio.sites.gates import own_gate, stand_ins
 from actratio.sites.linear import rows_of
-from actratio.sparse.converted import Converted, class_of, restore_class, thresholds_of
+from actratio.sparse.converted import Converted, class_of, has_own_memory, restore_class, thresholds_of
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.int8 import Int8Linear
 from actratio.sparse.kernels import operator
@@ -71,15 +71,18 @@ class SparseDown(Converted):
 
     def _restore_layout(self) -> None:
         """Store the weight by neurons again, if another weight was loaded in its place."""
-        rows, weight = rows_of(self), self._parameters.get("weight")
+        rows = rows_of(self)
         if (
             not rows.is_contiguous()
-            and type(weight) is nn.Parameter
-            and weight.untyped_storage().nbytes() == weight.nbytes  # not a view of memory that others use
+            and has_own_memory(self._parameters.get("weight"))
             and has_kernel(neuron_major(rows[:2]))
         ):
             with torch.inference_mode(False):  # an inference tensor could never be trained
                 _store_by_neurons(self)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._restore_layout()  # compiled code can't
 
     def _leave(self) -> None:
         restore_class(self, "_thresholds", "_crossover", "_product")

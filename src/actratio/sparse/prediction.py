@@ -22,11 +22,10 @@ from actratio.sparse.contention import CPUWait
 from actratio.sparse.conversion import (
     check_weights,
     planning_inputs,
-    plans,
     sparsify,
     unchanged_linears,
 )
-from actratio.sparse.converted import densify
+from actratio.sparse.converted import Converted, densify
 from actratio.sparse.exempt import exempt_layers, rounded_mlps
 from actratio.sparse.layer_times import (
     ModelTimes,
@@ -79,14 +78,16 @@ def predict_speed(
 
     Raises:
         SiteError: no MLP, a measurement of another model or without the counts that are needed, batch sizes that aren't positive
-            integers, a ``prompt`` that isn't a number of tokens, or a model that is sparse already, doesn't decode or doesn't read tokens.
+            integers, a ``prompt`` that isn't a number of tokens, or a model that is converted already, doesn't decode or doesn't read tokens.
     """
     sizes = _checked_sizes(batches)
     if not isinstance(prompt, int) or prompt < 0:
         raise SiteError(f"prompt={prompt!r} is not a number of tokens; give a positive integer, or 0 for decoding")
     check_weights(model, weights)
-    if any(item.kind != "dense" for item in plans(model)):
-        raise SiteError("the model is sparse already, so its dense speed cannot be timed; call actratio.densify first")
+    if any(isinstance(module, Converted) for module in model.modules()):
+        raise SiteError(
+            "the model is converted already, so its speed before cannot be timed; call actratio.densify first"
+        )
     if not isinstance(measurement, Measurement | Calibration):
         raise SiteError(
             f"the speed cannot be predicted from a {type(measurement).__name__}; give a measurement, such as "

@@ -99,6 +99,8 @@ def load_int8(
     thresholds_by_site = by_site if zeros is None else None
     sparsify(model, zeros, thresholds=thresholds_by_site, crossover=crossover, weights="int8", mlps=mlps)
     for name, layer in int8_layers(model).items():
+        if axes.get(name, output_axis(layer)) != output_axis(layer):
+            raise ModelError(_unreadable(path, f"the scales of {short(name)} do not fit its weight"))
         if name in axes:  # exactly what was saved, not rounded a second time
             layer.weight.data.copy_(weights[name])
             layer.get_buffer(WEIGHT_SCALE).copy_(scales[name])
@@ -142,5 +144,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, int], dict[str, str]
         if not set(embeddings.values()) <= set(axes):
             raise ValueError("an embedding shares the weight of a layer that is not there")
     except Exception as error:  # the library raises types of its own
-        raise ModelError(f"{path} cannot be read ({short(error, 200)}); run 'actratio sparsify' again") from None
+        raise ModelError(_unreadable(path, error)) from None
     return tensors, axes, embeddings
+
+
+def _unreadable(path: Path, reason: object) -> str:
+    return f"{path} cannot be read ({short(reason, 200)}); run 'actratio sparsify' again"
