@@ -1,8 +1,10 @@
 """What `actratio audit` decides about models of different kinds, what it expects, what it measures, and how long it takes.
 
 SmolLM2 from its GGUF file (SiLU), MiniLM (GELU, an encoder), and four models with random weights: an OPT (ReLU, 10% active), a Gemma 3n whose
-first layers have 95% zeros, a mixture of ReLU experts, and a Llama that is so small that it fits in the caches. Others are folders that
-are given. Each is audited by the command, in a process of its own.
+first layers have 95% zeros, a mixture of ReLU experts, and a small Llama with 20 million weights. Others are folders that are given.
+Each is audited by the command, in a process of its own.
+
+`before` is the speed-up that was predicted before anything was tried, and `expected` the one that was predicted while it was measured.
 
     python benchmarks/audits.py --text FILE [--models opt,gemma3n] [--folder FOLDER …] [--json]
 """
@@ -76,7 +78,7 @@ RANDOM: dict[str, Callable[[], Any]] = {
     "opt": opt,
     "gemma3n": gemma3n,
     "mixture": mixture,
-    "in the caches": lambda: planted(256, 2),
+    "small": lambda: planted(256, 2),
 }
 PACKAGED = ("smollm2", "minilm")
 
@@ -98,6 +100,7 @@ def audited(name: str, model: str, text: Path, options: list[str], out: Path) ->
         "model": name,
         "recommended": bool(chosen),
         "way": best["way"],
+        "before": best["before"],
         "expected": best["expected"],
         "measured": measured["value"],
         "low": measured["low"],
@@ -127,9 +130,10 @@ def _other_work(tried: list[dict[str, Any]], best: dict[str, Any]) -> dict[str, 
 def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return what was asked, and whether it is met."""
     goals = []
-    off = [abs(row["measured"] / row["expected"] - 1) for row in rows if row["recommended"] and row["measured"]]
-    if off:
-        goals.append({"goal": "measured within 10% of what was expected, where something is recommended", "measured": max(off), "met": max(off) <= _WITHIN})  # fmt: skip
+    for kind, when in (("expected", "what was expected"), ("before", "what was predicted before anything was tried")):
+        off = [abs(row["measured"] / row[kind] - 1) for row in rows if row["recommended"] and row["measured"]]
+        if off:
+            goals.append({"goal": f"measured within 10% of {when}, where something is recommended", "measured": max(off), "met": max(off) <= _WITHIN})  # fmt: skip
     for row in rows:
         if row["model"] == "smollm2":
             goals.append({"goal": f"SmolLM2: at most {_LIMIT_SECONDS} s", "measured": row["seconds"], "met": row["seconds"] <= _LIMIT_SECONDS})  # fmt: skip

@@ -56,7 +56,7 @@ def _set_times(monkeypatch: pytest.MonkeyPatch) -> None:
         speeds = [Speed(batch, [], 1.0, 2.0, 2.0, expected, "", prompt=prompt) for batch in batches]
         return SpeedPrediction(Machine(1.0, 1.0), speeds)
 
-    monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [2.0] * (len(self._forms) - 1))
+    monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [2.0] * (len(self.forms) - 1))
     set_speedups(monkeypatch, halved)
     monkeypatch.setattr(bench, "predict_speed", predicted)
     monkeypatch.setattr(CPUWait, "share", lambda self: 0.0)
@@ -111,7 +111,7 @@ def test_model_without_zeros(tiny_gpt2: TinyGPT2) -> None:
 
 
 def test_a_way_that_changes_nothing_is_not_timed(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [0.5] * (len(self._forms) - 1))
+    monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [0.5] * (len(self.forms) - 1))
     monkeypatch.setattr("actratio.sparse.autotune.cached_speeds", lambda key: None)
     monkeypatch.setattr("actratio.sparse.autotune.keep_speeds", lambda key, speeds: None)
     set_speedups(monkeypatch, lambda *_, **__: pytest.fail("it compares a model with itself"))
@@ -285,6 +285,7 @@ def test_a_busy_machine_cannot_tell(tiny_gpt2: TinyGPT2, monkeypatch: pytest.Mon
     set_speedups(monkeypatch, lambda *_, **__: Estimate(0.6, 0.3, 0.9))
     found = audit(tiny_gpt2("relu"), token_batches(12))
     assert (found.decision.way, found.waited) == (None, 0.33)
+    assert "speedup" not in found.figures  # "1" would be a claim
     (sentence,) = found.decision.sentences
     assert sentence.startswith(
         "Keep it dense for now: this machine is too busy to tell. While speeds were timed, this process waited for a CPU for 33% of"
@@ -510,6 +511,7 @@ def test_works_are_measured_in_three_spells(tiny_gpt2: TinyGPT2, monkeypatch: py
     first, later = [(0, 3, 33), (8, 3, 33)], [(0, 7, 7), (8, 7, 7)]
     assert happened == [0, *first, 0, 8, *later, 0, *later]
     assert [gain.expected for gain in found.gains] == [4.0, 5.0]  # the middle one of three, and the only one
+    assert [gain.before for gain in found.gains] == [gain.expected for gain in way.gains]
     assert all(gain.measured == Race.estimate for gain in found.gains)
 
 

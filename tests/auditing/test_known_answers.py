@@ -66,7 +66,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
     """Let other products be ``gain`` times as fast as dense ones, which take all of a forward pass."""
 
     def times(timer: LayerTimer, draws: Sequence[Tensor], rounds: int, **kinds: Any) -> list[float]:
-        return [1.0, *(1 / gain for _ in list(timer._forms)[1:])]
+        return [1.0, *(1 / gain for _ in list(timer.forms)[1:])]
 
     def parts(model: nn.Module, modules: Sequence[nn.Module], batch: int, **options: Any) -> PassTimes:
         return PassTimes(1.0, dict.fromkeys(modules, 1 / len(modules)), 0.0)
@@ -76,7 +76,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
         return Estimate(gain, gain - 0.01, gain + 0.01) if is_faster else Estimate(1.0, 0.99, 1.01)
 
     monkeypatch.setattr(LayerTimer, "times", times)
-    monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [gain] * (len(self._forms) - 1))
+    monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [gain] * (len(self.forms) - 1))
     monkeypatch.setattr(layer_times, "time_in_forward_pass", parts)
     set_speedups(monkeypatch, speedup)
     monkeypatch.setattr(CPUWait, "share", lambda self: 0.0)

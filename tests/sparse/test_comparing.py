@@ -12,6 +12,7 @@ import torch
 from actratio.sparse import comparing
 from actratio.sparse.comparing import Race, loss_increase, speedup
 from actratio.sparse.text import SequenceLosses, sequence_losses
+from actratio.statistics.estimate import Estimate
 from tests.sparse.calibration_text import token_batches
 
 TinyGPT2 = Callable[..., Any]
@@ -75,9 +76,19 @@ def test_a_race_goes_on_in_several_spells(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(_Passes, "noise", 0.5)
     race = Race("dense", "other", 1)  # type: ignore[arg-type]
     assert [race.run(0.0, 4, 10), race.run(1000.0, 4, 10), race.run(1000.0, 2, 2)] == [4, 10, 2]
-    assert len(race._ratios) == 16
+    assert [len(spell) for spell in race._spells] == [4, 10, 2]
     monkeypatch.setattr(_Passes, "noise", 0.0)
     assert Race("dense", "other", 1).run(1000.0, 4, 40) == 9  # type: ignore[arg-type]
+
+
+def test_an_interval_has_the_medians_of_all_spells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the last spell, the machine is in another state. The interval over all 36 rounds doesn't tell."""
+    monkeypatch.setattr(comparing, "ForwardPasses", _Passes)
+    race = Race("dense", "other", 1)  # type: ignore[arg-type]
+    race._spells = [[2.0] * 9, [2.0] * 9, [2.0] * 9]
+    assert race.estimate == Estimate(2.0, 2.0, 2.0)
+    race._spells.append([1.0, *[3.0] * 7, 9.0])
+    assert race.estimate == Estimate(2.0, 2.0, 3.0)
 
 
 def test_a_burst_of_other_work_does_not_change_a_speedup(monkeypatch: pytest.MonkeyPatch) -> None:

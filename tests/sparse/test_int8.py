@@ -250,6 +250,25 @@ def test_a_weight_in_memory_that_others_use_stays_there() -> None:
     assert layer.weight.data_ptr() == memory.data_ptr()
 
 
+@pytest.mark.parametrize("speed", [2.0, 0.5])
+@torch.no_grad()
+def test_another_layer_gets_int8_weights_whether_skipping_pays_off_or_not(
+    speed: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[bool] = []
+
+    def speeds(self: autotune.LayerTimer, draws: list[Tensor]) -> list[float]:
+        timed.append(self.key["int8"])
+        return [speed] * (len(self.forms) - 1)
+
+    monkeypatch.setattr(autotune, "cached_speeds", lambda key: None)
+    monkeypatch.setattr(autotune, "keep_speeds", lambda key, speeds: None)
+    monkeypatch.setattr(autotune.LayerTimer, "speeds", speeds)
+    model = sparse_model(dense_model(Plain), weights="int8", crossover=None, also={"blocks.0.up": 0.2})
+    assert int8_layers(model)["blocks.0.up"]._by_neurons == (speed > 1)
+    assert all(timed)
+
+
 def test_models_that_share_a_configuration_are_marked_apart(tiny_gpt2: Callable[..., Any], tmp_path: Path) -> None:
     model = tiny_gpt2("relu")
     config = model.config

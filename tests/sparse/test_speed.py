@@ -587,6 +587,25 @@ def test_layers_are_timed_with_the_weights_of_the_model(
     assert own["torch"]
 
 
+@pytest.mark.parametrize(("ratio", "seconds"), [(0.1, 1.0), (0.4, 2.0)])
+def test_the_product_that_a_layer_will_choose_is_predicted(
+    ratio: float, seconds: float, tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to 25% active neurons, it skips them."""
+    monkeypatch.setattr(autotune, "cached_speeds", lambda key: None)
+    monkeypatch.setattr(autotune, "keep_speeds", lambda key, speeds: None)
+
+    def speeds(self: Any, draws: list[torch.Tensor]) -> list[float]:
+        active = float((torch.stack(draws) != 0).float().mean())
+        return [2.0 if active < 0.3 else 0.5, 2.0]
+
+    monkeypatch.setattr(autotune.LayerTimer, "speeds", speeds)
+    monkeypatch.setattr(autotune.LayerTimer, "times", lambda *_, **__: [4.0, 1.0, 2.0])
+    model = tiny_gpt2()
+    (speed,) = predict_speed(model, actratio.calibrate(model, token_batches(4), ratio=ratio)).speeds
+    assert {layer.sparse_seconds for layer in speed.layers} == {seconds}
+
+
 class _Shares(dict[nn.Module, float]):
     def __missing__(self, module: nn.Module) -> float:
         return 0.01

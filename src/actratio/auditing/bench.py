@@ -79,8 +79,8 @@ class Bench:
                 added = [race.run(_RACE_SECONDS, *numbers) for race, numbers in zip(races, rounds, strict=True)]
                 rounds = [(number, number) for number in added]  # all spells count alike
         gains = tuple(
-            replace(_middle(predicted[work]), measured=race.estimate)
-            for work, race in zip(self._works, races, strict=True)
+            replace(_middle(predicted[before.work]), measured=race.estimate, before=before.expected)
+            for before, race in zip(way.gains, races, strict=True)
         )
         return replace(way, gains=gains, loss=None if way.exact else self._loss_of(other))
 

@@ -57,6 +57,7 @@ class Condition:
         """
         if self.figure not in figures:
             raise DataError(
-                f"{self} cannot be checked: {self.figure} was not measured, and the notes say why; give another condition, or a longer text"
+                f"{self} cannot be checked: {self.figure} was not measured, and the sentences above say why; give another condition or a longer "
+                "text, or try again"
             )
         return _COMPARISONS[self.comparison](figures[self.figure], self.bound)

@@ -1,6 +1,6 @@
-"""Decide between ways to run a model. The rule was fixed before any model was audited.
+"""Decide between ways to run a model.
 
-- A way qualifies if it was measured on the first kind of work, its 95% interval of the speed-up lies above 1, the speed-up is at
+- A way qualifies if it was measured on the first kind of work, the interval of its speed-up lies above 1, the speed-up is at
   least 1.1, and its outputs are exact or its loss rises by no more than the target.
 - Of those, the fastest is chosen; an exact one if it is at most a tenth slower.
 - If none qualifies, the model stays dense. The reason is the first of these that holds: a way whose loss is accepted was measured, but
@@ -44,7 +44,15 @@ def decide(ways: Sequence[Way], target: float, waited: float = math.nan) -> Deci
             else []
         )
         return Decision(chosen, (*_recommendation(chosen, best, target), *busy))
-    return Decision(None, tuple(_reasons(ways, faster, target, waited)))
+    accepted = [way for way in ways if _is_timed(way) and (way.exact or _keeps(way.loss, target))]
+    if accepted and waited > BUSY:
+        best = max(accepted, key=_speedup)
+        sentence = (
+            f"Keep it dense for now: this machine is too busy to tell. While speeds were timed, {waited_in_words(waited)}. The best way "
+            f"was {best.name!r}, {_times(best.main)} as fast. Run this again when the machine is idle."
+        )
+        return Decision(None, (sentence,), too_busy=True)
+    return Decision(None, (_reason(ways, accepted, faster, target),))
 
 
 def _is_faster(measured: Estimate | None) -> bool:
@@ -74,21 +82,14 @@ def _recommendation(chosen: Way, best: Way, target: float) -> list[str]:
     return sentences
 
 
-def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float, waited: float) -> list[str]:
-    accepted = [way for way in ways if _is_timed(way) and (way.exact or _keeps(way.loss, target))]
-    if accepted and waited > BUSY:
-        best = max(accepted, key=_speedup)
-        return [
-            f"Keep it dense for now: this machine is too busy to tell. While speeds were timed, {waited_in_words(waited)}. The best way "
-            f"was {best.name!r}, {_times(best.main)} as fast. Run this again when the machine is idle."
-        ]
+def _reason(ways: Sequence[Way], accepted: Sequence[Way], faster: Sequence[Way], target: float) -> str:
     unsure = [way for way in accepted if _may_be_faster(way.main.measured)]
     if unsure:
         best = max(unsure, key=_speedup)
-        return [
+        return (
             f"Keep it dense for now: it is not certain that anything is {WORTH} times as fast. With {best.name!r}, it was "
             f"{_times(best.main)} as fast ({best.main.expected:.2f} was expected). Run this again when the machine is idle."
-        ]
+        )
     if faster:
         best = max(faster, key=_speedup)
         cost = (
@@ -96,9 +97,9 @@ def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float, waited: 
             if best.loss is None
             else f"the change of the loss is {increase_in_words(best.loss)}, more than the {target:g}% that you accept"
         )
-        return [f"Keep it dense: with {best.name!r} it is {_times(best.main)} as fast, but {cost}."]
+        return f"Keep it dense: with {best.name!r} it is {_times(best.main)} as fast, but {cost}."
     if not ways:
-        return ["Keep it dense: there is no faster way to try."]
+        return "Keep it dense: there is no faster way to try."
     best = max(
         [way for way in ways if way.main.measured is not None] or ways,
         key=lambda way: _speedup(way) or way.main.expected,
@@ -110,9 +111,9 @@ def _reasons(ways: Sequence[Way], faster: Sequence[Way], target: float, waited: 
         measured = "" if gain.measured is None else f"{_times(gain)} as fast; "
         found = f"{measured}{gain.expected:.2f} was expected"
     because = f", because {gain.reason}" if gain.reason else ""
-    return [
+    return (
         f"Keep it dense: none of the ways tried is {WORTH} times as fast. The best was {best.name!r}, {found}{because}."
-    ]
+    )
 
 
 def _is_timed(way: Way) -> bool:

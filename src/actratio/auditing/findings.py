@@ -12,6 +12,9 @@ from actratio.report.findings import Findings, Table, settings_shown
 from actratio.sparse.thresholds import Target, increase_in_words, missed
 from actratio.statistics.estimate import Estimate
 
+_FEW = 0.01
+"""A share of zeros that is too small to be worth skipping."""
+
 
 def audit_findings(audit: Audit, settings: Mapping[str, Any], command: str | None = None) -> Findings:
     """Return the sentences, the tables and the chart of an audit.
@@ -40,6 +43,11 @@ def _use(audit: Audit) -> list[str]:
     functions = ", ".join(sorted({layer.function for layer in audit.layers}))
     zeros = 1 - figures["nonzero_ratio"]
     sentences = [f"{zeros:.1%} of the neuron outputs are exactly zero ({functions})."]
+    if zeros < _FEW:
+        sentences.append(
+            "So hardly any can be skipped without changing the outputs. In causal language models, thresholds skip small ones, and fine-tuning with "
+            "actratio relufy can make zeros."
+        )
     if audit.useful_ratio is not None:
         unused = ""
         if audit.useful_loss is not None:
@@ -47,7 +55,8 @@ def _use(audit: Audit) -> list[str]:
             unused = f" On text that was not used, it changes by {increase_in_words(audit.useful_loss)}{end}."
         sentences.append(
             f"The useful ratio of the model is {audit.useful_ratio:.0%}: with only this share of the neuron outputs, those with the largest contributions, the "
-            f"loss rises by at most {audit.target:g}% on the text that chose them.{unused}"
+            f"loss rises by at most {audit.target:g}% on the text that chose them.{unused} The other {1 - audit.useful_ratio:.0%} are waste in this sense; "
+            "the speed-ups tell what skipping them gains on this machine."
         )
     if "layer_useful_ratio" in figures:
         sentences.append(
@@ -70,8 +79,9 @@ def _ways_table(audit: Audit, place: int, work: str) -> Table:
         f"Speed-ups: {work}",
         ["way", "expected", "measured", "loss", "computed"],
         [[way.name, *_gain(way.gains[place]), _loss(way), f"{way.computed:.0%}"] for way in audit.ways],
-        "Speed-ups are over the dense model; measured ones have a 95% interval over rounds in which both took turns. Loss: its change on text that "
-        "wasn't used to choose, with a 95% interval. Computed: share of the neuron outputs.",
+        "Speed-ups are over the dense model. Measured ones have a 95% interval over rounds in which both took turns, widened to the medians of the "
+        "three spells; at another time of day, the machine may be in another state. Loss: its change on text that wasn't used to choose, with a 95% "
+        "interval. Computed: share of the neuron outputs.",
     )
 
 

@@ -39,16 +39,18 @@ class Gain:
 
     Attributes:
         work: what is done.
-        expected: the predicted speed-up over the dense model.
+        expected: the predicted speed-up over the dense model; if the way was tried, the middle one of those that were predicted meanwhile.
         reason: why ``expected`` isn't worth it, as in ``Speed``.
-        measured: the measured speed-up, with its 95% interval over rounds in which the two took turns; ``UNCHANGED`` if the way would
-            change nothing; ``None`` if it wasn't measured.
+        measured: the measured speed-up, with its interval as ``Race`` has it; ``UNCHANGED`` if the way would change nothing; ``None`` if
+            it wasn't measured.
+        before: the speed-up that was predicted before any way was tried, if the way was tried since.
     """
 
     work: Work
     expected: float
     reason: str
     measured: Estimate | None = None
+    before: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,12 @@ class Decision:
     Attributes:
         way: what to do; ``None`` to keep the model dense.
         sentences: the decision, and why.
+        too_busy: whether the model stays dense because the machine was too busy to tell.
     """
 
     way: Way | None
     sentences: tuple[str, ...]
+    too_busy: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,9 +170,16 @@ class Audit:
             else None,
             "nonzero_ratio": nonzero / outputs if outputs else None,
             "dead_ratio": sum(layer.dead for layer in self.layers) / self.neurons if self.neurons else None,
-            "speedup": 1.0 if self.decision.way is None else _measured(self.decision.way),
+            "speedup": self._speedup(),
         }
         return {name: value for name, value in values.items() if value is not None}
+
+    def _speedup(self) -> float | None:
+        """Return how much faster the model gets if the decision is followed; ``None`` if the machine was too busy to tell."""
+        if self.decision.way is None:
+            return None if self.decision.too_busy else 1.0
+        measured = self.decision.way.main.measured
+        return None if measured is None else measured.value
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one record for each way and kind of work."""
@@ -181,6 +192,7 @@ class Audit:
                 "computed": way.computed,
                 "batch": gain.work.batch,
                 "prompt": gain.work.prompt,
+                "before": gain.expected if gain.before is None else gain.before,
                 "expected": gain.expected,
                 "measured": None if gain.measured is None else gain.measured.to_dict(),
                 "loss_percent": None if way.loss is None else way.loss.to_dict(),
@@ -194,7 +206,3 @@ class Audit:
     def layer_rows(self) -> list[dict[str, Any]]:
         """Return one record for each MLP."""
         return [asdict(layer) for layer in self.layers]
-
-
-def _measured(way: Way) -> float | None:
-    return None if way.main.measured is None else way.main.measured.value

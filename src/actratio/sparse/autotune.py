@@ -70,7 +70,7 @@ class LayerTimer:
             "layers": count,
             **key,
         }
-        self.forms, self._count = forms, count
+        self.forms, self.count = forms, count
         self._made: dict[str, cycle[nn.Module]] = {}
         self.is_steady = True
         """Whether the windows of all speeds agreed roughly. If not, the machine was busy."""
@@ -81,8 +81,8 @@ class LayerTimer:
         """Return the layers of each form: those of ``own``, or new ones, which are made when they are first needed."""
         for name, make in self.forms.items():
             if name not in own and name not in self._made:
-                self._made[name] = cycle([make() for _ in range(self._count)])
-        return [cycle(own[name][: self._count]) if name in own else self._made[name] for name in self.forms]
+                self._made[name] = cycle([make() for _ in range(self.count)])
+        return [cycle(own[name][: self.count]) if name in own else self._made[name] for name in self.forms]
 
     @cached_property
     def _other_weights(self) -> Tensor:
@@ -126,15 +126,15 @@ class LayerTimer:
                 draw = draws[number % len(draws)]
                 self._pass_through_model(layers, draw, total)
                 counted = 1
-                if among_alike and self._count > 1:  # else it is large, as an output head is
+                if among_alike and self.count > 1:  # else it is large, as an output head is
                     next(layers)(draw)
-                    counted = min(_RUN, self._count - 1)
+                    counted = min(_RUN, self.count - 1)
                 times += [_seconds(next(layers), draws[(number + place) % len(draws)]) for place in range(counted)]
         return [median(times) for times in seconds]
 
     def _pass_through_model(self, layers: Iterator[nn.Module], draw: Tensor, model_bytes: float) -> None:
         """Call all layers, then read as much as the model's other weights, as far as the caches can remember it."""
-        called = [next(layers) for _ in range(self._count)]
+        called = [next(layers) for _ in range(self.count)]
         others = model_bytes - sum(parameter.nbytes for layer in called for parameter in layer.parameters())
         if others < _FORGOTTEN:
             for layer in called:
@@ -158,7 +158,7 @@ class LayerTimer:
     def _warm_up(self, forms: Sequence[Iterator[nn.Module]], draw: Tensor) -> None:
         """Call every layer once: a layer prepares its product at the first call with a batch size, which may take longer than the call."""
         for layers in forms:
-            for _ in range(self._count):
+            for _ in range(self.count):
                 next(layers)(draw)
 
     def _windows(self, draws: Sequence[Tensor], longest: float, *, cold: bool) -> list[float]:

@@ -37,7 +37,8 @@ class Race:
     """Times forward passes of a model and of another form of it, in turns.
 
     A round gives one ratio of their times, and the result is the median of the ratios with its distribution-free interval, which a few
-    disturbed rounds don't change.
+    disturbed rounds don't change. Rounds of one call of ``run`` are closer to each other than to those of another call, so the interval is
+    widened until it has the median of each call.
 
     Args:
         dense, other: in evaluation mode.
@@ -52,14 +53,16 @@ class Race:
     ) -> None:
         self._passes = [ForwardPasses(model, batch, prompt=prompt, text=text) for model in (dense, other)]
         self._run = 1 if prompt else _RUN
-        self._ratios: list[float] = []
+        self._spells: list[list[float]] = []
         for timed in self._passes:
             timed.seconds()  # warms up
 
     @property
     def estimate(self) -> Estimate:
-        """How many times as fast the other form is, with its 95% interval over rounds."""
-        return median_interval(self._ratios)
+        """How many times as fast the other form is, with its 95% interval over rounds, in which the median of each spell lies."""
+        pooled = median_interval([ratio for spell in self._spells for ratio in spell])
+        medians = [median(spell) for spell in self._spells]
+        return Estimate(pooled.value, min(pooled.low, *medians), max(pooled.high, *medians))
 
     def run(self, seconds: float, least: int = _MIN_ROUNDS, most: int = _MAX_ROUNDS) -> int:
         """Add rounds until the interval is narrow, time is over, or there are enough, and return how many were added.
@@ -68,22 +71,24 @@ class Race:
             seconds: after which no round begins, if there are enough.
             least, most: rounds to add.
         """
-        began, before = time.perf_counter(), len(self._ratios)
-        while (added := len(self._ratios) - before) < most:
-            if added >= least and (self._is_narrow() or time.perf_counter() - began > seconds):
+        began = time.perf_counter()
+        spell: list[float] = []
+        self._spells.append(spell)
+        while len(spell) < most:
+            if len(spell) >= least and (self._is_narrow() or time.perf_counter() - began > seconds):
                 break
-            self._ratios.append(self._round())
-        return added
+            spell.append(self._round(dense_first=len(spell) % 2 == 1))
+        return len(spell)
 
-    def _round(self) -> float:
+    def _round(self, *, dense_first: bool) -> float:
         seconds = [0.0, 0.0]
-        for place in (0, 1) if len(self._ratios) % 2 else (1, 0):
+        for place in (0, 1) if dense_first else (1, 0):
             times = [self._passes[place].seconds() for _ in range(self._run)]
             seconds[place] = median(times[1:] or times)
         return seconds[0] / seconds[1]
 
     def _is_narrow(self) -> bool:
-        if len(self._ratios) < _MIN_ROUNDS:
+        if sum(map(len, self._spells)) < _MIN_ROUNDS:
             return False
         estimate = self.estimate
         return estimate.high - estimate.low <= _NARROW * estimate.value

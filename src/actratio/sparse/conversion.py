@@ -216,15 +216,14 @@ def _install_int8(model: nn.Module, layers: Sequence[Any]) -> None:
 
 
 def _install_other(layer: nn.Module, ratio: float, crossover: Crossover | None, *, int8: bool) -> None:
-    """Convert a linear layer that reads many zeros, if that pays off."""
+    """Convert a linear layer that reads many zeros: it skips them if that pays off, and gets int8 weights in any case if those are wanted."""
     if crossover is None:
         speeds = shape_speeds(layer_timer(layer, int8=int8))
         crossover = speeds.crossover(ratio) if speeds.pays_off(ratio) else NEVER
-    if not any(crossover.ratios):
-        return
-    if int8:
-        install_int8(layer, by_neurons=True)
-    else:
+    pays_off = any(crossover.ratios)
+    if int8 and (pays_off or is_worth_int8(layer)):
+        install_int8(layer, by_neurons=pays_off)
+    elif pays_off:
         install_down(layer, None, crossover)
 
 

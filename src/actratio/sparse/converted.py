@@ -107,7 +107,7 @@ def thresholds_of(layer: Any) -> Tensor | None:
 
 
 def has_own_memory(weight: Tensor | None) -> bool:
-    """Return whether a weight may be stored in another order: it's a parameter, and not a view of memory that others use."""
+    """Return whether a weight may be stored in another order: it's a parameter, and has all of its memory."""
     return type(weight) is nn.Parameter and weight.untyped_storage().nbytes() == weight.nbytes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -186,6 +187,9 @@ class TimedLayers:
         self._mlps, self._plans, self._limits, self._rounded = mlps, plans, limits, rounded
         self._alone, self._weights, self._times = alone, weights, times
         self._forms = [_form(mlp, item) for mlp, item in zip(mlps, plans, strict=True)]
+        self._alike: dict[Any, list[MLP]] = defaultdict(list)
+        for mlp, form in zip(mlps, self._forms, strict=True):
+            self._alike[form].append(mlp)
 
     def seconds(self, number: int, batch: int, measurement: Measurement) -> tuple[float, float]:
         """Return the seconds of a dense layer, and of what ``sparsify`` makes of it.
@@ -198,7 +202,8 @@ class TimedLayers:
         counts = counts_of(measurement, mlp.site)
         needed, ratio = _rounded(needed_share(counts, batch)), _rounded(active_share(counts))
         has_thresholds = mlp.site.name in self._limits
-        form = self._forms[number], has_thresholds, self._forms.count(self._forms[number])
+        alike = self._alike[self._forms[number]]
+        form = self._forms[number], has_thresholds, len(alike)
         key = *form, batch, needed, ratio, mlp in self._rounded, self._alone
         known = self._times.layers
         if key not in known:
@@ -207,9 +212,8 @@ class TimedLayers:
                 for int8 in ((False, True) if mlp in self._rounded else (False,))
             }
             draws = random_activations(mlp.site.width, batch, ratio, needed)
-            alike = [other for other, own in zip(self._mlps, self._forms, strict=True) if own == self._forms[number]]
-            layers = [_as_timed(*other.skipped, planned) for other in alike]
-            known[key] = self._time(timers, planned, layers, draws, has_thresholds)
+            layers = [_as_timed(*other.skipped, planned) for other in alike[: timers[False].count]]
+            known[key] = self._time(timers, planned, layers, draws, has_thresholds, ratio)
         return known[key]
 
     def _timer(self, form: tuple[Any, ...], mlp: MLP, planned: Plan, *, int8: bool) -> LayerTimer:
@@ -226,17 +230,22 @@ class TimedLayers:
         layers: Sequence[nn.Module],
         draws: Sequence[Tensor],
         thresholds: bool,
+        ratio: float,
     ) -> tuple[float, float]:
         """Return the seconds of both, from a timer of float weights and, if the weights become int8, one of those."""
         floats = chosen = timers[False]
         draws = [draw.to(floats.device, floats.dtype) for draw in draws]
-        dense, *converted = self._timed(floats, draws, self._weights.given, layers)
+        dense, sparse, *converted = self._timed(floats, draws, self._weights.given, layers)
         unchanged = dense
         if True in timers:
             chosen = timers[True]
-            unchanged, *converted = self._timed(chosen, draws, self._weights.new)
-        is_converted = thresholds or shape_speeds(chosen).pays_off(planned.ratio)
-        return dense, min(converted) if is_converted else unchanged
+            unchanged, sparse, *converted = self._timed(chosen, draws, self._weights.new)
+        speeds, (batch, width) = shape_speeds(chosen), draws[0].shape
+        if not thresholds and not speeds.pays_off(planned.ratio):
+            return dense, unchanged
+        # As the layer chooses at every call.
+        skips = ratio * batch * width <= speeds.crossover(planned.ratio).max_active(batch, width)
+        return dense, sparse if skips or not converted else converted[0]
 
     def _timed(
         self, timer: LayerTimer, draws: Sequence[Tensor], model_bytes: float, layers: Sequence[nn.Module] | None = None
