@@ -551,7 +551,7 @@ BLOCKS = {
     "audits": Block(
         "audits", "audits",
         _same(
-            "model", "recommended", "way", "expected", "measured", "low", "high", "loss_value", "loss_low", "loss_high",
+            "model", "recommended", "way", "before", "expected", "measured", "low", "high", "loss_value", "loss_low", "loss_high",
             "batch_4_expected", "batch_4_measured", "prompt_128_expected", "prompt_128_measured", "waited", "useful_ratio", "nonzero_ratio",
             "dead_ratio", "useful_loss_value", "useful_loss_low", "useful_loss_high", "seconds", "decision",
         ),

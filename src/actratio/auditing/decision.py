@@ -32,8 +32,7 @@ def decide(ways: Sequence[Way], target: float, waited: float = math.nan) -> Deci
         target: the largest increase of the loss that is accepted, in per cent.
         waited: as in ``Audit``.
     """
-    faster = [way for way in ways if _is_faster(way.main.measured)]
-    fit = [way for way in faster if way.exact or _keeps(way.loss, target)]
+    fit = qualifying(ways, target)
     if fit:
         best = max(fit, key=_speedup)
         exact = [way for way in fit if way.exact and _speedup(way) >= _PREFERENCE * _speedup(best)]
@@ -52,7 +51,16 @@ def decide(ways: Sequence[Way], target: float, waited: float = math.nan) -> Deci
             f"was {best.name!r}, {_times(best.main)} as fast. Run this again when the machine is idle."
         )
         return Decision(None, (sentence,), too_busy=True)
-    return Decision(None, (_reason(ways, accepted, faster, target),))
+    return Decision(None, (_reason(ways, accepted, target),))
+
+
+def qualifying(ways: Sequence[Way], target: float) -> list[Way]:
+    """Return the ways that are faster for sure, and that keep the outputs or lose no more than the target.
+
+    Args:
+        ways, target: as for ``decide``.
+    """
+    return [way for way in ways if _is_faster(way.main.measured) and (way.exact or _keeps(way.loss, target))]
 
 
 def _is_faster(measured: Estimate | None) -> bool:
@@ -82,7 +90,7 @@ def _recommendation(chosen: Way, best: Way, target: float) -> list[str]:
     return sentences
 
 
-def _reason(ways: Sequence[Way], accepted: Sequence[Way], faster: Sequence[Way], target: float) -> str:
+def _reason(ways: Sequence[Way], accepted: Sequence[Way], target: float) -> str:
     unsure = [way for way in accepted if _may_be_faster(way.main.measured)]
     if unsure:
         best = max(unsure, key=_speedup)
@@ -90,6 +98,7 @@ def _reason(ways: Sequence[Way], accepted: Sequence[Way], faster: Sequence[Way],
             f"Keep it dense for now: it is not certain that anything is {WORTH} times as fast. With {best.name!r}, it was "
             f"{_times(best.main)} as fast ({best.main.expected:.2f} was expected). Run this again when the machine is idle."
         )
+    faster = [way for way in ways if _is_faster(way.main.measured)]
     if faster:
         best = max(faster, key=_speedup)
         cost = (

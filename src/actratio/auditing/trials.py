@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from actratio.auditing.bench import Bench
-from actratio.auditing.decision import WORTH, decide
+from actratio.auditing.decision import WORTH, decide, qualifying
 from actratio.auditing.results import Audit, LayerUse, Way, Work
 from actratio.auditing.ways import Trial, Ways, thresholds_option
 from actratio.counting.measurement import Measurement
@@ -27,7 +27,9 @@ from actratio.sparse.timing import ForwardPasses
 
 _PROMPT = 128  # tokens, of a model that doesn't decode
 _LEAST_BATCHES = 8  # two of them check
-_TRIED = 3  # ways: the best exact one and two others; more only if none of them qualifies
+_FAVOUR = (
+    1.05  # a way with thresholds is tried before one without them only if it's expected to be faster by more than that
+)
 
 
 def audit(
@@ -42,8 +44,8 @@ def audit(
     """Decide whether a model should stay dense on this machine, or run in a faster way.
 
     The ways are: skipping exact zeros, removing neurons that never fire, thresholds for several losses, 8-bit weights, and both of these.
-    All are predicted. The exact one and the two best others are tried on a copy of the model, against the dense model; if none of them
-    qualifies, the next best ones too. The model itself is dense afterwards.
+    All are predicted. The exact one and the best other one are tried on a copy of the model, against the dense model. So are the next best
+    ones, as long as they are expected to be worth it, compared with the best one that qualified. The model itself is dense afterwards.
 
     Args:
         model: from transformers; a causal language model, or, if all ``works`` are prompts, another one that reads tokens.
@@ -164,27 +166,40 @@ def _tried(
     for trial in trials:
         progress(f"predicting: {trial.name}")
         ways.append(bench.predicted(trial))
+    exact, others = _to_try(trials, ways, target)
     order: list[int] = []
-    for place in _to_try(trials, ways, target):
-        if len(order) >= _TRIED and decide([ways[tried] for tried in order], target).way is not None:
-            break
+    for place in [*exact, *others]:
+        if place in others[1:] and ways[place].main.expected < WORTH * _reached(
+            [ways[tried] for tried in order], target
+        ):
+            continue
         progress(f"trying: {ways[place].name}")
         ways[place] = bench.tried(trials[place], ways[place])
         order.append(place)
     return ways, order
 
 
-def _to_try(trials: Sequence[Trial], ways: Sequence[Way], target: float) -> list[int]:
-    """Return the places of the ways that may be tried: the exact one, then the others, by what is expected of the first work.
+def _reached(tried: Sequence[Way], target: float) -> float:
+    """Return the largest speed-up of the ways that qualified, or 1: as measured or predicted before, whichever is larger.
 
-    Thresholds for a larger loss than the target aren't tried. After the first two, neither are ways that aren't expected to be worth it.
+    What is predicted of others was predicted in the same state of the machine as the latter.
     """
-    others = sorted(
-        (place for place, way in enumerate(ways) if not way.exact and trials[place].percent <= target),
-        key=lambda place: -ways[place].main.expected,
+    gains = [way.main for way in qualifying(tried, target)]
+    return max(
+        (max(gain.measured.value, gain.before or 0.0) for gain in gains if gain.measured is not None), default=1.0
     )
-    later = [place for place in others[_TRIED - 1 :] if ways[place].main.expected >= WORTH]
-    return [*(place for place, way in enumerate(ways) if way.exact), *others[: _TRIED - 1], *later]
+
+
+def _to_try(trials: Sequence[Trial], ways: Sequence[Way], target: float) -> tuple[list[int], list[int]]:
+    """Return the places of the ways that may be tried: of the exact ones, and of the others, by what is expected of the first work.
+
+    Thresholds for a larger loss than the target aren't tried.
+    """
+    exact = [place for place, way in enumerate(ways) if way.exact]
+    others = [place for place, way in enumerate(ways) if not way.exact and trials[place].percent <= target]
+    return exact, sorted(
+        others, key=lambda place: -ways[place].main.expected / (_FAVOUR if trials[place].percent else 1.0)
+    )
 
 
 def _layer(mlp: MLP, measurement: Measurement) -> LayerUse:
