@@ -155,7 +155,7 @@ def test_thresholds_for_more_loss_than_the_target_are_predicted_and_not_tried(
 def test_what_is_expected_is_predicted_again_while_it_is_measured(
     tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each way is predicted three times more, and the middle one counts; other work is, once more."""
+    """Each way is predicted five times more, and the middle one counts; other work is, once more."""
     predict, expected = bench.predict_speed, 2.0  # as the fixture sets it
 
     def more_and_more(*arguments: Any, **options: Any) -> SpeedPrediction:
@@ -174,8 +174,8 @@ def test_what_is_expected_is_predicted_again_while_it_is_measured(
     assert all(way.main.expected > first for way in measured)
     assert all(way.gains[1].expected == pytest.approx(way.main.expected + 0.01) for way in measured)
     later = [way.main.expected for way in measured]
-    assert [after - before for before, after in pairwise(later)] == pytest.approx([0.04] * (len(later) - 1))
-    assert expected == pytest.approx(later[-1] + 0.02)
+    assert [after - before for before, after in pairwise(later)] == pytest.approx([0.06] * (len(later) - 1))
+    assert expected == pytest.approx(later[-1] + 0.03)
 
 
 def test_next_best_ways_are_tried_until_one_qualifies(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,8 +490,8 @@ def test_sequences_are_spread_with_what_belongs_to_them() -> None:
     assert spread([empty], 3) == []
 
 
-def test_works_are_measured_in_three_spells(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoding is predicted before each of them, a prompt before the second one; later spells have as many rounds as the first."""
+def test_works_are_measured_in_several_spells(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding is predicted before each of them, a prompt before the middle one; later spells have as many rounds as the first."""
     happened: list[Any] = []
 
     class Race:
@@ -538,8 +538,8 @@ def test_works_are_measured_in_three_spells(tiny_gpt2: TinyGPT2, monkeypatch: py
     happened.clear()
     found = tested.tried(trial, way)
     first, later = [(0, 3, 33), (8, 3, 33)], [(0, 7, 7), (8, 7, 7)]
-    assert happened == [0, *first, 0, 8, *later, 0, *later]
-    assert [gain.expected for gain in found.gains] == [4.0, 5.0]  # the middle one of three, and the only one
+    assert happened == [0, *first, 0, *later, 0, 8, *later, 0, *later, 0, *later]
+    assert [gain.expected for gain in found.gains] == [7.0, 8.0]  # the middle one of five, and the only one
     assert [gain.before for gain in found.gains] == [gain.expected for gain in way.gains]
     assert all(gain.measured == Race.estimate for gain in found.gains)
 

@@ -22,7 +22,7 @@ from actratio.sparse.text import Batch, sequence_losses, text_tokens
 from actratio.statistics.estimate import Estimate
 
 _NONE = Estimate(0.0, 0.0, 0.0)
-_SPELLS = 3  # in which a way is measured
+_SPELLS = 5  # in which a way is measured
 _LEAST, _MOST = 3, 33  # rounds of each
 _PASS_SECONDS, _PASSES = 0.8, 3  # for which forward passes are timed before each, and the fewest
 _FIRST_SECONDS = 1.5  # for which they are timed to choose what is tried
@@ -61,8 +61,8 @@ class Bench:
     def tried(self, trial: Trial, way: Way) -> Way:
         """Return a way with its measured speed-ups, and with its loss if it changes the outputs.
 
-        What else the machine does changes speed-ups by a fifth within seconds. So all works are measured in three spells. Before each of
-        them, the speed-up of the first work, which decides, is predicted again; those of the others before the second one only.
+        What else the machine does changes speed-ups by a fifth within seconds. So all works are measured in several spells. Before each of
+        them, the speed-up of the first work, which decides, is predicted again; those of the others before the middle one only.
         """
         other = trial.applied_to(self._model)
         if trial.pruning is None and not any(isinstance(module, Converted) for module in other.modules()):

@@ -79,8 +79,8 @@ def _ways_table(audit: Audit, place: int, work: str) -> Table:
         f"Speed-ups: {work}",
         ["way", "expected", "measured", "loss", "computed"],
         [[way.name, *_gain(way.gains[place]), _loss(way), f"{way.computed:.0%}"] for way in audit.ways],
-        "Speed-ups are over the dense model. Measured ones have a 95% interval over rounds in which both took turns, widened to the medians of the "
-        "three spells; at another time of day, the machine may be in another state. Loss: its change on text that wasn't used to choose, with a 95% "
+        "Speed-ups are over the dense model. Measured ones have a 95% interval over rounds in which both took turns, widened to the medians of "
+        "all spells; at another time of day, the machine may be in another state. Loss: its change on text that wasn't used to choose, with a 95% "
         "interval. Computed: share of the neuron outputs.",
     )
 
