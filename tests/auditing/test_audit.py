@@ -266,6 +266,13 @@ def test_a_useful_ratio_that_costs_too_much_on_unused_text_says_so(tiny_gpt2: Ti
         assert end in sentence.partition("On text that was not used, it changes by")[2]
 
 
+@pytest.mark.parametrize(("function", "has_few"), [("gelu_new", True), ("relu", False)])
+def test_a_model_without_zeros_is_told_what_it_can_do(function: str, has_few: bool, tiny_gpt2: TinyGPT2) -> None:
+    found = audit(tiny_gpt2(function), token_batches(12))
+    (sentence,) = [sentence for sentence in audit_findings(found, {}).sentences if "exactly zero" in sentence]
+    assert ("actratio relufy can make zeros" in sentence) == has_few
+
+
 def test_why_there_is_no_useful_ratio_is_known_before_anything_is_measured(tiny_gpt2: TinyGPT2) -> None:
     model = tiny_gpt2("gelu_new")
     assert unknown_figure_reason("useful_ratio", model, token_batches(8)) is None

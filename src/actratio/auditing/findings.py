@@ -44,8 +44,8 @@ def _use(audit: Audit) -> list[str]:
     zeros = 1 - figures["nonzero_ratio"]
     sentences = [f"{zeros:.1%} of the neuron outputs are exactly zero ({functions})."]
     if zeros < _FEW:
-        sentences.append(
-            "So hardly any can be skipped without changing the outputs. In causal language models, thresholds skip small ones, and fine-tuning with "
+        sentences[0] += (
+            " So hardly any can be skipped without changing the outputs. In causal language models, thresholds skip small ones, and fine-tuning with "
             "actratio relufy can make zeros."
         )
     if audit.useful_ratio is not None:
