@@ -552,7 +552,7 @@ def test_damaged_int8_weights_are_refused(saved: tuple[Path, nn.Module], damage:
     elif damage.startswith("scales of another axis"):
         axes = json.loads(metadata["axes"])
         name = "transformer.h.0.attn.c_proj" if "square" in damage else name
-        save_file(tensors, path, {"axes": json.dumps({**axes, name: 1 - axes[name]})})
+        save_file(tensors, path, {**metadata, "axes": json.dumps({**axes, name: 1 - axes[name]})})
     else:
         scales = tensors.pop(f"{name}.weight_scale")
         if damage == "scales of neurons":

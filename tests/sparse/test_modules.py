@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -364,3 +365,13 @@ def test_default_device_does_not_move_the_output() -> None:
     with torch.device("meta"):
         found = model(X)
     torch.testing.assert_close(found, dense(X), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_weights_that_are_assigned_are_stored_by_neurons_at_once() -> None:
+    """Before the first call: compiled code can't do it."""
+    model, state = sparse_model(dense_model(Plain)), dense_model(Plain).state_dict()
+    down: Any = model.get_submodule("blocks.0.down")
+    model.load_state_dict(state, assign=True)
+    assert down.weight.t().is_contiguous()
+    torch.testing.assert_close(model(X), dense_model(Plain)(X), rtol=1e-5, atol=1e-5)

@@ -99,11 +99,12 @@ def load_int8(
     thresholds_by_site = by_site if zeros is None else None
     sparsify(model, zeros, thresholds=thresholds_by_site, crossover=crossover, weights="int8", mlps=mlps)
     for name, layer in int8_layers(model).items():
-        if axes.get(name, output_axis(layer)) != output_axis(layer):
+        if name not in axes:
+            continue
+        if axes[name] != output_axis(layer):
             raise ModelError(_unreadable(path, f"the scales of {short(name)} do not fit its weight"))
-        if name in axes:  # exactly what was saved, not rounded a second time
-            layer.weight.data.copy_(weights[name])
-            layer.get_buffer(WEIGHT_SCALE).copy_(scales[name])
+        layer.weight.data.copy_(weights[name])  # exactly what was saved, not rounded a second time
+        layer.get_buffer(WEIGHT_SCALE).copy_(scales[name])
     return model
 
 
