@@ -14,6 +14,7 @@ from actratio.sparse import conversion, layer_times
 from actratio.sparse.autotune import LayerTimer
 from actratio.sparse.contention import CPUWait
 from actratio.sparse.converted import Converted
+from actratio.sparse.rehearsal import RehearsalTimes, StandIn
 from actratio.sparse.timing import PassTimes
 from actratio.statistics.estimate import Estimate
 from tests.auditing.speedups import set_speedups
@@ -65,6 +66,13 @@ def plant(model: Any, always: int, never: int) -> None:
 def set_clock(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
     """Let other products be ``gain`` times as fast as dense ones, which take all of a forward pass."""
 
+    class Rehearsal:
+        def __init__(self, model: nn.Module, stand_ins: Sequence[StandIn], *_: Any, **options: Any) -> None:
+            self.modules = [stand_in.module for stand_in in stand_ins]
+
+        def run(self, seconds: float, least: int) -> RehearsalTimes:
+            return RehearsalTimes(gain, 1.0, dict.fromkeys(self.modules, 1 / len(self.modules) / gain))
+
     def times(timer: LayerTimer, draws: Sequence[Tensor], rounds: int, **kinds: Any) -> list[float]:
         return [1.0, *(1 / gain for _ in list(timer.forms)[1:])]
 
@@ -78,6 +86,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
     monkeypatch.setattr(LayerTimer, "times", times)
     monkeypatch.setattr(LayerTimer, "speeds", lambda self, draws: [gain] * (len(self.forms) - 1))
     monkeypatch.setattr(layer_times, "time_in_forward_pass", parts)
+    monkeypatch.setattr(layer_times, "Rehearsal", Rehearsal)
     set_speedups(monkeypatch, speedup)
     monkeypatch.setattr(CPUWait, "share", lambda self: 0.0)
 

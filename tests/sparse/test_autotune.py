@@ -24,8 +24,8 @@ def small_timer(kind: str = "down") -> LayerTimer:
 def test_layer_timer_times_dense_and_sparse_layers(kind: str, sparse_randn: Callable[..., Tensor]) -> None:
     timer = small_timer(kind)
     with torch.no_grad():
-        draws, totals = [sparse_randn(3, 40, ratio=0.2)], [1000.0] * len(timer.forms)
-        assert all(seconds > 0 for seconds in timer.times(draws, 3, model_bytes=totals))
+        draws = [sparse_randn(3, 40, ratio=0.2)]
+        assert all(seconds > 0 for seconds in timer.times(draws, 3, model_bytes=1000.0))
         assert all(speed > 0 for speed in timer.speeds(draws))
         hidden = sparse_randn(3, 40, ratio=0.5)
         dense, *converted = (next(layers)(hidden) for layers in timer._layers())
@@ -158,20 +158,19 @@ def test_layers_are_timed_as_a_pass_of_the_model_leaves_the_caches(monkeypatch: 
     clock = iter(range(1000))
     monkeypatch.setattr(autotune.time, "perf_counter", lambda: float(next(clock)))
 
-    def timed(layers: int, model_bytes: list[float], *, among_alike: bool = True, own: str = "") -> str:
+    def timed(layers: int, model_bytes: float, *, own: str = "") -> str:
         made = iter("abcdefghij")
         timer = LayerTimer(dict.fromkeys(("x", "y"), lambda: Counted(next(made))), [nn.Linear(4, 4)], 4, (1.0,), layers)
         timer.__dict__["_other_weights"] = Others()
         calls.clear()
-        options = {"among_alike": among_alike, "own": {"x": [Counted(name) for name in own]} if own else {}}
-        assert timer.times([torch.zeros(1, 4)], 1, model_bytes=model_bytes, **options) == [1.0, 1.0]
+        given = {"x": [Counted(name) for name in own]} if own else {}
+        assert timer.times([torch.zeros(1, 4)], 1, model_bytes=model_bytes, own=given) == [1.0, 1.0]
         return "".join(calls)
 
     every = "abcdef"  # each prepares its product first
-    assert timed(3, [1072, 2072]) == every + "abc+1000 abc" + "def+2000 def"
-    assert timed(3, [1072, 9000]) == every + "abc+1000 abc" + "+4000 def"  # no cache remembers more
-    assert timed(3, [10, 10]) == every + "abc+0 abc" + "def+0 def"
-    assert timed(3, [1072, 1072], among_alike=False) == every + "abc+1000 a" + "def+1000 d"
-    assert timed(1, [1024, 1024]) == "ab" + "a+1000 a" + "b+1000 b"
+    assert timed(3, 1072) == every + "abc+1000 abc" + "def+1000 def"
+    assert timed(3, 9000) == every + "+4000 abc" + "+4000 def"  # no cache remembers more
+    assert timed(3, 10) == every + "abc+0 abc" + "def+0 def"
+    assert timed(1, 1024) == "ab" + "a+1000 a" + "b+1000 b"
     # Dense layers of the model, of which there may be more than are timed, take the place of new ones.
-    assert timed(3, [1072, 1072], own="XYZU") == "XYZabc" + "XYZ+1000 XYZ" + "abc+1000 abc"
+    assert timed(3, 1072, own="XYZU") == "XYZabc" + "XYZ+1000 XYZ" + "abc+1000 abc"

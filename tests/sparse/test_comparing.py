@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -41,7 +42,11 @@ class _Passes:
     noise = 0.0
 
     def __init__(self, model: str, batch: int, *, prompt: int, text: None) -> None:
-        self.model, self.number = model, 0
+        self.model, self.prompt, self.number = model, prompt, 0
+
+    @contextmanager
+    def in_a_row(self, passes: int) -> Iterator[None]:
+        yield
 
     def seconds(self) -> float:
         self.number += 1
@@ -74,21 +79,31 @@ def test_a_race_goes_on_in_several_spells(monkeypatch: pytest.MonkeyPatch) -> No
     """Each says how many rounds it added, which another one can be told to add too."""
     monkeypatch.setattr(comparing, "ForwardPasses", _Passes)
     monkeypatch.setattr(_Passes, "noise", 0.5)
-    race = Race("dense", "other", 1)  # type: ignore[arg-type]
+    race = Race.of_models("dense", "other", 1)  # type: ignore[arg-type]
     assert [race.run(0.0, 4, 10), race.run(1000.0, 4, 10), race.run(1000.0, 2, 2)] == [4, 10, 2]
     assert [len(spell) for spell in race._spells] == [4, 10, 2]
     monkeypatch.setattr(_Passes, "noise", 0.0)
-    assert Race("dense", "other", 1).run(1000.0, 4, 40) == 9  # type: ignore[arg-type]
+    assert Race.of_models("dense", "other", 1).run(1000.0, 4, 40) == 9  # type: ignore[arg-type]
 
 
 def test_an_interval_has_the_medians_of_all_spells(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the last spell, the machine is in another state. The interval over all 36 rounds doesn't tell."""
     monkeypatch.setattr(comparing, "ForwardPasses", _Passes)
-    race = Race("dense", "other", 1)  # type: ignore[arg-type]
+    race = Race.of_models("dense", "other", 1)  # type: ignore[arg-type]
     race._spells = [[2.0] * 9, [2.0] * 9, [2.0] * 9]
     assert race.estimate == Estimate(2.0, 2.0, 2.0)
     race._spells.append([1.0, *[3.0] * 7, 9.0])
     assert race.estimate == Estimate(2.0, 2.0, 3.0)
+
+
+def test_the_latest_spell_is_told_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "ForwardPasses", _Passes)
+    race = Race.of_models("dense", "other", 1)  # type: ignore[arg-type]
+    race.run(0.0, 4, 4)
+    assert race.latest == (2.0, 2.0)
+    monkeypatch.setattr(_Passes, "seconds", lambda self: 3.0 if self.model == "dense" else 1.0)
+    race.run(0.0, 2, 2)
+    assert race.latest == (3.0, 3.0)
 
 
 def test_a_burst_of_other_work_does_not_change_a_speedup(monkeypatch: pytest.MonkeyPatch) -> None:

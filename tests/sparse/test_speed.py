@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,7 +17,6 @@ from actratio import ActratioError, measure, predict_speed
 from actratio.counting.counts import SiteCounts
 from actratio.errors import SiteError
 from actratio.sites.linear import is_linear
-from actratio.sites.mlps import resolve
 from actratio.sparse import (
     Speed,
     autotune,
@@ -33,6 +33,7 @@ from actratio.sparse.converted import Converted
 from actratio.sparse.crossover import ALWAYS
 from actratio.sparse.layer_times import needed_share, random_activations
 from actratio.sparse.planning import Plan
+from actratio.sparse.rehearsal import RehearsalTimes
 from actratio.sparse.saved import save_sparse
 from actratio.sparse.speed import LayerSpeed, OtherLayers, SpeedCheck, SpeedPrediction, small_gain_reason
 from actratio.sparse.text import text_tokens
@@ -138,7 +139,7 @@ def test_experts_are_timed_with_the_tokens_that_reach_them(monkeypatch: pytest.M
         timed.append(batch)
         return 1.0, 0.5
 
-    monkeypatch.setattr(layer_times.TimedLayers, "seconds", seconds)
+    monkeypatch.setattr(layer_times.MLPProducts, "expert_seconds", seconds)
     (speed,) = predict_speed(model, measurement, [1], prompt=64).speeds
     assert timed == [row.counts.tokens for row in measurement if row.tensor == "hidden"]
     assert sum(timed) == 2 * 64
@@ -527,69 +528,75 @@ def test_nothing_is_timed_twice_for_several_predictions(
 
     for name in ("time_machine", "time_in_forward_pass"):
         monkeypatch.setattr(layer_times, name, noted(name, getattr(layer_times, name)))
-    for name in ("times", "speeds"):
-        monkeypatch.setattr(layer_times.LayerTimer, name, noted(name, getattr(layer_times.LayerTimer, name)))
+    monkeypatch.setattr(layer_times.LayerTimer, "speeds", noted("speeds", layer_times.LayerTimer.speeds))
+    for name in ("__init__", "run"):
+        monkeypatch.setattr(layer_times.Rehearsal, name, noted(name, getattr(layer_times.Rehearsal, name)))
     model = tiny_gpt2("relu")
     measurement = actratio.measure(model, token_batches(), criteria=["nonzero"])
     times = layer_times.ModelTimes()
-    first = actratio.predict_speed(model, measurement, dense=True, times=times)
-    assert timed.count("time_machine") == timed.count("time_in_forward_pass") == 1
-    before = list(timed)
-    again = actratio.predict_speed(model, measurement, dense=True, times=times)
-    assert timed == before
+    first = actratio.predict_speed(model, measurement, weights="int8", times=times)
+    counted = {"time_machine": 1, "time_in_forward_pass": 1, "__init__": 1, "run": 1, "speeds": timed.count("speeds")}
+    assert Counter(timed) == counted
+    again = actratio.predict_speed(model, measurement, weights="int8", times=times)
+    assert Counter(timed) == counted
     assert again.speeds[0].expected == first.speeds[0].expected
-    with monkeypatch.context() as patch:  # later predictions of the same model time the same layers again
+    with monkeypatch.context() as patch:  # later predictions of the same model time the same products again
         for name in ("timer_of", "linear_timer"):
             patch.setattr(layer_times, name, lambda *_, **__: pytest.fail("it makes new layers to time"))
-        actratio.predict_speed(model, measurement, dense=True, times=times.renewed())
-    assert (timed.count("time_machine"), timed.count("time_in_forward_pass")) == (1, 2)
-    assert timed.count("times") == 2 * before.count("times")
-    assert timed.count("speeds") == before.count("speeds")
-    actratio.predict_speed(model, measurement, [2], dense=True, times=times)
-    assert timed.count("time_machine") == 1
-    assert timed.count("time_in_forward_pass") == 3
+        actratio.predict_speed(model, measurement, weights="int8", times=times.renewed())
+    counted["run"] = 2
+    assert Counter(timed) == counted
+    actratio.predict_speed(model, measurement, [2], weights="int8", times=times)
+    counted |= {"time_in_forward_pass": 2, "__init__": 2, "run": 3}
+    assert Counter(timed) == counted
 
 
-@pytest.mark.parametrize("kind", ["plain", "gated"])
-@pytest.mark.parametrize("weights", [None, "int8"])
-def test_layers_are_timed_with_the_weights_of_the_model(
-    kind: str, weights: str | None, tiny_causal_lm: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the forms that keep them: dense ones, and our dense product. Hooks aren't called."""
-    monkeypatch.setattr(conversion, "_SMALLEST", 1)
-    monkeypatch.setattr(autotune.LayerTimer, "speeds", lambda self, draws: [2.0] * (len(self.forms) - 1))
-    model = tiny_causal_lm("opt" if kind == "plain" else "llama").eval()
-    if kind == "gated":
-        for block in model.model.layers:
-            block.mlp.act_fn = nn.ReLU()
-    measurement = measure(model, [{"input_ids": torch.arange(20)[None]}], criteria=["nonzero"])
-    owned = {id(parameter) for parameter in model.parameters()}
-    own: dict[str, set[int]] = {}
+def test_experts_are_timed_with_the_weights_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where weights lie in memory matters."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, num_local_experts=4,
+        num_key_value_heads=4, hidden_act="relu",
+    )  # fmt: skip
+    model = transformers.MixtralForCausalLM(config).eval()
+    measurement = measure(model, [{"input_ids": torch.arange(64).view(1, 64)}], criteria=["nonzero"])
+    storages = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    own: list[nn.Module] = []
 
     def times(self: Any, draws: Any, rounds: int, **options: Any) -> list[float]:
-        for name, layers in options["own"].items():
-            parameters = [parameter for layer in layers for parameter in layer.parameters()]
-            assert all(id(parameter) in owned for parameter in parameters)
-            own.setdefault(name, set()).update(id(parameter) for parameter in parameters)
-            with torch.no_grad():
-                layers[0](draws[0])
+        own.extend(options["own"]["dense"])
+        with torch.no_grad():
+            own[0](draws[0])
         return [1.0] * len(self.forms)
 
     monkeypatch.setattr(autotune.LayerTimer, "times", times)
-    monkeypatch.setattr(layer_times, "time_in_forward_pass", lambda *_, **__: timing.PassTimes(1.0, _Shares(), 0.1))
-    mlps = resolve(model)
-    for module in model.modules():
-        if is_linear(module):
-            module.register_forward_hook(lambda *_: pytest.fail("the hook of a user is called"))
-    predict_speed(model, measurement, dense=weights is None, weights=weights, mlps=mlps)
-    assert set(own) == ({"dense", "torch", "other"} if weights is None else {"dense", "torch"})
-    assert own["dense"]
-    assert own["torch"]
+    predict_speed(model, measurement)
+    weights = [layer.mlp.get_submodule(name).weight for layer in own for name in ("up", "down")]
+    assert weights
+    assert all(weight.untyped_storage().data_ptr() in storages for weight in weights)
 
 
-@pytest.mark.parametrize(("ratio", "seconds"), [(0.1, 1.0), (0.4, 2.0)])
+@pytest.mark.parametrize(
+    ("rehearsed", "expected"),
+    [
+        (RehearsalTimes(), 8 / (8 - 1 + 0.5)),
+        (RehearsalTimes(2.0, 4.0, {nn.Identity(): 1.0}), 4 / (4 / 2 - 1 + 0.5)),
+        (RehearsalTimes(2.0, 1.0, {nn.Identity(): 1.0}), 1 / 0.5),  # noise: nothing is left but the experts
+    ],
+)
+def test_what_experts_save_is_taken_off(rehearsed: RehearsalTimes, expected: float) -> None:
+    """One takes 1 second instead of 2 and is used by half of the passes; the other stays dense. A dense pass takes 8 seconds."""
+    item = Plan(cast("Any", None), "down", 0.1, "")
+    layers = [LayerSpeed(item, 0.1, 0.5, 8, 8, 8, 8, 8, *seconds) for seconds in ((2.0, 1.0), (3.0, 3.0))]
+    assert prediction._expected(rehearsed, layers, lambda: 8.0) == pytest.approx(expected)
+    assert prediction._expected(rehearsed, layers[1:], lambda: 8.0) == rehearsed.gain
+
+
+@pytest.mark.parametrize(("ratio", "form"), [(0.1, "sparse"), (0.4, "converted")])
 def test_the_product_that_a_layer_will_choose_is_predicted(
-    ratio: float, seconds: float, tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
+    ratio: float, form: str, tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Up to 25% active neurons, it skips them."""
     monkeypatch.setattr(autotune, "cached_speeds", lambda key: None)
@@ -600,12 +607,9 @@ def test_the_product_that_a_layer_will_choose_is_predicted(
         return [2.0 if active < 0.3 else 0.5, 2.0]
 
     monkeypatch.setattr(autotune.LayerTimer, "speeds", speeds)
-    monkeypatch.setattr(autotune.LayerTimer, "times", lambda *_, **__: [4.0, 1.0, 2.0])
+    forms: list[str] = []
+    layers = autotune.LayerTimer.layers
+    monkeypatch.setattr(autotune.LayerTimer, "layers", lambda self, form: forms.append(form) or layers(self, form))
     model = tiny_gpt2()
-    (speed,) = predict_speed(model, actratio.calibrate(model, token_batches(4), ratio=ratio)).speeds
-    assert {layer.sparse_seconds for layer in speed.layers} == {seconds}
-
-
-class _Shares(dict[nn.Module, float]):
-    def __missing__(self, module: nn.Module) -> float:
-        return 0.01
+    predict_speed(model, actratio.calibrate(model, token_batches(4), ratio=ratio))
+    assert set(forms) == {form}

@@ -70,7 +70,10 @@ class Bench:
             return replace(way, gains=gains, loss=None if way.exact or self.dense_losses is None else _NONE)
         predicted: dict[Work, list[Gain]] = {work: [] for work in self._works}
         with self.wait:
-            races = [Race(self._model, other, work.batch, prompt=work.prompt, text=self._text) for work in self._works]
+            races = [
+                Race.of_models(self._model, other, work.batch, prompt=work.prompt, text=self._text)
+                for work in self._works
+            ]
             rounds = [(_LEAST, _MOST)] * len(races)
             for spell in range(_SPELLS):
                 again = self._works if spell == _SPELLS // 2 else self._works[:1]

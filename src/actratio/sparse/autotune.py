@@ -71,18 +71,25 @@ class LayerTimer:
             **key,
         }
         self.forms, self.count = forms, count
-        self._made: dict[str, cycle[nn.Module]] = {}
+        self._made: dict[str, list[nn.Module]] = {}
+        self._next: dict[str, cycle[nn.Module]] = {}
         self.is_steady = True
         """Whether the windows of all speeds agreed roughly. If not, the machine was busy."""
         self.shape_speeds: ShapeSpeeds | None = None
         """What ``shape_speeds`` found."""
 
+    def layers(self, form: str) -> list[nn.Module]:
+        """Return the layers of a form, which are made when they are first needed."""
+        if form not in self._made:
+            self._made[form] = [self.forms[form]() for _ in range(self.count)]
+        return self._made[form]
+
     def _layers(self, own: Mapping[str, Sequence[nn.Module]] = MappingProxyType({})) -> list[cycle[nn.Module]]:
-        """Return the layers of each form: those of ``own``, or new ones, which are made when they are first needed."""
-        for name, make in self.forms.items():
-            if name not in own and name not in self._made:
-                self._made[name] = cycle([make() for _ in range(self.count)])
-        return [cycle(own[name][: self.count]) if name in own else self._made[name] for name in self.forms]
+        """Return the layers of each form: those of ``own``, or new ones."""
+        for form in self.forms:
+            if form not in own and form not in self._next:
+                self._next[form] = cycle(self.layers(form))
+        return [cycle(own[form][: self.count]) if form in own else self._next[form] for form in self.forms]
 
     @cached_property
     def _other_weights(self) -> Tensor:
@@ -97,21 +104,18 @@ class LayerTimer:
         draws: Sequence[Tensor],
         rounds: int,
         *,
-        model_bytes: Sequence[float],
-        among_alike: bool = True,
+        model_bytes: float,
         own: Mapping[str, Sequence[nn.Module]] = MappingProxyType({}),
     ) -> list[float]:
         """Return the median seconds of each form in a model. They are timed in turns.
 
         Before each turn, the caches get what the model would leave in them: it reads all its other weights between two calls of a
-        layer. A small model may fit in the caches with int8 weights, but not with float ones.
+        layer.
 
         Args:
             draws: inputs, (batch, inputs), used in turn.
             rounds: the most; fewer if they take long.
-            model_bytes: of all weights of a model with layers of each form.
-            among_alike: whether products of the same kind come before, rather than other operations: then threads are awake, and
-                what Python needs is in the caches.
+            model_bytes: of all weights of the model.
             own: by form, layers with the model's own weights, which are timed in place of new ones. Where weights lie in memory
                 matters: dense layers whose weights were read from a file took 6% longer than new ones.
         """
@@ -122,12 +126,12 @@ class LayerTimer:
         for number in range(rounds):
             if number >= _MIN_TURNS and time.perf_counter() - began > _ENOUGH_SECONDS / 2:
                 break
-            for layers, times, total in zip(forms, seconds, model_bytes, strict=True):
+            for layers, times in zip(forms, seconds, strict=True):
                 draw = draws[number % len(draws)]
-                self._pass_through_model(layers, draw, total)
+                self._pass_through_model(layers, draw, model_bytes)
                 counted = 1
-                if among_alike and self.count > 1:  # else it is large, as an output head is
-                    next(layers)(draw)
+                if self.count > 1:  # else it is large
+                    next(layers)(draw)  # wakes threads, and brings what Python needs into the caches
                     counted = min(_RUN, self.count - 1)
                 times += [_seconds(next(layers), draws[(number + place) % len(draws)]) for place in range(counted)]
         return [median(times) for times in seconds]
@@ -297,11 +301,14 @@ class _Gated(nn.Module):
 
     def __init__(self, up: nn.Module, down: nn.Module) -> None:
         super().__init__()
-        self.gate, self.act, self.up, self.down = _FixedGates(up), nn.Identity(), up, down
+        self.gate, self.act, self.up, self.down = _FixedGates(up), _Unchanged(), up, down
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down(self.act(self.gate(x)) * self.up(x))
         return out
+
+
+# Calls of these two take no time that would be counted as the product's, as ``Module.__call__`` does.
 
 
 class _FixedGates(nn.Module):
@@ -309,11 +316,18 @@ class _FixedGates(nn.Module):
 
     def __init__(self, like: Any) -> None:
         super().__init__()
-        self.weight = self.gates = like.weight.detach()[:1]
+        self.weight = like.weight.detach()[:1]
 
-    def forward(self, _: Tensor) -> Tensor:
-        out: Tensor = self.gates
-        return out
+    def __call__(self, _: Tensor) -> Tensor:
+        gates: Tensor = self.__dict__["gates"]
+        return gates
+
+
+class _Unchanged(nn.Module):
+    """Return the input."""
+
+    def __call__(self, gates: Tensor) -> Tensor:
+        return gates
 
 
 class _GatedByInput(nn.Module):
@@ -322,14 +336,16 @@ class _GatedByInput(nn.Module):
     def __init__(self, mlp: _Gated) -> None:
         super().__init__()
         self.mlp = mlp
-        self._inputs: dict[int, Tensor] = {}
+        self._ones: dict[torch.Size, Tensor] = {}
 
     def forward(self, gates: Tensor) -> Tensor:
-        gate: Any = self.mlp.gate
-        gate.gates = gates
-        if len(gates) not in self._inputs:
-            self._inputs[len(gates)] = gates.new_ones(len(gates), gate.weight.shape[1])
-        out: Tensor = self.mlp(self._inputs[len(gates)])
+        mlp: Any = self._modules["mlp"]
+        gate: Any = mlp._modules["gate"]
+        gate.__dict__["gates"] = gates
+        examples = gates.shape[:-1]
+        if examples not in self._ones:
+            self._ones[examples] = gates.new_ones(*examples, gate.weight.shape[1])
+        out: Tensor = mlp.forward(self._ones[examples])
         return out
 
 
@@ -381,7 +397,7 @@ def _like(layer: nn.Module) -> nn.Module:
     """Return a new layer of the same type and shape without hooks."""
     new = without_hooks(layer)
     new._parameters = {
-        name: None if value is None else nn.Parameter(torch.full_like(value.detach(), 0.01), requires_grad=False)
+        name: None if value is None else nn.Parameter(value.detach().clone(), requires_grad=False)
         for name, value in layer._parameters.items()
     }
     return new.eval()

@@ -23,12 +23,12 @@ def speedup(dense: nn.Module, other: nn.Module, batch: int, *, prompt: int = 0, 
     """Return how many times as fast another form of a model does a forward pass, as ``Race`` measures it for at most 5 seconds.
 
     Args:
-        dense, other, batch, prompt, text: as for ``Race``.
+        dense, other, batch, prompt, text: as for ``Race.of_models``.
 
     Raises:
         SiteError: as ``ForwardPasses``.
     """
-    race = Race(dense, other, batch, prompt=prompt, text=text)
+    race = Race.of_models(dense, other, batch, prompt=prompt, text=text)
     race.run(_SECONDS)
     return race.estimate
 
@@ -41,21 +41,37 @@ class Race:
     widened until it has the median of each call.
 
     Args:
-        dense, other: in evaluation mode.
-        batch, prompt, text: as for ``ForwardPasses``.
-
-    Raises:
-        SiteError: as ``ForwardPasses``.
+        dense, other: passes of the two.
     """
 
-    def __init__(
-        self, dense: nn.Module, other: nn.Module, batch: int, *, prompt: int = 0, text: Tensor | None = None
-    ) -> None:
-        self._passes = [ForwardPasses(model, batch, prompt=prompt, text=text) for model in (dense, other)]
-        self._run = 1 if prompt else _RUN
+    def __init__(self, dense: ForwardPasses, other: ForwardPasses) -> None:
+        self._passes = dense, other
         self._spells: list[list[float]] = []
+        self._dense_seconds: list[float] = []
         for timed in self._passes:
-            timed.seconds()  # warms up
+            with timed.in_a_row(1):
+                timed.seconds()  # warms up
+
+    @classmethod
+    def of_models(
+        cls, dense: nn.Module, other: nn.Module, batch: int, *, prompt: int = 0, text: Tensor | None = None
+    ) -> Race:
+        """Return a race of two models.
+
+        Args:
+            dense, other: in evaluation mode.
+            batch, prompt, text: as for ``ForwardPasses``.
+
+        Raises:
+            SiteError: as ``ForwardPasses``.
+        """
+        first, second = (ForwardPasses(model, batch, prompt=prompt, text=text) for model in (dense, other))
+        return cls(first, second)
+
+    @property
+    def latest(self) -> tuple[float, float]:
+        """How many times as fast the other form was in the last call of ``run``, and the seconds of a dense pass: medians."""
+        return median(self._spells[-1]), median(self._dense_seconds)
 
     @property
     def estimate(self) -> Estimate:
@@ -74,6 +90,7 @@ class Race:
         began = time.perf_counter()
         spell: list[float] = []
         self._spells.append(spell)
+        self._dense_seconds.clear()
         while len(spell) < most:
             if len(spell) >= least and (self._is_narrow() or time.perf_counter() - began > seconds):
                 break
@@ -83,8 +100,12 @@ class Race:
     def _round(self, *, dense_first: bool) -> float:
         seconds = [0.0, 0.0]
         for place in (0, 1) if dense_first else (1, 0):
-            times = [self._passes[place].seconds() for _ in range(self._run)]
+            passes = self._passes[place]
+            run = 1 if passes.prompt else _RUN
+            with passes.in_a_row(run):
+                times = [passes.seconds() for _ in range(run)]
             seconds[place] = median(times[1:] or times)
+        self._dense_seconds.append(seconds[0])
         return seconds[0] / seconds[1]
 
     def _is_narrow(self) -> bool:

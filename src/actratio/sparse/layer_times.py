@@ -1,11 +1,12 @@
-"""Time what ``sparsify`` would change in a model: the products of its MLPs, and those of its other linear layers."""
+"""What ``sparsify`` would change in a model: the products of its MLPs and of its other linear layers, and how long they take."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from actratio.counting.counts import SiteCounts
 from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
 from actratio.sites import Site
+from actratio.sites.gates import own_gate, stand_ins
 from actratio.sites.linear import is_linear
 from actratio.sites.mlps import MLP
 from actratio.sparse.active import active_counts
@@ -22,7 +24,8 @@ from actratio.sparse.autotune import LayerTimer, by_gates, fast_copy, linear_tim
 from actratio.sparse.conversion import alike, form_of, is_worth_int8, timer_of
 from actratio.sparse.linears import has_full_kernel
 from actratio.sparse.planning import Plan
-from actratio.sparse.speed import LayerSpeed, OtherLayers
+from actratio.sparse.rehearsal import Rehearsal, RehearsalTimes, StandIn
+from actratio.sparse.speed import OtherLayers
 from actratio.sparse.timing import MIN_PASSES, PASS_SECONDS, Machine, PassTimes, time_in_forward_pass, time_machine
 
 _ROUNDS = 40
@@ -83,19 +86,9 @@ def counts_of(measurement: Measurement, site: Site) -> SiteCounts:
     return counts
 
 
-def changed_layers(mlps: Sequence[MLP], speeds: Sequence[LayerSpeed]) -> list[nn.Module]:
-    """Return the projections of the MLPs whose products change, without those of experts that share one weight."""
-    changed: dict[int, nn.Module] = {}
-    for mlp, speed in zip(mlps, speeds, strict=True):
-        if is_changed(speed) and mlp.stacked is None:
-            for layer in (mlp.down, mlp.up) if speed.plan.kind == "gated" else (mlp.down,):
-                changed[id(layer)] = layer
-    return list(changed.values())
-
-
-def is_changed(speed: LayerSpeed) -> bool:
-    """Return whether an MLP's products change: it isn't dense, and doesn't stay so because dense is faster."""
-    return speed.sparse_seconds != speed.dense_seconds
+def skipping_layers(mlp: MLP, planned: Plan) -> list[nn.Module]:
+    """Return the projections of an MLP in which its plan skips neurons."""
+    return {"dense": [], "down": [mlp.down], "gated": [mlp.up, mlp.down]}[planned.kind]
 
 
 def replaceable_groups(layers: Iterable[Any], *, int8: bool, exempt: Collection[nn.Module] = ()) -> list[list[Any]]:
@@ -109,19 +102,6 @@ def replaceable_groups(layers: Iterable[Any], *, int8: bool, exempt: Collection[
     return [group for group in alike(layers) if has_full_kernel(group[0])]
 
 
-@dataclass(frozen=True)
-class WeightBytes:
-    """Bytes of the weights that a forward pass reads.
-
-    Attributes:
-        given: of the model as it is.
-        new: after the conversion, if no zeros were skipped.
-    """
-
-    given: float
-    new: float
-
-
 class ModelTimes:
     """What was timed of one model on this machine. Predictions that share it time nothing twice.
 
@@ -133,17 +113,23 @@ class ModelTimes:
 
     def __init__(self, text: Tensor | None = None, seconds: float = PASS_SECONDS, passes: int = MIN_PASSES) -> None:
         self._text, self._seconds, self._least = text, seconds, passes
-        self.layers: dict[Any, tuple[float, float]] = {}  # of TimedLayers
-        self.linears: dict[Any, tuple[float, float]] = {}  # of TimedLinears
+        self.experts: dict[Any, tuple[float, float]] = {}  # of MLPProducts
         self.timers: dict[Any, LayerTimer] = {}  # making their layers takes longer than timing them
+        self.draws: dict[Any, list[Tensor]] = {}
         self._machine: Machine | None = None
         self._passes: dict[tuple[int, int], PassTimes] = {}
+        self._first_passes: dict[tuple[int, int], PassTimes] = {}
+        self._rehearsals: dict[Any, Rehearsal] = {}
+        self._rehearsed: dict[Any, RehearsalTimes] = {}
 
     def renewed(self, seconds: float = PASS_SECONDS, passes: int = MIN_PASSES) -> ModelTimes:
-        """Return times of the same model that aren't known yet. What is timed and the machine's figures are shared."""
+        """Return times of the same model of which only the machine's figures and the first passes are known.
+
+        What is timed is shared.
+        """
         new = ModelTimes(self._text, seconds, passes)
-        new._machine = self._machine
-        new.timers = self.timers
+        new._machine, new._first_passes = self._machine, self._first_passes
+        new.timers, new.draws, new._rehearsals = self.timers, self.draws, self._rehearsals
         return new
 
     def machine(self, device: torch.device) -> Machine:
@@ -154,105 +140,145 @@ class ModelTimes:
 
     def forward_pass(self, model: nn.Module, batch: int, prompt: int) -> PassTimes:
         """Return where the time of a forward pass goes: in each of the model's linear layers, and in what remains."""
-        if (batch, prompt) not in self._passes:
+        key = batch, prompt
+        if key not in self._passes:
             linears = [module for module in model.modules() if is_linear(module)]
-            self._passes[batch, prompt] = time_in_forward_pass(
+            self._passes[key] = time_in_forward_pass(
                 model, linears, batch, prompt=prompt, text=self._text, seconds=self._seconds, least=self._least
             )
-        return self._passes[batch, prompt]
+            self._first_passes.setdefault(key, self._passes[key])
+        return self._passes[key]
+
+    def first_pass(self, model: nn.Module, batch: int, prompt: int) -> PassTimes:
+        """Return the same as it was timed first, also by the times that these renew."""
+        return self._first_passes.get((batch, prompt)) or self.forward_pass(model, batch, prompt)
+
+    def rehearsed(self, model: nn.Module, stand_ins: Sequence[StandIn], batch: int, prompt: int) -> RehearsalTimes:
+        """Return how much faster a forward pass is in which other products stand in for the model's own."""
+        if not stand_ins:
+            return RehearsalTimes()
+        key = batch, prompt, tuple((id(stand_in.module), stand_in.key) for stand_in in stand_ins)
+        if key not in self._rehearsed:
+            if key not in self._rehearsals:
+                self._rehearsals[key] = Rehearsal(model, stand_ins, batch, prompt=prompt, text=self._text)
+            self._rehearsed[key] = self._rehearsals[key].run(self._seconds, self._least)
+        return self._rehearsed[key]
 
 
-class TimedLayers:
-    """Times dense and sparse layers of the MLPs' shapes, once for each shape, batch and ratio.
+class MLPProducts:
+    """The products that ``sparsify`` would put into the MLPs of a model.
 
     Args:
+        model: dense.
         mlps, plans, limits: as for ``sparsify``.
         rounded: the MLPs that get int8 weights.
-        alone: whether the other linear layers of the model stay torch's, so that each sparse product follows one of those.
-        weights: what the model reads.
-        times: where the times are kept.
+        weight_bytes: bytes of the weights that a forward pass reads.
+        times: where is kept what was timed.
     """
 
     def __init__(
         self,
+        model: nn.Module,
         mlps: Sequence[MLP],
         plans: Sequence[Plan],
         limits: Mapping[str, Tensor],
         *,
         rounded: Collection[MLP],
-        alone: bool,
-        weights: WeightBytes,
+        weight_bytes: float,
         times: ModelTimes,
     ) -> None:
-        self._mlps, self._plans, self._limits, self._rounded = mlps, plans, limits, rounded
-        self._alone, self._weights, self._times = alone, weights, times
+        self.mlps, self.plans, self.rounded, self._limits = mlps, plans, rounded, limits
+        self._weight_bytes, self._times = weight_bytes, times
+        self._owners = dict(model.named_modules())
         self._forms = [_form(mlp, item) for mlp, item in zip(mlps, plans, strict=True)]
         self._alike: dict[Any, list[MLP]] = defaultdict(list)
         for mlp, form in zip(mlps, self._forms, strict=True):
             self._alike[form].append(mlp)
+        self._next: dict[tuple[LayerTimer, str], Iterator[Callable[[Tensor], Tensor]]] = {}
 
-    def seconds(self, number: int, batch: int, measurement: Measurement) -> tuple[float, float]:
-        """Return the seconds of a dense layer, and of what ``sparsify`` makes of it.
+    def stand_in(self, number: int, shape: tuple[int, int], reads: int, measurement: Measurement) -> StandIn | None:
+        """Return what stands in for the product of an MLP, or ``None`` if it stays dense, or is an expert whose weights are stacked.
 
-        Both are 0 if the MLP stays dense.
+        Args:
+            number: of the MLP.
+            shape: sequences, and tokens of each that a pass reads.
+            reads: how many of these tokens reach the MLP.
+            measurement: of its neurons.
         """
-        mlp, planned = self._mlps[number], self._plans[number]
+        mlp, planned = self.mlps[number], self.plans[number]
+        if planned.kind == "dense" or mlp.stacked is not None:
+            return None
+        counts = counts_of(measurement, mlp.site)
+        needed, ratio = _rounded(needed_share(counts, reads)), _rounded(active_share(counts))
+        timer = self._timer(number)
+        form = self._chosen_form(timer, number, reads, ratio)
+        if form is None:
+            return None
+        draws = self._draws(timer, mlp.site.width, reads, ratio, needed)
+        if reads == shape[0] * shape[1]:
+            draws = [draw.view(*shape, -1) for draw in draws]
+        key = (*self._forms[number], *timer.key.items(), form, ratio, needed)
+        products, inputs = self._products(timer, form), cycle(draws)
+        if planned.kind == "down":
+            return StandIn(mlp.down, str(key), products, inputs)
+        owner = self._owners[mlp.site.owner]
+        return StandIn(owner, str(key), products, inputs, _gate_of(mlp, owner))
+
+    def expert_seconds(self, number: int, reads: int, measurement: Measurement) -> tuple[float, float]:
+        """Return the seconds of the dense product of an expert whose weights are stacked, and of what ``sparsify`` makes of it.
+
+        Both are 0 if it stays dense.
+
+        Args:
+            number, reads, measurement: as for ``stand_in``.
+        """
+        mlp, planned = self.mlps[number], self.plans[number]
         if planned.kind == "dense":
             return 0.0, 0.0
         counts = counts_of(measurement, mlp.site)
-        needed, ratio = _rounded(needed_share(counts, batch)), _rounded(active_share(counts))
-        has_thresholds = mlp.site.name in self._limits
+        needed, ratio = _rounded(needed_share(counts, reads)), _rounded(active_share(counts))
         alike = self._alike[self._forms[number]]
-        form = self._forms[number], has_thresholds, len(alike)
-        key = *form, batch, needed, ratio, mlp in self._rounded, self._alone
-        known = self._times.layers
-        if key not in known:
-            timers = {
-                int8: self._timer(form, mlp, planned, int8=int8)
-                for int8 in ((False, True) if mlp in self._rounded else (False,))
-            }
-            draws = random_activations(mlp.site.width, batch, ratio, needed)
-            layers = [_as_timed(*other.skipped, planned) for other in alike[: timers[False].count]]
-            known[key] = self._time(timers, planned, layers, draws, has_thresholds, ratio)
-        return known[key]
+        key = *self._forms[number], len(alike), reads, needed, ratio
+        if key not in self._times.experts:
+            timer = self._timer(number)
+            form = self._chosen_form(timer, number, reads, ratio)
+            own = {"dense": [_as_timed(*other.skipped, planned) for other in alike[: timer.count]]}
+            draws = self._draws(timer, mlp.site.width, reads, ratio, needed)
+            seconds = timer.times(draws, _ROUNDS, model_bytes=self._weight_bytes, own=own)
+            by_form = dict(zip(timer.forms, seconds, strict=True))
+            self._times.experts[key] = by_form["dense"], by_form[form or "dense"]
+        return self._times.experts[key]
 
-    def _timer(self, form: tuple[Any, ...], mlp: MLP, planned: Plan, *, int8: bool) -> LayerTimer:
-        timers, (*_, layers) = self._times.timers, form
-        if (*form, int8) not in timers:
-            new = timer_of(mlp, planned, thresholds=mlp.site.name in self._limits, layers=layers, int8=int8)
-            timers[*form, int8] = new
-        return timers[*form, int8]
+    def _chosen_form(self, timer: LayerTimer, number: int, reads: int, ratio: float) -> str | None:
+        """Return the form that the product of an MLP will have, as the layer chooses at every call; ``None`` if nothing changes."""
+        mlp, planned = self.mlps[number], self.plans[number]
+        speeds = shape_speeds(timer)
+        if mlp.site.name not in self._limits and not speeds.pays_off(planned.ratio):
+            return "dense" if mlp in self.rounded else None
+        skips = ratio * reads * mlp.site.width <= speeds.crossover(planned.ratio).max_active(reads, mlp.site.width)
+        return "sparse" if skips or "converted" not in timer.forms else "converted"
 
-    def _time(
-        self,
-        timers: Mapping[bool, LayerTimer],
-        planned: Plan,
-        layers: Sequence[nn.Module],
-        draws: Sequence[Tensor],
-        thresholds: bool,
-        ratio: float,
-    ) -> tuple[float, float]:
-        """Return the seconds of both, from a timer of float weights and, if the weights become int8, one of those."""
-        floats = chosen = timers[False]
-        draws = [draw.to(floats.device, floats.dtype) for draw in draws]
-        dense, sparse, *converted = self._timed(floats, draws, self._weights.given, layers)
-        unchanged = dense
-        if True in timers:
-            chosen = timers[True]
-            unchanged, sparse, *converted = self._timed(chosen, draws, self._weights.new)
-        speeds, (batch, width) = shape_speeds(chosen), draws[0].shape
-        if not thresholds and not speeds.pays_off(planned.ratio):
-            return dense, unchanged
-        # As the layer chooses at every call.
-        skips = ratio * batch * width <= speeds.crossover(planned.ratio).max_active(batch, width)
-        return dense, sparse if skips or not converted else converted[0]
+    def _timer(self, number: int) -> LayerTimer:
+        mlp, planned, form = self.mlps[number], self.plans[number], self._forms[number]
+        thresholds, int8, layers = mlp.site.name in self._limits, mlp in self.rounded, len(self._alike[form])
+        timers, key = self._times.timers, (*form, thresholds, layers, int8)
+        if key not in timers:
+            timers[key] = timer_of(mlp, planned, thresholds=thresholds, layers=layers, int8=int8)
+        return timers[key]
 
-    def _timed(
-        self, timer: LayerTimer, draws: Sequence[Tensor], model_bytes: float, layers: Sequence[nn.Module] | None = None
-    ) -> list[float]:
-        own = {} if layers is None else {"dense": layers}
-        totals = [model_bytes] * len(timer.forms)
-        return timer.times(draws, _ROUNDS, model_bytes=totals, among_alike=not self._alone, own=own)
+    def _draws(self, timer: LayerTimer, width: int, reads: int, ratio: float, needed: float) -> list[Tensor]:
+        draws, key = self._times.draws, (width, reads, ratio, needed, timer.device, timer.dtype)
+        if key not in draws:
+            made = random_activations(width, reads, ratio, needed)
+            draws[key] = [draw.to(timer.device, timer.dtype) for draw in made]
+        return draws[key]
+
+    def _products(self, timer: LayerTimer, form: str) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Return the products of a form's layers, one after the other, for all MLPs."""
+        key = timer, form
+        if key not in self._next:
+            self._next[key] = _products_of(timer.layers(form))
+        return self._next[key]
 
 
 def _form(mlp: MLP, planned: Plan) -> tuple[Any, ...]:
@@ -261,58 +287,69 @@ def _form(mlp: MLP, planned: Plan) -> tuple[Any, ...]:
     return planned.kind, form_of(down), form_of(up) if planned.kind == "gated" else None
 
 
+def _gate_of(mlp: MLP, owner: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return what computes the gates of a gated MLP."""
+    if not mlp.own_gate:
+        return lambda x: mlp.activation(mlp.gate(x))
+    replaced = stand_ins(owner, mlp.up, mlp.down)
+    assert replaced is not None  # as when the MLP was resolved
+    return partial(own_gate, owner, type(owner), replaced)
+
+
 def _as_timed(down: Any, up: Any, planned: Plan) -> nn.Module:
     """Return the projections of an MLP in the form that ``timer_of`` times: together, if the up projection is skipped too."""
     return by_gates(without_hooks(up), without_hooks(down)) if planned.kind == "gated" else without_hooks(down)
 
 
-class TimedLinears:
-    """Times the products of linear layers that read all weights.
+def _products_of(layers: Iterable[nn.Module]) -> Iterator[Callable[[Tensor], Tensor]]:
+    return cycle([layer.forward for layer in layers])
+
+
+class LinearProducts:
+    """The products that ``sparsify`` would put into linear layers that read all weights.
 
     Args:
         groups: of layers of the same shape.
         int8: whether their weights become int8.
-        weights: what the model reads.
-        times: where the times are kept.
+        times: where is kept what was timed.
     """
 
-    def __init__(self, groups: Sequence[Sequence[Any]], *, int8: bool, weights: WeightBytes, times: ModelTimes) -> None:
-        self._int8, self._weights, self._times = int8, weights, times
+    def __init__(self, groups: Sequence[Sequence[Any]], *, int8: bool, times: ModelTimes) -> None:
+        self._int8, self._times = int8, times
         self._groups = [(group, self._timer(group)) for group in groups]
 
     def _timer(self, group: Sequence[Any]) -> LayerTimer:
-        timers, key = self._times.timers, (self._form(group), self._int8)
+        timers, key = self._times.timers, (*form_of(group[0]), len(group), self._int8)
         if key not in timers:
             timers[key] = linear_timer(group[0], len(group), int8=self._int8)
         return timers[key]
 
-    @staticmethod
-    def _form(group: Sequence[Any]) -> tuple[Any, ...]:
-        return *form_of(group[0]), len(group)
-
-    def times(self, batch: int) -> tuple[OtherLayers, list[nn.Module]]:
-        """Return the times for a number of examples, and the layers whose product changes."""
-        others = OtherLayers()
-        changed: list[nn.Module] = []
+    def stand_ins(self, batch: int) -> list[StandIn]:
+        """Return what stands in for the layers whose product changes for a number of examples."""
+        stand_ins: list[StandIn] = []
         for group, timer in self._groups:
-            if not self._int8 and not shape_speeds(timer).always_faster().max_active(batch, 1):
+            if self._int8:
+                products = _products_of(timer.layers("other"))
+            elif shape_speeds(timer).always_faster().max_active(batch, 1):
+                products = _products_of(fast_copy(layer) for layer in group)  # the weights stay where they are
+            else:
                 continue
-            known, key = self._times.linears, (self._form(group), self._int8, batch)
-            if key not in known:
-                x = torch.randn(_DRAWS, batch, timer.width, generator=torch.Generator().manual_seed(0))
-                draws, totals = list(x.to(timer.device, timer.dtype)), (self._weights.given, self._weights.new)
-                own = {"torch": [without_hooks(layer) for layer in group]}
-                if not self._int8:  # the weights stay where they are
-                    own["other"] = [fast_copy(layer) for layer in group]
-                dense, other = timer.times(draws, _ROUNDS, model_bytes=totals, own=own)
-                known[key] = dense, other
-            dense, other = known[key]
-            weight, count = group[0].weight, len(group)
-            others = OtherLayers(
-                others.dense_bytes + count * weight.nbytes,
-                others.new_bytes + count * (weight.numel() if self._int8 else weight.nbytes),
-                others.dense_seconds + count * dense,
-                others.new_seconds + count * other,
-            )
-            changed += group
-        return others, changed
+            stand_ins += [StandIn(layer, self._int8, products) for layer in group]
+        return stand_ins
+
+    def summary(
+        self, stand_ins: Sequence[StandIn], before: Mapping[nn.Module, float], after: Mapping[nn.Module, float]
+    ) -> OtherLayers:
+        """Return what the layers read and how long they take, all together.
+
+        Args:
+            stand_ins: for them.
+            before, after: the seconds of each layer.
+        """
+        weights: list[Tensor] = [stand_in.module.get_parameter("weight") for stand_in in stand_ins]
+        return OtherLayers(
+            float(sum(weight.nbytes for weight in weights)),
+            float(sum(weight.numel() if self._int8 else weight.nbytes for weight in weights)),
+            sum(before[stand_in.module] for stand_in in stand_ins),
+            sum(after[stand_in.module] for stand_in in stand_ins),
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +27,21 @@ from actratio.sparse.conversion import (
 from actratio.sparse.converted import Converted, densify
 from actratio.sparse.exempt import exempt_layers, rounded_mlps
 from actratio.sparse.layer_times import (
+    LinearProducts,
+    MLPProducts,
     ModelTimes,
-    TimedLayers,
-    TimedLinears,
-    WeightBytes,
     active_share,
-    changed_layers,
     counts_of,
-    is_changed,
     needed_share,
     replaceable_groups,
+    skipping_layers,
 )
 from actratio.sparse.planning import Plan, plan
+from actratio.sparse.rehearsal import RehearsalTimes
 from actratio.sparse.saved import NAME, load_thresholds
-from actratio.sparse.speed import LayerSpeed, OtherLayers, Speed, SpeedCheck, SpeedPrediction, small_gain_reason
+from actratio.sparse.speed import LayerSpeed, Speed, SpeedCheck, SpeedPrediction, small_gain_reason
 from actratio.sparse.text import Batch, list_batches, text_tokens
 from actratio.sparse.thresholds import Calibration
-from actratio.sparse.timing import PassTimes
 
 
 @torch.no_grad()
@@ -103,22 +100,14 @@ def predict_speed(
     rest: list[list[Any]] = []
     if dense or int8:
         rest = replaceable_groups(unchanged_linears(model, handles, planned), int8=int8, exempt=exempt)
-    read = _weight_bytes(model, [*chain(*rest), *chain(*(mlp.skipped for mlp in rounded))] if int8 else [])
-    timed = TimedLayers(handles, planned, limits, rounded=rounded, alone=not (dense or int8), weights=read, times=times)
-    linears = TimedLinears(rest, int8=int8, weights=read, times=times)
+    read = float(sum(parameter.nbytes for parameter in _weights_read(model)))
+    products = MLPProducts(model, handles, planned, limits, rounded=rounded, weight_bytes=read, times=times)
+    linears = LinearProducts(rest, int8=int8, times=times)
     speeds = []
     with evaluating(model), wait:
         machine = times.machine(device_of(model))
         for batch in sizes:
-            tokens = batch * (prompt or 1)
-            layers = []
-            for number, (mlp, item) in enumerate(zip(handles, planned, strict=True)):
-                reads = _tokens_read(_routed_share(counts, item.site), tokens)
-                seconds = timed.seconds(number, max(1, round(reads)), counts)
-                layers.append(_layer_speed(model, item, counts, tokens, seconds, int8=mlp in rounded))
-            others, replaced = linears.times(tokens)
-            replaced += changed_layers(handles, layers)
-            speeds.append(_speed(model, batch, prompt, layers, others, replaced, times))
+            speeds.append(_speed(model, batch, prompt, counts, products, linears, times))
     return SpeedPrediction(machine, speeds, wait.share())
 
 
@@ -282,13 +271,30 @@ def _speed(
     model: nn.Module,
     batch: int,
     prompt: int,
-    layers: list[LayerSpeed],
-    others: OtherLayers,
-    replaced: Sequence[nn.Module],
+    measurement: Measurement,
+    products: MLPProducts,
+    linears: LinearProducts,
     times: ModelTimes,
 ) -> Speed:
-    passes = times.forward_pass(model, batch, prompt)
-    seconds, expected = passes.seconds, _expected(passes, layers, others, replaced)
+    length = prompt or 1
+    tokens = batch * length
+    reads = [max(1, round(_tokens_read(_routed_share(measurement, item.site), tokens))) for item in products.plans]
+    own = [products.stand_in(number, (batch, length), read, measurement) for number, read in enumerate(reads)]
+    replaced = linears.stand_ins(tokens)
+    rehearsed = times.rehearsed(model, [*replaced, *(stand_in for stand_in in own if stand_in)], batch, prompt)
+    given = times.first_pass(model, batch, prompt)
+    layers: list[LayerSpeed] = []
+    for number, (mlp, item) in enumerate(zip(products.mlps, products.plans, strict=True)):
+        if mlp.stacked is not None:
+            seconds = products.expert_seconds(number, reads[number], measurement)
+        else:
+            before = sum(given.parts[layer] for layer in skipping_layers(mlp, item))
+            stand_in = own[number]
+            seconds = before, before if stand_in is None else rehearsed.parts[stand_in.module]
+        layers.append(_layer_speed(model, item, measurement, tokens, seconds, int8=mlp in products.rounded))
+    others = linears.summary(replaced, given.parts, rehearsed.parts)
+    experts = [layer for mlp, layer in zip(products.mlps, layers, strict=True) if mlp.stacked is not None]
+    expected = _expected(rehearsed, experts, lambda: times.forward_pass(model, batch, prompt).seconds)
     read = _weights_read(model)
     weights = float(sum(parameter.nbytes for parameter in read))
     weights -= sum(layer.held_bytes - layer.dense_bytes for layer in layers)
@@ -304,33 +310,26 @@ def _speed(
         ideal = max(ideal, flops / (flops - dense_flops + sparse_flops))
         ideal_mlp = max(ideal_mlp, dense_flops / sparse_flops)
     reason = small_gain_reason(batch, layers, ideal, expected, dense / weights, others, prompt=prompt)
-    return Speed(batch, layers, seconds, ideal, ideal_mlp, expected, reason, others, prompt)
+    return Speed(batch, layers, given.seconds, ideal, ideal_mlp, expected, reason, others, prompt)
 
 
-def _expected(
-    passes: PassTimes, layers: Sequence[LayerSpeed], others: OtherLayers, replaced: Sequence[nn.Module]
-) -> float:
+def _expected(rehearsed: RehearsalTimes, experts: Sequence[LayerSpeed], dense_seconds: Callable[[], float]) -> float:
     """Return the expected speed-up of a forward pass.
 
-    What is replaced is timed inside the model, so that what remains is right even if it is a small part. Experts can't be. Old and
-    new products were timed in turns; their quotient holds for the moment at which the model was timed, too.
+    Other products stood in for those of the model. In experts whose weights are stacked, they couldn't: what those save is taken off.
+
+    Args:
+        rehearsed: with the other products.
+        experts: whose weights are stacked.
+        dense_seconds: returns the seconds of a pass of the dense model, if nothing stood in.
     """
-    changed = [layer for layer in layers if is_changed(layer)]
-    experts = [layer for layer in changed if layer.plan.site.expert is not None]
-    own = [layer for layer in changed if layer.plan.site.expert is None]
-    before = sum(passes.parts[layer] for layer in replaced)
-    alone = others.dense_seconds + sum(layer.dense_seconds for layer in own)
-    after = before * (others.new_seconds + sum(layer.sparse_seconds for layer in own)) / alone if alone else 0.0
-    remaining = passes.remaining(before, after) - sum(layer.dense_seconds * layer.used for layer in experts)
-    after += sum(layer.sparse_seconds * layer.used for layer in experts)
-    return passes.seconds / (max(remaining, 0.0) + after) if after else 1.0
-
-
-def _weight_bytes(model: nn.Module, to_int8: Sequence[Any]) -> WeightBytes:
-    """Return the bytes of the weights that a pass reads, before and after some layers get int8 weights."""
-    given = float(sum(parameter.nbytes for parameter in _weights_read(model)))
-    weights = [layer.weight for layer in to_int8 if layer is not None]
-    return WeightBytes(given, given - sum(weight.nbytes - weight.numel() for weight in weights))
+    changed = [layer for layer in experts if layer.sparse_seconds != layer.dense_seconds]
+    if not changed:
+        return rehearsed.gain
+    seconds = rehearsed.dense_seconds if rehearsed.parts else dense_seconds()
+    before = sum(layer.dense_seconds * layer.used for layer in changed)
+    after = sum(layer.sparse_seconds * layer.used for layer in changed)
+    return seconds / (max(seconds / rehearsed.gain - before, 0.0) + after)
 
 
 def _weights_read(model: nn.Module) -> list[nn.Parameter]:

@@ -104,7 +104,7 @@ class ForwardPasses:
     def __init__(
         self, model: nn.Module, batch: int, *, prompt: int = 0, context: int = 8, text: Tensor | None = None
     ) -> None:
-        self._model, self._batch, self._prompt = model, batch, prompt
+        self._model, self._batch, self.prompt = model, batch, prompt
         self._device, self._generator = device_of(model), torch.Generator().manual_seed(0)
         self._text, self._places = text, torch.arange(batch)[:, None]
         if text is not None:
@@ -131,13 +131,19 @@ class ForwardPasses:
         """Return the seconds of one more pass."""
         self.begin_context()
         self._steps += 1
-        inputs = {"input_ids": self._tokens(self._prompt or 1), **self._cache}
+        inputs = {"input_ids": self._tokens(self.prompt or 1), **self._cache}
         with self._readable_errors():
             return _seconds(partial(self._model, **inputs), self._device)
 
+    @contextmanager
+    def in_a_row(self, passes: int) -> Iterator[None]:
+        """Prepare some passes, which are timed one after the other. The first one finds more in the caches than the others do."""
+        self.begin_context(passes)
+        yield
+
     def begin_context(self, steps: int = 1) -> None:
         """Read the short context again if it has grown, so that the next steps don't. Else it would get too long for the model."""
-        if not self._prompt and self._steps + steps > _STEPS:
+        if not self.prompt and self._steps + steps > _STEPS:
             with self._readable_errors():
                 self._read_context()
 
@@ -156,8 +162,8 @@ class ForwardPasses:
                 yield
         except Exception as error:  # a model that reads anything else can raise anything
             doing, advice = "while it decodes", "give a causal language model from transformers"
-            if self._prompt:
-                doing = f"while it reads a prompt of {self._prompt:,} tokens"
+            if self.prompt:
+                doing = f"while it reads a prompt of {self.prompt:,} tokens"
                 advice = "give a model that reads tokens from transformers, or a shorter prompt (--prompt)"
             raise SiteError(
                 f"{type(self._model).__name__} cannot be timed {doing} ({type(error).__name__}: "
@@ -217,7 +223,7 @@ def _without(passes: ForwardPasses, modules: Sequence[nn.Module]) -> tuple[list[
     passes.begin_context(2)
     with ExitStack() as stack:
         for module in modules:
-            stack.enter_context(_forward(module, _Zeros(rows_of(module).shape[1])))
+            stack.enter_context(replaced_forward(module, _Zeros(rows_of(module).shape[1])))
         return _parts(passes, modules), passes.seconds()
 
 
@@ -234,7 +240,7 @@ class _Zeros:
 
 
 @contextmanager
-def _forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def replaced_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Give a module another ``forward``; it may have one of its own already, as some libraries do it."""
     own = module.__dict__
     kept = {"forward": own["forward"]} if "forward" in own else {}
