@@ -163,8 +163,8 @@ def test_layers_are_timed_as_a_pass_of_the_model_leaves_the_caches(monkeypatch: 
         timer = LayerTimer(dict.fromkeys(("x", "y"), lambda: Counted(next(made))), [nn.Linear(4, 4)], 4, (1.0,), layers)
         timer.__dict__["_other_weights"] = Others()
         calls.clear()
-        given = {"x": [Counted(name) for name in own]} if own else {}
-        assert timer.times([torch.zeros(1, 4)], 1, model_bytes=model_bytes, own=given) == [1.0, 1.0]
+        given = [Counted(name) for name in own]
+        assert timer.times([torch.zeros(1, 4)], 1, model_bytes=model_bytes, dense=given) == [1.0, 1.0]
         return "".join(calls)
 
     every = "abcdef"  # each prepares its product first

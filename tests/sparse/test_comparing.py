@@ -96,14 +96,15 @@ def test_an_interval_has_the_medians_of_all_spells(monkeypatch: pytest.MonkeyPat
     assert race.estimate == Estimate(2.0, 2.0, 3.0)
 
 
-def test_the_latest_spell_is_told_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_race_tells_how_long_the_dense_model_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparing, "ForwardPasses", _Passes)
     race = Race.of_models("dense", "other", 1)  # type: ignore[arg-type]
     race.run(0.0, 4, 4)
-    assert race.latest == (2.0, 2.0)
     monkeypatch.setattr(_Passes, "seconds", lambda self: 3.0 if self.model == "dense" else 1.0)
     race.run(0.0, 2, 2)
-    assert race.latest == (3.0, 3.0)
+    assert race.dense_seconds == 2.0
+    race.run(0.0, 3, 3)
+    assert race.dense_seconds == 3.0
 
 
 def test_a_burst_of_other_work_does_not_change_a_speedup(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from itertools import cycle
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from actratio import measure, predict_speed
 from actratio.sites.linear import is_linear
+from actratio.sites.mlps import resolve
 from actratio.sparse import autotune, conversion, layer_times, rehearsal, sparsify
 from actratio.sparse.converted import Converted
 from actratio.sparse.crossover import ALWAYS
@@ -43,7 +45,12 @@ def test_a_stand_in_may_have_inputs_of_its_own() -> None:
     assert len(seen) == 2
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (6,), (1, 4), (5, 1)])
+def test_a_product_may_read_what_was_computed_before_it() -> None:
+    stand_in = StandIn(nn.Identity(), "", cycle([lambda x: 2 * x]), before=lambda x: x + 1)
+    assert stand_in(torch.ones(1)) == 4
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (6,), (1, 4), (5, 1), (0,), (1, 0)])
 def test_inputs_get_the_shape_that_the_module_is_called_with(shape: tuple[int, ...]) -> None:
     """An expert gets another number of tokens in every pass."""
     stand_in = StandIn(nn.Identity(), "", cycle([lambda x: x]), cycle([torch.arange(8.0).view(2, 1, 4)]))
@@ -76,9 +83,11 @@ def test_products_are_in_place_only_while_passes_are_timed(tiny_gpt2: TinyGPT2) 
     assert called == [1] * len(called)
     assert len(called) == 21 * len(layers)
     assert not any("forward" in vars(module) for module in model.modules())
+    own = vars(layers[0])["forward"] = layers[0].forward  # as some libraries do it
     with pytest.raises(KeyboardInterrupt), passes.in_a_row(1):  # noqa: PT012
         passes.seconds()
         raise KeyboardInterrupt
+    assert vars(layers[0]).pop("forward") == own
     assert not any("forward" in vars(module) for module in model.modules())
     assert torch.equal(model(ids).logits, before)
 
@@ -106,11 +115,15 @@ def test_other_products_are_timed_in_turns_with_those_of_the_model(
         forward = type(layer).forward
         layer.__class__ = type("Slow", (type(layer),), {"forward": lambda self, x, f=forward: slow(8, f, self, x)})
     monkeypatch.setattr(rehearsal.time, "perf_counter", look)
-    times = Rehearsal(model, [StandIn(layer, "", products) for layer in layers], 1).run(0.0, 2)
+    timed = Rehearsal(model, [StandIn(layer, "", products) for layer in layers], 1)
+    times = timed.run(0.0, 2)
     count = len(layers)
     assert times.dense_seconds == 8 * count + 1
     assert times.gain == (8 * count + 1) / (2 * count + 1)
     assert times.parts == dict.fromkeys(layers, 3.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(RehearsedPasses, "parts", lambda self: pytest.fail("the parts are timed again"))
+        assert timed.run(0.0, 2) == times
 
 
 @pytest.mark.parametrize("weights", [None, "int8"])
@@ -145,19 +158,131 @@ def test_all_products_that_would_change_are_stood_in_for(
     assert len(replaced) == len(set(replaced))
     assert set(replaced) | (projections if kind != "plain" else set()) >= expected
     assert set(replaced) <= expected
-    passes = RehearsedPasses(model, made, 1)
+    computed: Counter[str] = Counter()
+    for stand_in, name in zip(made, replaced, strict=True):
+        products = stand_in._products
+        stand_in._products = iter(lambda name=name, products=products: counted(computed, name, next(products)), None)
     called: list[str] = []
-    for module in model.modules():
-        if id(module) in names:
-            module.register_forward_hook(lambda module, *_: called.append(names[id(module)]))
+    for name, module in model.named_modules():
+        if name.endswith("gate_proj") or name in projections - set(replaced):
+            module.register_forward_hook(lambda *_, name=name: called.append(name))
+    passes = RehearsedPasses(model, made, 1)
+    called.clear()
     with passes.in_a_row(1):
         passes.seconds()
-    assert {name for name in called if name in set(replaced)} == set(replaced)
-    if kind != "plain":
-        assert not {name for name in called if name.endswith(("up_proj", "down_proj"))} & projections
-        assert {name for name in called if name.endswith("gate_proj")} >= {
-            f"{name}.gate_proj" for name in replaced if name.endswith("mlp")
-        }
+    # Gemma 3n calls these layers twice.
+    assert computed == Counter(replaced) + Counter(name for name in replaced if name.endswith("modality_router"))
+    mlps = [name for name, _ in model.named_modules() if name.endswith("mlp")]
+    assert sorted(called) == ([] if kind == "plain" else sorted(f"{name}.gate_proj" for name in mlps))
+
+
+def counted(computed: Counter[str], name: str, product: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def compute(x: Tensor) -> Tensor:
+        computed[name] += 1
+        return product(x)
+
+    return compute
+
+
+@pytest.mark.parametrize("weights", [None, "int8"])
+@pytest.mark.parametrize("kind", ["plain", "gated", "thresholds"])
+def test_stand_ins_of_mlps_compute_the_product_of_made_up_activations(
+    kind: str, weights: str | None, tiny_causal_lm: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autotune.LayerTimer, "speeds", lambda self, draws: [2.0] * (len(self.forms) - 1))
+    monkeypatch.setattr(autotune, "cached_speeds", lambda key: None)
+    model = tiny_causal_lm("llama" if kind == "gated" else "opt").eval()
+    if kind == "gated":
+        for block in model.model.layers:
+            block.mlp.act_fn = nn.ReLU()
+    texts = [{"input_ids": torch.arange(20)[None]}]
+    measured: Any = measure(model, texts, criteria=["nonzero"])
+    thresholds = None
+    if kind == "thresholds":
+        thresholds = {row.site.name: torch.full((row.site.width,), 0.01) for row in measured}
+    made: list[StandIn] = []
+
+    class Noted(Rehearsal):
+        def __init__(self, model: nn.Module, stand_ins: list[StandIn], *arguments: Any, **options: Any) -> None:
+            made.extend(stand_in for stand_in in stand_ins if stand_in._inputs is not None)
+            super().__init__(model, stand_ins, *arguments, **options)
+
+    monkeypatch.setattr(layer_times, "Rehearsal", Noted)
+    predict_speed(model, measured, [3], thresholds=thresholds, weights=weights)
+    mlp = resolve(model)[0]
+    stand_in = made[0]
+    draws = [next(stand_in._inputs) for _ in range(8)]  # type: ignore[arg-type]
+    out = stand_in(torch.zeros(3, 1, mlp.gate.in_features if kind == "gated" else mlp.site.width))
+    hidden = draws[0] * mlp.up(torch.ones(3, 1, mlp.up.in_features)) if kind == "gated" else draws[0]
+    expected = mlp.down(hidden)
+    assert 0 < float((draws[0] != 0).float().mean()) < 1
+    torch.testing.assert_close(out, expected, atol=0.03 if weights else 1e-5, rtol=0.03 if weights else 1e-5)
+    with torch.no_grad():
+        assert all(draw.shape == (3, 1, mlp.site.width) for draw in draws)
+
+
+@pytest.mark.parametrize(("kind", "prompt", "made_up"), [("plain", 32, 2), ("plain", 33, 0), ("gated", 33, 2)])
+def test_long_calls_get_made_up_activations_if_they_may_skip(
+    kind: str, prompt: int, made_up: int, tiny_causal_lm: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above 32 tokens, a layer with int8 weights reads all of them; a gated MLP may still skip neurons."""
+    monkeypatch.setattr(autotune.LayerTimer, "speeds", lambda self, draws: [2.0] * (len(self.forms) - 1))
+    monkeypatch.setattr(autotune, "cached_speeds", lambda key: None)
+    model = tiny_causal_lm("llama" if kind == "gated" else "opt").eval()
+    if kind == "gated":
+        for block in model.model.layers:
+            block.mlp.act_fn = nn.ReLU()
+    measurement = measure(model, [{"input_ids": torch.arange(20)[None]}], criteria=["nonzero"])
+    given: list[bool] = []
+
+    class Noted(Rehearsal):
+        def __init__(self, model: nn.Module, stand_ins: list[StandIn], *arguments: Any, **options: Any) -> None:
+            given.extend(stand_in._inputs is not None for stand_in in stand_ins)
+            super().__init__(model, stand_ins, *arguments, **options)
+
+    monkeypatch.setattr(layer_times, "Rehearsal", Noted)
+    predict_speed(model, measurement, weights="int8", prompt=prompt)
+    assert sum(given) == made_up
+
+
+def test_layers_that_stay_dense_get_the_faster_dense_product(
+    tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Skipping doesn't pay off, the other dense product does."""
+    monkeypatch.setattr(
+        autotune.LayerTimer,
+        "speeds",
+        lambda self, draws: [0.5 if "dense" in self.forms else 2.0] * (len(self.forms) - 1),
+    )
+    monkeypatch.setattr(autotune, "cached_speeds", lambda key: None)
+    monkeypatch.setattr(autotune, "keep_speeds", lambda key, speeds: None)
+    model = tiny_gpt2("relu").eval()
+    measurement = measure(model, token_batches(), criteria=["nonzero"])
+    converted = sparsify(copy.deepcopy(model), measurement, dense=True)
+    expected = {name for name, module in converted.named_modules() if isinstance(module, Converted)}
+    assert any(name.endswith("mlp.c_proj") for name in expected)
+    made: list[nn.Module] = []
+
+    class Noted(Rehearsal):
+        def __init__(self, model: nn.Module, stand_ins: list[StandIn], *arguments: Any, **options: Any) -> None:
+            made.extend(stand_in.module for stand_in in stand_ins)
+            super().__init__(model, stand_ins, *arguments, **options)
+
+    monkeypatch.setattr(layer_times, "Rehearsal", Noted)
+    predict_speed(model, measurement, dense=True)
+    names = {id(module): name for name, module in model.named_modules()}
+    assert {names[id(module)] for module in made} == expected
+
+
+@pytest.mark.parametrize(("reads", "draws"), [(1, 8), (1 << 10, 4), (1 << 13, 1)])
+def test_long_prompts_have_fewer_made_up_inputs(reads: int, draws: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them are held in memory at once."""
+    times: Any = layer_times.ModelTimes()
+    products: Any = layer_times.MLPProducts.__new__(layer_times.MLPProducts)
+    products._times = times
+    timer: Any = autotune.linear_timer(nn.Linear(1024, 4), 1)
+    monkeypatch.setattr(layer_times, "random_activations", lambda *arguments: [torch.zeros(1)] * arguments[-1])
+    assert len(products._draws(timer, 1024, reads, 0.1, 0.2)) == draws
 
 
 def test_a_rehearsal_computes_what_the_converted_model_does(tiny_gpt2: TinyGPT2) -> None:

@@ -566,7 +566,7 @@ def test_experts_are_timed_with_the_weights_of_the_model(monkeypatch: pytest.Mon
     own: list[nn.Module] = []
 
     def times(self: Any, draws: Any, rounds: int, **options: Any) -> list[float]:
-        own.extend(options["own"]["dense"])
+        own.extend(options["dense"])
         with torch.no_grad():
             own[0](draws[0])
         return [1.0] * len(self.forms)

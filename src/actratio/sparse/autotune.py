@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import cycle
 from statistics import median, quantiles
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -37,7 +36,7 @@ _LONG = 0.003  # seconds; for longer products it doesn't matter whether Python's
 
 
 class LayerTimer:
-    """Layers of one shape in several forms, each layer with weights of its own. Every call uses the next layer.
+    """Layers of one shape in several forms, each layer with weights of its own. What is timed is always the next layer of a form.
 
     Args:
         forms: what makes a layer of each form; the first one is what the others are compared with.
@@ -84,12 +83,14 @@ class LayerTimer:
             self._made[form] = [self.forms[form]() for _ in range(self.count)]
         return self._made[form]
 
-    def _layers(self, own: Mapping[str, Sequence[nn.Module]] = MappingProxyType({})) -> list[cycle[nn.Module]]:
-        """Return the layers of each form: those of ``own``, or new ones."""
-        for form in self.forms:
-            if form not in own and form not in self._next:
+    def _layers(self, dense: Sequence[nn.Module] = ()) -> list[cycle[nn.Module]]:
+        """Return the layers of each form, those of the first one from ``dense`` if there are any."""
+        new = list(self.forms)[1 if dense else 0 :]
+        for form in new:
+            if form not in self._next:
                 self._next[form] = cycle(self.layers(form))
-        return [cycle(own[form][: self.count]) if form in own else self._next[form] for form in self.forms]
+        given = [cycle(dense[: self.count])] if dense else []
+        return given + [self._next[form] for form in new]
 
     @cached_property
     def _other_weights(self) -> Tensor:
@@ -105,7 +106,7 @@ class LayerTimer:
         rounds: int,
         *,
         model_bytes: float,
-        own: Mapping[str, Sequence[nn.Module]] = MappingProxyType({}),
+        dense: Sequence[nn.Module] = (),
     ) -> list[float]:
         """Return the median seconds of each form in a model. They are timed in turns.
 
@@ -116,10 +117,10 @@ class LayerTimer:
             draws: inputs, (batch, inputs), used in turn.
             rounds: the most; fewer if they take long.
             model_bytes: of all weights of the model.
-            own: by form, layers with the model's own weights, which are timed in place of new ones. Where weights lie in memory
-                matters: dense layers whose weights were read from a file took 6% longer than new ones.
+            dense: layers with the model's own weights, which are timed as the first form in place of new ones. Where weights lie in
+                memory matters: dense layers whose weights were read from a file took 6% longer than new ones.
         """
-        forms = self._layers(own)
+        forms = self._layers(dense)
         self._warm_up(forms, draws[0])
         seconds: list[list[float]] = [[] for _ in forms]
         began = time.perf_counter()

@@ -69,9 +69,9 @@ class Race:
         return cls(first, second)
 
     @property
-    def latest(self) -> tuple[float, float]:
-        """How many times as fast the other form was in the last call of ``run``, and the seconds of a dense pass: medians."""
-        return median(self._spells[-1]), median(self._dense_seconds)
+    def dense_seconds(self) -> float:
+        """Seconds of a pass of the dense model: the median over rounds."""
+        return median(self._dense_seconds)
 
     @property
     def estimate(self) -> Estimate:
@@ -90,7 +90,6 @@ class Race:
         began = time.perf_counter()
         spell: list[float] = []
         self._spells.append(spell)
-        self._dense_seconds.clear()
         while len(spell) < most:
             if len(spell) >= least and (self._is_narrow() or time.perf_counter() - began > seconds):
                 break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -15,13 +16,13 @@ from torch import Tensor, nn
 from actratio.counting.counts import SiteCounts
 from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
-from actratio.sites import Site
-from actratio.sites.gates import own_gate, stand_ins
+from actratio.sites import Site, gates
 from actratio.sites.linear import is_linear
 from actratio.sites.mlps import MLP
 from actratio.sparse.active import active_counts
 from actratio.sparse.autotune import LayerTimer, by_gates, fast_copy, linear_timer, shape_speeds, without_hooks
 from actratio.sparse.conversion import alike, form_of, is_worth_int8, timer_of
+from actratio.sparse.kernels.int8_weights import MAX_BATCH
 from actratio.sparse.linears import has_full_kernel
 from actratio.sparse.planning import Plan
 from actratio.sparse.rehearsal import Rehearsal, RehearsalTimes, StandIn
@@ -29,7 +30,8 @@ from actratio.sparse.speed import OtherLayers
 from actratio.sparse.timing import MIN_PASSES, PASS_SECONDS, Machine, PassTimes, time_in_forward_pass, time_machine
 
 _ROUNDS = 40
-_DRAWS = 8
+_DRAWS = 8  # inputs that are made up for an MLP
+_DRAWN = 1 << 22  # the most numbers of them; for long prompts, one input has to do
 _RATIO_STEP = 0.05  # of the logarithm of a ratio
 
 
@@ -49,8 +51,8 @@ def active_share(counts: SiteCounts) -> float:
     return float(counts.activation_ratio) if counts.tokens else 1.0
 
 
-def random_activations(width: int, batch: int, ratio: float, needed: float) -> list[Tensor]:
-    """Return random activations, each (batch, width), with this ratio of active and this share of needed neurons.
+def random_activations(width: int, batch: int, ratio: float, needed: float, number: int = _DRAWS) -> list[Tensor]:
+    """Return a number of random activations, each (batch, width), with this ratio of active and this share of needed neurons.
 
     Each example activates a part of one set with a share s of the neurons, where s·(1 − (1 − ratio/s)^batch) = needed.
     """
@@ -60,7 +62,7 @@ def random_activations(width: int, batch: int, ratio: float, needed: float) -> l
         low, high = (low, middle) if middle * (1 - (1 - ratio / middle) ** batch) > needed else (middle, high)
     generator = torch.Generator().manual_seed(0)
     draws = []
-    for _ in range(_DRAWS):
+    for _ in range(number):
         in_set = torch.rand(width, generator=generator) < high
         active = torch.rand(batch, width, generator=generator) < ratio / high
         draws.append(torch.randn(batch, width, generator=generator) * in_set * active)
@@ -125,7 +127,7 @@ class ModelTimes:
     def renewed(self, seconds: float = PASS_SECONDS, passes: int = MIN_PASSES) -> ModelTimes:
         """Return times of the same model of which only the machine's figures and the first passes are known.
 
-        What is timed is shared.
+        The layers, inputs and passes that are timed are the same.
         """
         new = ModelTimes(self._text, seconds, passes)
         new._machine, new._first_passes = self._machine, self._first_passes
@@ -196,6 +198,20 @@ class MLPProducts:
             self._alike[form].append(mlp)
         self._next: dict[tuple[LayerTimer, str], Iterator[Callable[[Tensor], Tensor]]] = {}
 
+    def decided(self) -> list[Plan]:
+        """Return the plans, in which MLPs are dense that stay so because skipping doesn't pay off, unless their weights become int8."""
+        return [
+            replace(item, kind="dense") if item.kind != "dense" and self._stays_dense(number) else item
+            for number, item in enumerate(self.plans)
+        ]
+
+    def _stays_dense(self, number: int) -> bool:
+        return self.mlps[number] not in self.rounded and not self._skips_at_all(number)
+
+    def _skips_at_all(self, number: int) -> bool:
+        has_thresholds = self.mlps[number].site.name in self._limits
+        return has_thresholds or shape_speeds(self._timer(number)).pays_off(self.plans[number].ratio)
+
     def stand_in(self, number: int, shape: tuple[int, int], reads: int, measurement: Measurement) -> StandIn | None:
         """Return what stands in for the product of an MLP, or ``None`` if it stays dense, or is an expert whose weights are stacked.
 
@@ -214,15 +230,19 @@ class MLPProducts:
         form = self._chosen_form(timer, number, reads, ratio)
         if form is None:
             return None
-        draws = self._draws(timer, mlp.site.width, reads, ratio, needed)
-        if reads == shape[0] * shape[1]:
-            draws = [draw.view(*shape, -1) for draw in draws]
-        key = (*self._forms[number], *timer.key.items(), form, ratio, needed)
-        products, inputs = self._products(timer, form), cycle(draws)
+        products, inputs = self._products(timer, form), None
+        # In long calls, a layer with int8 weights reads all of them, whatever is zero. A gated MLP may still skip neurons.
+        if form == "sparse" and not (planned.kind == "down" and mlp in self.rounded and reads > MAX_BATCH):
+            draws = self._draws(timer, mlp.site.width, reads, ratio, needed)
+            if reads == shape[0] * shape[1]:
+                draws = [draw.view(*shape, -1) for draw in draws]
+            first = number % len(draws)
+            inputs = cycle(draws[first:] + draws[:first])  # MLPs that are alike shouldn't read the same rows
+        key = self._forms[number], form, mlp in self.rounded, mlp.site.name in self._limits, ratio, needed
         if planned.kind == "down":
-            return StandIn(mlp.down, str(key), products, inputs)
+            return StandIn(mlp.down, key, products, inputs)
         owner = self._owners[mlp.site.owner]
-        return StandIn(owner, str(key), products, inputs, _gate_of(mlp, owner))
+        return StandIn(owner, key, products, inputs, _gate_of(mlp, owner))
 
     def expert_seconds(self, number: int, reads: int, measurement: Measurement) -> tuple[float, float]:
         """Return the seconds of the dense product of an expert whose weights are stacked, and of what ``sparsify`` makes of it.
@@ -242,20 +262,20 @@ class MLPProducts:
         if key not in self._times.experts:
             timer = self._timer(number)
             form = self._chosen_form(timer, number, reads, ratio)
-            own = {"dense": [_as_timed(*other.skipped, planned) for other in alike[: timer.count]]}
+            dense = [_as_timed(*other.skipped, planned) for other in alike[: timer.count]]
             draws = self._draws(timer, mlp.site.width, reads, ratio, needed)
-            seconds = timer.times(draws, _ROUNDS, model_bytes=self._weight_bytes, own=own)
+            seconds = timer.times(draws, _ROUNDS, model_bytes=self._weight_bytes, dense=dense)
             by_form = dict(zip(timer.forms, seconds, strict=True))
             self._times.experts[key] = by_form["dense"], by_form[form or "dense"]
         return self._times.experts[key]
 
     def _chosen_form(self, timer: LayerTimer, number: int, reads: int, ratio: float) -> str | None:
         """Return the form that the product of an MLP will have, as the layer chooses at every call; ``None`` if nothing changes."""
-        mlp, planned = self.mlps[number], self.plans[number]
-        speeds = shape_speeds(timer)
-        if mlp.site.name not in self._limits and not speeds.pays_off(planned.ratio):
+        mlp = self.mlps[number]
+        if not self._skips_at_all(number):
             return "dense" if mlp in self.rounded else None
-        skips = ratio * reads * mlp.site.width <= speeds.crossover(planned.ratio).max_active(reads, mlp.site.width)
+        crossover = shape_speeds(timer).crossover(self.plans[number].ratio)
+        skips = ratio * reads * mlp.site.width <= crossover.max_active(reads, mlp.site.width)
         return "sparse" if skips or "converted" not in timer.forms else "converted"
 
     def _timer(self, number: int) -> LayerTimer:
@@ -269,7 +289,8 @@ class MLPProducts:
     def _draws(self, timer: LayerTimer, width: int, reads: int, ratio: float, needed: float) -> list[Tensor]:
         draws, key = self._times.draws, (width, reads, ratio, needed, timer.device, timer.dtype)
         if key not in draws:
-            made = random_activations(width, reads, ratio, needed)
+            number = max(1, min(_DRAWS, _DRAWN // (reads * width)))
+            made = random_activations(width, reads, ratio, needed, number)
             draws[key] = [draw.to(timer.device, timer.dtype) for draw in made]
         return draws[key]
 
@@ -291,9 +312,9 @@ def _gate_of(mlp: MLP, owner: nn.Module) -> Callable[[Tensor], Tensor]:
     """Return what computes the gates of a gated MLP."""
     if not mlp.own_gate:
         return lambda x: mlp.activation(mlp.gate(x))
-    replaced = stand_ins(owner, mlp.up, mlp.down)
+    replaced = gates.stand_ins(owner, mlp.up, mlp.down)
     assert replaced is not None  # as when the MLP was resolved
-    return partial(own_gate, owner, type(owner), replaced)
+    return partial(gates.own_gate, owner, type(owner), replaced)
 
 
 def _as_timed(down: Any, up: Any, planned: Plan) -> nn.Module:
@@ -330,11 +351,10 @@ class LinearProducts:
         for group, timer in self._groups:
             if self._int8:
                 products = _products_of(timer.layers("other"))
+                stand_ins += [StandIn(layer, self._int8, products) for layer in group]
             elif shape_speeds(timer).always_faster().max_active(batch, 1):
-                products = _products_of(fast_copy(layer) for layer in group)  # the weights stay where they are
-            else:
-                continue
-            stand_ins += [StandIn(layer, self._int8, products) for layer in group]
+                # The weights stay where they are.
+                stand_ins += [StandIn(layer, self._int8, _products_of([fast_copy(layer)])) for layer in group]
         return stand_ins
 
     def summary(

@@ -59,7 +59,8 @@ def predict_speed(
 ) -> SpeedPrediction:
     """Predict how much faster ``sparsify`` makes a model's decoding, or its reading of prompts, on this machine, without converting it.
 
-    The model is timed in evaluation mode.
+    The model is timed in evaluation mode, as it is and with the new products in the place of its own. Those have weights of their own, and
+    those that skip neurons get random inputs with the measured share of zeros. Meanwhile, no other thread should use the model.
 
     Args:
         model: from transformers, dense: a causal language model, or with ``prompt`` any model that reads tokens.
@@ -97,14 +98,14 @@ def predict_speed(
     exempt = exempt_layers(model)
     rounded = rounded_mlps(handles, exempt) if int8 else set()
     times, wait = ModelTimes() if times is None else times, CPUWait()
-    rest: list[list[Any]] = []
-    if dense or int8:
-        rest = replaceable_groups(unchanged_linears(model, handles, planned), int8=int8, exempt=exempt)
     read = float(sum(parameter.nbytes for parameter in _weights_read(model)))
     products = MLPProducts(model, handles, planned, limits, rounded=rounded, weight_bytes=read, times=times)
-    linears = LinearProducts(rest, int8=int8, times=times)
     speeds = []
     with evaluating(model), wait:
+        rest: list[list[Any]] = []
+        if dense or int8:
+            rest = replaceable_groups(unchanged_linears(model, handles, products.decided()), int8=int8, exempt=exempt)
+        linears = LinearProducts(rest, int8=int8, times=times)
         machine = times.machine(device_of(model))
         for batch in sizes:
             speeds.append(_speed(model, batch, prompt, counts, products, linears, times))

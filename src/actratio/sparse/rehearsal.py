@@ -24,9 +24,9 @@ class StandIn:
     Args:
         module: a linear layer, or a gated MLP.
         key: what the time of the product depends on, beside the number of examples.
-        products: what computes the product, each with weights of its own; used in turn, also by the modules that are alike. In one pass,
-            none should be used twice, or its weights are in the caches the second time.
-        inputs: used in turn, each (…, inputs). By default, the product gets the module's input.
+        products: what computes the product, each with weights of its own; used in turn. Modules of one shape can share this iterator, so
+            that no product is used twice while its weights are in the caches.
+        inputs: used in turn, each (…, inputs). By default, the product gets what ``before`` returns or, without that, the module's input.
         before: called with the module's input before the product.
     """
 
@@ -47,7 +47,8 @@ class StandIn:
     def __call__(self, x: Tensor) -> Tensor:
         # Every microsecond here would be counted as the product's.
         if self._before is not None:
-            self._before(x)
+            computed = self._before(x)
+            x = computed if self._inputs is None else x
         if self._inputs is not None:
             inputs = next(self._inputs)
             x = inputs if inputs.shape[:-1] == x.shape[:-1] else _shaped(inputs, x)
@@ -85,18 +86,21 @@ class RehearsedPasses(ForwardPasses):
             yield
 
     def parts(self) -> list[float]:
-        """Return the seconds of each of the other products: the medians of some more passes."""
+        """Return the seconds of each of the other products: the medians of some more decoding steps, or those of one more prompt."""
         passes: list[list[float]] = []
+        run = 1 if self.prompt else _TIMED_PASSES
         for stand_in in self._stand_ins:
             stand_in.is_timed = True
-        with self.in_a_row(_TIMED_PASSES):
-            for _ in range(_TIMED_PASSES):
-                for stand_in in self._stand_ins:
-                    stand_in.seconds = 0.0
-                self.seconds()
-                passes.append([stand_in.seconds for stand_in in self._stand_ins])
-        for stand_in in self._stand_ins:
-            stand_in.is_timed = False
+        try:
+            with self.in_a_row(run):
+                for _ in range(run):
+                    for stand_in in self._stand_ins:
+                        stand_in.seconds = 0.0
+                    self.seconds()
+                    passes.append([stand_in.seconds for stand_in in self._stand_ins])
+        finally:
+            for stand_in in self._stand_ins:
+                stand_in.is_timed = False
         return [median(times) for times in zip(*passes, strict=True)]
 
 
@@ -129,17 +133,21 @@ class Rehearsal:
         self, model: nn.Module, stand_ins: Sequence[StandIn], batch: int, *, prompt: int = 0, text: Tensor | None = None
     ) -> None:
         self._modules = [stand_in.module for stand_in in stand_ins]
+        self._parts: dict[nn.Module, float] = {}
+        self._dense = ForwardPasses(model, batch, prompt=prompt, text=text)
         self._passes = RehearsedPasses(model, stand_ins, batch, prompt=prompt, text=text)
-        self._race = Race(ForwardPasses(model, batch, prompt=prompt, text=text), self._passes)
 
     def run(self, seconds: float, least: int) -> RehearsalTimes:
-        """Return what is timed now.
+        """Return what is timed now; the parts are timed at the first call only.
 
         Args:
             seconds, least: as for ``Race.run``.
         """
-        self._race.run(seconds, least)
-        return RehearsalTimes(*self._race.latest, dict(zip(self._modules, self._passes.parts(), strict=True)))
+        race = Race(self._dense, self._passes)
+        race.run(seconds, least)
+        if not self._parts:
+            self._parts = dict(zip(self._modules, self._passes.parts(), strict=True))
+        return RehearsalTimes(race.estimate.value, race.dense_seconds, self._parts)
 
 
 def _shaped(inputs: Tensor, like: Tensor) -> Tensor:
@@ -147,7 +155,7 @@ def _shaped(inputs: Tensor, like: Tensor) -> Tensor:
     inputs, examples = inputs.flatten(0, -2), like.numel() // like.shape[-1]
     if examples > len(inputs):
         inputs = inputs[torch.arange(examples) % len(inputs)]
-    return inputs[:examples].view(*like.shape[:-1], -1)
+    return inputs[:examples].view(*like.shape[:-1], inputs.shape[-1])
 
 
 def _now(device: torch.device) -> float:

@@ -33,8 +33,8 @@ class LayerSpeed:
         held_bytes: bytes of its weights.
         dense_bytes, sparse_bytes: bytes of the weights that are read.
         dense_flops, sparse_flops: multiplications and additions.
-        dense_seconds, sparse_seconds: of the products that sparsity changes, timed here on random numbers with the measured ratio;
-            0 if it changes none.
+        dense_seconds, sparse_seconds: of the products that sparsity changes, timed inside a forward pass, or alone for experts whose weights
+            are stacked; the sparse ones on random numbers with the measured ratio. 0 if it changes none.
     """
 
     plan: Plan
@@ -71,10 +71,10 @@ class Speed:
     Attributes:
         batch: number of sequences.
         layers: what each MLP reads and computes.
-        dense_seconds: of one forward pass, timed here.
+        dense_seconds: of one forward pass, timed here once; ``expected`` comes from other passes.
         ideal: speed-up if time were spent on reading weights only, all at the same rate; for prompts, or on multiplying only.
         ideal_mlp: the same for the MLPs alone.
-        expected: speed-up by the timed products: a dense pass against one that takes their savings off.
+        expected: speed-up of a pass in which the new products stand in for the model's own.
         reason: why ``expected`` isn't worth it, to be read after "because"; empty if it is, or if it would be slower.
         others: the other linear layers whose product changes, with ``dense`` or ``weights``.
         prompt: tokens that the pass reads of each sequence; 0 for a decoding step, which reads one.
@@ -245,7 +245,7 @@ def small_gain_reason(
             f"the MLPs are {mlp_share:.0%} of the weights that a step reads, so skipping neurons makes it at most "
             f"{ideal:.2f} times as fast"
         )
-    if sparse and all(layer.dense_seconds < 2 * layer.sparse_seconds for layer in sparse):
+    if sparse and sum(layer.dense_seconds for layer in sparse) < 2 * sum(layer.sparse_seconds for layer in sparse):
         return "reading fewer weights saves little time here, as for weights that fit in the cache"
     return _REST
 
