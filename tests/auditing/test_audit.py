@@ -498,7 +498,7 @@ def test_sequences_are_spread_with_what_belongs_to_them() -> None:
 
 
 def test_works_are_measured_in_several_spells(tiny_gpt2: TinyGPT2, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoding is predicted before each of them, a prompt before the middle one; later spells have as many rounds as the first."""
+    """Decoding is predicted before or after it's measured, in turns, a prompt in the middle one; later spells have as many rounds as the first."""
     happened: list[Any] = []
 
     class Race:
@@ -549,7 +549,8 @@ def test_works_are_measured_in_several_spells(tiny_gpt2: TinyGPT2, monkeypatch: 
     happened.clear()
     found = tested.tried(trial, way)
     first, later = [(0, 3, 33), (8, 3, 33)], [(0, 7, 7), (8, 7, 7)]
-    assert happened == [0, *first, 0, *later, 0, 8, *later, 0, *later, 0, *later]
+    decode, prompt = later
+    assert happened == [0, *first, decode, 0, prompt, 0, 8, *later, decode, 0, prompt, 0, *later]
     assert [gain.expected for gain in found.gains] == [7.0, 8.0]  # the middle one of five, and the only one
     assert [gain.before for gain in found.gains] == [gain.expected for gain in way.gains]
     assert all(gain.measured == Race.estimate for gain in found.gains)

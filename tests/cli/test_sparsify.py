@@ -17,6 +17,7 @@ import actratio.sparse.modules
 from actratio import ActratioError
 from actratio.sites.flow import Flow
 from actratio.sparse import densify, load_sparse, plans, read_thresholds, sparsify
+from actratio.sparse.autotune import LayerTimer
 from actratio.sparse.crossover import ALWAYS, ShapeSpeeds
 from actratio.sparse.linears import FastLinear
 from actratio.sparse.saved_int8 import save_int8
@@ -241,22 +242,31 @@ def test_sparsify_refuses_unknown_weights(
 def test_sparsify_traces_at_most_twice_and_lays_weights_out_once(
     tmp_path: Path, text: Path, minilm: Path, run_command: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the default target. The weights of layers that are built to be timed are all equal, the model's aren't."""
+    """With the default target. Layers that are built to be timed don't count."""
     import transformers
 
     traces: list[nn.Module] = []
     laid_out: list[float] = []
-    new_flow, neuron_major = Flow.__init__, actratio.sparse.modules.neuron_major
+    new_flow, neuron_major, new_layers = Flow.__init__, actratio.sparse.modules.neuron_major, LayerTimer.layers
+    is_timing = False
 
     def count_trace(self: Flow, model: nn.Module, *arguments: Any) -> None:
         traces.append(model)
         new_flow(self, model, *arguments)
 
     def count_layout(rows: torch.Tensor) -> torch.Tensor:
-        if len(rows) == 64 and not bool((rows == rows[0, 0]).all()):
+        if len(rows) == 64 and not is_timing:
             laid_out.append(rows[0, 0].item())
         return neuron_major(rows)
 
+    def layers(self: LayerTimer, form: str) -> list[nn.Module]:
+        nonlocal is_timing
+        is_timing = True
+        made = new_layers(self, form)
+        is_timing = False
+        return made
+
+    monkeypatch.setattr(LayerTimer, "layers", layers)
     monkeypatch.setattr(Flow, "__init__", count_trace)
     monkeypatch.setattr(actratio.sparse.modules, "neuron_major", count_layout)
     torch.manual_seed(0)

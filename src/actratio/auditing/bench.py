@@ -61,8 +61,9 @@ class Bench:
     def tried(self, trial: Trial, way: Way) -> Way:
         """Return a way with its measured speed-ups, and with its loss if it changes the outputs.
 
-        What else the machine does changes speed-ups by a fifth within seconds. So all works are measured in several spells. Before each of
-        them, the speed-up of the first work, which decides, is predicted again; those of the others before the middle one only.
+        What else the machine does changes speed-ups by a fifth within seconds. So all works are measured in several spells. In each of them,
+        the speed-up of the first work, which decides, is predicted again; those of the others in the middle one only. That comes before
+        the first work is measured in one spell and after it in the next: what was computed before, such as prompts, changes speed-ups, too.
         """
         other = trial.applied_to(self._model)
         if trial.pruning is None and not any(isinstance(module, Converted) for module in other.modules()):
@@ -77,9 +78,13 @@ class Bench:
             rounds = [(_LEAST, _MOST)] * len(races)
             for spell in range(_SPELLS):
                 again = self._works if spell == _SPELLS // 2 else self._works[:1]
-                for gain in self._expected(trial, again, self._times.renewed(_PASS_SECONDS, _PASSES)):
-                    predicted[gain.work].append(gain)
-                added = [race.run(_RACE_SECONDS, *numbers) for race, numbers in zip(races, rounds, strict=True)]
+                added: list[int] = []
+                for race, numbers in zip(races, rounds, strict=True):
+                    if race is races[0] and spell % 2 == 0:
+                        self._predict_again(trial, again, predicted)
+                    added.append(race.run(_RACE_SECONDS, *numbers))
+                    if race is races[0] and spell % 2 == 1:
+                        self._predict_again(trial, again, predicted)
                 rounds = [(number, number) for number in added]  # all spells count alike
         gains = tuple(
             replace(_middle(predicted[before.work]), measured=race.estimate, before=before.expected)
@@ -96,6 +101,10 @@ class Bench:
         if self.dense_losses is None:
             return None
         return loss_increase(self.dense_losses, sequence_losses(other, self._checking))
+
+    def _predict_again(self, trial: Trial, works: Sequence[Work], predicted: dict[Work, list[Gain]]) -> None:
+        for gain in self._expected(trial, works, self._times.renewed(_PASS_SECONDS, _PASSES)):
+            predicted[gain.work].append(gain)
 
     def _expected(self, trial: Trial, works: Sequence[Work], times: ModelTimes) -> tuple[Gain, ...]:
         if trial.pruning is not None:
