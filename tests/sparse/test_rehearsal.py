@@ -26,6 +26,24 @@ from tests.sparse.test_gated_gates import gemma
 TinyGPT2 = Callable[..., Any]
 
 
+def set_relu(llama: Any) -> None:
+    for block in llama.model.layers:
+        block.mlp.act_fn = nn.ReLU()
+
+
+def noted_stand_ins(monkeypatch: pytest.MonkeyPatch) -> list[StandIn]:
+    """Return a list to which predictions from now on add their stand-ins."""
+    made: list[StandIn] = []
+
+    class Noted(Rehearsal):
+        def __init__(self, model: nn.Module, stand_ins: list[StandIn], *arguments: Any, **options: Any) -> None:
+            made.extend(stand_ins)
+            super().__init__(model, stand_ins, *arguments, **options)
+
+    monkeypatch.setattr(layer_times, "Rehearsal", Noted)
+    return made
+
+
 def test_a_stand_in_computes_its_products_in_turn() -> None:
     products = cycle([lambda x: 2 * x, lambda x: 3 * x])
     first, second = (StandIn(nn.Identity(), "", products) for _ in range(2))
@@ -137,22 +155,14 @@ def test_all_products_that_would_change_are_stood_in_for(
     monkeypatch.setattr(autotune, "cached_speeds", lambda key: None)
     model = gemma() if kind == "own gate" else tiny_causal_lm("opt" if kind == "plain" else "llama").eval()
     if kind == "gated":
-        for block in model.model.layers:
-            block.mlp.act_fn = nn.ReLU()
+        set_relu(model)
     measurement = measure(model, [{"input_ids": torch.arange(20)[None]}], criteria=["nonzero"])
     converted = sparsify(copy.deepcopy(model), measurement, dense=weights is None, weights=weights)
     expected = {name for name, module in converted.named_modules() if isinstance(module, Converted)}
     expected = {name for name in expected if not name.endswith("embed_tokens")}  # shares its weight with the head
     projections = {name for name in expected if name.rpartition(".")[2] in ("up_proj", "down_proj")}
     names = {id(module): name for name, module in model.named_modules()}
-    made: list[StandIn] = []
-
-    class Noted(Rehearsal):
-        def __init__(self, model: nn.Module, stand_ins: list[StandIn], *arguments: Any, **options: Any) -> None:
-            made.extend(stand_ins)
-            super().__init__(model, stand_ins, *arguments, **options)
-
-    monkeypatch.setattr(layer_times, "Rehearsal", Noted)
+    made = noted_stand_ins(monkeypatch)
     predict_speed(model, measurement, dense=weights is None, weights=weights)
     replaced = [names[id(stand_in.module)] for stand_in in made]
     assert len(replaced) == len(set(replaced))
@@ -193,24 +203,16 @@ def test_stand_ins_of_mlps_compute_the_product_of_made_up_activations(
     monkeypatch.setattr(autotune, "cached_speeds", lambda key: None)
     model = tiny_causal_lm("llama" if kind == "gated" else "opt").eval()
     if kind == "gated":
-        for block in model.model.layers:
-            block.mlp.act_fn = nn.ReLU()
+        set_relu(model)
     texts = [{"input_ids": torch.arange(20)[None]}]
     measured: Any = measure(model, texts, criteria=["nonzero"])
     thresholds = None
     if kind == "thresholds":
         thresholds = {row.site.name: torch.full((row.site.width,), 0.01) for row in measured}
-    made: list[StandIn] = []
-
-    class Noted(Rehearsal):
-        def __init__(self, model: nn.Module, stand_ins: list[StandIn], *arguments: Any, **options: Any) -> None:
-            made.extend(stand_in for stand_in in stand_ins if stand_in._inputs is not None)
-            super().__init__(model, stand_ins, *arguments, **options)
-
-    monkeypatch.setattr(layer_times, "Rehearsal", Noted)
+    made = noted_stand_ins(monkeypatch)
     predict_speed(model, measured, [3], thresholds=thresholds, weights=weights)
     mlp = resolve(model)[0]
-    stand_in = made[0]
+    stand_in = next(stand_in for stand_in in made if stand_in._inputs is not None)
     draws = [next(stand_in._inputs) for _ in range(8)]  # type: ignore[arg-type]
     out = stand_in(torch.zeros(3, 1, mlp.gate.in_features if kind == "gated" else mlp.site.width))
     hidden = draws[0] * mlp.up(torch.ones(3, 1, mlp.up.in_features)) if kind == "gated" else draws[0]
@@ -230,19 +232,11 @@ def test_long_calls_get_made_up_activations_if_they_may_skip(
     monkeypatch.setattr(autotune, "cached_speeds", lambda key: None)
     model = tiny_causal_lm("llama" if kind == "gated" else "opt").eval()
     if kind == "gated":
-        for block in model.model.layers:
-            block.mlp.act_fn = nn.ReLU()
+        set_relu(model)
     measurement = measure(model, [{"input_ids": torch.arange(20)[None]}], criteria=["nonzero"])
-    given: list[bool] = []
-
-    class Noted(Rehearsal):
-        def __init__(self, model: nn.Module, stand_ins: list[StandIn], *arguments: Any, **options: Any) -> None:
-            given.extend(stand_in._inputs is not None for stand_in in stand_ins)
-            super().__init__(model, stand_ins, *arguments, **options)
-
-    monkeypatch.setattr(layer_times, "Rehearsal", Noted)
+    made = noted_stand_ins(monkeypatch)
     predict_speed(model, measurement, weights="int8", prompt=prompt)
-    assert sum(given) == made_up
+    assert sum(stand_in._inputs is not None for stand_in in made) == made_up
 
 
 def test_layers_that_stay_dense_get_the_faster_dense_product(
@@ -261,17 +255,10 @@ def test_layers_that_stay_dense_get_the_faster_dense_product(
     converted = sparsify(copy.deepcopy(model), measurement, dense=True)
     expected = {name for name, module in converted.named_modules() if isinstance(module, Converted)}
     assert any(name.endswith("mlp.c_proj") for name in expected)
-    made: list[nn.Module] = []
-
-    class Noted(Rehearsal):
-        def __init__(self, model: nn.Module, stand_ins: list[StandIn], *arguments: Any, **options: Any) -> None:
-            made.extend(stand_in.module for stand_in in stand_ins)
-            super().__init__(model, stand_ins, *arguments, **options)
-
-    monkeypatch.setattr(layer_times, "Rehearsal", Noted)
+    made = noted_stand_ins(monkeypatch)
     predict_speed(model, measurement, dense=True)
     names = {id(module): name for name, module in model.named_modules()}
-    assert {names[id(module)] for module in made} == expected
+    assert {names[id(stand_in.module)] for stand_in in made} == expected
 
 
 @pytest.mark.parametrize(("reads", "draws"), [(1, 8), (1 << 10, 4), (1 << 13, 1)])

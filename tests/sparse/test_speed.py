@@ -123,7 +123,8 @@ def test_an_expert_reads_the_tokens_that_reach_it(routed: float, tokens: int, re
     assert prediction._tokens_read(routed, tokens) == pytest.approx(read)
 
 
-def test_experts_are_timed_with_the_tokens_that_reach_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def relu_mixture() -> tuple[Any, actratio.Measurement]:
+    """Return a mixture of one layer, and what was measured of it on 64 tokens."""
     import transformers
 
     torch.manual_seed(0)
@@ -133,6 +134,11 @@ def test_experts_are_timed_with_the_tokens_that_reach_them(monkeypatch: pytest.M
     )  # fmt: skip
     model = transformers.MixtralForCausalLM(config).eval()
     measurement = measure(model, [{"input_ids": torch.arange(64).view(1, 64)}], criteria=["nonzero"])
+    return model, measurement
+
+
+def test_experts_are_timed_with_the_tokens_that_reach_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, measurement = relu_mixture()
     timed: list[int] = []
 
     def seconds(self: Any, number: int, batch: int, counts: Any) -> tuple[float, float]:
@@ -553,15 +559,7 @@ def test_nothing_is_timed_twice_for_several_predictions(
 
 def test_experts_are_timed_with_the_weights_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where weights lie in memory matters."""
-    import transformers
-
-    torch.manual_seed(0)
-    config = transformers.MixtralConfig(
-        vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, num_local_experts=4,
-        num_key_value_heads=4, hidden_act="relu",
-    )  # fmt: skip
-    model = transformers.MixtralForCausalLM(config).eval()
-    measurement = measure(model, [{"input_ids": torch.arange(64).view(1, 64)}], criteria=["nonzero"])
+    model, measurement = relu_mixture()
     storages = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     own: list[nn.Module] = []
 
