@@ -69,23 +69,6 @@ def array_at(address, shape, like):
 
 
 @intrinsic
-def prefetch(context, address):
-    """Ask for the cache line at an address, which may be anywhere."""
-
-    def code(context, builder, signature, arguments):
-        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-        flag = ir.Constant(_INT32, 1)
-        function = builder.module.declare_intrinsic(
-            "llvm.prefetch", [pointer.type], ir.FunctionType(ir.VoidType(), [pointer.type, _INT32, _INT32, _INT32])
-        )
-        # To read; into all caches; data, not instructions.
-        builder.call(function, [pointer, ir.Constant(_INT32, 0), ir.Constant(_INT32, 3), flag])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), code
-
-
-@intrinsic
 def take_part(context, call):
     """Return ``call.next_part`` and add 1 to it, in one atomic step."""
 

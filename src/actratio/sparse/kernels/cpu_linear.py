@@ -14,9 +14,9 @@ from llvmlite.binding import get_host_cpu_features
 from numba import carray, cfunc, njit, types
 
 from actratio.sparse.kernels.cpu_call import RECORD
-from actratio.sparse.kernels.cpu_intrinsics import array_at, by_type, call_openmp, prefetch, take_part
+from actratio.sparse.kernels.cpu_intrinsics import array_at, by_type, call_openmp, take_part
 from actratio.sparse.kernels.cpu_loops import Compiled
-from actratio.sparse.kernels.cpu_numbers import FAST, LINE, dot, dot_four, narrow, odd, split, widen, words_at
+from actratio.sparse.kernels.cpu_numbers import FAST, dot, dot_four, narrow, odd, split, widen, words_at
 
 _ROWS = 4
 """Rows that are multiplied together."""
@@ -128,13 +128,15 @@ def _add_one(x, words, begin, end, ahead, sums):
     step = (end - begin) // _ROWS
     row_bytes = words.strides[0]
     for row in range(begin, begin + step):
-        if ahead:
-            for place in range(_ROWS):
-                address = words.ctypes.data + (row + place * step) * row_bytes + ahead
-                for line in range(address, address + row_bytes, LINE):
-                    prefetch(line)
         second, third, fourth = row + step, row + 2 * step, row + 3 * step
-        products = dot_four(x, words[row], words[second], words[third], words[fourth])
+        rows = row, second, third, fourth
+        if ahead:
+            address = words.ctypes.data + row * row_bytes + ahead
+            between = step * row_bytes
+            places = address, address + between, address + 2 * between, address + 3 * between
+            products = dot_four(x, words, rows, places)
+        else:
+            products = dot_four(x, words, rows, ())
         sums[row], sums[second], sums[third], sums[fourth] = products
 
 

@@ -16,9 +16,13 @@ from numba import carray, cfunc, njit, types
 from actratio.sparse.kernels.cpu_call import DOWN, RECORD, UP
 from actratio.sparse.kernels.cpu_intrinsics import array_at, by_type, call_openmp, take_part
 from actratio.sparse.kernels.cpu_numbers import FAST, dot, dot_four, even, narrow, odd, split, widen, words_at
+from actratio.sparse.kernels.cpu_vectors import LINE, add_lines
 
 CHUNK = 64
 """Neurons that are taken together in a batch: the tiles of their rows stay in the second-level cache."""
+
+_TOGETHER = 8
+"""Rows that are added at a time."""
 
 _TILE = 1024  # columns of float32 or int8, or pairs of columns of bfloat16
 
@@ -60,12 +64,53 @@ def _select(hidden, thresholds, neurons, values, starts):
     return total
 
 
-@by_type(jit_options={"fastmath": FAST, "nogil": True})
+@njit(nogil=True)
 def _add(sums, words, neurons, values, begin, end, first, last):
     """Add rows of active neurons to ``sums``: neurons ``begin`` to ``end`` of the list, columns ``first`` to ``last``.
 
     Sums of bfloat16 are kept apart: first those of the even columns, then those of the odd ones.
     """
+    row_bytes, item = words.strides[0], words.itemsize
+    lines = (last - first) * item // LINE
+    evens = sums.ctypes.data + first * sums.itemsize
+    odds = evens + words.shape[1] * sums.itemsize
+    base, like = words.ctypes.data + first * item, words[0, 0]
+    n = begin if lines else end
+    while n + _TOGETHER <= end:
+        rows = _eight_rows(base, row_bytes, neurons, n, end)
+        ahead = _eight_rows(base, row_bytes, neurons, n + _TOGETHER, end)
+        factors = (
+            values[n], values[n + 1], values[n + 2], values[n + 3],
+            values[n + 4], values[n + 5], values[n + 6], values[n + 7],
+        )  # fmt: skip
+        add_lines(evens, odds, factors, rows, ahead, lines, like)
+        n += _TOGETHER
+    while n + 2 <= end:
+        rows = base + neurons[n] * row_bytes, base + neurons[n + 1] * row_bytes
+        add_lines(evens, odds, (values[n], values[n + 1]), rows, (), lines, like)
+        n += 2
+    if n < end:
+        add_lines(evens, odds, (values[n],), (base + neurons[n] * row_bytes,), (), lines, like)
+    rest = first + lines * LINE // item
+    if rest < last:
+        _add_columns(sums, words, neurons, values, begin, end, rest, last)
+
+
+@njit(nogil=True, inline="always")
+def _eight_rows(base, row_bytes, neurons, n, end):
+    """Return the addresses of eight neurons' rows, from place ``n`` of the list on; at its end, that of the last neuron."""
+    last = end - 1
+    return (
+        base + neurons[min(n, last)] * row_bytes, base + neurons[min(n + 1, last)] * row_bytes,
+        base + neurons[min(n + 2, last)] * row_bytes, base + neurons[min(n + 3, last)] * row_bytes,
+        base + neurons[min(n + 4, last)] * row_bytes, base + neurons[min(n + 5, last)] * row_bytes,
+        base + neurons[min(n + 6, last)] * row_bytes, base + neurons[min(n + 7, last)] * row_bytes,
+    )  # fmt: skip
+
+
+@by_type(jit_options={"fastmath": FAST, "nogil": True})
+def _add_columns(sums, words, neurons, values, begin, end, first, last):
+    """Do what ``_add`` does, for columns that don't fill a cache line."""
     if words.dtype == types.uint32:
 
         def of_pairs(sums, words, neurons, values, begin, end, first, last):
@@ -220,7 +265,8 @@ def _up_part(call, part, like, stored):
             n = begin
             while n + 4 <= end:
                 i, j, k, m = listed[n], listed[n + 1], listed[n + 2], listed[n + 3]
-                products = dot_four(example, words[i], words[j], words[k], words[m])
+                ahead = _four_rows(words, listed, n + 4, end)
+                products = dot_four(example, words, (i, j, k, m), ahead)
                 gates[n] = _gated(gates[n], products[0], i, scales, bias, like)
                 gates[n + 1] = _gated(gates[n + 1], products[1], j, scales, bias, like)
                 gates[n + 2] = _gated(gates[n + 2], products[2], k, scales, bias, like)
@@ -230,6 +276,16 @@ def _up_part(call, part, like, stored):
                 i = listed[n]
                 gates[n] = _gated(gates[n], dot(example, words[i]), i, scales, bias, like)
                 n += 1
+
+
+@njit(nogil=True, inline="always")
+def _four_rows(words, neurons, n, end):
+    """Return the addresses of four neurons' rows, as ``_eight_rows`` does."""
+    base, row_bytes, last = words.ctypes.data, words.strides[0], end - 1
+    return (
+        base + neurons[min(n, last)] * row_bytes, base + neurons[min(n + 1, last)] * row_bytes,
+        base + neurons[min(n + 2, last)] * row_bytes, base + neurons[min(n + 3, last)] * row_bytes,
+    )  # fmt: skip
 
 
 @njit(nogil=True, inline="always")

@@ -7,9 +7,7 @@ import numpy as np
 from numba import njit, types
 
 from actratio.sparse.kernels.cpu_intrinsics import array_at, as_bits, as_float, by_type
-
-LINE = 64
-"""Bytes of a cache line."""
+from actratio.sparse.kernels.cpu_vectors import LINE, dot_lines
 
 FAST = {"contract", "reassoc", "nsz"}  # sums may be reordered; NaN and infinity keep their meaning
 
@@ -78,55 +76,51 @@ def split(x, split_x, stored):
     return of_numbers
 
 
-@by_type(jit_options={"fastmath": FAST, "nogil": True})
+@njit(nogil=True, fastmath=FAST)
 def dot(split_x, row):
-    """Return the product of the inputs and one row of a weight."""
-    if row.dtype == types.uint32:
+    """Return the product of the inputs, as ``split`` orders them, and one row of a weight."""
+    s = np.float32(0)
+    for j in range(row.size):
+        s += term(split_x, row[j], j, row.size)
+    return s
 
-        def of_pairs(split_x, row):
-            evens, odds = split_x[: row.size], split_x[row.size :]
-            s = np.float32(0)
-            for j in range(row.size):
-                s += evens[j] * even(row[j]) + odds[j] * odd(row[j])
-            return s
 
-        return of_pairs
+@njit(nogil=True, fastmath=FAST)
+def dot_four(split_x, words, rows, ahead):
+    """Return the products of the inputs and four rows of a weight: memory delivers more when several rows are read at a time.
 
-    def of_numbers(split_x, row):
-        s = np.float32(0)
-        for j in range(row.size):
-            s += split_x[j] * widen(row[j])
-        return s
-
-    return of_numbers
+    Args:
+        split_x: inputs, as ``split`` orders them.
+        words: the weight.
+        rows: indices of the rows.
+        ahead: addresses that the memory is asked for, as in ``dot_lines``.
+    """
+    base, row_bytes, size = words.ctypes.data, words.strides[0], words.shape[1]
+    per_line = LINE // words.itemsize
+    lines = size // per_line
+    inputs = split_x.ctypes.data
+    odds = inputs + size * split_x.itemsize
+    first, second, third, fourth = rows
+    places = base + first * row_bytes, base + second * row_bytes, base + third * row_bytes, base + fourth * row_bytes
+    s0, s1, s2, s3 = dot_lines(inputs, odds, places, ahead, lines, words[0, 0])
+    for j in range(lines * per_line, size):
+        s0 += term(split_x, words[first, j], j, size)
+        s1 += term(split_x, words[second, j], j, size)
+        s2 += term(split_x, words[third, j], j, size)
+        s3 += term(split_x, words[fourth, j], j, size)
+    return s0, s1, s2, s3
 
 
 @by_type(jit_options={"fastmath": FAST, "nogil": True})
-def dot_four(split_x, row0, row1, row2, row3):
-    """Return the products of the inputs and four rows: memory delivers more when several rows are read at a time."""
-    if row0.dtype == types.uint32:
+def term(split_x, word, j, size):
+    """Return what a number, or a word of two, adds to the product of inputs and a row.
 
-        def of_pairs(split_x, row0, row1, row2, row3):
-            evens, odds = split_x[: row0.size], split_x[row0.size :]
-            s0 = s1 = s2 = s3 = np.float32(0)
-            for j in range(row0.size):
-                e, o = evens[j], odds[j]
-                s0 += e * even(row0[j]) + o * odd(row0[j])
-                s1 += e * even(row1[j]) + o * odd(row1[j])
-                s2 += e * even(row2[j]) + o * odd(row2[j])
-                s3 += e * even(row3[j]) + o * odd(row3[j])
-            return s0, s1, s2, s3
-
-        return of_pairs
-
-    def of_numbers(split_x, row0, row1, row2, row3):
-        s0 = s1 = s2 = s3 = np.float32(0)
-        for j in range(row0.size):
-            x = split_x[j]
-            s0 += x * widen(row0[j])
-            s1 += x * widen(row1[j])
-            s2 += x * widen(row2[j])
-            s3 += x * widen(row3[j])
-        return s0, s1, s2, s3
-
-    return of_numbers
+    Args:
+        split_x: inputs, as ``split`` orders them.
+        word: of the row.
+        j: its place in the row.
+        size: of the row.
+    """
+    if word == types.uint32:
+        return lambda split_x, word, j, size: split_x[j] * even(word) + split_x[size + j] * odd(word)
+    return lambda split_x, word, j, size: split_x[j] * widen(word)

@@ -14,7 +14,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-DISTANCES = (0, 4096)
+DISTANCES = (0, 2048)
 """The distances that are tried, in bytes."""
 
 _BYTES = 1 << 26  # more than most caches hold

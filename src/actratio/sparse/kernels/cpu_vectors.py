@@ -1,0 +1,159 @@
+# mypy: ignore-errors
+"""Products with several rows of a weight, in vectors of 16 numbers, while the memory is asked for the rows that come next.
+
+Compilers don't vectorize loops that ask for memory, so these loops are written in LLVM's instructions. It splits the vectors if the
+processor has shorter ones. A step of a loop reads one cache line of each row.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LINE = 64
+"""Bytes of a cache line."""
+
+_LANES = 16
+_INT32, _INT64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
+_FLOATS, _WORDS = ir.VectorType(_FLOAT, _LANES), ir.VectorType(_INT32, _LANES)
+_FLOAT_BYTES = 4
+
+
+@intrinsic
+def dot_lines(context, evens, odds, rows, ahead, lines, stored):
+    """Return the product of the inputs and each row, over a number of cache lines, as a tuple of float32.
+
+    Args:
+        evens: address of the inputs, float32; if the weights are bfloat16, of those of the even columns.
+        odds: address of those of the odd columns; unused for other weights.
+        rows: addresses of the rows.
+        ahead: addresses of what the memory is asked for meanwhile, which may be anywhere. May be empty.
+        lines: number of lines.
+        stored: a number of the rows' type: float32, int8, or uint32 for the words of two bfloat16.
+    """
+
+    def code(context, builder, signature, arguments):
+        evens, odds, rows, ahead, lines, _ = arguments
+        rows, ahead = cgutils.unpack_tuple(builder, rows), cgutils.unpack_tuple(builder, ahead)
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(_FLOATS, None)) for _ in rows]
+        with cgutils.for_range(builder, lines) as loop:
+            offset = builder.mul(loop.index, _int64(LINE))
+            _ask(builder, ahead, offset)
+            for part in range(_parts(stored)):
+                place = _place(builder, loop.index, part, stored)
+                inputs = [_floats_at(builder, base, place) for base in _used(evens, odds, stored)]
+                for total, row in zip(sums, rows, strict=True):
+                    numbers = _numbers_at(builder, builder.add(row, offset), part, stored)
+                    for x, weight in zip(inputs, numbers, strict=True):
+                        builder.store(_plus_product(builder, builder.load(total), x, weight), total)
+        kind = ir.FunctionType(_FLOAT, [_FLOAT, _FLOATS])
+        add_up = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{_LANES}f32")
+        zero = ir.Constant(_FLOAT, 0.0)
+        totals = [builder.call(add_up, [zero, builder.load(total)], fastmath=("reassoc",)) for total in sums]
+        return context.make_tuple(builder, signature.return_type, totals)
+
+    return types.UniTuple(types.float32, len(rows))(evens, odds, rows, ahead, lines, stored), code
+
+
+@intrinsic
+def add_lines(context, evens, odds, factors, rows, ahead, lines, stored):
+    """Add each row times its factor to sums, over a number of cache lines.
+
+    Args:
+        evens: address of the sums, float32; if the weights are bfloat16, of those of the even columns.
+        odds: address of those of the odd columns; unused for other weights.
+        factors: float32, one for each row.
+        rows: as ``dot_lines`` describes it, like the others.
+    """
+
+    def code(context, builder, signature, arguments):
+        evens, odds, factors, rows, ahead, lines, _ = arguments
+        factors = [_spread(builder, factor) for factor in cgutils.unpack_tuple(builder, factors)]
+        rows, ahead = cgutils.unpack_tuple(builder, rows), cgutils.unpack_tuple(builder, ahead)
+        with cgutils.for_range(builder, lines) as loop:
+            offset = builder.mul(loop.index, _int64(LINE))
+            _ask(builder, ahead, offset)
+            for part in range(_parts(stored)):
+                place = _place(builder, loop.index, part, stored)
+                bases = _used(evens, odds, stored)
+                sums = [_floats_at(builder, base, place) for base in bases]
+                for factor, row in zip(factors, rows, strict=True):
+                    numbers = _numbers_at(builder, builder.add(row, offset), part, stored)
+                    sums = [
+                        _plus_product(builder, total, factor, number)
+                        for total, number in zip(sums, numbers, strict=True)
+                    ]
+                for base, total in zip(bases, sums, strict=True):
+                    pointer = builder.inttoptr(builder.add(base, place), _FLOATS.as_pointer())
+                    builder.store(total, pointer, align=_FLOAT_BYTES)
+        return context.get_dummy_value()
+
+    return types.void(evens, odds, factors, rows, ahead, lines, stored), code
+
+
+def _int64(number):
+    return ir.Constant(_INT64, number)
+
+
+def _item_bytes(stored):
+    return stored.bitwidth // 8
+
+
+def _parts(stored):
+    """Return how many vectors of numbers, or of words, a line has."""
+    return LINE // (_LANES * _item_bytes(stored))
+
+
+def _used(evens, odds, stored):
+    return (evens, odds) if stored == types.uint32 else (evens,)
+
+
+def _place(builder, line, part, stored):
+    """Return the bytes between the first float32 and those that belong to a part of a line."""
+    step = LINE // _item_bytes(stored) * _FLOAT_BYTES
+    return builder.add(builder.mul(line, _int64(step)), _int64(part * _LANES * _FLOAT_BYTES))
+
+
+def _floats_at(builder, base, place):
+    pointer = builder.inttoptr(builder.add(base, place), _FLOATS.as_pointer())
+    return builder.load(pointer, align=_FLOAT_BYTES)
+
+
+def _numbers_at(builder, address, part, stored):
+    """Return a part of a line as vectors of float32: two if the weights are bfloat16, for the even and the odd columns."""
+    size = _item_bytes(stored)
+    kind = _FLOATS if stored == types.float32 else ir.VectorType(ir.IntType(8 * size), _LANES)
+    pointer = builder.inttoptr(builder.add(address, _int64(part * _LANES * size)), kind.as_pointer())
+    vector = builder.load(pointer, align=size)
+    if stored == types.float32:
+        return (vector,)
+    if stored == types.int8:
+        return (builder.sitofp(builder.sext(vector, _WORDS), _FLOATS),)
+    even = builder.shl(vector, ir.Constant(_WORDS, [16] * _LANES))
+    odd = builder.and_(vector, ir.Constant(_WORDS, [0xFFFF0000] * _LANES))
+    return builder.bitcast(even, _FLOATS), builder.bitcast(odd, _FLOATS)
+
+
+def _plus_product(builder, total, left, right):
+    """Return ``total + left * right``, which may be one instruction."""
+    flags = ("contract",)
+    return builder.fadd(total, builder.fmul(left, right, flags=flags), flags=flags)
+
+
+def _spread(builder, number):
+    """Return a vector with a number in every place."""
+    vector = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), number, ir.Constant(_INT32, 0))
+    return builder.shuffle_vector(vector, ir.Constant(_FLOATS, ir.Undefined), ir.Constant(_WORDS, [0] * _LANES))
+
+
+def _ask(builder, ahead, offset):
+    """Ask for lines to be brought to the second-level cache; the first one is too small for what is needed now and next."""
+    pointer = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [pointer, _INT32, _INT32, _INT32])
+    function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+    for address in ahead:
+        line = builder.inttoptr(builder.add(address, offset), pointer)
+        # To read; into the second-level cache; data, not instructions.
+        builder.call(function, [line] + [ir.Constant(_INT32, number) for number in (0, 2, 1)])
