@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 from numba import from_dtype
 
-UP, DOWN = 0, 1
-"""Values of ``Call.stage``."""
-
 
 class Call(ctypes.Structure):
     """The arguments of one call. Every field is an int64; an address of 0 means that the tensor is absent."""
@@ -50,7 +47,6 @@ class Call(ctypes.Structure):
     threads: int
     openmp: int  # address of GOMP_parallel; 0 runs everything in the calling thread
     body: int  # address of the function that OpenMP's threads run
-    stage: int  # what the threads compute: UP or DOWN
     next_part: int  # the first part that no thread has taken yet
 
     _fields_ = [(name, ctypes.c_int64) for name in __annotations__]

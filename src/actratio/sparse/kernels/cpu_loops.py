@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from actratio.sparse.kernels.cpu_call import DOWN, RECORD, UP
+from actratio.sparse.kernels.cpu_call import RECORD
 from actratio.sparse.kernels.cpu_intrinsics import array_at, by_type, call_openmp, take_part
 from actratio.sparse.kernels.cpu_numbers import FAST, dot, dot_four, even, narrow, odd, split, widen, words_at
 from actratio.sparse.kernels.cpu_vectors import LINE, add_lines
@@ -300,24 +300,13 @@ def _gated(gate, product, i, scales, bias, like):
 
 @njit(nogil=True)
 def _take_parts(call, pointer, like, stored):
-    """Compute parts of the call's stage until all are taken: OpenMP may start fewer threads than there are parts."""
+    """Compute parts until all are taken: OpenMP may start fewer threads than there are parts."""
     part = take_part(pointer)
     while part < call.threads:
-        if call.stage == UP:
+        if call.up:
             _up_part(call, part, like, stored)
-        else:
-            _down_part(call, part, stored)
+        _down_part(call, part, stored)  # of the same neurons
         part = take_part(pointer)
-
-
-@njit(nogil=True)
-def _run_stage(call, pointer, stage, like, stored):
-    """Compute all parts of a stage, by OpenMP's threads if there is an OpenMP library."""
-    call.stage, call.next_part = stage, 0
-    if call.openmp:
-        call_openmp(call.openmp, call.body, pointer, call.threads)
-    else:
-        _take_parts(call, pointer, like, stored)
 
 
 @njit(nogil=True)
@@ -334,8 +323,11 @@ def _multiply(call, pointer, like, stored):
         split_x = array_at(call.split_x, (batch, call.inputs), np.float32(0))
         for row in range(batch):
             split(x[row], split_x[row], stored)
-        _run_stage(call, pointer, UP, like, stored)
-    _run_stage(call, pointer, DOWN, like, stored)
+    call.next_part = 0
+    if call.openmp:
+        call_openmp(call.openmp, call.body, pointer, call.threads)
+    else:
+        _take_parts(call, pointer, like, stored)
     _finish(call, like, stored)
     return True
 
