@@ -1,4 +1,4 @@
-"""Products in vectors equal the same sums in float64, for every type of weight. What the memory is asked for changes no number."""
+"""Products in vectors equal the same sums in float64, for every type of weight, and what the memory is asked for changes no number."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 from numba import njit
 
-from actratio.sparse.kernels.cpu_numbers import dot_four
+from actratio.sparse.kernels.cpu_loops import _four_rows
+from actratio.sparse.kernels.cpu_numbers import dot, dot_four
 from actratio.sparse.kernels.cpu_vectors import LINE, add_lines, dot_lines
 
 COLUMNS = 128
@@ -33,8 +34,15 @@ def add(evens, odds, factors, weight, rows, lines):  # type: ignore[no-untyped-d
 
 
 @njit
+def add_one(evens, odds, factor, weight, row, lines):  # type: ignore[no-untyped-def]
+    base = weight.ctypes.data
+    rows, ahead = (base + row * weight.strides[0],), (base, base + 1, np.int64(0))
+    add_lines(evens.ctypes.data, odds.ctypes.data, (factor,), rows, ahead, lines, weight[0, 0])
+
+
+@njit
 def four(x, weight):  # type: ignore[no-untyped-def]
-    return dot_four(x, weight, (0, 3, 1, 2), ())
+    return dot_four(x, weight, (0, 3, 1, 2), (weight.ctypes.data,)), dot(x, weight, 3)
 
 
 def weight_of(name: str, columns: int = COLUMNS) -> tuple[Any, Any]:
@@ -57,12 +65,15 @@ def inputs_of(name: str, columns: int = COLUMNS) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("name", TYPES)
-@pytest.mark.parametrize("ahead", [0, 4096, -(1 << 40)])
-def test_dots_are_those_of_the_dense_product(name: str, ahead: int) -> None:
+def test_dots_are_those_of_the_dense_product_whatever_the_memory_is_asked_for(name: str) -> None:
     weight, numbers = weight_of(name)
     split, x = inputs_of(name)
-    found = dots(split, split[COLUMNS // 2 :], weight, np.array(ROWS), ahead, weight.strides[0] // LINE)
-    np.testing.assert_allclose(found, numbers[list(ROWS)] @ x, rtol=1e-5)
+    lines = weight.strides[0] // LINE
+    found = [
+        dots(split, split[COLUMNS // 2 :], weight, np.array(ROWS), ahead, lines) for ahead in (0, 4096, -(1 << 40))
+    ]
+    np.testing.assert_allclose(found[0], numbers[list(ROWS)] @ x, rtol=1e-5, atol=1e-5)
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -78,13 +89,19 @@ def test_rows_times_factors_are_added_to_what_is_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_no_line_is_read_beyond_the_given_number(name: str) -> None:
+def test_only_the_given_number_of_lines_counts(name: str) -> None:
     weight, numbers = weight_of(name)
     split, x = inputs_of(name)
     found = dots(split, split[COLUMNS // 2 :], weight, np.array(ROWS), 0, 1)
     read = slice(0, {"fp32": 16, "bf16": 32, "int8": 64}[name])
-    np.testing.assert_allclose(found, numbers[list(ROWS), read] @ x[read], rtol=1e-5)
+    np.testing.assert_allclose(found, numbers[list(ROWS), read] @ x[read], rtol=1e-5, atol=1e-5)
     assert dots(split, split, weight, np.array(ROWS), 0, 0) == (0.0, 0.0)
+    sums = np.zeros(COLUMNS, np.float32)
+    add_one(sums, sums[COLUMNS // 2 :], np.float32(3), weight, 2, 1)
+    if name == "bf16":
+        sums = np.stack([sums[: COLUMNS // 2], sums[COLUMNS // 2 :]], 1).ravel()
+    np.testing.assert_allclose(sums[read], 3 * numbers[2, read], rtol=1e-5)
+    assert not sums[read.stop :].any()
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -92,7 +109,16 @@ def test_no_line_is_read_beyond_the_given_number(name: str) -> None:
 def test_columns_that_fill_no_line_count(name: str, columns: int) -> None:
     weight, numbers = weight_of(name, columns)
     split, x = inputs_of(name, columns)
-    np.testing.assert_allclose(four(split, weight), (numbers @ x)[[0, 3, 1, 2]], rtol=1e-5, atol=1e-5)
+    found, single = four(split, weight)
+    np.testing.assert_allclose(found, (numbers @ x)[[0, 3, 1, 2]], rtol=1e-5, atol=1e-5)
+    assert single == pytest.approx(numbers[3] @ x, rel=1e-5, abs=1e-5)
+
+
+def test_rows_that_come_next_are_asked_for_and_at_the_end_the_last_one() -> None:
+    neurons = [3, 5, 6, 9, 20]
+    assert _four_rows.py_func(1000, 10, neurons, 0, 5) == (1030, 1050, 1060, 1090)
+    assert _four_rows.py_func(1000, 10, neurons, 2, 5) == (1060, 1090, 1200, 1200)
+    assert _four_rows.py_func(1000, 10, neurons, 7, 5) == (1200, 1200, 1200, 1200)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])

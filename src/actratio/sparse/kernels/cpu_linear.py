@@ -119,7 +119,7 @@ def _add_rows(x, words, begin, end, ahead, sums):
         _add_one(x[examples - 1], words, begin, tiled, 0 if examples > 1 else ahead, sums[examples - 1])
     for example in range(examples):
         for row in range(tiled, end):
-            sums[example, row] = dot(x[example], words[row])
+            sums[example, row] = dot(x[example], words, row)
 
 
 @njit(nogil=True)
@@ -133,8 +133,8 @@ def _add_one(x, words, begin, end, ahead, sums):
         if ahead:
             address = words.ctypes.data + row * row_bytes + ahead
             between = step * row_bytes
-            places = address, address + between, address + 2 * between, address + 3 * between
-            products = dot_four(x, words, rows, places)
+            asked = address, address + between, address + 2 * between, address + 3 * between
+            products = dot_four(x, words, rows, asked)
         else:
             products = dot_four(x, words, rows, ())
         sums[row], sums[second], sums[third], sums[fourth] = products

@@ -21,9 +21,6 @@ from actratio.sparse.kernels.cpu_vectors import LINE, add_lines
 CHUNK = 64
 """Neurons that are taken together in a batch: the tiles of their rows stay in the second-level cache."""
 
-_TOGETHER = 8
-"""Rows that are added at a time."""
-
 _TILE = 1024  # columns of float32 or int8, or pairs of columns of bfloat16
 
 
@@ -68,109 +65,67 @@ def _select(hidden, thresholds, neurons, values, starts):
 def _add(sums, words, neurons, values, begin, end, first, last):
     """Add rows of active neurons to ``sums``: neurons ``begin`` to ``end`` of the list, columns ``first`` to ``last``.
 
-    Sums of bfloat16 are kept apart: first those of the even columns, then those of the odd ones.
+    Columns that fill cache lines are added in vectors, the few after them one by one. Sums of bfloat16 are kept apart: first those
+    of the even columns, then those of the odd ones.
     """
     row_bytes, item = words.strides[0], words.itemsize
     lines = (last - first) * item // LINE
-    evens = sums.ctypes.data + first * sums.itemsize
-    odds = evens + words.shape[1] * sums.itemsize
-    base, like = words.ctypes.data + first * item, words[0, 0]
-    n = begin if lines else end
-    while n + _TOGETHER <= end:
-        rows = _eight_rows(base, row_bytes, neurons, n, end)
-        ahead = _eight_rows(base, row_bytes, neurons, n + _TOGETHER, end)
-        factors = (
-            values[n], values[n + 1], values[n + 2], values[n + 3],
-            values[n + 4], values[n + 5], values[n + 6], values[n + 7],
-        )  # fmt: skip
-        add_lines(evens, odds, factors, rows, ahead, lines, like)
-        n += _TOGETHER
-    while n + 2 <= end:
-        rows = base + neurons[n] * row_bytes, base + neurons[n + 1] * row_bytes
-        add_lines(evens, odds, (values[n], values[n + 1]), rows, (), lines, like)
-        n += 2
-    if n < end:
-        add_lines(evens, odds, (values[n],), (base + neurons[n] * row_bytes,), (), lines, like)
+    if lines:
+        evens = sums.ctypes.data + first * sums.itemsize
+        odds = evens + words.shape[1] * sums.itemsize
+        base, like = words.ctypes.data + first * item, words[0, 0]
+        n = begin
+        while n + 8 <= end:
+            rows = _four_rows(base, row_bytes, neurons, n, end) + _four_rows(base, row_bytes, neurons, n + 4, end)
+            ahead = _four_rows(base, row_bytes, neurons, n + 8, end) + _four_rows(base, row_bytes, neurons, n + 12, end)
+            add_lines(evens, odds, _four(values, n) + _four(values, n + 4), rows, ahead, lines, like)
+            n += 8
+        while n + 2 <= end:
+            rows = base + neurons[n] * row_bytes, base + neurons[n + 1] * row_bytes
+            add_lines(evens, odds, (values[n], values[n + 1]), rows, (), lines, like)
+            n += 2
+        if n < end:
+            add_lines(evens, odds, (values[n],), (base + neurons[n] * row_bytes,), (), lines, like)
     rest = first + lines * LINE // item
     if rest < last:
         _add_columns(sums, words, neurons, values, begin, end, rest, last)
 
 
 @njit(nogil=True, inline="always")
-def _eight_rows(base, row_bytes, neurons, n, end):
-    """Return the addresses of eight neurons' rows, from place ``n`` of the list on; at its end, that of the last neuron."""
+def _four(numbers, n):
+    return numbers[n], numbers[n + 1], numbers[n + 2], numbers[n + 3]
+
+
+@njit(nogil=True, inline="always")
+def _four_rows(base, row_bytes, neurons, n, end):
+    """Return the addresses of the rows of four neurons, from place ``n`` of the list on; after its end, that of the last neuron."""
     last = end - 1
-    return (
-        base + neurons[min(n, last)] * row_bytes, base + neurons[min(n + 1, last)] * row_bytes,
-        base + neurons[min(n + 2, last)] * row_bytes, base + neurons[min(n + 3, last)] * row_bytes,
-        base + neurons[min(n + 4, last)] * row_bytes, base + neurons[min(n + 5, last)] * row_bytes,
-        base + neurons[min(n + 6, last)] * row_bytes, base + neurons[min(n + 7, last)] * row_bytes,
-    )  # fmt: skip
+    i, j = neurons[min(n, last)], neurons[min(n + 1, last)]
+    k, m = neurons[min(n + 2, last)], neurons[min(n + 3, last)]
+    return base + i * row_bytes, base + j * row_bytes, base + k * row_bytes, base + m * row_bytes
 
 
 @by_type(jit_options={"fastmath": FAST, "nogil": True})
 def _add_columns(sums, words, neurons, values, begin, end, first, last):
-    """Do what ``_add`` does, for columns that don't fill a cache line."""
+    """Do what ``_add`` does, one column after the other."""
     if words.dtype == types.uint32:
 
         def of_pairs(sums, words, neurons, values, begin, end, first, last):
-            half = sums.size // 2
-            evens, odds = sums[first:last], sums[half + first : half + last]
-            n = begin
-            while n + 4 <= end:
-                a0, a1, a2, a3 = values[n], values[n + 1], values[n + 2], values[n + 3]
-                w0, w1 = words[neurons[n], first:last], words[neurons[n + 1], first:last]
-                w2, w3 = words[neurons[n + 2], first:last], words[neurons[n + 3], first:last]
+            evens, odds = sums[first:last], sums[words.shape[1] + first : words.shape[1] + last]
+            for n in range(begin, end):
+                value, row = values[n], words[neurons[n], first:last]
                 for j in range(last - first):
-                    s = evens[j] + a0 * even(w0[j])
-                    t = odds[j] + a0 * odd(w0[j])
-                    s += a1 * even(w1[j])
-                    t += a1 * odd(w1[j])
-                    s += a2 * even(w2[j])
-                    t += a2 * odd(w2[j])
-                    evens[j] = s + a3 * even(w3[j])
-                    odds[j] = t + a3 * odd(w3[j])
-                n += 4
-            while n < end:
-                a0, w0 = values[n], words[neurons[n], first:last]
-                for j in range(last - first):
-                    evens[j] += a0 * even(w0[j])
-                    odds[j] += a0 * odd(w0[j])
-                n += 1
+                    evens[j] += value * even(row[j])
+                    odds[j] += value * odd(row[j])
 
         return of_pairs
 
     def of_numbers(sums, words, neurons, values, begin, end, first, last):
         y = sums[first:last]
-        n = begin
-        while n + 8 <= end:
-            a0, a1, a2, a3 = values[n], values[n + 1], values[n + 2], values[n + 3]
-            a4, a5, a6, a7 = values[n + 4], values[n + 5], values[n + 6], values[n + 7]
-            w0, w1 = words[neurons[n], first:last], words[neurons[n + 1], first:last]
-            w2, w3 = words[neurons[n + 2], first:last], words[neurons[n + 3], first:last]
-            w4, w5 = words[neurons[n + 4], first:last], words[neurons[n + 5], first:last]
-            w6, w7 = words[neurons[n + 6], first:last], words[neurons[n + 7], first:last]
+        for n in range(begin, end):
+            value, row = values[n], words[neurons[n], first:last]
             for j in range(last - first):
-                s = y[j] + a0 * widen(w0[j])
-                s += a1 * widen(w1[j])
-                s += a2 * widen(w2[j])
-                s += a3 * widen(w3[j])
-                s += a4 * widen(w4[j])
-                s += a5 * widen(w5[j])
-                s += a6 * widen(w6[j])
-                y[j] = s + a7 * widen(w7[j])
-            n += 8
-        while n + 2 <= end:
-            a0, a1 = values[n], values[n + 1]
-            w0, w1 = words[neurons[n], first:last], words[neurons[n + 1], first:last]
-            for j in range(last - first):
-                y[j] += a0 * widen(w0[j]) + a1 * widen(w1[j])
-            n += 2
-        while n < end:
-            a0, w0 = values[n], words[neurons[n], first:last]
-            for j in range(last - first):
-                y[j] += a0 * widen(w0[j])
-            n += 1
+                y[j] += value * widen(row[j])
 
     return of_numbers
 
@@ -265,7 +220,7 @@ def _up_part(call, part, like, stored):
             n = begin
             while n + 4 <= end:
                 i, j, k, m = listed[n], listed[n + 1], listed[n + 2], listed[n + 3]
-                ahead = _four_rows(words, listed, n + 4, end)
+                ahead = _four_rows(words.ctypes.data, words.strides[0], listed, n + 4, end)
                 products = dot_four(example, words, (i, j, k, m), ahead)
                 gates[n] = _gated(gates[n], products[0], i, scales, bias, like)
                 gates[n + 1] = _gated(gates[n + 1], products[1], j, scales, bias, like)
@@ -274,18 +229,8 @@ def _up_part(call, part, like, stored):
                 n += 4
             while n < end:
                 i = listed[n]
-                gates[n] = _gated(gates[n], dot(example, words[i]), i, scales, bias, like)
+                gates[n] = _gated(gates[n], dot(example, words, i), i, scales, bias, like)
                 n += 1
-
-
-@njit(nogil=True, inline="always")
-def _four_rows(words, neurons, n, end):
-    """Return the addresses of four neurons' rows, as ``_eight_rows`` does."""
-    base, row_bytes, last = words.ctypes.data, words.strides[0], end - 1
-    return (
-        base + neurons[min(n, last)] * row_bytes, base + neurons[min(n + 1, last)] * row_bytes,
-        base + neurons[min(n + 2, last)] * row_bytes, base + neurons[min(n + 3, last)] * row_bytes,
-    )  # fmt: skip
 
 
 @njit(nogil=True, inline="always")
@@ -305,7 +250,7 @@ def _take_parts(call, pointer, like, stored):
     while part < call.threads:
         if call.up:
             _up_part(call, part, like, stored)
-        _down_part(call, part, stored)  # of the same neurons
+        _down_part(call, part, stored)  # reads only what this part's up projection wrote: no thread waits for another
         part = take_part(pointer)
 
 

@@ -77,12 +77,13 @@ def split(x, split_x, stored):
 
 
 @njit(nogil=True, fastmath=FAST)
-def dot(split_x, row):
+def dot(split_x, words, row):
     """Return the product of the inputs, as ``split`` orders them, and one row of a weight."""
-    s = np.float32(0)
-    for j in range(row.size):
-        s += term(split_x, row[j], j, row.size)
-    return s
+    address = words.ctypes.data + row * words.strides[0]
+    (total,) = _dot_lines(split_x, words, (address,), ())
+    for j in range(_in_lines(words), words.shape[1]):
+        total += term(split_x, words[row, j], j, words.shape[1])
+    return total
 
 
 @njit(nogil=True, fastmath=FAST)
@@ -95,32 +96,44 @@ def dot_four(split_x, words, rows, ahead):
         rows: indices of the rows.
         ahead: addresses that the memory is asked for, as in ``dot_lines``.
     """
+    i, j, k, m = rows
     base, row_bytes, size = words.ctypes.data, words.strides[0], words.shape[1]
+    addresses = base + i * row_bytes, base + j * row_bytes, base + k * row_bytes, base + m * row_bytes
+    s, t, u, v = _dot_lines(split_x, words, addresses, ahead)
+    for place in range(_in_lines(words), size):
+        s += term(split_x, words[i, place], place, size)
+        t += term(split_x, words[j, place], place, size)
+        u += term(split_x, words[k, place], place, size)
+        v += term(split_x, words[m, place], place, size)
+    return s, t, u, v
+
+
+@njit(nogil=True, inline="always")
+def _in_lines(words):
+    """Return how many of a row's words fill cache lines."""
     per_line = LINE // words.itemsize
-    lines = size // per_line
+    return words.shape[1] // per_line * per_line
+
+
+@njit(nogil=True, inline="always")
+def _dot_lines(split_x, words, addresses, ahead):
+    """Return the products of the inputs and the rows at some addresses, over the words that fill cache lines."""
     inputs = split_x.ctypes.data
-    odds = inputs + size * split_x.itemsize
-    first, second, third, fourth = rows
-    places = base + first * row_bytes, base + second * row_bytes, base + third * row_bytes, base + fourth * row_bytes
-    s0, s1, s2, s3 = dot_lines(inputs, odds, places, ahead, lines, words[0, 0])
-    for j in range(lines * per_line, size):
-        s0 += term(split_x, words[first, j], j, size)
-        s1 += term(split_x, words[second, j], j, size)
-        s2 += term(split_x, words[third, j], j, size)
-        s3 += term(split_x, words[fourth, j], j, size)
-    return s0, s1, s2, s3
+    odds = inputs + words.shape[1] * split_x.itemsize
+    lines = words.strides[0] // LINE
+    return dot_lines(inputs, odds, addresses, ahead, lines, words[0, 0])
 
 
 @by_type(jit_options={"fastmath": FAST, "nogil": True})
-def term(split_x, word, j, size):
-    """Return what a number, or a word of two, adds to the product of inputs and a row.
+def term(split_x, word, place, size):
+    """Return what a word of a row, which has one number or two, adds to the row's product with the inputs.
 
     Args:
         split_x: inputs, as ``split`` orders them.
-        word: of the row.
-        j: its place in the row.
-        size: of the row.
+        word: the word.
+        place: its place in the row.
+        size: how many words the row has.
     """
     if word == types.uint32:
-        return lambda split_x, word, j, size: split_x[j] * even(word) + split_x[size + j] * odd(word)
-    return lambda split_x, word, j, size: split_x[j] * widen(word)
+        return lambda split_x, word, place, size: split_x[place] * even(word) + split_x[size + place] * odd(word)
+    return lambda split_x, word, place, size: split_x[place] * widen(word)

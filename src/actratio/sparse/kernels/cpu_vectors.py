@@ -1,8 +1,8 @@
 # mypy: ignore-errors
 """Products with several rows of a weight, in vectors of 16 numbers, while the memory is asked for the rows that come next.
 
-Compilers don't vectorize loops that ask for memory, so these loops are written in LLVM's instructions. It splits the vectors if the
-processor has shorter ones. A step of a loop reads one cache line of each row.
+The loops are written in LLVM's instructions, because LLVM doesn't vectorize loops that ask for memory, and what it makes of others is
+slower. It splits the vectors if the processor has shorter ones. A step of a loop reads one cache line of each row.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def dot_lines(context, evens, odds, rows, ahead, lines, stored):
         sums = [cgutils.alloca_once_value(builder, ir.Constant(_FLOATS, None)) for _ in rows]
         with cgutils.for_range(builder, lines) as loop:
             offset = builder.mul(loop.index, _int64(LINE))
-            _ask(builder, ahead, offset)
-            for part in range(_parts(stored)):
+            _prefetch(builder, ahead, offset)
+            for part in range(_vectors(stored)):
                 place = _place(builder, loop.index, part, stored)
-                inputs = [_floats_at(builder, base, place) for base in _used(evens, odds, stored)]
+                inputs = [_floats_at(builder, base, place) for base in _bases(evens, odds, stored)]
                 for total, row in zip(sums, rows, strict=True):
                     numbers = _numbers_at(builder, builder.add(row, offset), part, stored)
                     for x, weight in zip(inputs, numbers, strict=True):
@@ -65,7 +65,7 @@ def add_lines(context, evens, odds, factors, rows, ahead, lines, stored):
         evens: address of the sums, float32; if the weights are bfloat16, of those of the even columns.
         odds: address of those of the odd columns; unused for other weights.
         factors: float32, one for each row.
-        rows: as ``dot_lines`` describes it, like the others.
+        rows, ahead, lines, stored: as in ``dot_lines``.
     """
 
     def code(context, builder, signature, arguments):
@@ -74,10 +74,10 @@ def add_lines(context, evens, odds, factors, rows, ahead, lines, stored):
         rows, ahead = cgutils.unpack_tuple(builder, rows), cgutils.unpack_tuple(builder, ahead)
         with cgutils.for_range(builder, lines) as loop:
             offset = builder.mul(loop.index, _int64(LINE))
-            _ask(builder, ahead, offset)
-            for part in range(_parts(stored)):
+            _prefetch(builder, ahead, offset)
+            for part in range(_vectors(stored)):
                 place = _place(builder, loop.index, part, stored)
-                bases = _used(evens, odds, stored)
+                bases = _bases(evens, odds, stored)
                 sums = [_floats_at(builder, base, place) for base in bases]
                 for factor, row in zip(factors, rows, strict=True):
                     numbers = _numbers_at(builder, builder.add(row, offset), part, stored)
@@ -101,12 +101,12 @@ def _item_bytes(stored):
     return stored.bitwidth // 8
 
 
-def _parts(stored):
-    """Return how many vectors of numbers, or of words, a line has."""
+def _vectors(stored):
+    """Return how many vectors a line has."""
     return LINE // (_LANES * _item_bytes(stored))
 
 
-def _used(evens, odds, stored):
+def _bases(evens, odds, stored):
     return (evens, odds) if stored == types.uint32 else (evens,)
 
 
@@ -148,7 +148,7 @@ def _spread(builder, number):
     return builder.shuffle_vector(vector, ir.Constant(_FLOATS, ir.Undefined), ir.Constant(_WORDS, [0] * _LANES))
 
 
-def _ask(builder, ahead, offset):
+def _prefetch(builder, ahead, offset):
     """Ask for lines to be brought to the second-level cache; the first one is too small for what is needed now and next."""
     pointer = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [pointer, _INT32, _INT32, _INT32])
