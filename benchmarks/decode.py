@@ -12,6 +12,9 @@ round by round, on the same weights; results are medians.
 - int8: the same with `weights="int8"`. Other weights, such as embeddings, and all activations are float32.
 - llama.cpp: the same shapes with a SiLU gate, in a process of its own.
 
+The speed-up of contestants that skip neurons is predicted before the first round (`before`), and in each round right after they ran
+(`predicted`, the median). With int8 weights, it's that over torch with float32 weights, which runs right before.
+
 The limit is the bytes of the weights that a token needs, over the bandwidth that was measured in the same rounds.
 
     python benchmarks/decode.py [--ratios 0.05,0.1,0.2] [--trained FOLDER --text FILE] [--json]
@@ -40,6 +43,7 @@ from actratio.sparse.autotune import linear_timer, shape_speeds
 from actratio.sparse.conversion import alike, is_worth_int8
 from actratio.sparse.int8 import install_int8
 from actratio.sparse.linears import has_full_kernel, install_fast
+from actratio.sparse.speed import Speed
 from actratio.sparse.thresholds import Calibration
 from llama_baseline import LlamaCpp, write_model
 from machine import bandwidth, can_pack, machine, matmul_rate, show
@@ -47,7 +51,7 @@ from machine import bandwidth, can_pack, machine, matmul_rate, show
 _NEW = 24  # generated tokens
 _PROMPT = 8
 VOCABULARY = 32000
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
+TYPES = {"fp32": torch.float32, "int8": torch.float32, "bf16": torch.bfloat16}
 _GGUF = {"bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 _BITS = {"bf16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
 
@@ -61,15 +65,20 @@ class Contestant:
         kind: type of the weights.
         run: decodes and returns tokens per second.
         read: bytes of weights that a token needs.
-        predicted: speed-up over torch with float weights, if it was predicted.
+        before: speed-up over torch with float weights that was predicted before the first round, of contestants that skip neurons.
+        predict: predicts it again.
+        rates: tokens per second in each round.
+        predicted: in each round.
     """
 
     name: str
     kind: str
     run: Callable[[], float]
     read: float
-    predicted: float | None = None
+    before: float | None = None
+    predict: Callable[[], float] | None = None
     rates: list[float] = field(default_factory=list)
+    predicted: list[float] = field(default_factory=list)
 
 
 def planted(hidden: int, layers: int) -> Any:
@@ -159,9 +168,16 @@ def contestants_of(
     model: Any, measurement: Measurement | Calibration, ids: Tensor, kind: str, tokens: dict[str, Tensor]
 ) -> list[Contestant]:
     """Return the ways to decode with a type of weights. Each changes the model and changes it back, outside of its time."""
-    (speed,) = predict_speed(
-        model, measurement, [len(ids)], dense=kind != "int8", weights="int8" if kind == "int8" else None
-    ).speeds
+
+    def predicted() -> Speed:
+        dense, weights = kind != "int8", "int8" if kind == "int8" else None
+        (speed,) = predict_speed(model, measurement, [len(ids)], dense=dense, weights=weights).speeds
+        return speed
+
+    def predict() -> float:
+        return predicted().expected
+
+    speed = predicted()
     needed = sum(layer.needed for layer in speed.layers) / len(speed.layers)
 
     def timed(change: Callable[[Any], object], back: Callable[[Any], object], place: str) -> Callable[[], float]:
@@ -184,14 +200,16 @@ def contestants_of(
                 install_int8(layer)
         return [
             Contestant("ours, all neurons", kind, lambda: generate(full, ids)[0], bytes_read(model, 1, 1)),
-            Contestant("ours", kind, lambda: generate(sparse, ids)[0], bytes_read(model, needed, 1), speed.expected),
+            Contestant(
+                "ours", kind, lambda: generate(sparse, ids)[0], bytes_read(model, needed, 1), speed.expected, predict
+            ),
         ]
     dense = bytes_read(model, 1)
     return [
         Contestant("torch", kind, timed(nothing, nothing, "torch"), dense),
         *([Contestant("torch, packed", kind, timed(pack, unpack, "packed"), dense)] if can_pack(TYPES[kind]) else []),
         Contestant("ours, all neurons", kind, timed(all_neurons, densify, "all"), dense),
-        Contestant("ours", kind, timed(lambda m: sparsify(m, measurement, dense=True), densify, "ours"), bytes_read(model, needed), speed.expected),
+        Contestant("ours", kind, timed(lambda m: sparsify(m, measurement, dense=True), densify, "ours"), bytes_read(model, needed), speed.expected, predict),
     ]  # fmt: skip
 
 
@@ -200,11 +218,14 @@ def race(title: str, batch: int, contestants: Sequence[Contestant], rounds: int)
     rates: list[float] = []
     for contestant in contestants:
         contestant.rates.clear()  # llama.cpp takes part in several races
+        contestant.predicted.clear()
     for number in range(rounds):
         rates.append(bandwidth())
         for contestant in contestants:
             contestant.rates.append(contestant.run())
-            print(title, batch, number, contestant.name, contestant.kind, round(contestant.rates[-1], 2), file=sys.stderr, flush=True)  # fmt: skip
+            if contestant.predict is not None:
+                contestant.predicted.append(contestant.predict())
+            print(title, batch, number, contestant.name, contestant.kind, round(contestant.rates[-1], 2), contestant.predicted[-1:], file=sys.stderr, flush=True)  # fmt: skip
     rate = median(rates)
     middle = {(contestant.name, contestant.kind): median(contestant.rates) for contestant in contestants}
     rows = []
@@ -212,14 +233,15 @@ def race(title: str, batch: int, contestants: Sequence[Contestant], rounds: int)
         tokens, kind = middle[contestant.name, contestant.kind], contestant.kind
         base = middle.get(("torch", "fp32" if kind == "int8" else kind))
         full = middle.get(("ours, all neurons", kind))
-        ours = contestant.predicted is not None  # they skip neurons
+        ours = contestant.before is not None  # they skip neurons
+        predicted = median(contestant.predicted) if contestant.predicted else None
         gained = tokens / base if base and contestant.name.startswith("ours") else None
         rows.append({
             "model": title, "batch": batch, "contestant": contestant.name, "type": kind, "tokens": tokens,
             "limit": rate / contestant.read, "of_limit": tokens * contestant.read / rate,
             "over_torch": tokens / base if base else None,
             "layout": full / base if ours and base and full else None, "zeros": tokens / full if ours and full else None,
-            "predicted": contestant.predicted, "off": gained / contestant.predicted - 1 if gained and contestant.predicted else None,
+            "before": contestant.before, "predicted": predicted, "off": gained / predicted - 1 if gained and predicted else None,
             "bandwidth_gbs": rate / 1e9,
         })  # fmt: skip
     return rows
@@ -229,7 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ratios", default="0.05,0.1,0.2")
     parser.add_argument("--batches", default="1,4", help="llama.cpp takes part in 1 only")
-    parser.add_argument("--types", default="fp32,bf16,int8", help="of the random model; empty for none")
+    parser.add_argument("--types", default="fp32,int8,bf16", help="of the random model; empty for none")
     parser.add_argument("--hidden", type=int, default=2048, help="of the random model")
     parser.add_argument("--layers", type=int, default=16, help="of the random model")
     parser.add_argument("--rounds", type=int, default=3)

@@ -506,7 +506,7 @@ def _same(*names: str) -> dict[str, str]:
 _DECODE = {
     "model": "model", "batch": "batch", "contestant": "contestant", "type": "type", "tokens": "tokens_per_s",
     "limit": "limit_tokens_per_s", "of_limit": "share_of_limit", "over_torch": "over_torch", "layout": "layout",
-    "zeros": "zeros", "predicted": "predicted", "off": "measured_over_predicted_minus_1",
+    "zeros": "zeros", "before": "predicted_before", "predicted": "predicted", "off": "measured_over_predicted_minus_1",
 }  # fmt: skip
 
 BLOCKS = {
@@ -515,8 +515,8 @@ BLOCKS = {
         {
             "kind": "products", "features": "features", "width": "neurons", "type": "type", "batch": "batch", "ratio": "active",
             "needed": "needed", "ours": "ours_us", "after_dense": "ours_after_dense_us", "full": "ours_all_neurons_us",
-            "torch": "torch_us", "packed": "torch_packed_us", "gather": "gather_us", "limit": "limit_us", "layout": "layout",
-            "zeros": "zeros", "speedup": "speedup", "over_strongest": "over_strongest", "of_ideal": "share_of_ideal",
+            "torch": "torch_us", "packed": "torch_packed_us", "used": "as_converted_us", "gather": "gather_us", "limit": "limit_us", "layout": "layout",
+            "zeros": "zeros", "speedup": "speedup", "speedup_used": "speedup_as_converted", "over_strongest": "over_strongest", "of_ideal": "share_of_ideal",
             "of_limit": "share_of_limit",
         },
         products,

@@ -146,6 +146,28 @@ def test_cpu_kernel_with_changing_threads_and_concurrent_calls(
     finally:
         torch.set_num_threads(before)
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_cpu_kernel_gated_with_any_number_of_threads(
+    dtype: torch.dtype, batch: int, randn: Callable[..., Tensor], sparse_randn: Callable[..., Tensor]
+) -> None:
+    """The sums of each thread's neurons read the up projections of the same neurons."""
+    before = torch.get_num_threads()
+    gate, x = sparse_randn(batch, 300, ratio=0.4).to(dtype), randn(batch, 70, seed=1).to(dtype)
+    up, rows = randn(300, 70, seed=2).to(dtype), randn(300, 130, seed=3).to(dtype)
+    product = CPUProduct(Weights(rows, up=up))
+    gated = gate.double() * (x.double() @ up.double().t()).to(dtype).double()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found = product(gate, 300 * batch, x)
+            assert found is not None
+            scale = gate.double().abs() * (x.double().abs() @ up.double().abs().t()) @ rows.double().abs()
+            assert_close(found, gated @ rows.double(), scale)
+    finally:
+        torch.set_num_threads(before)
+
+
 
 def test_cpu_kernel_with_fewer_openmp_threads_than_requested() -> None:
     code = (

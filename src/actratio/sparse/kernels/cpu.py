@@ -3,7 +3,8 @@
 Weights are stored by neurons, (width, features): a neuron's row is contiguous in memory. The time is that of the memory traffic:
 
 - Threads share the active neurons, not the columns, so rows are read whole.
-- Several rows are added at a time, with the sums in registers. The output is read and written once for all of them.
+- Several rows are added at a time, with the sums in registers. The output is read and written once for all of them. Meanwhile, the
+  memory is asked for the rows that come next.
 - A bfloat16 weight is read as 32-bit words of two columns. The even column is the word shifted, the odd one is the word masked.
   That takes half the instructions of widening each number. Sums of even and odd columns are kept apart.
 - In a batch, neurons are taken in chunks and columns in tiles that stay in the cache. A row that several examples need is read
