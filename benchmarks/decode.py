@@ -13,7 +13,7 @@ round by round, on the same weights; results are medians.
 - llama.cpp: the same shapes with a SiLU gate, in a process of its own.
 
 The speed-up of contestants that skip neurons is predicted before the first round (`before`), and in each round right after they ran
-(`predicted`, the median). With int8 weights, it's that over torch with float32 weights, which runs right before.
+(`predicted`, the median). Torch runs right before them. With int8 weights, speed-ups are those over torch with float32 weights.
 
 The limit is the bytes of the weights that a token needs, over the bandwidth that was measured in the same rounds.
 
@@ -213,6 +213,21 @@ def contestants_of(
     ]  # fmt: skip
 
 
+def _base_of(contestant: Contestant, contestants: Sequence[Contestant]) -> Contestant | None:
+    """Return torch with the same type of weights, or with float32 weights for int8."""
+    kind = "fp32" if contestant.kind == "int8" else contestant.kind
+    return next((other for other in contestants if (other.name, other.kind) == ("torch", kind)), None)
+
+
+def _turns(contestants: Sequence[Contestant]) -> Iterator[Contestant]:
+    """Return who runs in a round: torch runs again right before each contestant whose speed-up is predicted, because machines change from minute to minute."""
+    for contestant in contestants:
+        base = _base_of(contestant, contestants)
+        if contestant.predict is not None and base is not None:
+            yield base
+        yield contestant
+
+
 def race(title: str, batch: int, contestants: Sequence[Contestant], rounds: int) -> list[dict[str, Any]]:
     """Let the contestants take turns, and return one row for each."""
     rates: list[float] = []
@@ -221,7 +236,7 @@ def race(title: str, batch: int, contestants: Sequence[Contestant], rounds: int)
         contestant.predicted.clear()
     for number in range(rounds):
         rates.append(bandwidth())
-        for contestant in contestants:
+        for contestant in _turns(contestants):
             contestant.rates.append(contestant.run())
             if contestant.predict is not None:
                 contestant.predicted.append(contestant.predict())
@@ -231,7 +246,8 @@ def race(title: str, batch: int, contestants: Sequence[Contestant], rounds: int)
     rows = []
     for contestant in contestants:
         tokens, kind = middle[contestant.name, contestant.kind], contestant.kind
-        base = middle.get(("torch", "fp32" if kind == "int8" else kind))
+        torch_like = _base_of(contestant, contestants)
+        base = None if torch_like is None else middle[torch_like.name, torch_like.kind]
         full = middle.get(("ours, all neurons", kind))
         ours = contestant.before is not None  # they skip neurons
         predicted = median(contestant.predicted) if contestant.predicted else None
@@ -254,7 +270,7 @@ def main() -> None:
     parser.add_argument("--types", default="fp32,int8,bf16", help="of the random model; empty for none")
     parser.add_argument("--hidden", type=int, default=2048, help="of the random model")
     parser.add_argument("--layers", type=int, default=16, help="of the random model")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--trained", type=Path, action="append", default=[], help="folder of a trained model")
     parser.add_argument(
         "--thresholds", type=float, help="share of the neurons of trained models that thresholds leave active"
