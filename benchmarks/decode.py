@@ -15,7 +15,8 @@ round by round, on the same weights; results are medians.
 The speed-up of contestants that skip neurons is predicted before the first round (`before`), and in each round right after they ran
 (`predicted`, the median). Torch runs right before them. With int8 weights, speed-ups are those over torch with float32 weights.
 
-The limit is the bytes of the weights that a token needs, over the bandwidth that was measured in the same rounds.
+The limit is the bytes of the weights that a token needs, over the median of the bandwidths that were measured right before the
+contestant's runs, because that of a machine whose memory is shared changes from minute to minute.
 
     python benchmarks/decode.py [--ratios 0.05,0.1,0.2] [--trained FOLDER --text FILE] [--json]
 """
@@ -67,7 +68,8 @@ class Contestant:
         read: bytes of weights that a token needs.
         before: speed-up over torch with float weights that was predicted before the first round, of contestants that skip neurons.
         predict: predicts it again.
-        rates: tokens per second in each round.
+        bandwidths: bytes per second, measured before each of its runs.
+        rates: tokens per second in each of them.
         predicted: in each round.
     """
 
@@ -77,6 +79,7 @@ class Contestant:
     read: float
     before: float | None = None
     predict: Callable[[], float] | None = None
+    bandwidths: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     predicted: list[float] = field(default_factory=list)
 
@@ -230,22 +233,22 @@ def _turns(contestants: Sequence[Contestant]) -> Iterator[Contestant]:
 
 def race(title: str, batch: int, contestants: Sequence[Contestant], rounds: int) -> list[dict[str, Any]]:
     """Let the contestants take turns, and return one row for each."""
-    rates: list[float] = []
     for contestant in contestants:
+        contestant.bandwidths.clear()
         contestant.rates.clear()  # llama.cpp takes part in several races
         contestant.predicted.clear()
     for number in range(rounds):
-        rates.append(bandwidth())
         for contestant in _turns(contestants):
+            contestant.bandwidths.append(bandwidth())
             contestant.rates.append(contestant.run())
             if contestant.predict is not None:
                 contestant.predicted.append(contestant.predict())
             print(title, batch, number, contestant.name, contestant.kind, round(contestant.rates[-1], 2), contestant.predicted[-1:], file=sys.stderr, flush=True)  # fmt: skip
-    rate = median(rates)
     middle = {(contestant.name, contestant.kind): median(contestant.rates) for contestant in contestants}
     rows = []
     for contestant in contestants:
         tokens, kind = middle[contestant.name, contestant.kind], contestant.kind
+        rate = median(contestant.bandwidths)
         torch_like = _base_of(contestant, contestants)
         base = None if torch_like is None else middle[torch_like.name, torch_like.kind]
         full = middle.get(("ours, all neurons", kind))
