@@ -146,6 +146,7 @@ def test_cpu_kernel_with_changing_threads_and_concurrent_calls(
     finally:
         torch.set_num_threads(before)
 
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("batch", [1, 5])
 def test_cpu_kernel_gated_with_any_number_of_threads(
@@ -166,7 +167,6 @@ def test_cpu_kernel_gated_with_any_number_of_threads(
             assert_close(found, gated @ rows.double(), scale)
     finally:
         torch.set_num_threads(before)
-
 
 
 def test_cpu_kernel_with_fewer_openmp_threads_than_requested() -> None:
