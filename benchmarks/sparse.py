@@ -17,7 +17,7 @@ activations.
 Contestants compute several products in a row (the times are medians of a product), and take turns. The speed-up over `torch` has two
 factors: `layout` is `torch` over `full`, and `zeros` is `full` over `ours`. Ideally, `zeros` is 1 / (neurons that some example needs /
 neurons). `over strongest` is the faster of `torch` and `packed` over the fastest of `ours`, `full` and `torch`, among which `sparsify`
-chooses. The limit is the time that reading the needed bytes takes at the bandwidth that was measured in the same run.
+chooses; with int8 weights, of `ours` and `full`. The limit is the time that reading the needed bytes takes at the bandwidth that was measured in the same run.
 
     python benchmarks/sparse.py [--shapes 4096x16384] [--batches 1,4] [--json]
 """
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -181,7 +182,7 @@ class Layers:
             "zeros": full / ours,
             "speedup": base / ours,
             "speedup_used": base / middle["used"] if "used" in middle else None,
-            "over_strongest": strongest / min(ours, full, base),
+            "over_strongest": strongest / min(ours, full, math.inf if self.name == "int8" else base),
             "of_ideal": full / ours * needed,
             "of_limit": limit / ours,
         }
@@ -302,7 +303,7 @@ def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     return [
         *goals,
-        *goal("batch 1, all neurons active: a layer as `sparsify` makes it is at most 1% slower than PyTorch", lambda row: all_active(row, "speedup_used"), "speedup_used", 0.99),
+        *goal("batch 1, all neurons active: a down projection as `sparsify` makes it, in fp32 and bf16, is at most 1% slower than PyTorch", lambda row: all_active(row, "speedup_used"), "speedup_used", 0.99),
         *goal("batch 1, all neurons active: our sparse product itself is at most 1% slower than PyTorch", lambda row: all_active(row, "speedup"), "speedup", 0.99),
     ]  # fmt: skip
 

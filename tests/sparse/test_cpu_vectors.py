@@ -65,7 +65,7 @@ def inputs_of(name: str, columns: int = COLUMNS) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_dots_are_those_of_the_dense_product_whatever_the_memory_is_asked_for(name: str) -> None:
+def test_dots_are_those_of_the_dense_product_and_any_address_can_be_asked_for(name: str) -> None:
     weight, numbers = weight_of(name)
     split, x = inputs_of(name)
     lines = weight.strides[0] // LINE
@@ -106,7 +106,7 @@ def test_only_the_given_number_of_lines_counts(name: str) -> None:
 
 @pytest.mark.parametrize("name", TYPES)
 @pytest.mark.parametrize("columns", [2, 66, 100])
-def test_columns_that_fill_no_line_count(name: str, columns: int) -> None:
+def test_columns_after_the_last_whole_line_count(name: str, columns: int) -> None:
     weight, numbers = weight_of(name, columns)
     split, x = inputs_of(name, columns)
     found, single = four(split, weight)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from actratio.sparse.int8 import quantize
 from actratio.sparse.kernels.cpu import CPULinear, CPUProduct
 from actratio.sparse.kernels.product import Weights
 from actratio.sparse.layers import neuron_major
@@ -147,24 +148,32 @@ def test_cpu_kernel_with_changing_threads_and_concurrent_calls(
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.int8])
 @pytest.mark.parametrize("batch", [1, 5])
-def test_cpu_kernel_gated_with_any_number_of_threads(
-    dtype: torch.dtype, batch: int, randn: Callable[..., Tensor], sparse_randn: Callable[..., Tensor]
+def test_cpu_kernel_gated_with_one_to_three_threads(
+    stored: torch.dtype, batch: int, randn: Callable[..., Tensor], sparse_randn: Callable[..., Tensor]
 ) -> None:
     """The sums of each thread's neurons read the up projections of the same neurons."""
     before = torch.get_num_threads()
+    dtype = torch.float32 if stored == torch.int8 else stored
     gate, x = sparse_randn(batch, 300, ratio=0.4).to(dtype), randn(batch, 70, seed=1).to(dtype)
-    up, rows = randn(300, 70, seed=2).to(dtype), randn(300, 130, seed=3).to(dtype)
-    product = CPUProduct(Weights(rows, up=up))
-    gated = gate.double() * (x.double() @ up.double().t()).to(dtype).double()
+    up, rows = randn(300, 70, seed=2), randn(300, 130, seed=3)
+    if stored == torch.int8:
+        (up, up_scales), (down, scales) = quantize(up), quantize(rows.t())
+        weights = Weights(neuron_major(down.t()), None, None, up, scales=scales, up_scales=up_scales, dtype=dtype)
+        exact_up, exact_rows = up.double() * up_scales[:, None], down.t().double() * scales
+    else:
+        weights = Weights(rows.to(dtype), up=up.to(dtype))
+        exact_up, exact_rows = up.to(dtype).double(), rows.to(dtype).double()
+    product = CPUProduct(weights)
+    gated = gate.double() * (x.double() @ exact_up.t()).to(dtype).double()
+    scale = gate.double().abs() * (x.double().abs() @ exact_up.abs().t()) @ exact_rows.abs()
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             found = product(gate, 300 * batch, x)
             assert found is not None
-            scale = gate.double().abs() * (x.double().abs() @ up.double().abs().t()) @ rows.double().abs()
-            assert_close(found, gated @ rows.double(), scale)
+            assert_close(found, gated @ exact_rows, scale)
     finally:
         torch.set_num_threads(before)
 

@@ -80,9 +80,9 @@ def split(x, split_x, stored):
 def dot(split_x, words, row):
     """Return the product of the inputs, as ``split`` orders them, and one row of a weight."""
     address = words.ctypes.data + row * words.strides[0]
-    (total,) = _dot_lines(split_x, words, (address,), ())
+    (total,) = _in_vectors(split_x, words, (address,), ())
     for j in range(_in_lines(words), words.shape[1]):
-        total += term(split_x, words[row, j], j, words.shape[1])
+        total += _term(split_x, words[row, j], j, words.shape[1])
     return total
 
 
@@ -99,12 +99,12 @@ def dot_four(split_x, words, rows, ahead):
     i, j, k, m = rows
     base, row_bytes, size = words.ctypes.data, words.strides[0], words.shape[1]
     addresses = base + i * row_bytes, base + j * row_bytes, base + k * row_bytes, base + m * row_bytes
-    s, t, u, v = _dot_lines(split_x, words, addresses, ahead)
+    s, t, u, v = _in_vectors(split_x, words, addresses, ahead)
     for place in range(_in_lines(words), size):
-        s += term(split_x, words[i, place], place, size)
-        t += term(split_x, words[j, place], place, size)
-        u += term(split_x, words[k, place], place, size)
-        v += term(split_x, words[m, place], place, size)
+        s += _term(split_x, words[i, place], place, size)
+        t += _term(split_x, words[j, place], place, size)
+        u += _term(split_x, words[k, place], place, size)
+        v += _term(split_x, words[m, place], place, size)
     return s, t, u, v
 
 
@@ -116,16 +116,16 @@ def _in_lines(words):
 
 
 @njit(nogil=True, inline="always")
-def _dot_lines(split_x, words, addresses, ahead):
+def _in_vectors(split_x, words, addresses, ahead):
     """Return the products of the inputs and the rows at some addresses, over the words that fill cache lines."""
     inputs = split_x.ctypes.data
     odds = inputs + words.shape[1] * split_x.itemsize
-    lines = words.strides[0] // LINE
+    lines = _in_lines(words) * words.itemsize // LINE
     return dot_lines(inputs, odds, addresses, ahead, lines, words[0, 0])
 
 
 @by_type(jit_options={"fastmath": FAST, "nogil": True})
-def term(split_x, word, place, size):
+def _term(split_x, word, place, size):
     """Return what a word of a row, which has one number or two, adds to the row's product with the inputs.
 
     Args:

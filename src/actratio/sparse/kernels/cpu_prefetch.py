@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 DISTANCES = (0, 2048)
-"""The distances that are tried, in bytes."""
+"""The distances that are tried, in bytes. Of 512 to 8192, 2048 was about the best for all types and sizes on one machine."""
 
 _BYTES = 1 << 26  # more than most caches hold
 _ROUNDS = 5

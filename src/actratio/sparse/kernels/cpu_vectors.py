@@ -2,7 +2,7 @@
 """Products with several rows of a weight, in vectors of 16 numbers, while the memory is asked for the rows that come next.
 
 The loops are written in LLVM's instructions, because LLVM doesn't vectorize loops that ask for memory, and what it makes of others is
-slower. It splits the vectors if the processor has shorter ones. A step of a loop reads one cache line of each row.
+slower. It splits the vectors if the processor has shorter ones. A step of a loop reads 64 bytes of each row.
 """
 
 from __future__ import annotations
