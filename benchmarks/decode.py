@@ -13,8 +13,8 @@ round by round, on the same weights; results are medians.
 - llama.cpp: the same shapes with a SiLU gate, in a process of its own.
 
 The speed-up of contestants that skip neurons is predicted before the first round (`before`), and in each round right after they ran
-(`predicted`, the median). Torch runs once more right before
-each of them, and its rate is the median of all its runs. With int8 weights, speed-ups are those over torch with float32 weights.
+(`predicted`, the median). Torch runs once more right before each of them, and its rate is the median of all its runs. With int8
+weights, speed-ups are those over torch with float32 weights.
 
 The limit is the bytes of the weights that a token needs, over the median of the bandwidths that were measured right before the
 contestant's runs, because that of a machine whose memory is shared changes from minute to minute.
