@@ -229,7 +229,7 @@ class _Workspace(threading.local):
             "neurons": batch * (width + 1),
             "values": batch * (width + 1),
             "starts": batch * (-(-width // CHUNK) + 1),
-            "sums": max(threads * batch * features, batch * width),
+            "sums": max(threads * batch * features, batch * (width + 7)),
             "split_x": batch * inputs,
         }
         for name, size in sizes.items():

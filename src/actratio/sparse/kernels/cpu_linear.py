@@ -10,116 +10,28 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite.binding import get_host_cpu_features
 from numba import carray, cfunc, njit, types
 
 from actratio.sparse.kernels.cpu_call import RECORD
-from actratio.sparse.kernels.cpu_intrinsics import array_at, by_type, call_openmp, take_part
+from actratio.sparse.kernels.cpu_intrinsics import array_at, call_openmp, take_part
 from actratio.sparse.kernels.cpu_loops import Compiled
-from actratio.sparse.kernels.cpu_numbers import FAST, dot, dot_four, narrow, odd, split, widen, words_at
+from actratio.sparse.kernels.cpu_numbers import dot, dot_four, narrow, split, widen, words_at
+from actratio.sparse.kernels.cpu_tiles import ROWS, multiply_rows, pack, packed_at
 
 _ROWS = 4
 """Rows that are multiplied together."""
 
-_PART = 64
-"""Rows that a thread takes at a time."""
-
-_HAS_FEW_REGISTERS = get_host_cpu_features().get("avx512vl") is False
-"""Whether the processor has 16 vector registers: sums of four rows and four examples fill them. Others have 32."""
-
-
-@by_type(inline="always")
-def _number(word, shift):
-    """Return a weight as a float32; of a word of two bfloat16, the first one with a shift of 16 bits, the second one with 0."""
-    if word == types.uint32:
-        return lambda word, shift: odd(np.uint32(word << shift))
-    return lambda word, shift: widen(word)
-
-
-@by_type(inline="always")
-def _takes_four(words):
-    """Return whether four rows are multiplied by four examples at a time. With few registers, it pays only for pairs of bfloat16."""
-    takes_four = words.dtype == types.uint32 or not _HAS_FEW_REGISTERS
-    return lambda words: takes_four
-
-
-@njit(nogil=True, fastmath=FAST)
-def _four_by_four(x0, x1, x2, x3, w0, w1, w2, w3, shift, sums, row):
-    """Add the products of four rows and four examples to ``sums``, from the output ``row`` on."""
-    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = np.float32(0)
-    for j in range(w0.size):
-        a, b, c, d = _number(w0[j], shift), _number(w1[j], shift), _number(w2[j], shift), _number(w3[j], shift)
-        e, f, g, h = x0[j], x1[j], x2[j], x3[j]
-        a0 += a * e
-        a1 += a * f
-        a2 += a * g
-        a3 += a * h
-        b0 += b * e
-        b1 += b * f
-        b2 += b * g
-        b3 += b * h
-        c0 += c * e
-        c1 += c * f
-        c2 += c * g
-        c3 += c * h
-        d0 += d * e
-        d1 += d * f
-        d2 += d * g
-        d3 += d * h
-    for place, (s, t, u, v) in enumerate(((a0, a1, a2, a3), (b0, b1, b2, b3), (c0, c1, c2, c3), (d0, d1, d2, d3))):
-        sums[0, row + place] += s
-        sums[1, row + place] += t
-        sums[2, row + place] += u
-        sums[3, row + place] += v
-
-
-@njit(nogil=True, fastmath=FAST)
-def _four_by_two(x0, x1, w0, w1, w2, w3, shift, sums, row):
-    """Add the products of four rows and two examples to ``sums``, from the output ``row`` on."""
-    a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = np.float32(0)
-    for j in range(w0.size):
-        a, b, c, d = _number(w0[j], shift), _number(w1[j], shift), _number(w2[j], shift), _number(w3[j], shift)
-        e, f = x0[j], x1[j]
-        a0 += a * e
-        a1 += a * f
-        b0 += b * e
-        b1 += b * f
-        c0 += c * e
-        c1 += c * f
-        d0 += d * e
-        d1 += d * f
-    for place, (s, t) in enumerate(((a0, a1), (b0, b1), (c0, c1), (d0, d1))):
-        sums[0, row + place] += s
-        sums[1, row + place] += t
+_MOST_ROWS = 72
+"""Rows that a thread takes at a time, at most."""
 
 
 @njit(nogil=True)
-def _add_rows(x, words, begin, end, ahead, sums):
-    """Write the products of the rows ``begin`` to ``end`` and all examples to ``sums``, (examples, rows)."""
-    examples, size = len(x), words.shape[1]
-    halves = x.shape[1] // size  # 2 for words of two numbers
+def _multiply_one(x, words, begin, end, ahead, sums):
+    """Write the products of the rows ``begin`` to ``end`` and one example to ``sums``."""
     tiled = end - (end - begin) % _ROWS
-    sums[:, begin:end] = 0
-    for row in range(begin, tiled if examples > 1 else begin, _ROWS):
-        w0, w1, w2, w3 = words[row], words[row + 1], words[row + 2], words[row + 3]
-        for half in range(halves):
-            first, last = half * size, (half + 1) * size
-            shift = np.uint32(16 * (1 - half))
-            example = 0
-            while _takes_four(words) and example + 4 <= examples:
-                x0, x1 = x[example, first:last], x[example + 1, first:last]
-                x2, x3 = x[example + 2, first:last], x[example + 3, first:last]
-                _four_by_four(x0, x1, x2, x3, w0, w1, w2, w3, shift, sums[example:], row)
-                example += 4
-            while example + 2 <= examples:
-                x0, x1 = x[example, first:last], x[example + 1, first:last]
-                _four_by_two(x0, x1, w0, w1, w2, w3, shift, sums[example:], row)
-                example += 2
-    if examples % 2:
-        _add_one(x[examples - 1], words, begin, tiled, 0 if examples > 1 else ahead, sums[examples - 1])
-    for example in range(examples):
-        for row in range(tiled, end):
-            sums[example, row] = dot(x[example], words, row)
+    _add_one(x, words, begin, tiled, ahead, sums)
+    for row in range(tiled, end):
+        sums[row] = dot(x, words, row)
 
 
 @njit(nogil=True)
@@ -140,20 +52,33 @@ def _add_one(x, words, begin, end, ahead, sums):
         sums[row], sums[second], sums[third], sums[fourth] = products
 
 
+@njit(nogil=True, inline="always")
+def _part(width, threads):
+    """Return how many rows a thread takes at a time, so that all threads take equally many."""
+    parts = -(-width // (threads * _MOST_ROWS)) * threads
+    return -(-width // (parts * ROWS)) * ROWS
+
+
 @njit(nogil=True)
 def _take_rows(call, pointer, like, stored):
     """Compute outputs until all are taken: OpenMP may start fewer threads than were asked for."""
     batch, width, inputs = call.batch, call.width, call.inputs
-    x = array_at(call.split_x, (batch, inputs), np.float32(0))
-    sums = array_at(call.sums, (batch, width), np.float32(0))
+    x = array_at(call.x, (batch, inputs), like)
+    split_x = array_at(call.split_x, (batch, inputs), np.float32(0))
+    packed = packed_at(call.split_x, batch, inputs, like, stored)
+    sums = array_at(call.sums, (batch, width + ROWS - 1), np.float32(0))
     words = words_at(call.up, width, inputs, stored)
     scales = array_at(call.up_scales, (width if call.up_scales else 0,), np.float32(0))
     bias = array_at(call.up_bias, (width if call.up_bias else 0,), like)
     out = array_at(call.out, (batch, width), like)
-    begin = take_part(pointer) * _PART
+    part = _part(width, call.threads)
+    begin = take_part(pointer) * part
     while begin < width:
-        end = min(begin + _PART, width)
-        _add_rows(x, words, begin, end, call.ahead, sums)
+        end = min(begin + part, width)
+        if batch == 1:
+            _multiply_one(split_x[0], words, begin, end, call.ahead, sums[0])
+        else:
+            multiply_rows(x, packed, words, begin, end, sums)
         for example in range(batch):
             for row in range(begin, end):
                 total = sums[example, row]
@@ -162,7 +87,7 @@ def _take_rows(call, pointer, like, stored):
                 if bias.size:
                     total += widen(bias[row])
                 out[example, row] = narrow(total, like)
-        begin = take_part(pointer) * _PART
+        begin = take_part(pointer) * part
 
 
 @njit(nogil=True)
@@ -170,8 +95,10 @@ def _linear(call, pointer, like, stored):
     batch, inputs = call.batch, call.inputs
     x = array_at(call.x, (batch, inputs), like)
     split_x = array_at(call.split_x, (batch, inputs), np.float32(0))
-    for row in range(batch):
-        split(x[row], split_x[row], stored)
+    if batch == 1:
+        split(x[0], split_x[0], stored)
+    else:
+        pack(x, packed_at(call.split_x, batch, inputs, like, stored), words_at(call.up, call.width, inputs, stored))
     call.next_part = 0
     if call.openmp:
         call_openmp(call.openmp, call.body, pointer, call.threads)

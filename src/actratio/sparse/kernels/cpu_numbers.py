@@ -81,7 +81,7 @@ def dot(split_x, words, row):
     """Return the product of the inputs, as ``split`` orders them, and one row of a weight."""
     address = words.ctypes.data + row * words.strides[0]
     (total,) = _in_vectors(split_x, words, (address,), ())
-    for j in range(_in_lines(words), words.shape[1]):
+    for j in range(in_lines(words), words.shape[1]):
         total += _term(split_x, words[row, j], j, words.shape[1])
     return total
 
@@ -100,7 +100,7 @@ def dot_four(split_x, words, rows, ahead):
     base, row_bytes, size = words.ctypes.data, words.strides[0], words.shape[1]
     addresses = base + i * row_bytes, base + j * row_bytes, base + k * row_bytes, base + m * row_bytes
     s, t, u, v = _in_vectors(split_x, words, addresses, ahead)
-    for place in range(_in_lines(words), size):
+    for place in range(in_lines(words), size):
         s += _term(split_x, words[i, place], place, size)
         t += _term(split_x, words[j, place], place, size)
         u += _term(split_x, words[k, place], place, size)
@@ -109,7 +109,7 @@ def dot_four(split_x, words, rows, ahead):
 
 
 @njit(nogil=True, inline="always")
-def _in_lines(words):
+def in_lines(words):
     """Return how many of a row's words fill cache lines."""
     per_line = LINE // words.itemsize
     return words.shape[1] // per_line * per_line
@@ -120,7 +120,7 @@ def _in_vectors(split_x, words, addresses, ahead):
     """Return the products of the inputs and the rows at some addresses, over the words that fill cache lines."""
     inputs = split_x.ctypes.data
     odds = inputs + words.shape[1] * split_x.itemsize
-    lines = _in_lines(words) * words.itemsize // LINE
+    lines = in_lines(words) * words.itemsize // LINE
     return dot_lines(inputs, odds, addresses, ahead, lines, words[0, 0])
 
 

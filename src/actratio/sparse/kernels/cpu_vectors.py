@@ -40,14 +40,14 @@ def dot_lines(context, evens, odds, rows, ahead, lines, stored):
         sums = [cgutils.alloca_once_value(builder, ir.Constant(_FLOATS, None)) for _ in rows]
         with cgutils.for_range(builder, lines) as loop:
             offset = builder.mul(loop.index, _int64(LINE))
-            _prefetch(builder, ahead, offset)
+            prefetch(builder, ahead, offset)
             for part in range(_vectors(stored)):
                 place = _place(builder, loop.index, part, stored)
                 inputs = [_floats_at(builder, base, place) for base in _bases(evens, odds, stored)]
                 for total, row in zip(sums, rows, strict=True):
-                    numbers = _numbers_at(builder, builder.add(row, offset), part, stored)
+                    numbers = numbers_at(builder, builder.add(row, offset), part, stored)
                     for x, weight in zip(inputs, numbers, strict=True):
-                        builder.store(_plus_product(builder, builder.load(total), x, weight), total)
+                        builder.store(plus_product(builder, builder.load(total), x, weight), total)
         kind = ir.FunctionType(_FLOAT, [_FLOAT, _FLOATS])
         add_up = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{_LANES}f32")
         zero = ir.Constant(_FLOAT, 0.0)
@@ -74,15 +74,15 @@ def add_lines(context, evens, odds, factors, rows, ahead, lines, stored):
         rows, ahead = cgutils.unpack_tuple(builder, rows), cgutils.unpack_tuple(builder, ahead)
         with cgutils.for_range(builder, lines) as loop:
             offset = builder.mul(loop.index, _int64(LINE))
-            _prefetch(builder, ahead, offset)
+            prefetch(builder, ahead, offset)
             for part in range(_vectors(stored)):
                 place = _place(builder, loop.index, part, stored)
                 bases = _bases(evens, odds, stored)
                 sums = [_floats_at(builder, base, place) for base in bases]
                 for factor, row in zip(factors, rows, strict=True):
-                    numbers = _numbers_at(builder, builder.add(row, offset), part, stored)
+                    numbers = numbers_at(builder, builder.add(row, offset), part, stored)
                     sums = [
-                        _plus_product(builder, total, factor, number)
+                        plus_product(builder, total, factor, number)
                         for total, number in zip(sums, numbers, strict=True)
                     ]
                 for base, total in zip(bases, sums, strict=True):
@@ -121,22 +121,23 @@ def _floats_at(builder, base, place):
     return builder.load(pointer, align=_FLOAT_BYTES)
 
 
-def _numbers_at(builder, address, part, stored):
+def numbers_at(builder, address, part, stored, lanes=_LANES):
     """Return a part of a line as vectors of float32: two if the weights are bfloat16, for the even and the odd columns."""
     size = _item_bytes(stored)
-    kind = _FLOATS if stored == types.float32 else ir.VectorType(ir.IntType(8 * size), _LANES)
-    pointer = builder.inttoptr(builder.add(address, _int64(part * _LANES * size)), kind.as_pointer())
+    floats, words = ir.VectorType(_FLOAT, lanes), ir.VectorType(_INT32, lanes)
+    kind = floats if stored == types.float32 else ir.VectorType(ir.IntType(8 * size), lanes)
+    pointer = builder.inttoptr(builder.add(address, _int64(part * lanes * size)), kind.as_pointer())
     vector = builder.load(pointer, align=size)
     if stored == types.float32:
         return (vector,)
     if stored == types.int8:
-        return (builder.sitofp(builder.sext(vector, _WORDS), _FLOATS),)
-    even = builder.shl(vector, ir.Constant(_WORDS, [16] * _LANES))
-    odd = builder.and_(vector, ir.Constant(_WORDS, [0xFFFF0000] * _LANES))
-    return builder.bitcast(even, _FLOATS), builder.bitcast(odd, _FLOATS)
+        return (builder.sitofp(builder.sext(vector, words), floats),)
+    even = builder.shl(vector, ir.Constant(words, [16] * lanes))
+    odd = builder.and_(vector, ir.Constant(words, [0xFFFF0000] * lanes))
+    return builder.bitcast(even, floats), builder.bitcast(odd, floats)
 
 
-def _plus_product(builder, total, left, right):
+def plus_product(builder, total, left, right):
     """Return ``total + left * right``, which may be one instruction."""
     flags = ("contract",)
     return builder.fadd(total, builder.fmul(left, right, flags=flags), flags=flags)
@@ -148,7 +149,7 @@ def _spread(builder, number):
     return builder.shuffle_vector(vector, ir.Constant(_FLOATS, ir.Undefined), ir.Constant(_WORDS, [0] * _LANES))
 
 
-def _prefetch(builder, ahead, offset):
+def prefetch(builder, ahead, offset):
     """Ask for lines to be brought to the second-level cache; the first one is too small for what is needed now and next."""
     pointer = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [pointer, _INT32, _INT32, _INT32])
