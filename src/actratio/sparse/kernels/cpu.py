@@ -32,10 +32,12 @@ import torch
 from torch import Tensor
 
 from actratio.sparse.kernels import openmp
-from actratio.sparse.kernels.cpu_call import Call
+from actratio.sparse.kernels.cpu_active import CHUNK
+from actratio.sparse.kernels.cpu_call import PAD, Call
 from actratio.sparse.kernels.cpu_linear import compile_linear
-from actratio.sparse.kernels.cpu_loops import CHUNK, Compiled, compile_for
+from actratio.sparse.kernels.cpu_loops import Compiled, compile_for
 from actratio.sparse.kernels.cpu_prefetch import read_ahead
+from actratio.sparse.kernels.cpu_tiles import ROWS
 from actratio.sparse.kernels.product import Product, Weights, address
 
 GROUP = 16
@@ -216,6 +218,7 @@ class _Workspace(threading.local):
         types = {
             "neurons": np.int32,
             "values": np.float32,
+            "marks": np.uint64,
             "starts": np.int32,
             "sums": np.float32,
             "split_x": np.float32,
@@ -227,9 +230,10 @@ class _Workspace(threading.local):
         """Make room for a call."""
         sizes = {
             "neurons": batch * (width + 1),
-            "values": batch * (width + 1),
+            "values": batch * (width + ROWS),
+            "marks": batch * -(-width // CHUNK),
             "starts": batch * (-(-width // CHUNK) + 1),
-            "sums": max(threads * batch * features, batch * (width + 7)),
+            "sums": max(threads * batch * (features + PAD), batch * (width + ROWS - 1)),
             "split_x": batch * inputs,
         }
         for name, size in sizes.items():

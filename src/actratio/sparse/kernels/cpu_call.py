@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 from numba import from_dtype
 
+PAD = 16
+"""float32 between the sums of two examples: with sizes that are powers of two, all examples' sums of a column would be in the same few
+lines of the first-level cache."""
+
 
 class Call(ctypes.Structure):
     """The arguments of one call. Every field is an int64; an address of 0 means that the tensor is absent."""
@@ -30,8 +34,9 @@ class Call(ctypes.Structure):
     # Addresses of the workspace's arrays.
     neurons: int  # (batch, width + 1) int32: indices of the active neurons, in ascending order
     values: int  # (batch, width + 1) float32: their activations
+    marks: int  # (batch, chunks) uint64: a bit for each neuron, set if it is active
     starts: int  # (batch, chunks + 1) int32: where each chunk of neurons begins in the two arrays above
-    sums: int  # (threads, batch, features) float32
+    sums: int  # (threads, batch, features + PAD) float32; of the dense product, (batch, width and a tile's rows)
     split_x: int  # (batch, inputs) float32: x, in the order in which ``up`` is read
 
     batch: int
@@ -39,6 +44,8 @@ class Call(ctypes.Structure):
     features: int
     inputs: int
     max_active: int  # the call does nothing if more neurons are active, over the whole batch
+
+    needed: int  # how many neurons are taken for all examples; 0 if each example has a list of its own
 
     ahead: (
         int  # bytes from what the dense product of one example reads to what it asks the memory for; 0 asks for nothing

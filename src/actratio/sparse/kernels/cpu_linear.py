@@ -78,7 +78,7 @@ def _take_rows(call, pointer, like, stored):
         if batch == 1:
             _multiply_one(split_x[0], words, begin, end, call.ahead, sums[0])
         else:
-            multiply_rows(x, packed, words, begin, end, sums)
+            multiply_rows(x, packed, words, None, begin, end, sums)
         for example in range(batch):
             for row in range(begin, end):
                 total = sums[example, row]

@@ -13,52 +13,28 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from actratio.sparse.kernels.cpu_call import RECORD
+from actratio.sparse.kernels.cpu_active import CHUNK, find_starts, list_active, list_needed, mark_active
+from actratio.sparse.kernels.cpu_call import PAD, RECORD
 from actratio.sparse.kernels.cpu_intrinsics import array_at, by_type, call_openmp, take_part
-from actratio.sparse.kernels.cpu_numbers import FAST, dot, dot_four, even, narrow, odd, split, widen, words_at
+from actratio.sparse.kernels.cpu_needed import needed_part, pays
+from actratio.sparse.kernels.cpu_numbers import FAST, dot, dot_four, even, gated, narrow, odd, split, widen, words_at
+from actratio.sparse.kernels.cpu_tiles import pack, packed_at
 from actratio.sparse.kernels.cpu_vectors import LINE, add_lines
-
-CHUNK = 64
-"""Neurons that are taken together in a batch: the tiles of their rows stay in the second-level cache."""
 
 _TILE = 1024  # columns of float32 or int8, or pairs of columns of bfloat16
 
 
 @njit(nogil=True, inline="always")
 def _workspace(call):
-    """Return the workspace's arrays: neurons, values, starts, sums."""
+    """Return the workspace's arrays: neurons, values, marks, starts, sums."""
     batch, width = call.batch, call.width
     return (
         array_at(call.neurons, (batch, width + 1), np.int32(0)),
         array_at(call.values, (batch, width + 1), np.float32(0)),
+        array_at(call.marks, (batch, -(-width // CHUNK)), np.uint64(0)),
         array_at(call.starts, (batch, -(-width // CHUNK) + 1), np.int32(0)),
-        array_at(call.sums, (call.threads, batch, call.features), np.float32(0)),
+        array_at(call.sums, (call.threads, batch, call.features + PAD), np.float32(0)),
     )
-
-
-@njit(nogil=True)
-def _select(hidden, thresholds, neurons, values, starts):
-    """List the active neurons of each example, and return how many there are in all."""
-    total = 0
-    for row in range(len(hidden)):
-        count = np.uint64(0)  # indexing with a signed integer costs a check for negative values
-        line, line_neurons, line_values = hidden[row], neurons[row], values[row]
-        for start in range(0, line.size, CHUNK):
-            starts[row, start // CHUNK] = count
-            end = min(start + CHUNK, line.size)
-            if thresholds.size:
-                for i in range(start, end):
-                    value = widen(line[i])
-                    line_neurons[count], line_values[count] = i, value
-                    count += np.uint64(not (abs(value) <= thresholds[i]))
-            else:
-                for i in range(start, end):
-                    value = widen(line[i])
-                    line_neurons[count], line_values[count] = i, value
-                    count += np.uint64(value != np.float32(0))
-        starts[row, -1] = count
-        total += np.int64(count)
-    return total
 
 
 @njit(nogil=True)
@@ -151,9 +127,9 @@ def _chunks_of(starts, part, parts):
 @njit(nogil=True)
 def _down_part(call, part, stored):
     """Compute the sums over one part of the active neurons."""
-    neurons, values, starts, sums = _workspace(call)
-    parts, batch, features = sums.shape
-    words = words_at(call.rows, call.width, features, stored)
+    neurons, values, _, starts, sums = _workspace(call)
+    parts, batch, _ = sums.shape
+    words = words_at(call.rows, call.width, call.features, stored)
     columns = words.shape[1]
     sums[part] = 0
     first_chunk, last_chunk = _chunks_of(starts, part, parts)
@@ -169,8 +145,8 @@ def _down_part(call, part, stored):
 @njit(nogil=True)
 def _finish(call, like, stored):
     """Add up the parts' sums, multiply by the scales of int8 weights, add the bias, and write the output."""
-    sums = _workspace(call)[3]
-    parts, batch, features = sums.shape
+    sums = _workspace(call)[4]
+    parts, batch, features = call.threads, call.batch, call.features
     out = array_at(call.out, (batch, features), like)
     scales = array_at(call.scales, (features if call.scales else 0,), np.float32(0))
     bias = array_at(call.bias, (features if call.bias else 0,), like)
@@ -178,7 +154,7 @@ def _finish(call, like, stored):
         for part in range(1, parts):
             sums[0, row] += sums[part, row]
         if scales.size:
-            sums[0, row] *= scales
+            sums[0, row, :features] *= scales
         _write(sums[0, row], bias, out[row], stored)
 
 
@@ -206,7 +182,7 @@ def _write(sums, bias, out, stored):
 @njit(nogil=True)
 def _up_part(call, part, like, stored):
     """Multiply one part of the active gates by their up projections."""
-    neurons, values, starts, sums = _workspace(call)
+    neurons, values, _, starts, sums = _workspace(call)
     parts, batch, _ = sums.shape
     split_x = array_at(call.split_x, (batch, call.inputs), np.float32(0))
     words = words_at(call.up, call.width, call.inputs, stored)
@@ -222,25 +198,25 @@ def _up_part(call, part, like, stored):
                 i, j, k, m = listed[n], listed[n + 1], listed[n + 2], listed[n + 3]
                 ahead = _four_rows(words.ctypes.data, words.strides[0], listed, n + 4, end)
                 products = dot_four(example, words, (i, j, k, m), ahead)
-                gates[n] = _gated(gates[n], products[0], i, scales, bias, like)
-                gates[n + 1] = _gated(gates[n + 1], products[1], j, scales, bias, like)
-                gates[n + 2] = _gated(gates[n + 2], products[2], k, scales, bias, like)
-                gates[n + 3] = _gated(gates[n + 3], products[3], m, scales, bias, like)
+                gates[n] = gated(gates[n], products[0], i, scales, bias, like)
+                gates[n + 1] = gated(gates[n + 1], products[1], j, scales, bias, like)
+                gates[n + 2] = gated(gates[n + 2], products[2], k, scales, bias, like)
+                gates[n + 3] = gated(gates[n + 3], products[3], m, scales, bias, like)
                 n += 4
             while n < end:
                 i = listed[n]
-                gates[n] = _gated(gates[n], dot(example, words, i), i, scales, bias, like)
+                gates[n] = gated(gates[n], dot(example, words, i), i, scales, bias, like)
                 n += 1
 
 
-@njit(nogil=True, inline="always")
-def _gated(gate, product, i, scales, bias, like):
-    """Return the gate times the output ``i`` of the up projection, rounded where a dense product rounds."""
-    if scales.size:
-        product *= scales[i]
-    if bias.size:
-        product += widen(bias[i])
-    return widen(narrow(gate * widen(narrow(product, like)), like))
+@njit(nogil=True)
+def _list_part(call, part, like):
+    """List the active neurons of one part's chunks. That of a batch of one has been listed."""
+    if call.batch > 1:
+        neurons, values, marks, starts, _ = _workspace(call)
+        hidden = array_at(call.hidden, (call.batch, call.width), like)
+        first, last = _chunks_of(starts, part, call.threads)
+        list_active(hidden, marks, starts, first, last, neurons, values)
 
 
 @njit(nogil=True)
@@ -248,9 +224,14 @@ def _take_parts(call, pointer, like, stored):
     """Compute parts until all are taken: OpenMP may start fewer threads than there are parts."""
     part = take_part(pointer)
     while part < call.threads:
-        if call.up:
-            _up_part(call, part, like, stored)
-        _down_part(call, part, stored)  # reads only what this part's up projection wrote: no thread waits for another
+        if call.needed:
+            needed_part(call, part, like, stored)
+        else:
+            # A part reads only what it wrote itself, so no thread waits for another.
+            _list_part(call, part, like)
+            if call.up:
+                _up_part(call, part, like, stored)
+            _down_part(call, part, stored)
         part = take_part(pointer)
 
 
@@ -258,16 +239,28 @@ def _take_parts(call, pointer, like, stored):
 def _multiply(call, pointer, like, stored):
     """Compute a call, and return whether it was done: False if more than ``max_active`` neurons are active."""
     batch, width = call.batch, call.width
-    neurons, values, starts, _ = _workspace(call)
+    neurons, values, marks, starts, _ = _workspace(call)
     hidden = array_at(call.hidden, (batch, width), like)
     thresholds = array_at(call.thresholds, (width if call.thresholds else 0,), np.float32(0))
-    if _select(hidden, thresholds, neurons, values, starts) > call.max_active:
+    active, needed = mark_active(hidden, thresholds, marks)
+    if active > call.max_active:
         return False
+    call.needed = needed if batch > 1 and pays(needed, active, batch, like, stored) else 0
+    if call.needed:
+        list_needed(marks, neurons[0])
+    else:
+        find_starts(marks, starts)
+        if batch == 1:  # parts are shares of the list
+            list_active(hidden, marks, starts, 0, marks.shape[1], neurons, values)
     if call.up:
         x = array_at(call.x, (batch, call.inputs), like)
-        split_x = array_at(call.split_x, (batch, call.inputs), np.float32(0))
-        for row in range(batch):
-            split(x[row], split_x[row], stored)
+        if call.needed:
+            words = words_at(call.up, width, call.inputs, stored)
+            pack(x, packed_at(call.split_x, batch, call.inputs, like, stored), words)
+        else:
+            split_x = array_at(call.split_x, (batch, call.inputs), np.float32(0))
+            for row in range(batch):
+                split(x[row], split_x[row], stored)
     call.next_part = 0
     if call.openmp:
         call_openmp(call.openmp, call.body, pointer, call.threads)

@@ -137,3 +137,13 @@ def _term(split_x, word, place, size):
     if word == types.uint32:
         return lambda split_x, word, place, size: split_x[place] * even(word) + split_x[size + place] * odd(word)
     return lambda split_x, word, place, size: split_x[place] * widen(word)
+
+
+@njit(nogil=True, inline="always")
+def gated(gate, product, i, scales, bias, like):
+    """Return the gate times the output ``i`` of the up projection, rounded where a dense product rounds."""
+    if scales.size:
+        product *= scales[i]
+    if bias.size:
+        product += widen(bias[i])
+    return widen(narrow(gate * widen(narrow(product, like)), like))

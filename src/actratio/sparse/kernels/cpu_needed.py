@@ -1,0 +1,143 @@
+# mypy: ignore-errors
+"""Sparse products of a batch that take every neuron that some example needs, for all examples.
+
+An example's inactive neurons then count as zeros. That is more arithmetic than adding each example's own neurons, but all of it is
+done in tiles, with no lists to follow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, types
+
+from actratio.sparse.kernels.cpu_call import PAD
+from actratio.sparse.kernels.cpu_intrinsics import array_at, as_bits, by_type
+from actratio.sparse.kernels.cpu_numbers import even, gated, in_lines, odd, widen, words_at
+from actratio.sparse.kernels.cpu_tiles import ROWS, add_rows, multiply_rows, packed_at, packs_pairs
+
+_MOST_WORK, _MOST_WORK_OF_OTHERS = 8, 5
+
+_SUMS = 32768
+"""How many float32 of the examples' sums are added to before the next columns, so that they stay in the second-level cache."""
+
+
+@by_type(inline="always")
+def pays(needed, active, examples, like, stored):
+    """Return whether taking the needed neurons for all examples is faster than taking each example's own.
+
+    With float32, and with pairs of bfloat16, it was faster on one machine if it's at most 8 times as much arithmetic, and with others
+    at most about 5 times.
+    """
+    most = _MOST_WORK if stored == types.float32 or packs_pairs(like, stored) else _MOST_WORK_OF_OTHERS
+    return lambda needed, active, examples, like, stored: needed * examples <= most * active
+
+
+@njit(nogil=True)
+def needed_part(call, part, like, stored):
+    """Compute the sums over one part of the needed neurons."""
+    parts, batch, width, features, needed = call.threads, call.batch, call.width, call.features, call.needed
+    tiles = -(-needed // ROWS)
+    begin, end = tiles * part // parts * ROWS, min(tiles * (part + 1) // parts * ROWS, needed)
+    listed = array_at(call.neurons, (needed,), np.int32(0))
+    products = array_at(call.values, (tiles, batch, ROWS), np.float32(0))
+    if call.up:
+        x = array_at(call.x, (batch, call.inputs), like)
+        packed = packed_at(call.split_x, batch, call.inputs, like, stored)
+        multiply_rows(x, packed, words_at(call.up, width, call.inputs, stored), listed, begin, end, products)
+    factors = _make_factors(call, products, listed, begin, end, like, stored)
+    words = words_at(call.rows, width, features, stored)
+    sums = array_at(call.sums, (parts, batch, features + PAD), np.float32(0))[part]
+    sums[:] = 0
+    full, columns = in_lines(words), _SUMS // batch // PAD * PAD
+    for first in range(0, full, columns):
+        add_rows(sums, words, listed, begin, end, first, min(first + columns, full), factors)
+    _add_rest(sums, words, listed, begin, end, full, factors)
+
+
+@by_type(jit_options={"nogil": True})
+def _make_factors(call, products, listed, begin, end, like, stored):
+    """Return what the neurons' rows are multiplied by for each example, in the place of the up projection's products.
+
+    The factors are (tiles, examples, ROWS) float32. If the processor multiplies pairs of bfloat16, they are words of two, in the first
+    half of each ROWS.
+    """
+    if packs_pairs(like, stored):
+
+        def of_pairs(call, products, listed, begin, end, like, stored):
+            pairs = array_at(products.ctypes.data, products.shape, np.uint32(0))
+            for example in range(call.batch):
+                for tile in range(begin // ROWS, -(-end // ROWS)):
+                    for lane in range(0, ROWS, 2):
+                        place = tile * ROWS + lane
+                        first = _factor(call, products[tile, example, lane], example, listed, place, end, like)
+                        second = _factor(call, products[tile, example, lane + 1], example, listed, place + 1, end, like)
+                        word = as_bits(first) >> np.uint32(16) | as_bits(second) & np.uint32(0xFFFF0000)
+                        pairs[tile, example, lane // 2] = word
+            return pairs
+
+        return of_pairs
+
+    def of_numbers(call, products, listed, begin, end, like, stored):
+        for example in range(call.batch):
+            for tile in range(begin // ROWS, -(-end // ROWS)):
+                for lane in range(ROWS):
+                    product = products[tile, example, lane]
+                    products[tile, example, lane] = _factor(
+                        call, product, example, listed, tile * ROWS + lane, end, like
+                    )
+        return products
+
+    return of_numbers
+
+
+@njit(nogil=True, inline="always")
+def _factor(call, product, example, listed, place, end, like):
+    """Return the factor of a neuron's row for an example; 0 if the neuron isn't active, and after the last place."""
+    neuron = listed[min(place, end - 1)]
+    value = widen(array_at(call.hidden, (call.batch, call.width), like)[example, neuron])
+    threshold = array_at(call.thresholds, (call.width,), np.float32(0))[neuron] if call.thresholds else np.float32(0)
+    is_zero = (place >= end) | (abs(value) <= threshold)  # without a branch, which would be mispredicted
+    if call.up:
+        scales = array_at(call.up_scales, (call.width if call.up_scales else 0,), np.float32(0))
+        bias = array_at(call.up_bias, (call.width if call.up_bias else 0,), like)
+        value = gated(value, product, neuron, scales, bias, like)
+    return np.float32(0) if is_zero else value
+
+
+@by_type(jit_options={"nogil": True})
+def _add_rest(sums, words, listed, begin, end, full, factors):
+    """Add the columns after those that fill cache lines."""
+    number = _of_pair if factors.dtype == types.uint32 else _of_number
+    if words.dtype == types.uint32:
+
+        def of_pairs(sums, words, listed, begin, end, full, factors):
+            size = words.shape[1]
+            for place in range(begin, end):
+                for column in range(full, size):
+                    word = words[listed[place], column]
+                    for example in range(len(sums)):
+                        factor = number(factors[place // ROWS, example], place % ROWS)
+                        sums[example, column] += factor * even(word)
+                        sums[example, size + column] += factor * odd(word)
+
+        return of_pairs
+
+    def of_numbers(sums, words, listed, begin, end, full, factors):
+        for place in range(begin, end):
+            for column in range(full, words.shape[1]):
+                for example in range(len(sums)):
+                    factor = number(factors[place // ROWS, example], place % ROWS)
+                    sums[example, column] += factor * widen(words[listed[place], column])
+
+    return of_numbers
+
+
+@njit(nogil=True, inline="always")
+def _of_number(factors, lane):
+    return factors[lane]
+
+
+@njit(nogil=True, inline="always")
+def _of_pair(factors, lane):
+    word = factors[lane // 2]
+    return odd(word) if lane % 2 else even(word)
