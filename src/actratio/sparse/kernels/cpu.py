@@ -7,8 +7,8 @@ Weights are stored by neurons, (width, features): a neuron's row is contiguous i
   memory is asked for the rows that come next.
 - A bfloat16 weight is read as 32-bit words of two columns. The even column is the word shifted, the odd one is the word masked.
   That takes half the instructions of widening each number. Sums of even and odd columns are kept apart.
-- In a batch, neurons are taken in chunks and columns in tiles that stay in the cache. A row that several examples need is read
-  from memory once, and each example adds only its own active neurons.
+- In a batch, a row that several examples need is read from memory once. Either each example adds only its own active neurons, in chunks
+  of neurons and columns that stay in the cache, or every neuron that some example needs is taken for all of them.
 
 Everything but the output is in a workspace of the calling thread, which is as large as the largest call so far. The list of
 active neurons has a place for every neuron, so it can't overflow.
@@ -37,7 +37,7 @@ from actratio.sparse.kernels.cpu_call import PAD, Call
 from actratio.sparse.kernels.cpu_linear import compile_linear
 from actratio.sparse.kernels.cpu_loops import Compiled, compile_for
 from actratio.sparse.kernels.cpu_prefetch import read_ahead
-from actratio.sparse.kernels.cpu_tiles import ROWS
+from actratio.sparse.kernels.cpu_target import ROWS
 from actratio.sparse.kernels.product import Product, Weights, address
 
 GROUP = 16
@@ -229,8 +229,8 @@ class _Workspace(threading.local):
     def fit(self, threads: int, batch: int, width: int, features: int, inputs: int) -> None:
         """Make room for a call."""
         sizes = {
-            "neurons": batch * (width + 1),
-            "values": batch * (width + ROWS),
+            "neurons": batch * width,
+            "values": batch * (width + ROWS - 1),
             "marks": batch * -(-width // CHUNK),
             "starts": batch * (-(-width // CHUNK) + 1),
             "sums": max(threads * batch * (features + PAD), batch * (width + ROWS - 1)),

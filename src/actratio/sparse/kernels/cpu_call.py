@@ -32,12 +32,16 @@ class Call(ctypes.Structure):
     out: int  # (batch, features)
 
     # Addresses of the workspace's arrays.
-    neurons: int  # (batch, width + 1) int32: indices of the active neurons, in ascending order
-    values: int  # (batch, width + 1) float32: their activations
+    neurons: (
+        int  # (batch, width) int32: indices of the active neurons, in ascending order, or of the needed ones (needed,)
+    )
+    # float32 (batch, width): the active neurons' activations; or what the needed ones' rows are multiplied by, (tiles, batch, ROWS).
+    values: int
     marks: int  # (batch, chunks) uint64: a bit for each neuron, set if it is active
-    starts: int  # (batch, chunks + 1) int32: where each chunk of neurons begins in the two arrays above
+    starts: int  # (batch, chunks + 1) int32: where each chunk of neurons begins in ``neurons`` and ``values``
     sums: int  # (threads, batch, features + PAD) float32; of the dense product, (batch, width and a tile's rows)
-    split_x: int  # (batch, inputs) float32: x, in the order in which ``up`` is read
+    # float32 (batch, inputs): x in the order in which the weight is read; or words of two bfloat16.
+    split_x: int
 
     batch: int
     width: int

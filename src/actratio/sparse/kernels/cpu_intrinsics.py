@@ -68,6 +68,14 @@ def array_at(address, shape, like):
     return carray(_pointer(address, like), shape)
 
 
+@njit(nogil=True)
+def clear(numbers):
+    """Set a matrix to zero. Assigning to a slice takes half a second longer to compile."""
+    for row in range(numbers.shape[0]):
+        for column in range(numbers.shape[1]):
+            numbers[row, column] = 0
+
+
 @intrinsic
 def take_part(context, call):
     """Return ``call.next_part`` and add 1 to it, in one atomic step."""
@@ -81,16 +89,30 @@ def take_part(context, call):
 
 
 @intrinsic
-def call_openmp(context, function, body, call, threads):
-    """Call ``GOMP_parallel(body, call, threads, 0)``, where ``function`` is its address."""
+def run_body(context, openmp, body, call, threads):
+    """Run a compiled function of a call in OpenMP's threads, or in this one.
+
+    Its code isn't part of the caller's, so it's compiled once.
+
+    Args:
+        openmp: address of ``GOMP_parallel``; 0 runs the function in this thread.
+        body: address of the function.
+        call: pointer to its argument.
+        threads: how many threads OpenMP is asked for.
+    """
 
     def code(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [_INT64, _INT64, _INT32, _INT32])
-        gomp_parallel = builder.inttoptr(arguments[0], kind.as_pointer())
-        argument = builder.ptrtoint(arguments[2], _INT64)
-        builder.call(
-            gomp_parallel, [arguments[1], argument, builder.trunc(arguments[3], _INT32), ir.Constant(_INT32, 0)]
-        )
+        openmp, body, call, threads = arguments
+        argument = builder.ptrtoint(call, _INT64)
+        with builder.if_else(builder.icmp_unsigned("!=", openmp, ir.Constant(_INT64, 0))) as (with_threads, alone):
+            with with_threads:
+                kind = ir.FunctionType(ir.VoidType(), [_INT64, _INT64, _INT32, _INT32])
+                gomp_parallel = builder.inttoptr(openmp, kind.as_pointer())
+                count = builder.trunc(threads, _INT32)
+                builder.call(gomp_parallel, [body, argument, count, ir.Constant(_INT32, 0)])
+            with alone:
+                kind = ir.FunctionType(ir.VoidType(), [_INT64])
+                builder.call(builder.inttoptr(body, kind.as_pointer()), [argument])
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, call, types.int64), code

@@ -1,8 +1,8 @@
 # mypy: ignore-errors
 """The compiled dense product: a linear layer whose weight is stored as torch stores it, (outputs, inputs).
 
-A row is read from memory once for all examples of a call. With several examples, four rows are multiplied by two or four of them
-at a time, with the sums in registers. In a ``Call``, the weight is ``up``, and ``width`` is the number of its outputs.
+A row is read from memory once for all examples of a call. Several examples are multiplied in tiles (``cpu_tiles``). In a ``Call``, the
+weight is ``up``, and ``width`` is the number of its outputs.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ import numpy as np
 from numba import carray, cfunc, njit, types
 
 from actratio.sparse.kernels.cpu_call import RECORD
-from actratio.sparse.kernels.cpu_intrinsics import array_at, call_openmp, take_part
+from actratio.sparse.kernels.cpu_intrinsics import array_at, run_body, take_part
 from actratio.sparse.kernels.cpu_loops import Compiled
 from actratio.sparse.kernels.cpu_numbers import dot, dot_four, narrow, split, widen, words_at
-from actratio.sparse.kernels.cpu_tiles import ROWS, multiply_rows, pack, packed_at
+from actratio.sparse.kernels.cpu_target import ROWS
+from actratio.sparse.kernels.cpu_tiles import multiply_rows, pack, packed_at
 
-_ROWS = 4
-"""Rows that are multiplied together."""
+_STREAMS = 4
+"""Places from which the weight is read at once, if there is one example."""
+
+_UNIT = 12
+"""A thread takes a multiple of this many rows at a time: whole tiles, and as many rows in every stream."""
 
 _MOST_ROWS = 72
 """Rows that a thread takes at a time, at most."""
@@ -28,7 +32,7 @@ _MOST_ROWS = 72
 @njit(nogil=True)
 def _multiply_one(x, words, begin, end, ahead, sums):
     """Write the products of the rows ``begin`` to ``end`` and one example to ``sums``."""
-    tiled = end - (end - begin) % _ROWS
+    tiled = end - (end - begin) % _STREAMS
     _add_one(x, words, begin, tiled, ahead, sums)
     for row in range(tiled, end):
         sums[row] = dot(x, words, row)
@@ -37,7 +41,7 @@ def _multiply_one(x, words, begin, end, ahead, sums):
 @njit(nogil=True)
 def _add_one(x, words, begin, end, ahead, sums):
     """Write the products of some rows and one example, from four places at a time, each of which goes on from row to row."""
-    step = (end - begin) // _ROWS
+    step = (end - begin) // _STREAMS
     row_bytes = words.strides[0]
     for row in range(begin, begin + step):
         second, third, fourth = row + step, row + 2 * step, row + 3 * step
@@ -56,7 +60,7 @@ def _add_one(x, words, begin, end, ahead, sums):
 def _part(width, threads):
     """Return how many rows a thread takes at a time, so that all threads take equally many."""
     parts = -(-width // (threads * _MOST_ROWS)) * threads
-    return -(-width // (parts * ROWS)) * ROWS
+    return -(-width // (parts * _UNIT)) * _UNIT
 
 
 @njit(nogil=True)
@@ -100,10 +104,7 @@ def _linear(call, pointer, like, stored):
     else:
         pack(x, packed_at(call.split_x, batch, inputs, like, stored), words_at(call.up, call.width, inputs, stored))
     call.next_part = 0
-    if call.openmp:
-        call_openmp(call.openmp, call.body, pointer, call.threads)
-    else:
-        _take_rows(call, pointer, like, stored)
+    run_body(call.openmp, call.body, pointer, call.threads)
     return True
 
 

@@ -15,7 +15,7 @@ from numba import carray, cfunc, njit, types
 
 from actratio.sparse.kernels.cpu_active import CHUNK, find_starts, list_active, list_needed, mark_active
 from actratio.sparse.kernels.cpu_call import PAD, RECORD
-from actratio.sparse.kernels.cpu_intrinsics import array_at, by_type, call_openmp, take_part
+from actratio.sparse.kernels.cpu_intrinsics import array_at, by_type, clear, run_body, take_part
 from actratio.sparse.kernels.cpu_needed import needed_part, pays
 from actratio.sparse.kernels.cpu_numbers import FAST, dot, dot_four, even, gated, narrow, odd, split, widen, words_at
 from actratio.sparse.kernels.cpu_tiles import pack, packed_at
@@ -29,8 +29,8 @@ def _workspace(call):
     """Return the workspace's arrays: neurons, values, marks, starts, sums."""
     batch, width = call.batch, call.width
     return (
-        array_at(call.neurons, (batch, width + 1), np.int32(0)),
-        array_at(call.values, (batch, width + 1), np.float32(0)),
+        array_at(call.neurons, (batch, width), np.int32(0)),
+        array_at(call.values, (batch, width), np.float32(0)),
         array_at(call.marks, (batch, -(-width // CHUNK)), np.uint64(0)),
         array_at(call.starts, (batch, -(-width // CHUNK) + 1), np.int32(0)),
         array_at(call.sums, (call.threads, batch, call.features + PAD), np.float32(0)),
@@ -131,7 +131,7 @@ def _down_part(call, part, stored):
     parts, batch, _ = sums.shape
     words = words_at(call.rows, call.width, call.features, stored)
     columns = words.shape[1]
-    sums[part] = 0
+    clear(sums[part])
     first_chunk, last_chunk = _chunks_of(starts, part, parts)
     tile = columns if batch == 1 else _TILE
     for first in range(0, columns, tile):
@@ -151,11 +151,13 @@ def _finish(call, like, stored):
     scales = array_at(call.scales, (features if call.scales else 0,), np.float32(0))
     bias = array_at(call.bias, (features if call.bias else 0,), like)
     for row in range(batch):
+        totals = sums[0, row]
         for part in range(1, parts):
-            sums[0, row] += sums[part, row]
-        if scales.size:
-            sums[0, row, :features] *= scales
-        _write(sums[0, row], bias, out[row], stored)
+            for i in range(features):
+                totals[i] += sums[part, row, i]
+        for i in range(scales.size):
+            totals[i] *= scales[i]
+        _write(totals, bias, out[row], stored)
 
 
 @by_type(jit_options={"nogil": True})
@@ -211,7 +213,7 @@ def _up_part(call, part, like, stored):
 
 @njit(nogil=True)
 def _list_part(call, part, like):
-    """List the active neurons of one part's chunks. That of a batch of one has been listed."""
+    """List the active neurons of one part's chunks. The list of a batch of one is already made."""
     if call.batch > 1:
         neurons, values, marks, starts, _ = _workspace(call)
         hidden = array_at(call.hidden, (call.batch, call.width), like)
@@ -224,10 +226,10 @@ def _take_parts(call, pointer, like, stored):
     """Compute parts until all are taken: OpenMP may start fewer threads than there are parts."""
     part = take_part(pointer)
     while part < call.threads:
+        # No part reads what another part writes, so no thread waits for another.
         if call.needed:
             needed_part(call, part, like, stored)
         else:
-            # A part reads only what it wrote itself, so no thread waits for another.
             _list_part(call, part, like)
             if call.up:
                 _up_part(call, part, like, stored)
@@ -262,10 +264,7 @@ def _multiply(call, pointer, like, stored):
             for row in range(batch):
                 split(x[row], split_x[row], stored)
     call.next_part = 0
-    if call.openmp:
-        call_openmp(call.openmp, call.body, pointer, call.threads)
-    else:
-        _take_parts(call, pointer, like, stored)
+    run_body(call.openmp, call.body, pointer, call.threads)
     _finish(call, like, stored)
     return True
 

@@ -11,14 +11,17 @@ import numpy as np
 from numba import njit, types
 
 from actratio.sparse.kernels.cpu_call import PAD
-from actratio.sparse.kernels.cpu_intrinsics import array_at, as_bits, by_type
+from actratio.sparse.kernels.cpu_intrinsics import array_at, as_bits, by_type, clear
 from actratio.sparse.kernels.cpu_numbers import even, gated, in_lines, odd, widen, words_at
-from actratio.sparse.kernels.cpu_tiles import ROWS, add_rows, multiply_rows, packed_at, packs_pairs
+from actratio.sparse.kernels.cpu_target import ROWS, packs_pairs
+from actratio.sparse.kernels.cpu_tiles import add_rows, multiply_rows, packed_at
+from actratio.sparse.kernels.cpu_vectors import LINE
 
-_MOST_WORK, _MOST_WORK_OF_OTHERS = 8, 5
+_MOST_WORK, _MOST_WORK_OF_OTHERS = 8, 5  # see ``pays``
 
 _SUMS = 32768
-"""How many float32 of the examples' sums are added to before the next columns, so that they stay in the second-level cache."""
+"""How many words of all examples' sums are added to before the next columns, so that they stay in the second-level cache: 128 KB of sums,
+or 256 KB if a word is two bfloat16."""
 
 
 @by_type(inline="always")
@@ -47,8 +50,8 @@ def needed_part(call, part, like, stored):
     factors = _make_factors(call, products, listed, begin, end, like, stored)
     words = words_at(call.rows, width, features, stored)
     sums = array_at(call.sums, (parts, batch, features + PAD), np.float32(0))[part]
-    sums[:] = 0
-    full, columns = in_lines(words), _SUMS // batch // PAD * PAD
+    clear(sums)
+    full, columns = in_lines(words), _SUMS // batch // LINE * LINE  # whole lines of every type
     for first in range(0, full, columns):
         add_rows(sums, words, listed, begin, end, first, min(first + columns, full), factors)
     _add_rest(sums, words, listed, begin, end, full, factors)
@@ -90,7 +93,7 @@ def _make_factors(call, products, listed, begin, end, like, stored):
     return of_numbers
 
 
-@njit(nogil=True, inline="always")
+@njit(nogil=True)
 def _factor(call, product, example, listed, place, end, like):
     """Return the factor of a neuron's row for an example; 0 if the neuron isn't active, and after the last place."""
     neuron = listed[min(place, end - 1)]

@@ -39,9 +39,9 @@ def dot_lines(context, evens, odds, rows, ahead, lines, stored):
         rows, ahead = cgutils.unpack_tuple(builder, rows), cgutils.unpack_tuple(builder, ahead)
         sums = [cgutils.alloca_once_value(builder, ir.Constant(_FLOATS, None)) for _ in rows]
         with cgutils.for_range(builder, lines) as loop:
-            offset = builder.mul(loop.index, _int64(LINE))
+            offset = builder.mul(loop.index, int64(LINE))
             prefetch(builder, ahead, offset)
-            for part in range(_vectors(stored)):
+            for part in range(vectors_of(stored)):
                 place = _place(builder, loop.index, part, stored)
                 inputs = [_floats_at(builder, base, place) for base in _bases(evens, odds, stored)]
                 for total, row in zip(sums, rows, strict=True):
@@ -70,12 +70,12 @@ def add_lines(context, evens, odds, factors, rows, ahead, lines, stored):
 
     def code(context, builder, signature, arguments):
         evens, odds, factors, rows, ahead, lines, _ = arguments
-        factors = [_spread(builder, factor) for factor in cgutils.unpack_tuple(builder, factors)]
+        factors = [spread(builder, factor) for factor in cgutils.unpack_tuple(builder, factors)]
         rows, ahead = cgutils.unpack_tuple(builder, rows), cgutils.unpack_tuple(builder, ahead)
         with cgutils.for_range(builder, lines) as loop:
-            offset = builder.mul(loop.index, _int64(LINE))
+            offset = builder.mul(loop.index, int64(LINE))
             prefetch(builder, ahead, offset)
-            for part in range(_vectors(stored)):
+            for part in range(vectors_of(stored)):
                 place = _place(builder, loop.index, part, stored)
                 bases = _bases(evens, odds, stored)
                 sums = [_floats_at(builder, base, place) for base in bases]
@@ -93,7 +93,8 @@ def add_lines(context, evens, odds, factors, rows, ahead, lines, stored):
     return types.void(evens, odds, factors, rows, ahead, lines, stored), code
 
 
-def _int64(number):
+def int64(number):
+    """Return a constant of 64 bits."""
     return ir.Constant(_INT64, number)
 
 
@@ -101,9 +102,9 @@ def _item_bytes(stored):
     return stored.bitwidth // 8
 
 
-def _vectors(stored):
-    """Return how many vectors a line has."""
-    return LINE // (_LANES * _item_bytes(stored))
+def vectors_of(stored, lanes=_LANES):
+    """Return how many vectors a line of a weight has."""
+    return LINE // (lanes * _item_bytes(stored))
 
 
 def _bases(evens, odds, stored):
@@ -113,7 +114,7 @@ def _bases(evens, odds, stored):
 def _place(builder, line, part, stored):
     """Return the bytes between the first float32 and those that belong to a part of a line."""
     step = LINE // _item_bytes(stored) * _FLOAT_BYTES
-    return builder.add(builder.mul(line, _int64(step)), _int64(part * _LANES * _FLOAT_BYTES))
+    return builder.add(builder.mul(line, int64(step)), int64(part * _LANES * _FLOAT_BYTES))
 
 
 def _floats_at(builder, base, place):
@@ -126,7 +127,7 @@ def numbers_at(builder, address, part, stored, lanes=_LANES):
     size = _item_bytes(stored)
     floats, words = ir.VectorType(_FLOAT, lanes), ir.VectorType(_INT32, lanes)
     kind = floats if stored == types.float32 else ir.VectorType(ir.IntType(8 * size), lanes)
-    pointer = builder.inttoptr(builder.add(address, _int64(part * lanes * size)), kind.as_pointer())
+    pointer = builder.inttoptr(builder.add(address, int64(part * lanes * size)), kind.as_pointer())
     vector = builder.load(pointer, align=size)
     if stored == types.float32:
         return (vector,)
@@ -143,10 +144,11 @@ def plus_product(builder, total, left, right):
     return builder.fadd(total, builder.fmul(left, right, flags=flags), flags=flags)
 
 
-def _spread(builder, number):
+def spread(builder, number, lanes=_LANES):
     """Return a vector with a number in every place."""
-    vector = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), number, ir.Constant(_INT32, 0))
-    return builder.shuffle_vector(vector, ir.Constant(_FLOATS, ir.Undefined), ir.Constant(_WORDS, [0] * _LANES))
+    undefined = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
+    with_first = builder.insert_element(undefined, number, ir.Constant(_INT32, 0))
+    return builder.shuffle_vector(with_first, undefined, ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes))
 
 
 def prefetch(builder, ahead, offset):
