@@ -171,12 +171,12 @@ def _term(x, word, column):
 def _multiply_lines(packed, words, listed, first_row, last_row, line, last_line, start, stop, out):
     """Add the products of some lines of a tile's rows and all examples to ``out``, (examples, ROWS).
 
-    Meanwhile, the memory is asked for the lines that come next: of the same rows up to the line ``stop``, then of the next rows from the line
-    ``start`` on. If there are more than two blocks of ``EXAMPLES``, each asks for two rows.
+    Meanwhile, the memory is asked for the lines that come next: of the same rows up to the line ``stop``, then of the tile after the next from
+    the line ``start`` on; short rows of the next tile would come too late. If there are more than two blocks of ``EXAMPLES``, each asks for two rows.
     """
     base, row_bytes = words.ctypes.data, words.strides[0]
     rows = _tile_addresses(base + line * LINE, row_bytes, listed, first_row, last_row)
-    next_line, next_row = (last_line, first_row) if last_line < stop else (start, first_row + ROWS)
+    next_line, next_row = (last_line, first_row) if last_line < stop else (start, first_row + 2 * ROWS)
     next_base, lines = base + next_line * LINE, last_line - line
     examples = len(packed)
     blocks = examples // EXAMPLES
