@@ -32,9 +32,8 @@ class Call(ctypes.Structure):
     out: int  # (batch, features)
 
     # Addresses of the workspace's arrays.
-    neurons: (
-        int  # (batch, width) int32: indices of the active neurons, in ascending order, or of the needed ones (needed,)
-    )
+    # int32 (batch, width): indices of the active neurons, in ascending order; or of the needed ones, (needed,).
+    neurons: int
     # float32 (batch, width): the active neurons' activations; or what the needed ones' rows are multiplied by, (tiles, batch, ROWS).
     values: int
     marks: int  # (batch, chunks) uint64: a bit for each neuron, set if it is active

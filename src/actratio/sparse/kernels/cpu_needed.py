@@ -2,7 +2,7 @@
 """Sparse products of a batch that take every neuron that some example needs, for all examples.
 
 An example's inactive neurons then count as zeros. That is more arithmetic than adding each example's own neurons, but all of it is
-done in tiles, with no lists to follow.
+done in tiles, with one list for all examples.
 """
 
 from __future__ import annotations

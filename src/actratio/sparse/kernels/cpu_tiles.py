@@ -2,7 +2,7 @@
 """Products of several rows of a weight and all examples of a batch.
 
 A tile is ``ROWS`` rows and up to ``EXAMPLES`` examples, whose sums are in registers. The examples' inputs are packed: in the order in
-which a tile reads them, so they are one stream. Rows are read where they are, and the memory is asked for those of the next tile
+which a tile reads them, so they are one stream. Rows are read where they are, and the memory is asked for what comes next
 meanwhile. Where the processor multiplies pairs of bfloat16, inputs stay bfloat16; elsewhere, they become float32.
 """
 
