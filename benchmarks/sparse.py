@@ -42,7 +42,7 @@ from actratio.sparse.autotune import layer_timer, shape_speeds
 from actratio.sparse.int8 import quantize
 from actratio.sparse.kernels.dispatch import prepare, prepare_dense
 from actratio.sparse.kernels.product import Product, Weights
-from actratio.sparse.layers import neuron_major
+from actratio.sparse.layers import laid_out
 from actratio.sparse.modules import install_down
 from machine import bandwidth, can_pack, machine, matmul_rate, show
 
@@ -239,28 +239,30 @@ class Matrices:
         if name == "int8":
             self._make_int8(weight, up)
             return
-        self.rows = neuron_major(weight.t().contiguous().t())
+        self.rows = laid_out(weight.t().contiguous().t())
         self.down, self.up = weight.t().contiguous(), up
         if can_pack(dtype):
             reorder = torch.ops.mkldnn._reorder_linear_weight
             self.packed_down, self.packed_up = reorder(self.down, None), None if up is None else reorder(up, None)
-        self.sparse = _prepared(prepare, Weights(self.rows, up=up))
-        self.full_down = _prepared(prepare_dense, Weights(self.down.t()))
-        self.full_up = None if up is None else _prepared(prepare_dense, Weights(up.t()))
+        own_up = None if up is None else laid_out(up)
+        self.sparse = _prepared(prepare, Weights(self.rows, up=own_up))
+        self.full_down = _prepared(prepare_dense, Weights(laid_out(self.down).t()))
+        self.full_up = None if own_up is None else _prepared(prepare_dense, Weights(own_up.t()))
         self.used = nn.Linear(width, features, bias=False, dtype=dtype)
         self.used.weight = nn.Parameter(self.rows.t(), requires_grad=False)
 
     def _make_int8(self, weight: Tensor, up: Tensor | None) -> None:
         down, down_scales = quantize(weight.t())
         self.up, up_scales = (None, None) if up is None else quantize(up)
+        own_up = None if self.up is None else laid_out(self.up)
         self.down, self.down_scales = down, down_scales.bfloat16()
         self.up_scales = None if up_scales is None else up_scales.bfloat16()
-        weights = Weights(neuron_major(down.t()), scales=down_scales, dtype=torch.float32)
-        self.sparse = _prepared(prepare, weights._replace(up=self.up, up_scales=up_scales))
-        dense = Weights(down.t(), scales=down_scales, dtype=torch.float32)
+        weights = Weights(laid_out(down.t()), scales=down_scales, dtype=torch.float32)
+        self.sparse = _prepared(prepare, weights._replace(up=own_up, up_scales=up_scales))
+        dense = Weights(laid_out(down).t(), scales=down_scales, dtype=torch.float32)
         self.full_down, self.full_up = _prepared(prepare_dense, dense), None
-        if self.up is not None:
-            self.full_up = _prepared(prepare_dense, Weights(self.up.t(), scales=up_scales, dtype=torch.float32))
+        if own_up is not None:
+            self.full_up = _prepared(prepare_dense, Weights(own_up.t(), scales=up_scales, dtype=torch.float32))
 
 
 def _prepared(how: Callable[[Weights], Product | None], weights: Weights) -> Product:

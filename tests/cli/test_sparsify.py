@@ -246,8 +246,8 @@ def test_sparsify_traces_at_most_twice_and_lays_weights_out_once(
     import transformers
 
     traces: list[nn.Module] = []
-    laid_out: list[float] = []
-    new_flow, neuron_major, new_layers = Flow.__init__, actratio.sparse.modules.neuron_major, LayerTimer.layers
+    moved: list[float] = []
+    new_flow, laid_out, new_layers = Flow.__init__, actratio.sparse.modules.laid_out, LayerTimer.layers
     is_timing = False
 
     def count_trace(self: Flow, model: nn.Module, *arguments: Any) -> None:
@@ -256,8 +256,8 @@ def test_sparsify_traces_at_most_twice_and_lays_weights_out_once(
 
     def count_layout(rows: torch.Tensor) -> torch.Tensor:
         if len(rows) == 64 and not is_timing:
-            laid_out.append(rows[0, 0].item())
-        return neuron_major(rows)
+            moved.append(rows[0, 0].item())
+        return laid_out(rows)
 
     def layers(self: LayerTimer, form: str) -> list[nn.Module]:
         nonlocal is_timing
@@ -268,7 +268,7 @@ def test_sparsify_traces_at_most_twice_and_lays_weights_out_once(
 
     monkeypatch.setattr(LayerTimer, "layers", layers)
     monkeypatch.setattr(Flow, "__init__", count_trace)
-    monkeypatch.setattr(actratio.sparse.modules, "neuron_major", count_layout)
+    monkeypatch.setattr(actratio.sparse.modules, "laid_out", count_layout)
     torch.manual_seed(0)
     config = transformers.OPTConfig(
         vocab_size=30522, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, ffn_dim=64, word_embed_proj_dim=16,
@@ -279,7 +279,7 @@ def test_sparsify_traces_at_most_twice_and_lays_weights_out_once(
     options = ["--text", text, "--length", 16, "--batch", "1,2", "--out", tmp_path / "out"]
     assert run_command("sparsify", tmp_path / "gelu", "--tokenizer", minilm, *options) == 0
     assert 1 <= len(traces) <= 2
-    assert laid_out == [layer.fc2.weight[0, 0].item() for layer in model.model.decoder.layers]
+    assert moved == [layer.fc2.weight[0, 0].item() for layer in model.model.decoder.layers]
 
 
 @pytest.mark.parametrize(

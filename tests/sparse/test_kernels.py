@@ -18,7 +18,7 @@ from torch import Tensor
 from actratio.sparse.int8 import quantize
 from actratio.sparse.kernels.cpu import CPULinear, CPUProduct
 from actratio.sparse.kernels.product import Weights
-from actratio.sparse.layers import neuron_major
+from actratio.sparse.layers import laid_out
 
 EPSILON = {torch.float32: 2.0**-22, torch.bfloat16: 2.0**-7}
 
@@ -160,7 +160,7 @@ def test_cpu_kernel_gated_with_one_to_three_threads(
     up, rows = randn(300, 70, seed=2), randn(300, 130, seed=3)
     if stored == torch.int8:
         (up, up_scales), (down, scales) = quantize(up), quantize(rows.t())
-        weights = Weights(neuron_major(down.t()), None, None, up, scales=scales, up_scales=up_scales, dtype=dtype)
+        weights = Weights(laid_out(down.t()), None, None, up, scales=scales, up_scales=up_scales, dtype=dtype)
         exact_up, exact_rows = up.double() * up_scales[:, None], down.t().double() * scales
     else:
         weights = Weights(rows.to(dtype), up=up.to(dtype))
@@ -186,15 +186,6 @@ def test_cpu_kernel_with_fewer_openmp_threads_than_requested() -> None:
     environment = {**os.environ, "OMP_THREAD_LIMIT": "2"}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert ran.stdout.strip() == "[300.0] [300.0]", ran.stderr
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_neuron_major_weights_begin_at_a_large_page(dtype: torch.dtype, randn: Callable[..., Tensor]) -> None:
-    rows = randn(700, 900).to(dtype).t()
-    laid = neuron_major(rows)
-    assert torch.equal(laid, rows)
-    assert laid.is_contiguous()
-    assert laid.data_ptr() % (1 << 21) == 0
 
 
 CACHED = """

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from actratio.sites.linear import rows_of
 from actratio.sparse.crossover import ALWAYS, BATCHES, NEVER, RATIOS, Crossover, ShapeSpeeds
 from actratio.sparse.int8 import install_int8
+from actratio.sparse.layers import lay_out
 from actratio.sparse.linears import install_fast
 from actratio.sparse.modules import install_down, install_gated
 from actratio.sparse.speed_cache import cached_speeds, keep_speeds, machine_key
@@ -242,6 +243,7 @@ def linear_timer(layer: nn.Module, layers: int, *, int8: bool = False) -> LayerT
         if int8:
             install_int8(new)
         else:
+            lay_out(new.get_parameter("weight"))
             install_fast(new, ALWAYS)
         return new
 

@@ -22,6 +22,7 @@ from actratio.sparse.crossover import BATCHES, NEVER, SLOWER, Crossover, ShapeSp
 from actratio.sparse.exempt import bypassed_layers, exempt_layers, rounded_mlps
 from actratio.sparse.experts import install_planned_experts
 from actratio.sparse.int8 import install_int8, share_int8
+from actratio.sparse.layers import lay_out
 from actratio.sparse.linears import has_full_kernel, install_fast
 from actratio.sparse.modules import install_down, install_gated
 from actratio.sparse.planning import Plan, int8_unsupported_reason, kernel_unsupported_reason, plan
@@ -61,7 +62,8 @@ def sparsify(
         also: other linear layers that read many zeros, such as the first layer of an image classifier: their names, and the
             share of their inputs that isn't zero.
         dense: give the other linear layers, such as those of attention and the output head, a product that reads all weights faster
-            than torch's, for the batch sizes where it was measured to be faster. Their weights stay where they are.
+            than torch's, for the batch sizes where it was measured to be faster. Their weights keep their order.
+            Converted weights of 4 MB and more move to memory in large pages; parameters stay the same objects.
         weights: ``int8`` stores the weights of linear layers as 8-bit integers (those with fewer than 65,536 numbers only if their
             inputs are skipped), with a float32 scale for each output (``actratio.sparse.int8`` has the formula).
             Layers that share a weight with each other, and those of torch's ``TransformerEncoderLayer``, keep theirs. A quarter
@@ -235,6 +237,7 @@ def _install_fast(layers: Sequence[Any], crossover: Crossover | None) -> None:
         chosen = crossover or shape_speeds(linear_timer(group[0], len(group))).always_faster()
         if any(chosen.ratios):
             for layer in group:
+                lay_out(layer.weight)
                 install_fast(layer, chosen)
 
 

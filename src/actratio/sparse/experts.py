@@ -11,11 +11,11 @@ from torch.nn import functional as F  # noqa: N812
 
 from actratio.sites.experts import StackedExperts
 from actratio.sites.mlps import MLP
-from actratio.sparse.converted import Converted, class_of, restore_class
+from actratio.sparse.converted import Converted, class_of, has_own_memory, restore_class
 from actratio.sparse.crossover import NEVER, Crossover
 from actratio.sparse.kernels.dispatch import dense_down, dense_gated, has_kernel, multiply, prepare
 from actratio.sparse.kernels.product import Product, Weights, needs_dense
-from actratio.sparse.layers import neuron_major
+from actratio.sparse.layers import laid_out, lay_out
 from actratio.sparse.planning import Plan
 
 
@@ -99,11 +99,10 @@ def _renewed(module: nn.Module, stacked: StackedExperts) -> _Prepared | None:
     if prepared is None or prepared.layouts != _layouts(stacked):
         down = stacked.down
         if (
-            type(down) is nn.Parameter
-            and down.untyped_storage().nbytes() == down.nbytes  # not a view of memory that others use
+            has_own_memory(down)  # not a view of memory that others use
             and has_kernel(down.detach()[0, :, :2].t().contiguous())
         ):
-            _store_by_neurons(down)  # another weight may have been loaded in its place
+            _store_by_neurons(stacked)  # another weight may have been loaded in its place
         prepared = module.__dict__["_product"] = _Prepared(stacked)
     return prepared if prepared.experts else None
 
@@ -171,18 +170,21 @@ def install_experts(stacked: StackedExperts, crossovers: Sequence[Crossover]) ->
         crossovers: for each expert, the activation ratios above which the dense product is faster.
     """
     module = stacked.module
-    _store_by_neurons(stacked.down)
+    _store_by_neurons(stacked)
     module.__class__ = class_of(SparseExperts, type(module))
     module._stacked = (stacked.up_name, stacked.down_name, stacked.activation_name, stacked.gated, stacked.width)
     module._crossovers, module._product = tuple(crossovers), None
 
 
-def _store_by_neurons(down: nn.Parameter) -> None:
-    """Store down projections, (experts, features, width), by neurons."""
+def _store_by_neurons(stacked: StackedExperts) -> None:
+    """Store down projections, (experts, features, width), by neurons. Up projections are, and are moved to large pages."""
+    down = stacked.down
     with torch.inference_mode(False):  # an inference tensor could never be trained
-        down.data = neuron_major(down.detach().transpose(1, 2)).transpose(1, 2)
+        down.data = laid_out(down.detach().transpose(1, 2)).transpose(1, 2)
         if down.grad is not None:  # autograd expects the weight's layout
             down.grad = down.grad.transpose(1, 2).contiguous().transpose(1, 2)
+    if stacked.gated:
+        lay_out(stacked.up)
 
 
 def _layouts(stacked: StackedExperts) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from actratio.sparse.kernels.product import Product, Weights
 
 
 class FastLinear(Converted):
-    """A linear layer that uses another dense product for the batch sizes where it is faster. Its weight stays as it is."""
+    """A linear layer that uses another dense product for the batch sizes where it is faster. Its weight keeps its order."""
 
     _prefix = "Fast"
 

@@ -28,7 +28,7 @@ from actratio.sparse.kernels.dispatch import (
     prepare,
 )
 from actratio.sparse.kernels.product import Product, Weights, address, needs_dense, wants_gradients
-from actratio.sparse.layers import neuron_major
+from actratio.sparse.layers import is_laid_out, laid_out, lay_out
 
 
 class SparseDown(Converted):
@@ -72,11 +72,7 @@ class SparseDown(Converted):
     def _restore_layout(self) -> None:
         """Store the weight by neurons again, if another weight was loaded in its place."""
         rows = rows_of(self)
-        if (
-            not rows.is_contiguous()
-            and has_own_memory(self._parameters.get("weight"))
-            and has_kernel(neuron_major(rows[:2]))
-        ):
+        if not is_laid_out(rows) and has_own_memory(self._parameters.get("weight")) and has_kernel(laid_out(rows[:2])):
             with torch.inference_mode(False):  # an inference tensor could never be trained
                 _store_by_neurons(self)
 
@@ -135,6 +131,7 @@ def _prepare_gated(mlp: Any, up: Any, down: Any, dtype: torch.dtype) -> Product 
     if down.weight.dtype == torch.int8:
         up._restore_layout()
         scales = {"scales": down.weight_scale, "up_scales": up.weight_scale, "dtype": dtype}
+    lay_out(up.weight)
     mlp._product = prepare(Weights(rows_of(down), down.bias, None, up.weight, up.bias, down.weight, **scales))
     product: Product | None = mlp._product
     return product
@@ -175,7 +172,7 @@ def install_down(layer: Any, thresholds: Tensor | None, crossover: Crossover) ->
 
 def _store_by_neurons(layer: Any) -> None:
     is_transposed = isinstance(layer, nn.Linear)
-    rows = neuron_major(rows_of(layer).detach())
+    rows = laid_out(rows_of(layer).detach())
     layer.weight.data = rows.t() if is_transposed else rows
     if layer.weight.grad is not None:  # autograd expects the weight's layout
         layer.weight.grad = layer.weight.grad.t().contiguous().t() if is_transposed else layer.weight.grad.contiguous()

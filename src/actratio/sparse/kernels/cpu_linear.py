@@ -25,8 +25,8 @@ _STREAMS = 4
 _UNIT = 12
 """A thread takes a multiple of this many rows at a time: whole tiles, and as many rows in every stream."""
 
-_MOST_ROWS = 72
-"""Rows that a thread takes at a time, at most."""
+_MOST_ROWS = 144
+"""Rows that a thread takes at a time, at most. Of 72 to 288, 144 was the fastest on one machine."""
 
 
 @njit(nogil=True)
@@ -78,11 +78,11 @@ def _take_rows(call, pointer, like, stored):
     part = _part(width, call.threads)
     begin = take_part(pointer) * part
     while begin < width:
-        end = min(begin + part, width)
+        end, following = min(begin + part, width), take_part(pointer) * part
         if batch == 1:
             _multiply_one(split_x[0], words, begin, end, call.ahead, sums[0])
         else:
-            multiply_rows(x, packed, words, None, begin, end, sums)
+            multiply_rows(x, packed, words, None, begin, end, following, sums)
         for example in range(batch):
             for row in range(begin, end):
                 total = sums[example, row]
@@ -91,7 +91,7 @@ def _take_rows(call, pointer, like, stored):
                 if bias.size:
                     total += widen(bias[row])
                 out[example, row] = narrow(total, like)
-        begin = take_part(pointer) * part
+        begin = following
 
 
 @njit(nogil=True)

@@ -46,7 +46,7 @@ def needed_part(call, part, like, stored):
     if call.up:
         x = array_at(call.x, (batch, call.inputs), like)
         packed = packed_at(call.split_x, batch, call.inputs, like, stored)
-        multiply_rows(x, packed, words_at(call.up, width, call.inputs, stored), listed, begin, end, products)
+        multiply_rows(x, packed, words_at(call.up, width, call.inputs, stored), listed, begin, end, end, products)
     factors = _make_factors(call, products, listed, begin, end, like, stored)
     words = words_at(call.rows, width, features, stored)
     sums = array_at(call.sums, (parts, batch, features + PAD), np.float32(0))[part]

@@ -99,7 +99,7 @@ def _pack_one(x, packed, words, example, count):
 
 
 @njit(nogil=True)
-def multiply_rows(x, packed, words, listed, begin, end, sums):
+def multiply_rows(x, packed, words, listed, begin, end, following, sums):
     """Write the products of some rows of a weight and all examples to ``sums``.
 
     The last tile may have fewer rows. It repeats the last one, so ``sums`` must have places for a whole tile.
@@ -110,6 +110,7 @@ def multiply_rows(x, packed, words, listed, begin, end, sums):
         words: the weight.
         listed: indices of rows, int32; None stands for all rows in order.
         begin, end: the places of the rows in the list. ``begin`` is a multiple of ``ROWS``.
+        following: the place of the first row that the thread multiplies by after these, as far as it knows.
         sums: for None, (examples, rows and ROWS - 1 more); for a list, (tiles, examples, ROWS).
     """
     for first in range(begin, end, ROWS):
@@ -119,10 +120,20 @@ def multiply_rows(x, packed, words, listed, begin, end, sums):
     panel = max(_PANEL // per_line // _LINES, 1) * _LINES
     for start in range(0, all_lines, panel):
         stop = min(start + panel, all_lines)
+        after = (begin, stop) if stop < all_lines else (following, 0)
         for first in range(begin, end, ROWS):
             out = _sums_of(sums, listed, first)
             for line in range(start, stop, _LINES):
-                _multiply_lines(packed, words, listed, first, end - 1, line, min(line + _LINES, stop), start, stop, out)
+                last = min(line + _LINES, stop)
+                # Short rows of the next tile would come too late, so the memory is asked for those of the tile after it.
+                place = first + 2 * ROWS
+                if last < stop:
+                    asked = first, last
+                elif place < end:
+                    asked = place, start
+                else:
+                    asked = after[0] + place - (end + ROWS - 1) // ROWS * ROWS, after[1]
+                _multiply_lines(packed, words, listed, first, end - 1, line, last, asked, out)
     if in_lines(words) < words.shape[1]:
         for first in range(begin, end, ROWS):
             _add_rest(x, words, listed, first, min(first + ROWS, end), _sums_of(sums, listed, first))
@@ -168,26 +179,26 @@ def _term(x, word, column):
 
 
 @njit(nogil=True, inline="always")
-def _multiply_lines(packed, words, listed, first_row, last_row, line, last_line, start, stop, out):
+def _multiply_lines(packed, words, listed, first_row, last_row, line, last_line, asked, out):
     """Add the products of some lines of a tile's rows and all examples to ``out``, (examples, ROWS).
 
-    Meanwhile, the memory is asked for the lines that come next: of the same rows up to the line ``stop``, then of the tile after the next from
-    the line ``start`` on; short rows of the next tile would come too late. If there are more than two blocks of ``EXAMPLES``, each asks for two rows.
+    Meanwhile, the memory is asked for as many lines of another tile, or of the same one: ``asked`` is the place of its first row and the
+    first line. If there are more than two blocks of ``EXAMPLES``, each asks for two rows.
     """
     base, row_bytes = words.ctypes.data, words.strides[0]
     rows = _tile_addresses(base + line * LINE, row_bytes, listed, first_row, last_row)
-    next_line, next_row = (last_line, first_row) if last_line < stop else (start, first_row + 2 * ROWS)
-    next_base, lines = base + next_line * LINE, last_line - line
+    next_row, next_base, lines = asked[0], base + asked[1] * LINE, last_line - line
+    last_asked = len(words) - 1 if listed is None else last_row
     examples = len(packed)
     blocks = examples // EXAMPLES
     first = 0
     while first < examples:
         count, block = _block(examples, first), first // EXAMPLES
         if blocks > 2 and 2 * block < ROWS and count == EXAMPLES:
-            two = _two_addresses(next_base, row_bytes, listed, next_row + 2 * block, last_row)
+            two = _two_addresses(next_base, row_bytes, listed, next_row + 2 * block, last_asked)
             _multiply_block(packed, words, rows, two, line, lines, first, count, out)
         elif blocks <= 2 and first == 0:
-            whole = _tile_addresses(next_base, row_bytes, listed, next_row, last_row)
+            whole = _tile_addresses(next_base, row_bytes, listed, next_row, last_asked)
             _multiply_block(packed, words, rows, whole, line, lines, first, count, out)
         else:
             _multiply_block(packed, words, rows, (), line, lines, first, count, out)
