@@ -51,12 +51,14 @@ def addresses_of(count):
 
 
 @intrinsic(prefer_literal=True)
-def add_products(context, inputs, rows, ahead, lines, sums, stride, stored, like_inputs, count):
+def add_products(context, inputs, rows, ahead, share, lines, sums, stride, stored, like_inputs, count):
     """Add the product of each example and each row to sums, over a number of cache lines of the rows.
 
     Args:
         inputs: address of the packed inputs (``cpu_tiles.pack``).
-        rows, ahead, lines, stored: as in ``cpu_vectors.dot_lines``.
+        rows, lines, stored: as in ``cpu_vectors.dot_lines``.
+        ahead: addresses of what the memory may be asked for meanwhile.
+        share: of these, the first that it is asked for, and the one after the last.
         sums: address of the float32 to which the first example's product with the first row is added. The other rows' follow it.
         stride: bytes between the sums of two examples.
         like_inputs: a number of the inputs' type: float32, or uint32 for the words of two bfloat16.
@@ -68,13 +70,19 @@ def add_products(context, inputs, rows, ahead, lines, sums, stride, stored, like
     parts = vectors_of(stored, LANES)
 
     def code(context, builder, signature, arguments):
-        inputs, rows, ahead, lines, sums, stride, *_ = arguments
+        inputs, rows, ahead, share, lines, sums, stride, *_ = arguments
         rows, ahead = cgutils.unpack_tuple(builder, rows), cgutils.unpack_tuple(builder, ahead)
+        first_asked, end_asked = cgutils.unpack_tuple(builder, share)
+        addresses = cgutils.alloca_once(builder, _INT64, len(ahead))
+        for i, address in enumerate(ahead):
+            builder.store(address, builder.gep(addresses, [int64(i)]))
         zero = ir.Constant(_FLOATS, None)
         totals = [[cgutils.alloca_once_value(builder, zero) for _ in rows] for _ in range(examples)]
         with cgutils.for_range(builder, lines) as loop:
             offset = builder.mul(loop.index, int64(LINE))
-            prefetch(builder, ahead, offset)
+            # A loop, because one function for each number of rows would take long to compile.
+            with cgutils.for_range_slice(builder, first_asked, end_asked, int64(1)) as (i, _):
+                prefetch(builder, [builder.load(builder.gep(addresses, [i]))], offset)
             x = builder.add(inputs, builder.mul(loop.index, int64(parts * examples * halves * _VECTOR_BYTES)))
             for part in range(parts):
                 places = [builder.add(row, offset) for row in rows]
@@ -100,7 +108,7 @@ def add_products(context, inputs, rows, ahead, lines, sums, stride, stored, like
                 _store(builder, builder.fadd(_vector_at(builder, place, products.type), products), place)
         return context.get_dummy_value()
 
-    return types.void(inputs, rows, ahead, lines, sums, stride, stored, like_inputs, count), code
+    return types.void(inputs, rows, ahead, share, lines, sums, stride, stored, like_inputs, count), code
 
 
 @intrinsic

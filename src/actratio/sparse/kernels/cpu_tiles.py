@@ -183,65 +183,28 @@ def _multiply_lines(packed, words, listed, first_row, last_row, line, last_line,
     """Add the products of some lines of a tile's rows and all examples to ``out``, (examples, ROWS).
 
     Meanwhile, the memory is asked for as many lines of another tile, or of the same one: ``asked`` is the place of its first row and the
-    first line. If there are more than two blocks of ``EXAMPLES``, each asks for two rows.
+    first line. Each block of examples asks for its share of the rows, so that the memory is always busy.
     """
     base, row_bytes = words.ctypes.data, words.strides[0]
     rows = _tile_addresses(base + line * LINE, row_bytes, listed, first_row, last_row)
-    next_row, next_base, lines = asked[0], base + asked[1] * LINE, last_line - line
     last_asked = len(words) - 1 if listed is None else last_row
+    ahead = _tile_addresses(base + asked[1] * LINE, row_bytes, listed, asked[0], last_asked)
+    per_line = _bytes_per_word(packed, words) * (LINE // words.itemsize)
+    lines, stride, like_inputs = last_line - line, out.strides[0], packed[0, 0]
     examples = len(packed)
-    blocks = examples // EXAMPLES
     first = 0
     while first < examples:
-        count, block = _block(examples, first), first // EXAMPLES
-        if blocks > 2 and 2 * block < ROWS and count == EXAMPLES:
-            two = _two_addresses(next_base, row_bytes, listed, next_row + 2 * block, last_asked)
-            _multiply_block(packed, words, rows, two, line, lines, first, count, out)
-        elif blocks <= 2 and first == 0:
-            whole = _tile_addresses(next_base, row_bytes, listed, next_row, last_asked)
-            _multiply_block(packed, words, rows, whole, line, lines, first, count, out)
-        else:
-            _multiply_block(packed, words, rows, (), line, lines, first, count, out)
-        first += count
-
-
-@njit(nogil=True, inline="always")
-def _multiply_block(packed, words, rows, ahead, line, lines, first, count, out):
-    """Add the products of lines of a tile's rows and the block of ``count`` examples that begins with ``first`` to ``out``."""
-    per_line = _bytes_per_word(packed, words) * (LINE // words.itemsize)
-    inputs = packed[first].ctypes.data + line * per_line * count
-    sums, stride = out.ctypes.data + first * out.strides[0], out.strides[0]
-    _add_products(inputs, rows, ahead, lines, sums, stride, words[0, 0], packed[0, 0], count)
-
-
-@by_type(inline="always")
-def _add_products(inputs, rows, ahead, lines, sums, stride, stored, like_inputs, count):
-    """Call ``add_products`` with a literal count. Only those that occur are compiled: 1 is never the first block."""
-    if len(ahead) == 2:
-
-        def of_full_blocks(inputs, rows, ahead, lines, sums, stride, stored, like_inputs, count):
-            add_products(inputs, rows, ahead, lines, sums, stride, stored, like_inputs, EXAMPLES)
-
-        return of_full_blocks
-    if len(ahead):
-
-        def of_first_blocks(inputs, rows, ahead, lines, sums, stride, stored, like_inputs, count):
-            if count == 2:
-                add_products(inputs, rows, ahead, lines, sums, stride, stored, like_inputs, 2)
-            else:
-                add_products(inputs, rows, ahead, lines, sums, stride, stored, like_inputs, EXAMPLES)
-
-        return of_first_blocks
-
-    def of_others(inputs, rows, ahead, lines, sums, stride, stored, like_inputs, count):
+        count = _block(examples, first)
+        share = ROWS * first // examples, ROWS * (first + count) // examples
+        inputs = packed[first].ctypes.data + line * per_line * count
+        sums = out.ctypes.data + first * stride
         if count == 1:
-            add_products(inputs, rows, ahead, lines, sums, stride, stored, like_inputs, 1)
+            add_products(inputs, rows, ahead, share, lines, sums, stride, words[0, 0], like_inputs, 1)
         elif count == 2:
-            add_products(inputs, rows, ahead, lines, sums, stride, stored, like_inputs, 2)
+            add_products(inputs, rows, ahead, share, lines, sums, stride, words[0, 0], like_inputs, 2)
         else:
-            add_products(inputs, rows, ahead, lines, sums, stride, stored, like_inputs, EXAMPLES)
-
-    return of_others
+            add_products(inputs, rows, ahead, share, lines, sums, stride, words[0, 0], like_inputs, EXAMPLES)
+        first += count
 
 
 @njit(nogil=True)
