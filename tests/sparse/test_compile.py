@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from actratio.sparse import conversion
-from actratio.sparse.crossover import ALWAYS
-from actratio.sparse.kernels import int8_weights, operator
-from tests.sparse.models import KINDS, X, dense_model, sparse_model
+from actratio.sparse.crossover import ALWAYS, NEVER, Crossover
+from actratio.sparse.kernels import dispatch, int8_weights, operator
+from tests.sparse.models import KINDS, Gated, X, dense_model, sparse_model
 
 
 def test_operator_does_not_keep_weights_alive() -> None:
@@ -63,6 +65,77 @@ def test_compiled_model_with_the_other_dense_product_matches_the_dense_model(kin
         fast = torch.compile(model, backend="aot_eager", fullgraph=True)
         torch.testing.assert_close(fast(X), dense_model(kind)(X), rtol=1e-5, atol=1e-5)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("weights", [None, "int8"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_compiled_gated_mlp_reads_no_weights_of_inactive_neurons(dtype: torch.dtype, weights: str | None) -> None:
+    model, x = sparse_model(dense_model(Gated), weights=weights).to(dtype), X[:1, :1].to(dtype)
+    block: Any = model.get_submodule("blocks.1")
+    gates: list[Tensor] = []
+    handle = block.act.register_forward_hook(lambda _m, _i, out: gates.append(out))
+    expected = model(x)
+    handle.remove()
+    inactive = gates[0].flatten() == 0
+    assert 0.2 < inactive.float().mean() < 0.8
+    if weights is None:
+        block.up.weight[inactive] = math.nan
+        block.down.weight[:, inactive] = math.nan
+    else:
+        block.up.weight_scale[inactive] = math.nan
+    found = torch.compile(model, backend="aot_eager", fullgraph=True)(x)
+    torch._dynamo.reset()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, "int8"])
+@pytest.mark.parametrize("changed", [nn.Module.train, lambda model: model.register_forward_hook(lambda *_: None)])
+@torch.no_grad()
+def test_compiled_gated_mlp_calls_its_modules_if_that_makes_a_difference(
+    changed: Callable[[nn.Module], object], weights: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion, "_SMALLEST", 1)
+    model = sparse_model(dense_model(Gated), weights=weights)
+    expected = model(X)
+    changed(model if changed is nn.Module.train else model.get_submodule("blocks.0.up"))
+    monkeypatch.setattr(operator, "sparse_gated", lambda *_: pytest.fail("the operator was called"))
+    if changed is not nn.Module.train:  # the other block has no hook
+        changed(model.get_submodule("blocks.1.up"))
+    found = torch.compile(model, backend="aot_eager")(X)
+    torch._dynamo.reset()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, "int8"])
+@pytest.mark.parametrize("crossover", [NEVER, Crossover((0.3,) * 6)])
+@torch.no_grad()
+def test_compiled_gated_mlp_is_dense_above_the_crossover(crossover: Crossover, weights: str | None) -> None:
+    model = sparse_model(dense_model(Gated), weights=weights, crossover=crossover)
+    expected = model(X)
+    found = torch.compile(model, backend="aot_eager", fullgraph=True)(X)
+    torch._dynamo.reset()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+@torch.no_grad()
+def test_compiled_linear_layers_use_the_other_product_where_it_is_faster(
+    ratio: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, x, bias = torch.randn(48, 32), torch.randn(3, 48), torch.randn(32)
+    products: list[bool] = []
+
+    def multiply(*arguments: Any) -> Tensor | None:
+        out = dispatch.multiply(*arguments)
+        products.append(out is not None)
+        return out
+
+    monkeypatch.setattr(operator, "multiply", multiply)
+    for stored in (rows, rows.t().contiguous().t()):
+        found = operator.dense_linear(x, stored, bias, [ratio] * 6)
+        torch.testing.assert_close(found, x @ rows + bias, rtol=1e-5, atol=1e-5)
+    assert products == [ratio > 0] * 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,6 +10,7 @@ from torch import Tensor
 from actratio.sites.linear import rows_of
 from actratio.sparse.converted import Converted, class_of, restore_class
 from actratio.sparse.crossover import Crossover
+from actratio.sparse.kernels import operator
 from actratio.sparse.kernels.dispatch import multiply, prepare, prepare_dense
 from actratio.sparse.kernels.product import Product, Weights
 
@@ -20,15 +21,25 @@ class FastLinear(Converted):
     _prefix = "Fast"
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self._compiled(x)
         state = self.__dict__  # nn.Module's own look-up of parameters is slow
         parameters = state["_parameters"]
         out = None
-        if not torch.compiler.is_compiling() and "weight" in parameters and "bias" in parameters:
+        if "weight" in parameters and "bias" in parameters:
             weight, bias = parameters["weight"], parameters["bias"]
             out = multiply(state["_product"], self._prepare, state["_crossover"], x, weight, bias)
         if out is None:
             out = self._dense_class.forward(self, x)
         return out
+
+    def _compiled(self, x: Tensor) -> Tensor:
+        """Call the operator, or, if gradients may be wanted, the dense layer, which the compiler can trace."""
+        state: Any = self
+        if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+            out: Tensor = self._dense_class.forward(self, x)
+            return out
+        return operator.dense_linear(x, rows_of(self), state.bias, list(state._crossover.ratios))
 
     def _prepare(self) -> Product | None:
         state: Any = self

@@ -99,6 +99,8 @@ class SparseGated(Converted):
         parts: Any = [reduce(_child, names, self) for names in state["_parts"]]
         gate, act, up, down = parts
         replaced = state["_stand_ins"]
+        if torch.compiler.is_compiling() and _can_be_compiled(self, x, up, down):
+            return _compiled_gated(act(gate(x)), x, up, down, state["_crossover"])
         if (
             torch.compiler.is_compiling()  # the down projection is sparse by itself
             or self.training
@@ -122,6 +124,23 @@ class SparseGated(Converted):
 
     def _leave(self) -> None:
         restore_class(self, "_parts", "_stand_ins", "_crossover", "_product")
+
+
+def _can_be_compiled(mlp: Any, x: Tensor, up: Any, down: Any) -> bool:
+    """Return whether compiled code may call the operator: the gate has no steps of its own, and no gradients are wanted."""
+    return (
+        mlp._stand_ins is None
+        and not (mlp.training or torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type))
+        and _can_be_bypassed(up, down)
+    )
+
+
+def _compiled_gated(gates: Tensor, x: Tensor, up: Any, down: Any, crossover: Crossover) -> Tensor:
+    is_int8 = down.weight.dtype == torch.int8
+    scales = (up.weight_scale, down.weight_scale) if is_int8 else (None, None)
+    return operator.sparse_gated(
+        gates, x, up.weight, up.bias, scales[0], rows_of(down), down.bias, scales[1], list(crossover.ratios)
+    )
 
 
 def _prepare_gated(mlp: Any, up: Any, down: Any, dtype: torch.dtype) -> Product | None:
@@ -189,6 +208,7 @@ def install_gated(owner: Any, parts: tuple[Any, nn.Module | None, Any, Any], cro
     """
     names = {id(module): name for name, module in owner.named_modules()}
     gate, activation, up, down = parts
+    lay_out(up.weight)
     owner._stand_ins = stand_ins(owner, up, down) if activation is None else None
     owner.__class__ = class_of(SparseGated, type(owner))
     owner._parts = tuple(tuple(names[id(part)].split(".")) for part in (gate, activation or gate, up, down))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from actratio.sparse.crossover import ALWAYS, Crossover
-from actratio.sparse.kernels.dispatch import dense_down, multiply, prepare, prepare_dense
+from actratio.sparse.kernels.dispatch import dense_down, dense_gated, multiply, prepare, prepare_dense
 from actratio.sparse.kernels.int8_weights import MAX_BATCH, dense_int8
 from actratio.sparse.kernels.product import Product, Weights, address
 
@@ -22,23 +24,18 @@ _products: OrderedDict[tuple[Any, ...], Product] = OrderedDict()  # by the addre
 _lock = threading.Lock()
 
 
-def _sparse_down(
-    hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Tensor | None, ratios: list[float]
-) -> Tensor:
-    """Compute the operator. A product is prepared at the first call with these weights.
+def _multiply(
+    how: Callable[[Weights], Product | None],
+    weights: Weights,
+    crossover: Crossover,
+    hidden: Tensor,
+    x: Tensor | None = None,
+) -> Tensor | None:
+    """Return the product, or ``None`` if the dense one should be used. A product is prepared at the first call with these weights.
 
     Compiled code has no module to keep its product in, and keeping the weights here would leak them. So only products that need
     no more than the weights' addresses are kept, and ``Product.accepts`` checks that the weights are still there.
     """
-    weights = Weights(rows, bias, thresholds)
-    out = _multiply(prepare, weights, Crossover(tuple(ratios)), hidden)
-    return dense_down(hidden, rows, bias, thresholds) if out is None else out
-
-
-def _multiply(
-    how: Callable[[Weights], Product | None], weights: Weights, crossover: Crossover, hidden: Tensor
-) -> Tensor | None:
-    """Return the product, or ``None`` if the dense one should be used."""
     key = (*map(address, weights[:5]), address(weights.scales), address(weights.up_scales), hidden.dtype, how)
     with _lock:
         product = _products.get(key)
@@ -54,13 +51,52 @@ def _multiply(
                     _products.popitem(last=False)
         return product
 
-    return multiply(product, renew, crossover, hidden, weights.rows, weights.bias)
+    return multiply(product, renew, crossover, hidden, weights.rows, weights.bias, weights.up, weights.up_bias, x)
+
+
+@cache
+def _crossover(*ratios: float) -> Crossover:
+    return Crossover(ratios)
+
+
+def _sparse_down(
+    hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Tensor | None, ratios: list[float]
+) -> Tensor:
+    out = _multiply(prepare, Weights(rows, bias, thresholds), _crossover(*ratios), hidden)
+    return dense_down(hidden, rows, bias, thresholds) if out is None else out
+
+
+def _sparse_gated(
+    gates: Tensor,
+    x: Tensor,
+    up: Tensor,
+    up_bias: Tensor | None,
+    up_scales: Tensor | None,
+    rows: Tensor,
+    bias: Tensor | None,
+    scales: Tensor | None,
+    ratios: list[float],
+) -> Tensor:
+    weights = Weights(rows, bias, None, up, up_bias, scales=scales, up_scales=up_scales, dtype=gates.dtype)
+    out = _multiply(prepare, weights, _crossover(*ratios), gates, x)
+    if out is not None:
+        return out
+    if scales is None or up_scales is None:
+        return dense_gated(gates, x, up, up_bias, rows, bias)
+    return _int8_linear(
+        gates * _int8_linear(x, up.t(), up_scales, up_bias, None, False), rows, scales, bias, None, True
+    )
+
+
+def _dense_linear(x: Tensor, rows: Tensor, bias: Tensor | None, ratios: list[float]) -> Tensor:
+    how = prepare if rows.is_contiguous() else prepare_dense
+    out = _multiply(how, Weights(rows, bias), _crossover(*ratios), x)
+    return F.linear(x, rows.t(), bias) if out is None else out
 
 
 def _int8_linear(
     x: Tensor, rows: Tensor, scales: Tensor, bias: Tensor | None, thresholds: Tensor | None, by_neurons: bool
 ) -> Tensor:
-    """Compute the operator of int8 weights."""
     out = None
     if x.numel() <= MAX_BATCH * len(rows):
         weights = Weights(rows, bias, thresholds, scales=scales, dtype=x.dtype)
@@ -68,16 +104,14 @@ def _int8_linear(
     return dense_int8(x, rows, scales, bias, thresholds) if out is None else out
 
 
-def _int8_output_shape(
-    x: Tensor, rows: Tensor, scales: Tensor, bias: Tensor | None, thresholds: Tensor | None, by_neurons: bool
-) -> Tensor:
+def _output_shape(x: Tensor, rows: Tensor, *_: Any) -> Tensor:
     return x.new_empty(*x.shape[:-1], rows.shape[1])
 
 
-def _output_shape(
-    hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Tensor | None, ratios: list[float]
+def _gated_output_shape(
+    gates: Tensor, x: Tensor, up: Tensor, up_bias: Any, up_scales: Any, rows: Tensor, *_: Any
 ) -> Tensor:
-    return hidden.new_empty(*hidden.shape[:-1], rows.shape[1])
+    return _output_shape(gates, rows)
 
 
 def sparse_down(
@@ -93,6 +127,47 @@ def sparse_down(
         ratios: ``Crossover.ratios``.
     """
     out: Tensor = torch.ops.actratio.sparse_down(hidden, rows, bias, thresholds, ratios)
+    return out
+
+
+def sparse_gated(
+    gates: Tensor,
+    x: Tensor,
+    up: Tensor,
+    up_bias: Tensor | None,
+    up_scales: Tensor | None,
+    rows: Tensor,
+    bias: Tensor | None,
+    scales: Tensor | None,
+    ratios: list[float],
+) -> Tensor:
+    """Return Σᵢ gᵢ · (upᵢ · x + up_biasᵢ) · rowsᵢ + bias, as one operation in compiled code.
+
+    Args:
+        gates: (…, width), after the activation function.
+        x: (…, inputs).
+        up: (width, inputs).
+        up_bias: (width,).
+        up_scales: (width,), float32, if ``up`` is int8.
+        rows: (width, features).
+        bias: (features,).
+        scales: (features,), float32, if ``rows`` is int8.
+        ratios: ``Crossover.ratios``.
+    """
+    out: Tensor = torch.ops.actratio.sparse_gated(gates, x, up, up_bias, up_scales, rows, bias, scales, ratios)
+    return out
+
+
+def dense_linear(x: Tensor, rows: Tensor, bias: Tensor | None, ratios: list[float]) -> Tensor:
+    """Return x · rows + bias, which reads all weights, as one operation in compiled code.
+
+    Args:
+        x: (…, inputs).
+        rows: (inputs, outputs).
+        bias: (outputs,).
+        ratios: ``Crossover.ratios``.
+    """
+    out: Tensor = torch.ops.actratio.dense_linear(x, rows, bias, ratios)
     return out
 
 
@@ -115,11 +190,29 @@ def int8_linear(
 
 _torch_library: Any = torch.library
 _library = _torch_library.Library("actratio", "DEF")
-_library.define("sparse_down(Tensor hidden, Tensor rows, Tensor? bias, Tensor? thresholds, float[] ratios) -> Tensor")
-_library.impl("sparse_down", _sparse_down, "CompositeExplicitAutograd")
-_torch_library.register_fake("actratio::sparse_down", _output_shape, lib=_library)
-_library.define(
-    "int8_linear(Tensor x, Tensor rows, Tensor scales, Tensor? bias, Tensor? thresholds, bool by_neurons) -> Tensor"
+
+
+def _define(schema: str, compute: Callable[..., Tensor], output_shape: Callable[..., Tensor]) -> None:
+    name = schema.split("(")[0]
+    _library.define(schema)
+    _library.impl(name, compute, "CompositeExplicitAutograd")
+    _torch_library.register_fake(f"actratio::{name}", output_shape, lib=_library)
+
+
+_define(
+    "sparse_down(Tensor hidden, Tensor rows, Tensor? bias, Tensor? thresholds, float[] ratios) -> Tensor",
+    _sparse_down,
+    _output_shape,
 )
-_library.impl("int8_linear", _int8_linear, "CompositeExplicitAutograd")
-_torch_library.register_fake("actratio::int8_linear", _int8_output_shape, lib=_library)
+_define(
+    "sparse_gated(Tensor gates, Tensor x, Tensor up, Tensor? up_bias, Tensor? up_scales, "
+    "Tensor rows, Tensor? bias, Tensor? scales, float[] ratios) -> Tensor",
+    _sparse_gated,
+    _gated_output_shape,
+)
+_define("dense_linear(Tensor x, Tensor rows, Tensor? bias, float[] ratios) -> Tensor", _dense_linear, _output_shape)
+_define(
+    "int8_linear(Tensor x, Tensor rows, Tensor scales, Tensor? bias, Tensor? thresholds, bool by_neurons) -> Tensor",
+    _int8_linear,
+    _output_shape,
+)
