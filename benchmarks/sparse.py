@@ -26,6 +26,7 @@ chooses; with int8 weights, of `ours` and `full`. The limit is the time that rea
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import sys
@@ -90,6 +91,8 @@ def main() -> None:
                     }
                     rows.append({**row, **layers.race(batch, ratio, arguments.rounds, rate)})
                     print(number, rows[-1], file=sys.stderr, flush=True)
+            del layers
+            gc.collect()  # its contestants refer to it
         passes.append((rate, rows))
     rates, all_rows = zip(*passes, strict=True)
     rows = [_medians(same) for same in zip(*all_rows, strict=True)]
