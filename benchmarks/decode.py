@@ -2,8 +2,8 @@
 
 The first model is a Llama with ReLU gates and random weights, large enough that memory limits decoding; the biases of its gates are
 shifted so that a known share of neurons is active. Others are trained models, whose tokens must stay the same. Contestants take turns,
-round by round, on the same weights; results are medians. Our conversion moves the weights to large pages, where they stay, so torch reads
-them there too, except in its first run.
+round by round, on the same weights; results are medians. Converting moves weights to
+large pages, and all but the down projections stay there, so torch reads them from there after its first run.
 
 - `torch`: the model as transformers loads it.
 - `torch, packed`: every linear layer multiplies by weights that oneDNN has packed, which are kept beside the model's own.
@@ -45,7 +45,7 @@ from actratio import Measurement, calibrate, densify, measure, predict_speed, sp
 from actratio.sparse.autotune import linear_timer, shape_speeds
 from actratio.sparse.conversion import alike, is_worth_int8
 from actratio.sparse.int8 import install_int8
-from actratio.sparse.layers import lay_out
+from actratio.sparse.layers import move_to_large_pages
 from actratio.sparse.linears import has_full_kernel, install_fast
 from actratio.sparse.speed import Speed
 from actratio.sparse.thresholds import Calibration
@@ -152,7 +152,7 @@ def all_neurons(model: nn.Module) -> None:
     for group in alike(linear_layers(model)):
         crossover = shape_speeds(linear_timer(group[0], len(group))).always_faster()
         for layer in group if has_full_kernel(group[0]) and any(crossover.ratios) else ():
-            lay_out(layer.weight)
+            move_to_large_pages(layer.weight)
             install_fast(layer, crossover)
 
 

@@ -14,11 +14,12 @@ activations.
 - `after dense`: a sparse product right after a dense one, which has streamed its weights through the caches. Python's own objects
   are then read from memory too.
 
-Contestants compute several products in a row (the times are medians of a product), and take turns. All rows are measured in three passes,
-minutes apart, and each number is the median of the three: machines that others share are disturbed for seconds at a time. The speed-up over `torch` has two
+Contestants compute several products in a row (the times are medians of a product), and take turns. All rows are measured in several passes,
+and each number is the median over them: on shared machines, other work disturbs the timing for seconds at a time. The speed-up over `torch` has two
 factors: `layout` is `torch` over `full`, and `zeros` is `full` over `ours`. Ideally, `zeros` is 1 / (neurons that some example needs /
 neurons). `over strongest` is the faster of `torch` and `packed` over the fastest of `ours`, `full` and `torch`, among which `sparsify`
-chooses; with int8 weights, of `ours` and `full`. The limit is the time that reading the needed bytes takes at the bandwidth that was measured in the same run.
+chooses; with int8 weights, of `ours` and `full`. The limit is the time that reading the needed bytes takes at the bandwidth that was measured in the same pass.
+Ours read weights in large pages, as `sparsify` stores them; `torch` and `packed` read them in the pages that PyTorch gets by default.
 
     python benchmarks/sparse.py [--shapes 4096x16384] [--batches 1,4] [--json]
 """
@@ -44,7 +45,7 @@ from actratio.sparse.autotune import layer_timer, shape_speeds
 from actratio.sparse.int8 import quantize
 from actratio.sparse.kernels.dispatch import prepare, prepare_dense
 from actratio.sparse.kernels.product import Product, Weights
-from actratio.sparse.layers import laid_out
+from actratio.sparse.layers import in_large_pages
 from actratio.sparse.modules import install_down
 from machine import bandwidth, can_pack, machine, matmul_rate, show
 
@@ -108,7 +109,7 @@ def main() -> None:
 
 
 def _medians(same: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the medians of a row over the passes. Those of times and those of their ratios may come from different passes."""
+    """Return the medians of a row over the passes. The median time and the median ratio may come from different passes."""
     middle: dict[str, Any] = {}
     for name, value in same[0].items():
         numbers = [row[name] for row in same if isinstance(row[name], float)]
@@ -265,14 +266,14 @@ class Matrices:
         if name == "int8":
             self._make_int8(weight, up)
             return
-        self.rows = laid_out(weight.t().contiguous().t())
+        self.rows = in_large_pages(weight.t().contiguous().t())
         self.down, self.up = weight.t().contiguous(), up
         if can_pack(dtype):
             reorder = torch.ops.mkldnn._reorder_linear_weight
             self.packed_down, self.packed_up = reorder(self.down, None), None if up is None else reorder(up, None)
-        own_up = None if up is None else laid_out(up)
+        own_up = None if up is None else in_large_pages(up)
         self.sparse = _prepared(prepare, Weights(self.rows, up=own_up))
-        self.full_down = _prepared(prepare_dense, Weights(laid_out(self.down).t()))
+        self.full_down = _prepared(prepare_dense, Weights(in_large_pages(self.down).t()))
         self.full_up = None if own_up is None else _prepared(prepare_dense, Weights(own_up.t()))
         self.used = nn.Linear(width, features, bias=False, dtype=dtype)
         self.used.weight = nn.Parameter(self.rows.t(), requires_grad=False)
@@ -280,12 +281,12 @@ class Matrices:
     def _make_int8(self, weight: Tensor, up: Tensor | None) -> None:
         down, down_scales = quantize(weight.t())
         self.up, up_scales = (None, None) if up is None else quantize(up)
-        own_up = None if self.up is None else laid_out(self.up)
+        own_up = None if self.up is None else in_large_pages(self.up)
         self.down, self.down_scales = down, down_scales.bfloat16()
         self.up_scales = None if up_scales is None else up_scales.bfloat16()
-        weights = Weights(laid_out(down.t()), scales=down_scales, dtype=torch.float32)
+        weights = Weights(in_large_pages(down.t()), scales=down_scales, dtype=torch.float32)
         self.sparse = _prepared(prepare, weights._replace(up=own_up, up_scales=up_scales))
-        dense = Weights(laid_out(down).t(), scales=down_scales, dtype=torch.float32)
+        dense = Weights(in_large_pages(down).t(), scales=down_scales, dtype=torch.float32)
         self.full_down, self.full_up = _prepared(prepare_dense, dense), None
         if own_up is not None:
             self.full_up = _prepared(prepare_dense, Weights(own_up.t(), scales=up_scales, dtype=torch.float32))

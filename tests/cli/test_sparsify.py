@@ -247,7 +247,7 @@ def test_sparsify_traces_at_most_twice_and_lays_weights_out_once(
 
     traces: list[nn.Module] = []
     moved: list[float] = []
-    new_flow, laid_out, new_layers = Flow.__init__, actratio.sparse.modules.laid_out, LayerTimer.layers
+    new_flow, in_large_pages, new_layers = Flow.__init__, actratio.sparse.modules.in_large_pages, LayerTimer.layers
     is_timing = False
 
     def count_trace(self: Flow, model: nn.Module, *arguments: Any) -> None:
@@ -257,7 +257,7 @@ def test_sparsify_traces_at_most_twice_and_lays_weights_out_once(
     def count_layout(rows: torch.Tensor) -> torch.Tensor:
         if len(rows) == 64 and not is_timing:
             moved.append(rows[0, 0].item())
-        return laid_out(rows)
+        return in_large_pages(rows)
 
     def layers(self: LayerTimer, form: str) -> list[nn.Module]:
         nonlocal is_timing
@@ -268,7 +268,7 @@ def test_sparsify_traces_at_most_twice_and_lays_weights_out_once(
 
     monkeypatch.setattr(LayerTimer, "layers", layers)
     monkeypatch.setattr(Flow, "__init__", count_trace)
-    monkeypatch.setattr(actratio.sparse.modules, "laid_out", count_layout)
+    monkeypatch.setattr(actratio.sparse.modules, "in_large_pages", count_layout)
     torch.manual_seed(0)
     config = transformers.OPTConfig(
         vocab_size=30522, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, ffn_dim=64, word_embed_proj_dim=16,

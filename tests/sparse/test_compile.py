@@ -11,11 +11,27 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from actratio.sparse import conversion
-from actratio.sparse.crossover import ALWAYS, NEVER, Crossover
+from actratio.sparse.crossover import ALWAYS, BATCHES, NEVER, Crossover
 from actratio.sparse.kernels import dispatch, int8_weights, operator
-from tests.sparse.models import KINDS, Gated, X, dense_model, sparse_model
+from actratio.sparse.linears import FastLinear
+from tests.sparse.models import KINDS, Gated, Plain, X, dense_model, sparse_model
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether a kernel computed a product, for each call of an operator."""
+    found: list[bool] = []
+
+    def multiply(*arguments: Any) -> Tensor | None:
+        out = dispatch.multiply(*arguments)
+        found.append(out is not None)
+        return out
+
+    monkeypatch.setattr(operator, "multiply", multiply)
+    return found
 
 
 def test_operator_does_not_keep_weights_alive() -> None:
@@ -90,52 +106,65 @@ def test_compiled_gated_mlp_reads_no_weights_of_inactive_neurons(dtype: torch.dt
 
 
 @pytest.mark.parametrize("weights", [None, "int8"])
-@pytest.mark.parametrize("changed", [nn.Module.train, lambda model: model.register_forward_hook(lambda *_: None)])
+@pytest.mark.parametrize("hooked", ["up", "down"])
 @torch.no_grad()
-def test_compiled_gated_mlp_calls_its_modules_if_that_makes_a_difference(
-    changed: Callable[[nn.Module], object], weights: str | None, monkeypatch: pytest.MonkeyPatch
+def test_compiled_gated_mlp_calls_modules_with_hooks(
+    hooked: str, weights: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conversion, "_SMALLEST", 1)
     model = sparse_model(dense_model(Gated), weights=weights)
+    for block in model.blocks:  # type: ignore[union-attr]
+        block.get_submodule(hooked).register_forward_hook(lambda _m, _i, out: 2 * out)
     expected = model(X)
-    changed(model if changed is nn.Module.train else model.get_submodule("blocks.0.up"))
     monkeypatch.setattr(operator, "sparse_gated", lambda *_: pytest.fail("the operator was called"))
-    if changed is not nn.Module.train:  # the other block has no hook
-        changed(model.get_submodule("blocks.1.up"))
     found = torch.compile(model, backend="aot_eager")(X)
     torch._dynamo.reset()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("weights", [None, "int8"])
-@pytest.mark.parametrize("crossover", [NEVER, Crossover((0.3,) * 6)])
+@pytest.mark.parametrize("crossover", [ALWAYS, NEVER])
 @torch.no_grad()
-def test_compiled_gated_mlp_is_dense_above_the_crossover(crossover: Crossover, weights: str | None) -> None:
-    model = sparse_model(dense_model(Gated), weights=weights, crossover=crossover)
+def test_compiled_gated_mlp_obeys_the_crossover(crossover: Crossover, computed: list[bool]) -> None:
+    model = sparse_model(dense_model(Gated), crossover=crossover)
     expected = model(X)
     found = torch.compile(model, backend="aot_eager", fullgraph=True)(X)
     torch._dynamo.reset()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert computed == [crossover is ALWAYS] * 2
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0])
 @torch.no_grad()
-def test_compiled_linear_layers_use_the_other_product_where_it_is_faster(
-    ratio: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows, x, bias = torch.randn(48, 32), torch.randn(3, 48), torch.randn(32)
-    products: list[bool] = []
+def test_compiled_linear_layers_use_the_other_product_where_it_is_faster(ratio: float, computed: list[bool]) -> None:
+    model = sparse_model(dense_model(lambda: Plain(nn.SiLU())), dense=True)
+    for layer in model.modules():
+        if isinstance(layer, FastLinear):
+            layer._crossover = Crossover((ratio,) * len(BATCHES))
+    found = torch.compile(model, backend="aot_eager", fullgraph=True)(X)
+    torch._dynamo.reset()
+    torch.testing.assert_close(found, dense_model(lambda: Plain(nn.SiLU()))(X), rtol=1e-5, atol=1e-5)
+    assert computed == [ratio > 0] * 4
 
-    def multiply(*arguments: Any) -> Tensor | None:
-        out = dispatch.multiply(*arguments)
-        products.append(out is not None)
-        return out
 
-    monkeypatch.setattr(operator, "multiply", multiply)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_dense_operator_reads_weights_in_both_orders(dtype: torch.dtype, computed: list[bool]) -> None:
+    rows, bias = torch.randn(48, 32).to(dtype), torch.randn(32).to(dtype)
     for stored in (rows, rows.t().contiguous().t()):
-        found = operator.dense_linear(x, stored, bias, [ratio] * 6)
-        torch.testing.assert_close(found, x @ rows + bias, rtol=1e-5, atol=1e-5)
-    assert products == [ratio > 0] * 2
+        for batch in (1, 3, 40):
+            x = torch.randn(batch, 48).to(dtype)
+            found = operator.dense_linear(x, stored, bias, list(ALWAYS.ratios))
+            torch.testing.assert_close(found, F.linear(x, rows.t(), bias), rtol=0.02, atol=0.02)
+    assert computed == [True] * 6
+
+
+@torch.no_grad()
+def test_exported_program_needs_no_operators() -> None:
+    model = sparse_model(dense_model(Gated), dense=True)
+    program = torch.export.export(model, (X,))
+    called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert not [name for name in called if "sparse_gated" in name or "dense_linear" in name]
+    torch.testing.assert_close(program.module()(X), dense_model(Gated)(X), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

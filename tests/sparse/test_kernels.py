@@ -18,7 +18,7 @@ from torch import Tensor
 from actratio.sparse.int8 import quantize
 from actratio.sparse.kernels.cpu import CPULinear, CPUProduct
 from actratio.sparse.kernels.product import Weights
-from actratio.sparse.layers import laid_out
+from actratio.sparse.layers import in_large_pages
 
 EPSILON = {torch.float32: 2.0**-22, torch.bfloat16: 2.0**-7}
 
@@ -160,7 +160,7 @@ def test_cpu_kernel_gated_with_one_to_three_threads(
     up, rows = randn(300, 70, seed=2), randn(300, 130, seed=3)
     if stored == torch.int8:
         (up, up_scales), (down, scales) = quantize(up), quantize(rows.t())
-        weights = Weights(laid_out(down.t()), None, None, up, scales=scales, up_scales=up_scales, dtype=dtype)
+        weights = Weights(in_large_pages(down.t()), None, None, up, scales=scales, up_scales=up_scales, dtype=dtype)
         exact_up, exact_rows = up.double() * up_scales[:, None], down.t().double() * scales
     else:
         weights = Weights(rows.to(dtype), up=up.to(dtype))

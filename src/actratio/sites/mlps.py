@@ -91,14 +91,14 @@ def resolve(model: nn.Module, sites: Sequence[Site] | None = None) -> list[MLP]:
     missing = [site.name for site in chosen if site.owner not in modules]
     if missing:
         raise SiteError(f"the model has no site {missing[0]}; give a measurement of this model")
-    overlapping = _overlapping_parameters(model)
+    overlapping = overlapping_parameters(model)
     stacked = _stacked_experts(modules, chosen, overlapping)
     return [replace(_resolve(modules, site, overlapping), stacked=stacked.get(site.group)) for site in chosen]
 
 
 def weight_unsupported_reason(model: nn.Module, layer: nn.Module) -> str | None:
     """Return why a linear layer's weight can't be stored in another order or made smaller, or ``None`` if it can."""
-    return _weight_reason(layer, _overlapping_parameters(model))
+    return _weight_reason(layer, overlapping_parameters(model))
 
 
 def _resolve(modules: Mapping[str, nn.Module], site: Site, overlapping: set[int]) -> MLP:
@@ -149,7 +149,7 @@ def _is_shared(weight: Any, overlapping: set[int]) -> bool:
     return id(weight) in overlapping or bool(weight.is_shared())
 
 
-def _overlapping_parameters(model: nn.Module) -> set[int]:
+def overlapping_parameters(model: nn.Module) -> set[int]:
     """Return the identities of the parameters that share at least a part of their memory with another parameter."""
     overlapping: set[int] = set()
     end, last = 0, 0

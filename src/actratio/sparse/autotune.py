@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from actratio.sites.linear import rows_of
 from actratio.sparse.crossover import ALWAYS, BATCHES, NEVER, RATIOS, Crossover, ShapeSpeeds
 from actratio.sparse.int8 import install_int8
-from actratio.sparse.layers import lay_out
+from actratio.sparse.layers import move_to_large_pages
 from actratio.sparse.linears import install_fast
 from actratio.sparse.modules import install_down, install_gated
 from actratio.sparse.speed_cache import cached_speeds, keep_speeds, machine_key
@@ -243,7 +243,7 @@ def linear_timer(layer: nn.Module, layers: int, *, int8: bool = False) -> LayerT
         if int8:
             install_int8(new)
         else:
-            lay_out(new.get_parameter("weight"))
+            move_to_large_pages(new.get_parameter("weight"))
             install_fast(new, ALWAYS)
         return new
 
@@ -373,6 +373,7 @@ def _new_layer(
     if gated is None:
         return new  # type: ignore[no-any-return]
     if crossover is not None:
+        move_to_large_pages(gated.up.get_parameter("weight"))
         install_gated(gated, (gated.gate, gated.act, gated.up, new), crossover)
     return _GatedByInput(gated).eval()
 

@@ -14,7 +14,7 @@ from actratio.counting.measurement import Measurement
 from actratio.errors import SiteError
 from actratio.sites.inputs import device_of
 from actratio.sites.linear import is_linear
-from actratio.sites.mlps import MLP, weight_unsupported_reason
+from actratio.sites.mlps import MLP, overlapping_parameters, weight_unsupported_reason
 from actratio.sparse.active import measured_mlps, measured_ratios
 from actratio.sparse.autotune import LayerTimer, layer_timer, linear_timer, shape_speeds
 from actratio.sparse.converted import PLANS, Converted, densify, mark_weights
@@ -22,7 +22,7 @@ from actratio.sparse.crossover import BATCHES, NEVER, SLOWER, Crossover, ShapeSp
 from actratio.sparse.exempt import bypassed_layers, exempt_layers, rounded_mlps
 from actratio.sparse.experts import install_planned_experts
 from actratio.sparse.int8 import install_int8, share_int8
-from actratio.sparse.layers import lay_out
+from actratio.sparse.layers import move_to_large_pages
 from actratio.sparse.linears import has_full_kernel, install_fast
 from actratio.sparse.modules import install_down, install_gated
 from actratio.sparse.planning import Plan, int8_unsupported_reason, kernel_unsupported_reason, plan
@@ -50,6 +50,7 @@ def sparsify(
 
     The model itself is changed and returned: same parameters, same ``state_dict``, same ``generate``. In training, and
     whenever gradients are needed, it computes the dense products. ``densify`` undoes it; ``plans`` tells what was done to each MLP.
+    Large weights that are converted move to memory in pages of 2 MB. The parameters stay the same objects.
 
     Args:
         measurement: of this model: its sites and how many neurons are active. A calibration brings its thresholds with it, and so
@@ -63,7 +64,6 @@ def sparsify(
             share of their inputs that isn't zero.
         dense: give the other linear layers, such as those of attention and the output head, a product that reads all weights faster
             than torch's, for the batch sizes where it was measured to be faster. Their weights keep their order.
-            Converted weights of 4 MB and more move to memory in large pages; parameters stay the same objects.
         weights: ``int8`` stores the weights of linear layers as 8-bit integers (those with fewer than 65,536 numbers only if their
             inputs are skipped), with a float32 scale for each output (``actratio.sparse.int8`` has the formula).
             Layers that share a weight with each other, and those of torch's ``TransformerEncoderLayer``, keep theirs. A quarter
@@ -101,7 +101,7 @@ def sparsify(
         _install_int8(model, [layer for layer in rest if layer not in exempt and is_worth_int8(layer)])
         mark_weights(model, weights)
     elif dense:
-        _install_fast(rest, crossover)
+        _install_fast(model, rest, crossover)
     return model
 
 
@@ -185,7 +185,7 @@ def _install(
     rounded: Collection[MLP],
 ) -> None:
     """Convert the MLPs, those in ``rounded`` to int8 weights."""
-    owners = dict(model.named_modules())
+    owners, shared = dict(model.named_modules()), overlapping_parameters(model)
     for mlp, item in zip(mlps, planned, strict=True):
         owner = owners[mlp.site.owner]
         owner.__dict__.setdefault(PLANS, []).append(item)
@@ -199,6 +199,8 @@ def _install(
         if item.kind == "gated" and not isinstance(owner, Converted):
             if int8:
                 install_int8(mlp.up)
+            elif id(mlp.up.weight) not in shared:
+                move_to_large_pages(mlp.up.weight)
             activation = None if mlp.own_gate else mlp.activation
             install_gated(owner, (mlp.gate, activation, mlp.up, mlp.down), item.crossover)
     install_planned_experts(mlps, planned)
@@ -229,15 +231,17 @@ def _install_other(layer: nn.Module, ratio: float, crossover: Crossover | None, 
         install_down(layer, None, crossover)
 
 
-def _install_fast(layers: Sequence[Any], crossover: Crossover | None) -> None:
+def _install_fast(model: nn.Module, layers: Sequence[Any], crossover: Crossover | None) -> None:
     """Give linear layers the faster dense product, for the batch sizes where it is faster."""
+    shared = overlapping_parameters(model)
     for group in alike(layers):
         if not has_full_kernel(group[0]):
             continue
         chosen = crossover or shape_speeds(linear_timer(group[0], len(group))).always_faster()
         if any(chosen.ratios):
             for layer in group:
-                lay_out(layer.weight)
+                if id(layer.weight) not in shared:
+                    move_to_large_pages(layer.weight)
                 install_fast(layer, chosen)
 
 

@@ -15,7 +15,7 @@ from actratio.sparse.converted import Converted, class_of, has_own_memory, resto
 from actratio.sparse.crossover import NEVER, Crossover
 from actratio.sparse.kernels.dispatch import dense_down, dense_gated, has_kernel, multiply, prepare
 from actratio.sparse.kernels.product import Product, Weights, needs_dense
-from actratio.sparse.layers import laid_out, lay_out
+from actratio.sparse.layers import in_large_pages, move_to_large_pages
 from actratio.sparse.planning import Plan
 
 
@@ -102,7 +102,7 @@ def _renewed(module: nn.Module, stacked: StackedExperts) -> _Prepared | None:
             has_own_memory(down)  # not a view of memory that others use
             and has_kernel(down.detach()[0, :, :2].t().contiguous())
         ):
-            _store_by_neurons(stacked)  # another weight may have been loaded in its place
+            _store_by_neurons(down)  # another weight may have been loaded in its place
         prepared = module.__dict__["_product"] = _Prepared(stacked)
     return prepared if prepared.experts else None
 
@@ -170,21 +170,23 @@ def install_experts(stacked: StackedExperts, crossovers: Sequence[Crossover]) ->
         crossovers: for each expert, the activation ratios above which the dense product is faster.
     """
     module = stacked.module
-    _store_by_neurons(stacked)
+    _store_by_neurons(stacked.down)
+    if stacked.gated:
+        move_to_large_pages(stacked.up)
     module.__class__ = class_of(SparseExperts, type(module))
     module._stacked = (stacked.up_name, stacked.down_name, stacked.activation_name, stacked.gated, stacked.width)
     module._crossovers, module._product = tuple(crossovers), None
 
 
-def _store_by_neurons(stacked: StackedExperts) -> None:
-    """Store down projections, (experts, features, width), by neurons. Up projections are, and are moved to large pages."""
-    down = stacked.down
+def _store_by_neurons(down: nn.Parameter) -> None:
+    """Store down projections, (experts, features, width), by neurons."""
+    rows = down.detach().transpose(1, 2)
+    if rows.is_contiguous():
+        return
     with torch.inference_mode(False):  # an inference tensor could never be trained
-        down.data = laid_out(down.detach().transpose(1, 2)).transpose(1, 2)
+        down.data = in_large_pages(rows).transpose(1, 2)
         if down.grad is not None:  # autograd expects the weight's layout
             down.grad = down.grad.transpose(1, 2).contiguous().transpose(1, 2)
-    if stacked.gated:
-        lay_out(stacked.up)
 
 
 def _layouts(stacked: StackedExperts) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ from actratio.sparse.kernels import operator
 from actratio.sparse.kernels.dispatch import dense_down, multiply, prepare, prepare_dense
 from actratio.sparse.kernels.int8_weights import MAX_BATCH, SLICE, dense_int8, float_weight
 from actratio.sparse.kernels.product import Product, Weights
-from actratio.sparse.layers import is_laid_out, laid_out
+from actratio.sparse.layers import in_large_pages
 
 WEIGHT_SCALE = "weight_scale"
 """The buffer with the scales of a weight, (outputs,)."""
@@ -105,9 +105,9 @@ class Int8Linear(Converted):
         module: Any = self
         rows = rows_of(module).detach()
         stored = rows if module._by_neurons else rows.t()
-        if rows.dtype is torch.int8 and not is_laid_out(stored) and has_own_memory(module._parameters.get("weight")):
+        if rows.dtype is torch.int8 and not stored.is_contiguous() and has_own_memory(module._parameters.get("weight")):
             with torch.inference_mode(False):  # an inference tensor could never be trained
-                stored = laid_out(stored)
+                stored = in_large_pages(stored)
                 is_swapped = module._by_neurons == isinstance(module, nn.Linear)
                 module.weight.data = stored.t() if is_swapped else stored
 
@@ -233,7 +233,7 @@ def install_int8(layer: Any, *, by_neurons: bool = False, thresholds: Tensor | N
     """
     rows, weight = rows_of(layer).detach(), layer.weight
     by_outputs, scales = quantize(rows.t())
-    quantized = laid_out(by_outputs.t()) if by_neurons else laid_out(by_outputs).t()
+    quantized = in_large_pages(by_outputs.t()) if by_neurons else in_large_pages(by_outputs).t()
     layer.__class__ = class_of(Int8Linear, type(layer))
     layer.weight = nn.Parameter(quantized.t() if isinstance(layer, nn.Linear) else quantized, requires_grad=False)
     layer._by_neurons, layer._inputs, layer._product, layer._embeddings = by_neurons, len(rows), None, []

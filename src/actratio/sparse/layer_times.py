@@ -353,7 +353,7 @@ class LinearProducts:
                 products = _products_of(timer.layers("other"))
                 stand_ins += [StandIn(layer, self._int8, products) for layer in group]
             elif shape_speeds(timer).always_faster().max_active(batch, 1):
-                # The weights stay where they are.
+                # With the model's own weights, which aren't in large pages yet.
                 stand_ins += [StandIn(layer, self._int8, _products_of([fast_copy(layer)])) for layer in group]
         return stand_ins
 

@@ -1,4 +1,4 @@
-"""The order of weights in memory, and the size of its pages."""
+"""How weights are stored: with contiguous rows, in large pages."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from torch import Tensor
 from actratio.sparse.converted import has_own_memory
 
 _PAGE = 1 << 21  # bytes of a large page
-_LEAST = 2 * _PAGE  # of a smaller weight, a large part of the last page would be empty
+_MAX_UNUSED = 0.25  # of a weight's bytes, in its last large page
 _KINDS = {torch.float32: np.float32, torch.bfloat16: np.int16, torch.int8: np.int8}
 
 
-def laid_out(rows: Tensor) -> Tensor:
-    """Return a weight with contiguous rows, in large pages where possible; the same tensor if it's stored so already.
+def in_large_pages(rows: Tensor) -> Tensor:
+    """Return a weight with contiguous rows, in large pages where possible; the tensor itself if it's already stored like that.
 
-    With pages of 4 KB, finding a distant row takes about as long as reading 1 KB of it. Products that read all rows in order are faster
-    in large pages too, by a few percent.
+    Distant rows are found faster in large pages, and products that read all rows in order gain a few percent. Linux gives them if
+    transparent huge pages aren't turned off; elsewhere, pages have the usual size. Weights of less than a page, and those that would
+    leave much of their last page unused, stay in small pages.
 
     Args:
         rows: (neurons, features), or several of them: (experts, neurons, features).
     """
-    if is_laid_out(rows):
-        return rows
-    if not _can_have_large_pages(rows):
+    if not _fills_large_pages(rows):
         return rows.contiguous()
+    if rows.is_contiguous() and rows.data_ptr() % _PAGE == 0:
+        return rows
     # NumPy asks for large pages. A large page begins at a multiple of its size.
     kind = np.dtype(_KINDS[rows.dtype])
     buffer = np.empty(rows.numel() + _PAGE // kind.itemsize, kind)
@@ -34,22 +35,17 @@ def laid_out(rows: Tensor) -> Tensor:
     return copy.copy_(rows)
 
 
-def is_laid_out(rows: Tensor) -> bool:
-    """Return whether ``laid_out`` would return the same tensor."""
-    return rows.is_contiguous() and (not _can_have_large_pages(rows) or rows.data_ptr() % _PAGE == 0)
+def move_to_large_pages(weight: Tensor) -> None:
+    """Store a parameter as ``in_large_pages`` does, unless its rows aren't contiguous, or it's a view or in memory that processes share.
 
-
-def lay_out(weight: Tensor) -> None:
-    """Store a parameter as ``laid_out`` does, unless others use its memory or its rows aren't contiguous."""
-    if weight.is_contiguous() and not is_laid_out(weight) and has_own_memory(weight):
+    Don't call this while another thread may use the parameter.
+    """
+    if weight.is_contiguous() and has_own_memory(weight) and not weight.untyped_storage().is_shared():
         with torch.inference_mode(False):  # an inference tensor could never be trained
-            weight.data = laid_out(weight.detach())
+            weight.data = in_large_pages(weight.detach())
 
 
-def _can_have_large_pages(rows: Tensor) -> bool:
-    return (
-        rows.device.type == "cpu"
-        and rows.dtype in _KINDS
-        and rows.nbytes >= _LEAST
-        and not rows.untyped_storage().is_shared()  # by processes
-    )
+def _fills_large_pages(rows: Tensor) -> bool:
+    if rows.device.type != "cpu" or rows.dtype not in _KINDS:
+        return False
+    return rows.nbytes >= _PAGE and -rows.nbytes % _PAGE <= _MAX_UNUSED * rows.nbytes

@@ -11,12 +11,12 @@ from actratio.sites.linear import rows_of
 from actratio.sparse.converted import Converted, class_of, restore_class
 from actratio.sparse.crossover import Crossover
 from actratio.sparse.kernels import operator
-from actratio.sparse.kernels.dispatch import multiply, prepare, prepare_dense
+from actratio.sparse.kernels.dispatch import multiply, prepare_full
 from actratio.sparse.kernels.product import Product, Weights
 
 
 class FastLinear(Converted):
-    """A linear layer that uses another dense product for the batch sizes where it is faster. Its weight keeps its order."""
+    """A linear layer that uses another dense product for the batch sizes where it is faster. The order of its weight in memory doesn't change."""
 
     _prefix = "Fast"
 
@@ -34,16 +34,15 @@ class FastLinear(Converted):
         return out
 
     def _compiled(self, x: Tensor) -> Tensor:
-        """Call the operator, or, if gradients may be wanted, the dense layer, which the compiler can trace."""
         state: Any = self
-        if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
-            out: Tensor = self._dense_class.forward(self, x)
-            return out
-        return operator.dense_linear(x, rows_of(self), state.bias, list(state._crossover.ratios))
+        if x.device.type == "cpu" and operator.may_compile(x, state.weight):
+            return operator.dense_linear(x, rows_of(self), state.bias, list(state._crossover.ratios))
+        out: Tensor = self._dense_class.forward(self, x)
+        return out
 
     def _prepare(self) -> Product | None:
         state: Any = self
-        state._product = _prepare_full(Weights(rows_of(self), state.bias, parameter=state.weight))
+        state._product = prepare_full(Weights(rows_of(self), state.bias, parameter=state.weight))
         product: Product | None = state._product
         return product
 
@@ -51,14 +50,9 @@ class FastLinear(Converted):
         restore_class(self, "_crossover", "_product")
 
 
-def _prepare_full(weights: Weights) -> Product | None:
-    """Return a product that reads all weights in the order in which they are stored, or ``None`` if no kernel supports them."""
-    return prepare(weights) if weights.rows.is_contiguous() else prepare_dense(weights)
-
-
 def has_full_kernel(layer: Any) -> bool:
     """Return whether a kernel supports the dense product of a linear layer."""
-    return _prepare_full(Weights(rows_of(layer))) is not None
+    return prepare_full(Weights(rows_of(layer))) is not None
 
 
 def install_fast(layer: Any, crossover: Crossover) -> None:

@@ -28,7 +28,7 @@ from actratio.sparse.kernels.dispatch import (
     prepare,
 )
 from actratio.sparse.kernels.product import Product, Weights, address, needs_dense, wants_gradients
-from actratio.sparse.layers import is_laid_out, laid_out, lay_out
+from actratio.sparse.layers import in_large_pages
 
 
 class SparseDown(Converted):
@@ -72,7 +72,11 @@ class SparseDown(Converted):
     def _restore_layout(self) -> None:
         """Store the weight by neurons again, if another weight was loaded in its place."""
         rows = rows_of(self)
-        if not is_laid_out(rows) and has_own_memory(self._parameters.get("weight")) and has_kernel(laid_out(rows[:2])):
+        if (
+            not rows.is_contiguous()
+            and has_own_memory(self._parameters.get("weight"))
+            and has_kernel(in_large_pages(rows[:2]))
+        ):
             with torch.inference_mode(False):  # an inference tensor could never be trained
                 _store_by_neurons(self)
 
@@ -127,10 +131,11 @@ class SparseGated(Converted):
 
 
 def _can_be_compiled(mlp: Any, x: Tensor, up: Any, down: Any) -> bool:
-    """Return whether compiled code may call the operator: the gate has no steps of its own, and no gradients are wanted."""
+    """Return whether compiled code may compute the MLP in one operator."""
     return (
         mlp._stand_ins is None
-        and not (mlp.training or torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type))
+        and not mlp.training
+        and operator.may_compile(x, up.weight, down.weight)
         and _can_be_bypassed(up, down)
     )
 
@@ -150,7 +155,6 @@ def _prepare_gated(mlp: Any, up: Any, down: Any, dtype: torch.dtype) -> Product 
     if down.weight.dtype == torch.int8:
         up._restore_layout()
         scales = {"scales": down.weight_scale, "up_scales": up.weight_scale, "dtype": dtype}
-    lay_out(up.weight)
     mlp._product = prepare(Weights(rows_of(down), down.bias, None, up.weight, up.bias, down.weight, **scales))
     product: Product | None = mlp._product
     return product
@@ -191,7 +195,7 @@ def install_down(layer: Any, thresholds: Tensor | None, crossover: Crossover) ->
 
 def _store_by_neurons(layer: Any) -> None:
     is_transposed = isinstance(layer, nn.Linear)
-    rows = laid_out(rows_of(layer).detach())
+    rows = in_large_pages(rows_of(layer).detach())
     layer.weight.data = rows.t() if is_transposed else rows
     if layer.weight.grad is not None:  # autograd expects the weight's layout
         layer.weight.grad = layer.weight.grad.t().contiguous().t() if is_transposed else layer.weight.grad.contiguous()
@@ -208,7 +212,6 @@ def install_gated(owner: Any, parts: tuple[Any, nn.Module | None, Any, Any], cro
     """
     names = {id(module): name for name, module in owner.named_modules()}
     gate, activation, up, down = parts
-    lay_out(up.weight)
     owner._stand_ins = stand_ins(owner, up, down) if activation is None else None
     owner.__class__ = class_of(SparseGated, type(owner))
     owner._parts = tuple(tuple(names[id(part)].split(".")) for part in (gate, activation or gate, up, down))

@@ -78,11 +78,14 @@ def _take_rows(call, pointer, like, stored):
     part = _part(width, call.threads)
     begin = take_part(pointer) * part
     while begin < width:
-        end, following = min(begin + part, width), take_part(pointer) * part
+        end = min(begin + part, width)
         if batch == 1:
             _multiply_one(split_x[0], words, begin, end, call.ahead, sums[0])
         else:
-            multiply_rows(x, packed, words, None, begin, end, following, sums)
+            # The last two tiles ask for the rows of the next part. Until then, other threads take parts.
+            last = begin + max((end - begin) // ROWS - 2, 0) * ROWS
+            multiply_rows(x, packed, words, None, begin, last, last, sums)
+            multiply_rows(x, packed, words, None, last, end, call.next_part * part, sums)
         for example in range(batch):
             for row in range(begin, end):
                 total = sums[example, row]
@@ -91,7 +94,7 @@ def _take_rows(call, pointer, like, stored):
                 if bias.size:
                     total += widen(bias[row])
                 out[example, row] = narrow(total, like)
-        begin = following
+        begin = take_part(pointer) * part
 
 
 @njit(nogil=True)

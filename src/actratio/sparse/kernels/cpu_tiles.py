@@ -110,7 +110,7 @@ def multiply_rows(x, packed, words, listed, begin, end, following, sums):
         words: the weight.
         listed: indices of rows, int32; None stands for all rows in order.
         begin, end: the places of the rows in the list. ``begin`` is a multiple of ``ROWS``.
-        following: the place of the first row that the thread multiplies by after these, as far as it knows.
+        following: the place of the first row that the thread is likely to multiply by next, whose lines are asked for.
         sums: for None, (examples, rows and ROWS - 1 more); for a list, (tiles, examples, ROWS).
     """
     for first in range(begin, end, ROWS):

@@ -53,6 +53,11 @@ def prepare_dense(weights: Weights) -> Product | None:
     return None if kernel is None else kernel(weights)
 
 
+def prepare_full(weights: Weights) -> Product | None:
+    """Return a product that reads all weights in the order in which they are stored, or ``None`` if no kernel supports them."""
+    return prepare(weights) if weights.rows.is_contiguous() else prepare_dense(weights)
+
+
 def _kernel_for(weights: Weights, listed: tuple[tuple[str, str, str], ...]) -> type[Product] | None:
     return next((kernel for kernel in _kernels(listed) if kernel.supports(weights)), None)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from actratio.sparse.crossover import ALWAYS, Crossover
-from actratio.sparse.kernels.dispatch import dense_down, dense_gated, multiply, prepare, prepare_dense
+from actratio.sparse.kernels.dispatch import dense_down, dense_gated, multiply, prepare, prepare_dense, prepare_full
 from actratio.sparse.kernels.int8_weights import MAX_BATCH, dense_int8
 from actratio.sparse.kernels.product import Product, Weights, address
 
@@ -22,6 +22,7 @@ MAX_PRODUCTS = 4096
 
 _products: OrderedDict[tuple[Any, ...], Product] = OrderedDict()  # by the addresses of the weights
 _lock = threading.Lock()
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", bool)  # since torch 2.7
 
 
 def _multiply(
@@ -89,8 +90,7 @@ def _sparse_gated(
 
 
 def _dense_linear(x: Tensor, rows: Tensor, bias: Tensor | None, ratios: list[float]) -> Tensor:
-    how = prepare if rows.is_contiguous() else prepare_dense
-    out = _multiply(how, Weights(rows, bias), _crossover(*ratios), x)
+    out = _multiply(prepare_full, Weights(rows, bias), _crossover(*ratios), x)
     return F.linear(x, rows.t(), bias) if out is None else out
 
 
@@ -112,6 +112,16 @@ def _gated_output_shape(
     gates: Tensor, x: Tensor, up: Tensor, up_bias: Any, up_scales: Any, rows: Tensor, *_: Any
 ) -> Tensor:
     return _output_shape(gates, rows)
+
+
+def may_compile(x: Tensor, *weights: Any) -> bool:
+    """Return whether compiled code may call an operator: without gradients or autocast, which need operations that the compiler can trace.
+
+    Exported programs should run without this package, and subclasses of tensors have operations of their own.
+    """
+    return not (torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type) or _is_exporting()) and all(
+        type(weight) in (Tensor, torch.nn.Parameter) for weight in weights
+    )
 
 
 def sparse_down(
