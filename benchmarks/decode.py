@@ -2,8 +2,8 @@
 
 The first model is a Llama with ReLU gates and random weights, large enough that memory limits decoding; the biases of its gates are
 shifted so that a known share of neurons is active. Others are trained models, whose tokens must stay the same. Contestants take turns,
-round by round, on the same weights; results are medians. Converting moves weights to
-large pages, and all but the down projections stay there, so torch reads them from there after its first run.
+round by round, on the same weights; results are medians. Converting moves weights to large pages, and all but the down projections stay
+there, so torch reads them from there after its first run.
 
 - `torch`: the model as transformers loads it.
 - `torch, packed`: every linear layer multiplies by weights that oneDNN has packed, which are kept beside the model's own.

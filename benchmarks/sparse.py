@@ -74,28 +74,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     shapes = [tuple(int(size) for size in shape.split("x")) for shape in arguments.shapes.split(",")]
-    passes = []
-    for number in range(arguments.passes):
-        rate = bandwidth()
-        rows = []
-        for (features, width), name, kind in product(shapes, arguments.types.split(","), arguments.kinds.split(",")):
-            layers = Layers(features, width, name, kind)
-            for batch in (int(text) for text in arguments.batches.split(",")):
-                for ratio in (float(text) for text in arguments.ratios.split(",")):
-                    row = {
-                        "kind": kind,
-                        "features": features,
-                        "width": width,
-                        "type": name,
-                        "batch": batch,
-                        "ratio": ratio,
-                    }
-                    rows.append({**row, **layers.race(batch, ratio, arguments.rounds, rate)})
-                    print(number, rows[-1], file=sys.stderr, flush=True)
-            del layers
-            gc.collect()  # its contestants refer to it
-        passes.append((rate, rows))
-    rates, all_rows = zip(*passes, strict=True)
+    rates, all_rows = zip(*(_measured(shapes, arguments) for _ in range(arguments.passes)), strict=True)
     rows = [_medians(same) for same in zip(*all_rows, strict=True)]
     goals = goals_of(rows)
     description = {
@@ -106,6 +85,22 @@ def main() -> None:
         print(json.dumps({"machine": description, "rows": rows, "goals": goals}))
         return
     show(rows, goals, 180)
+
+
+def _measured(shapes: Sequence[Sequence[int]], arguments: Any) -> tuple[float, list[dict[str, Any]]]:
+    """Return the bandwidth and the rows of one pass."""
+    rate, rows = bandwidth(), []
+    batches = [int(text) for text in arguments.batches.split(",")]
+    ratios = [float(text) for text in arguments.ratios.split(",")]
+    for (features, width), name, kind in product(shapes, arguments.types.split(","), arguments.kinds.split(",")):
+        layers = Layers(features, width, name, kind)
+        for batch, ratio in product(batches, ratios):
+            row = {"kind": kind, "features": features, "width": width, "type": name, "batch": batch, "ratio": ratio}
+            rows.append({**row, **layers.race(batch, ratio, arguments.rounds, rate)})
+            print(rows[-1], file=sys.stderr, flush=True)
+        del layers
+        gc.collect()  # its contestants refer to it
+    return rate, rows
 
 
 def _medians(same: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -94,14 +94,15 @@ def sparsify(
     else:
         planned = [item if item.kind == "dense" else replace(item, crossover=crossover) for item in planned]
     rest = unchanged_linears(model, handles, planned, others.values())
-    _install(model, handles, planned, limits, rounded)
+    shared = overlapping_parameters(model)
+    _install(model, handles, planned, limits, rounded, shared)
     for name, layer in others.items():
         _install_other(layer, (also or {})[name], crossover, int8=int8 and layer not in exempt)
     if int8:
         _install_int8(model, [layer for layer in rest if layer not in exempt and is_worth_int8(layer)])
         mark_weights(model, weights)
     elif dense:
-        _install_fast(model, rest, crossover)
+        _install_fast(rest, crossover, shared)
     return model
 
 
@@ -183,9 +184,10 @@ def _install(
     planned: Sequence[Plan],
     limits: Mapping[str, Tensor],
     rounded: Collection[MLP],
+    shared: Collection[int],
 ) -> None:
-    """Convert the MLPs, those in ``rounded`` to int8 weights."""
-    owners, shared = dict(model.named_modules()), overlapping_parameters(model)
+    """Convert the MLPs, those in ``rounded`` to int8 weights. Parameters in ``shared``, by their identities, stay where they are."""
+    owners = dict(model.named_modules())
     for mlp, item in zip(mlps, planned, strict=True):
         owner = owners[mlp.site.owner]
         owner.__dict__.setdefault(PLANS, []).append(item)
@@ -231,9 +233,8 @@ def _install_other(layer: nn.Module, ratio: float, crossover: Crossover | None, 
         install_down(layer, None, crossover)
 
 
-def _install_fast(model: nn.Module, layers: Sequence[Any], crossover: Crossover | None) -> None:
-    """Give linear layers the faster dense product, for the batch sizes where it is faster."""
-    shared = overlapping_parameters(model)
+def _install_fast(layers: Sequence[Any], crossover: Crossover | None, shared: Collection[int]) -> None:
+    """Give linear layers the faster dense product, for the batch sizes where it is faster. Parameters in ``shared`` stay where they are."""
     for group in alike(layers):
         if not has_full_kernel(group[0]):
             continue

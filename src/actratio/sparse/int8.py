@@ -87,7 +87,7 @@ class Int8Linear(Converted):
         """Call the operator, or, if gradients may be wanted, the dense product, which the compiler can trace."""
         state: Any = self
         weights = rows_of(self), self._scales(), state.bias, state._thresholds
-        if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+        if not operator.may_compile(x, state.weight):
             return dense_int8(x, *weights)
         return operator.int8_linear(x, *weights, state._by_neurons)
 

@@ -56,7 +56,7 @@ class SparseDown(Converted):
     def _compiled(self, hidden: Tensor) -> Tensor:
         """Call the operator, or, if gradients may be wanted, the dense product, which the compiler can trace."""
         state: Any = self
-        if torch.is_grad_enabled() or torch.is_autocast_enabled(hidden.device.type):
+        if not operator.may_compile(hidden, state.weight):
             return dense_down(hidden, rows_of(self), state.bias, state._thresholds)
         ratios = list(state._crossover.ratios)
         return operator.sparse_down(hidden, rows_of(self), state.bias, state._thresholds, ratios)
