@@ -33,7 +33,7 @@ from torch import Tensor
 
 from actratio.sparse.kernels import openmp
 from actratio.sparse.kernels.cpu_active import CHUNK
-from actratio.sparse.kernels.cpu_call import PAD, Call
+from actratio.sparse.kernels.cpu_call import DONE, PAD, TOO_SMALL, Call, Layer
 from actratio.sparse.kernels.cpu_linear import compile_linear
 from actratio.sparse.kernels.cpu_loops import Compiled, compile_for
 from actratio.sparse.kernels.cpu_prefetch import read_ahead
@@ -48,14 +48,14 @@ _ZEROS: dict[torch.dtype, Any] = {
     torch.bfloat16: np.uint16(0),
     torch.int8: np.int8(0),
 }
-_Function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
+_Function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_int64] * 7)
 
 
 _Types = tuple[torch.dtype, torch.dtype]
 
 
 @cache
-def _functions(compile_product: Callable[[Any, Any], Compiled], dtypes: _Types) -> tuple[Callable[[int], int], int]:
+def _functions(compile_product: Callable[[Any, Any], Compiled], dtypes: _Types) -> tuple[Callable[..., int], int]:
     """Return a compiled product for the types of activations and weights, and the address of what its threads run."""
     compiled = compile_product(*(_ZEROS[dtype] for dtype in dtypes))
     return _Function(compiled.multiply.address), compiled.body.address
@@ -68,37 +68,27 @@ class _CPUProduct(Product):
     dtypes = (torch.float32, torch.bfloat16)
     reads_int8 = True
 
-    def __init__(self, weights: Weights, compile_product: Callable[[Any, Any], Compiled], **fixed: int) -> None:
+    def __init__(self, weights: Weights, compile_product: Callable[[Any, Any], Compiled], **fields: int) -> None:
         super().__init__(weights)
         self._kept = weights.thresholds, weights.scales, weights.up_scales  # these stay alive after release_weights
         self._item_size = self.dtype.itemsize
         self._multiply, body = _functions(compile_product, (self.dtype, weights.rows.dtype))
-        self._fixed = {**fixed, "openmp": openmp.parallel_address(), "body": body}
-        self._has_threads = self._fixed["openmp"] != 0
-        self._calls = threading.local()
+        self._layer = Layer(openmp=openmp.parallel_address(), body=body, **fields)
+        self._layer_address = ctypes.addressof(self._layer)
 
     def release_weights(self) -> bool:
         self.weights = None
         return True
 
-    def _run(self, batch: int, hidden: int, out: int, max_active: int, x: int) -> int:
-        """Compute a call of at most ``GROUP`` examples, with the addresses of its tensors."""
-        calls: dict[Any, Any] = self._calls.__dict__
-        threads = torch.get_num_threads() if self._has_threads else 1
-        prepared = calls.get((batch, threads))
-        if prepared is None or prepared[-1] != _workspace.version:
-            prepared = calls[batch, threads] = self._prepare(batch, threads)
-        call, call_address, _ = prepared
-        call.hidden, call.out, call.x, call.max_active = hidden, out, x, max_active
-        return self._multiply(call_address)
-
-    def _prepare(self, batch: int, threads: int) -> tuple[Call, int, int]:
-        """Return the arguments for a batch and a number of threads, their address, and the version of the workspace they use."""
-        fixed = self._fixed
-        _workspace.fit(threads, batch, fixed["width"], fixed["features"], fixed["inputs"])
-        arrays = {name: array.ctypes.data for name, array in _workspace.arrays.items()}
-        call = Call(batch=batch, threads=threads, **fixed, **arrays)
-        return call, ctypes.addressof(call), _workspace.version
+    def _run(self, batch: int, hidden: int, out: int, max_active: int, x: int) -> bool:
+        """Compute a call of at most ``GROUP`` examples, with the addresses of its tensors, and return whether it was computed."""
+        threads = torch.get_num_threads()
+        arguments = self._layer_address, hidden, out, x, max_active, batch, threads
+        status = self._multiply(_workspace.address, *arguments)
+        if status == TOO_SMALL:
+            _workspace.grow(self._layer, batch, threads)
+            status = self._multiply(_workspace.address, *arguments)
+        return status == DONE
 
 
 class CPUProduct(_CPUProduct):
@@ -207,39 +197,40 @@ def _multiplied_once(weight: Tensor, ahead: int) -> Callable[[], object]:
 
 
 class _Workspace(threading.local):
-    """A thread's arrays, which its calls write to.
+    """A thread's arrays, which its calls write to, and the arguments of its calls.
 
     Attributes:
-        arrays: by the name of their field of ``Call``. They grow when a call needs more.
-        version: how often an array was replaced.
+        address: of the thread's ``Call``.
     """
 
     def __init__(self) -> None:
-        types = {
-            "neurons": np.int32,
-            "values": np.float32,
-            "marks": np.uint64,
-            "starts": np.int32,
-            "sums": np.float32,
-            "split_x": np.float32,
-        }
-        self.arrays: dict[str, Any] = {name: np.empty(0, dtype) for name, dtype in types.items()}
-        self.version = 0
+        self._call = Call()
+        self.address = ctypes.addressof(self._call)
+        self._arrays: dict[str, Any] = {}
 
-    def fit(self, threads: int, batch: int, width: int, features: int, inputs: int) -> None:
-        """Make room for a call."""
-        sizes = {
-            "neurons": batch * width,
-            "values": batch * (width + ROWS - 1),
-            "marks": batch * -(-width // CHUNK),
-            "starts": batch * (-(-width // CHUNK) + 1),
-            "sums": max(threads * batch * (features + PAD), batch * (width + ROWS - 1)),
-            "split_x": batch * inputs,
+    def grow(self, layer: Layer, batch: int, threads: int) -> None:
+        """Make room for a call, and for every one that was made before."""
+        call: Any = self._call
+        asked = {
+            "batch": batch,
+            "width": layer.width,
+            "features": layer.features,
+            "inputs": layer.inputs,
+            "threads": threads,
         }
-        for name, size in sizes.items():
-            if self.arrays[name].size < size:
-                self.arrays[name] = np.empty(size, self.arrays[name].dtype)
-                self.version += 1
+        for name, size in asked.items():
+            setattr(call, f"most_{name}", max(size, getattr(call, f"most_{name}")))
+        batch, width, threads = call.most_batch, call.most_width, call.most_threads
+        self._arrays = {
+            "neurons": np.empty(batch * width, np.int32),
+            "values": np.empty(batch * (width + ROWS - 1), np.float32),
+            "marks": np.empty(batch * -(-width // CHUNK), np.uint64),
+            "starts": np.empty(batch * (-(-width // CHUNK) + 1), np.int32),
+            "sums": np.empty(batch * max(threads * (call.most_features + PAD), width + ROWS - 1), np.float32),
+            "split_x": np.empty(batch * call.most_inputs, np.float32),
+        }
+        for name, array in self._arrays.items():
+            setattr(call, name, array.ctypes.data)
 
 
 _workspace = _Workspace()

@@ -1,6 +1,8 @@
+# mypy: ignore-errors
 """The arguments of one call of the CPU kernel.
 
-``Call`` is the only declaration: Python fills a ``ctypes`` structure, and compiled code reads the same memory as a Numba record.
+``Layer`` and ``Call`` are the only declarations: Python fills ``ctypes`` structures, and compiled code reads the same memory as a Numba
+record. Every field is an int64; an address of 0 means that the tensor is absent.
 """
 
 from __future__ import annotations
@@ -9,19 +11,20 @@ import ctypes
 from typing import Any
 
 import numpy as np
-from numba import from_dtype
+from llvmlite import ir
+from numba import carray, from_dtype, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 PAD = 16
 """float32 between the sums of two examples: with sizes that are powers of two, all examples' sums of a column would be in the same few
 lines of the first-level cache."""
 
 
-class Call(ctypes.Structure):
-    """The arguments of one call. Every field is an int64; an address of 0 means that the tensor is absent."""
+class Layer(ctypes.Structure):
+    """What every call of a product has in common."""
 
     # Addresses of tensors. Thresholds and scales are float32, weights may be int8, all others have the kernel's type.
-    hidden: int  # (batch, width): the activation, or the gate after its activation function
-    x: int  # (batch, inputs): what the up projection reads
     up: int  # (width, inputs)
     up_scales: int  # (width,): what the rows of an int8 ``up`` are multiplied by
     up_bias: int  # (width,)
@@ -29,7 +32,22 @@ class Call(ctypes.Structure):
     scales: int  # (features,): what the columns of int8 ``rows`` are multiplied by
     bias: int  # (features,)
     thresholds: int  # (width,)
-    out: int  # (batch, features)
+
+    width: int
+    features: int
+    inputs: int
+    ahead: (
+        int  # bytes from what the dense product of one example reads to what it asks the memory for; 0 asks for nothing
+    )
+
+    openmp: int  # address of GOMP_parallel; 0 runs everything in the calling thread
+    body: int  # address of the function that OpenMP's threads run
+
+    _fields_ = [(name, ctypes.c_int64) for name in __annotations__]
+
+
+class Call(Layer):
+    """The arguments of one call, and the workspace of the thread that makes it."""
 
     # Addresses of the workspace's arrays.
     # int32 (batch, width): indices of the active neurons, in ascending order; or of the needed ones, (needed,).
@@ -42,25 +60,72 @@ class Call(ctypes.Structure):
     # float32 (batch, inputs): x in the order in which the weight is read; or words of two bfloat16.
     split_x: int
 
-    batch: int
-    width: int
-    features: int
-    inputs: int
+    # The largest call that the workspace has room for.
+    most_batch: int
+    most_width: int
+    most_features: int
+    most_inputs: int
+    most_threads: int
+
+    hidden: int  # address of (batch, width): the activation, or the gate after its activation function
+    out: int  # address of (batch, features)
+    x: int  # address of (batch, inputs): what the up projection reads
     max_active: int  # the call does nothing if more neurons are active, over the whole batch
+    batch: int
+    threads: int
 
     needed: int  # how many neurons are taken for all examples; 0 if each example has a list of its own
-
-    ahead: (
-        int  # bytes from what the dense product of one example reads to what it asks the memory for; 0 asks for nothing
-    )
-
-    threads: int
-    openmp: int  # address of GOMP_parallel; 0 runs everything in the calling thread
-    body: int  # address of the function that OpenMP's threads run
     next_part: int  # the first part that no thread has taken yet
 
     _fields_ = [(name, ctypes.c_int64) for name in __annotations__]
 
 
-RECORD: Any = from_dtype(np.dtype(Call))
+RECORD: Any = from_dtype(np.dtype([(name, np.int64) for name, _ in (*Layer._fields_, *Call._fields_)]))
 """The Numba type of a ``Call``."""
+
+POINTER: Any = types.CPointer(RECORD)
+
+MULTIPLY: Any = types.int64(POINTER, *[types.int64] * 7)
+"""The Numba type of a product: its arguments are those of ``begin``."""
+
+DONE, TOO_MANY_ACTIVE, TOO_SMALL = range(3)
+"""What a product returns: it was computed, or it wasn't, because too many neurons are active, or because the workspace is too small."""
+
+
+@intrinsic
+def _copy_layer(context, call, layer):
+    """Copy a ``Layer`` from its address to the beginning of a call."""
+
+    def code(context, builder, signature, arguments):
+        call, layer = arguments
+        source = builder.inttoptr(layer, call.type)
+        cgutils.raw_memcpy(builder, call, source, ir.Constant(ir.IntType(64), ctypes.sizeof(Layer)), 1)
+        return context.get_dummy_value()
+
+    return types.void(call, layer), code
+
+
+@njit(nogil=True)
+def begin(pointer, layer, hidden, out, x, max_active, batch, threads):
+    """Write the arguments of a call, and return whether the workspace has room for it.
+
+    A layer's own memory isn't in the caches if the layers before it have streamed their weights through them. So it's all in one place,
+    and what changes is in the thread's workspace, which every layer uses.
+
+    Args:
+        pointer: to the ``Call``.
+        layer: address of the ``Layer``.
+        hidden, out, x, max_active, batch, threads: fields of ``Call``.
+    """
+    _copy_layer(pointer, layer)
+    call = carray(pointer, 1)[0]
+    call.hidden, call.out, call.x = hidden, out, x
+    call.max_active, call.batch = max_active, batch
+    call.threads = threads if call.openmp else 1
+    return (
+        batch <= call.most_batch
+        and call.width <= call.most_width
+        and call.features <= call.most_features
+        and call.inputs <= call.most_inputs
+        and call.threads <= call.most_threads
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from actratio.sparse.kernels.cpu_call import RECORD
+from actratio.sparse.kernels.cpu_call import DONE, MULTIPLY, POINTER, TOO_SMALL, begin
 from actratio.sparse.kernels.cpu_intrinsics import array_at, run_body, take_part
 from actratio.sparse.kernels.cpu_loops import Compiled
 from actratio.sparse.kernels.cpu_numbers import dot, dot_four, narrow, split, widen, words_at
@@ -108,17 +108,19 @@ def _linear(call, pointer, like, stored):
         pack(x, packed_at(call.split_x, batch, inputs, like, stored), words_at(call.up, call.width, inputs, stored))
     call.next_part = 0
     run_body(call.openmp, call.body, pointer, call.threads)
-    return True
+    return DONE
 
 
 def compile_linear(like: Any, stored: Any) -> Compiled:
     """Compile the dense product for the types of two zeros, as ``cpu_loops.compile_for`` compiles the sparse one."""
 
-    def linear(pointer):
-        return np.int64(_linear(carray(pointer, 1)[0], pointer, like, stored))
+    def linear(pointer, layer, hidden, out, x, max_active, batch, threads):
+        call = carray(pointer, 1)[0]
+        if not begin(pointer, layer, hidden, out, x, max_active, batch, threads):
+            return TOO_SMALL
+        return _linear(call, pointer, like, stored)
 
     def body(pointer):
         _take_rows(carray(pointer, 1)[0], pointer, like, stored)
 
-    pointer = types.CPointer(RECORD)
-    return Compiled(cfunc(types.int64(pointer), cache=True)(linear), cfunc(types.void(pointer), cache=True)(body))
+    return Compiled(cfunc(MULTIPLY, cache=True)(linear), cfunc(types.void(POINTER), cache=True)(body))

@@ -14,7 +14,7 @@ import numpy as np
 from numba import carray, cfunc, njit, types
 
 from actratio.sparse.kernels.cpu_active import CHUNK, find_starts, list_active, list_needed, mark_active
-from actratio.sparse.kernels.cpu_call import PAD, RECORD
+from actratio.sparse.kernels.cpu_call import DONE, MULTIPLY, PAD, POINTER, TOO_MANY_ACTIVE, TOO_SMALL, begin
 from actratio.sparse.kernels.cpu_intrinsics import array_at, by_type, clear, run_body, take_part
 from actratio.sparse.kernels.cpu_needed import needed_part, pays
 from actratio.sparse.kernels.cpu_numbers import FAST, dot, dot_four, even, gated, narrow, odd, split, widen, words_at
@@ -239,14 +239,14 @@ def _take_parts(call, pointer, like, stored):
 
 @njit(nogil=True)
 def _multiply(call, pointer, like, stored):
-    """Compute a call, and return whether it was done: False if more than ``max_active`` neurons are active."""
+    """Compute a call, and return whether it was done."""
     batch, width = call.batch, call.width
     neurons, values, marks, starts, _ = _workspace(call)
     hidden = array_at(call.hidden, (batch, width), like)
     thresholds = array_at(call.thresholds, (width if call.thresholds else 0,), np.float32(0))
     active, needed = mark_active(hidden, thresholds, marks)
     if active > call.max_active:
-        return False
+        return TOO_MANY_ACTIVE
     call.needed = needed if batch > 1 and pays(needed, active, batch, like, stored) else 0
     if call.needed:
         list_needed(marks, neurons[0])
@@ -266,15 +266,15 @@ def _multiply(call, pointer, like, stored):
     call.next_part = 0
     run_body(call.openmp, call.body, pointer, call.threads)
     _finish(call, like, stored)
-    return True
+    return DONE
 
 
 class Compiled(NamedTuple):
-    """Two C functions of the address of a ``Call``.
+    """Two C functions.
 
     Attributes:
-        multiply: returns 1 if the product was computed, 0 if too many neurons are active.
-        body: what each of OpenMP's threads runs.
+        multiply: of the arguments of ``begin``. It returns whether the product was computed.
+        body: of the address of a ``Call``: what each of OpenMP's threads runs.
     """
 
     multiply: Any
@@ -288,11 +288,13 @@ def compile_for(like: Any, stored: Any) -> Compiled:
     compiled function may not, since it's pickled with a random id.
     """
 
-    def multiply(pointer):
-        return np.int64(_multiply(carray(pointer, 1)[0], pointer, like, stored))
+    def multiply(pointer, layer, hidden, out, x, max_active, batch, threads):
+        call = carray(pointer, 1)[0]
+        if not begin(pointer, layer, hidden, out, x, max_active, batch, threads):
+            return TOO_SMALL
+        return _multiply(call, pointer, like, stored)
 
     def body(pointer):
         _take_parts(carray(pointer, 1)[0], pointer, like, stored)
 
-    pointer = types.CPointer(RECORD)
-    return Compiled(cfunc(types.int64(pointer), cache=True)(multiply), cfunc(types.void(pointer), cache=True)(body))
+    return Compiled(cfunc(MULTIPLY, cache=True)(multiply), cfunc(types.void(POINTER), cache=True)(body))
