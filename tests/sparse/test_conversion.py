@@ -103,6 +103,14 @@ def test_sparsify_errors() -> None:
         sparsify(other, measure(model, [X]))
 
 
+@pytest.mark.parametrize("options", [{}, {"dense": True}, {"weights": "int8"}])
+def test_a_model_built_in_inference_mode_is_refused(options: dict[str, Any]) -> None:
+    with torch.inference_mode():
+        model = dense_model(Plain)
+    with pytest.raises(ActratioError, match=r"Residual was built in torch\.inference_mode, so its weights cannot be"):
+        sparsify(model, crossover=ALWAYS, **options)
+
+
 def test_sparsify_measures_the_crossover(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ACTRATIO_CACHE", str(tmp_path))
     model = sparsify(dense_model(Plain), measure(dense_model(Plain), [X]))

@@ -148,6 +148,39 @@ def test_cpu_kernel_with_changing_threads_and_concurrent_calls(
         torch.set_num_threads(before)
 
 
+def test_cpu_kernel_makes_room_for_larger_calls(
+    randn: Callable[..., Tensor], sparse_randn: Callable[..., Tensor]
+) -> None:
+    """Each call is larger in one way than those of the same thread before it; the last one is the first one again."""
+    sizes = [
+        (1, 40, 8, 6),
+        (1, 700, 8, 6),
+        (1, 40, 900, 6),
+        (1, 40, 8, 800),
+        (7, 40, 8, 6),
+        (7, 700, 900, 800),
+        (1, 40, 8, 6),
+    ]
+    errors: list[float] = []
+
+    def work() -> None:
+        for batch, width, features, inputs in sizes:
+            hidden, x = sparse_randn(batch, width, ratio=0.5), randn(batch, inputs, seed=1)
+            up, rows = randn(width, inputs, seed=2), randn(width, features, seed=3)
+            found = CPUProduct(Weights(rows, up=up))(hidden, batch * width, x)
+            exact = (hidden.double() * (x.double() @ up.double().t())) @ rows.double()
+            dense = CPULinear(Weights(rows.t().contiguous().t()))(hidden, 0)
+            assert found is not None
+            errors.append(float((found - exact).abs().max() / exact.abs().max()))
+            errors.append(float((dense - hidden.double() @ rows.double()).abs().max() / exact.abs().max()))
+
+    worker = threading.Thread(target=work)  # its workspace is empty
+    worker.start()
+    worker.join()
+    assert len(errors) == 2 * len(sizes)
+    assert max(errors) < 1e-5
+
+
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.int8])
 @pytest.mark.parametrize("batch", [1, 5])
 def test_cpu_kernel_gated_with_one_to_three_threads(

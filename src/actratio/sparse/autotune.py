@@ -390,13 +390,6 @@ def without_hooks(layer: nn.Module) -> nn.Module:
     return new.eval()
 
 
-def fast_copy(layer: nn.Module) -> nn.Module:
-    """Return a linear layer with the same parameters and the other dense product."""
-    new = without_hooks(layer)
-    install_fast(new, ALWAYS)
-    return new
-
-
 def _like(layer: nn.Module) -> nn.Module:
     """Return a new layer of the same type and shape without hooks."""
     new = without_hooks(layer)
