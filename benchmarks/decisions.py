@@ -1,11 +1,11 @@
 """Whether `sparsify` decides alike in every process: ten fresh processes, with and without what earlier ones measured.
 
 The model is a Llama with ReLU gates and random weights (hidden size 1536, 8 layers), 10% of whose neurons are active. The processes convert it one
-after the other. `kept`: they share a cache folder, as those of one user do. `empty`: each has an empty one, and measures the speeds of the
-layers itself. Then all of them, and one with the dense model, generate in turns, round by round, because a shared machine is faster in one
-minute than in the next. Memory must hold all models.
+after the other, with `dense=True` or int8 weights. `kept`: they share a cache folder, as those of one user do. `empty`: each has an empty one, and
+measures the speeds of the layers itself. Then all of them, and one with the dense model, decode in turns, round by round, because a shared machine
+is faster in one minute than in the next. A turn is 16 decoding steps, and its speed is that of the median step. Memory must hold all models.
 
-- `speed`: tokens per second over the median of all processes in the same round; the median over the rounds.
+- `speed`: steps per second over the median of all processes in the same round; the median over the rounds.
 - `speedup`: the same over the dense model in the same round.
 
     python benchmarks/decisions.py [--processes 10] [--types fp32,bf16,int8] [--json]
@@ -28,14 +28,18 @@ import torch
 
 from actratio import measure, sparsify
 from actratio.sparse import plans
-from decode import TYPES, generate, plant, planted
+from actratio.sparse.int8 import Int8Linear
+from actratio.sparse.linears import FastLinear
+from actratio.sparse.timing import ForwardPasses
+from decode import TYPES, plant, planted
 from machine import bandwidth, machine, matmul_rate, show
 
-RATIO, HIDDEN, LAYERS, ROUNDS = 0.1, 1536, 8, 9
+RATIO, HIDDEN, LAYERS = 0.1, 1536, 8
+ROUNDS, STEPS = 25, 16
 
 
 def run_one(name: str, *, dense: bool) -> None:
-    """Print what this process decides. Then generate, and print tokens per second, for every line that is read."""
+    """Print what this process decides. Then decode, and print steps per second, for every line that is read."""
     model = planted(HIDDEN, LAYERS).to(TYPES[name])
     plant(model, RATIO)
     ids = torch.randint(32000, (4, 64), generator=torch.Generator().manual_seed(2))
@@ -43,18 +47,19 @@ def run_one(name: str, *, dense: bool) -> None:
     if not dense:
         measurement = measure(model, [{"input_ids": ids}])
         start = time.perf_counter()
-        sparsify(model, measurement, weights="int8" if name == "int8" else None)
+        sparsify(model, measurement, dense=name != "int8", weights="int8" if name == "int8" else None)
         seconds = time.perf_counter() - start
         planned = plans(model)
         decided = {
             "deciding_s": seconds,
             "sparse_layers": sum(plan.kind != "dense" for plan in planned),
+            "other_layers": sum(isinstance(module, FastLinear | Int8Linear) for module in model.modules()),
             "crossovers": [[round(ratio, 3) for ratio in plan.crossover.ratios] for plan in planned],
         }
     print(json.dumps(decided), flush=True)
+    passes = ForwardPasses(model, 1)
     for _ in sys.stdin:
-        rate, _ = generate(model, ids[:1, :8])
-        print(json.dumps(rate), flush=True)
+        print(1 / median(passes.seconds() for _ in range(STEPS)), flush=True)
 
 
 class Process:
@@ -81,7 +86,7 @@ class Process:
         return json.loads(line)
 
     def rate(self) -> float:
-        """Return tokens per second."""
+        """Return the steps per second of a turn."""
         assert self._process.stdin is not None
         print(file=self._process.stdin, flush=True)
         return float(self._answer())
@@ -114,7 +119,7 @@ def together(name: str, cache: str, count: int) -> list[dict[str, Any]]:
             "cache": cache,
             "process": number + 1,
             **process.decided,
-            "tokens_per_s": median(own),
+            "steps_per_s": median(own),
             "speed": median(rate / all_rates for rate, all_rates in zip(own, middle, strict=True)),
             "speedup": median(rate / dense_rate for rate, dense_rate in zip(own, rates[0], strict=True)),
         }
@@ -127,7 +132,10 @@ def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     goals = []
     for name, cache in dict.fromkeys((row["type"], row["cache"]) for row in rows):
         chosen = [row for row in rows if (row["type"], row["cache"]) == (name, cache)]
-        decisions = {(row["sparse_layers"], str(row["crossovers"]) if cache == "kept" else "") for row in chosen}
+        decisions = {
+            (row["sparse_layers"], row["other_layers"], str(row["crossovers"]) if cache == "kept" else "")
+            for row in chosen
+        }
         speeds = [row["speed"] for row in chosen]
         spread = max(speeds) - min(speeds)
         goals += [

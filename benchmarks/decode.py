@@ -14,8 +14,9 @@ there, so torch reads them from there after its first run.
 - llama.cpp: the same shapes with a SiLU gate, in a process of its own.
 
 The speed-up of contestants that skip neurons is predicted before the first round (`before`), and in each round right after they ran
-(`predicted`, the median). Torch runs once more right before each of them, and its rate is the median of all its runs. With int8
-weights, speed-ups are those over torch with float32 weights.
+(`predicted`, the median). Torch runs once more right before each of them: `off` compares the speed-up over that run with the prediction of the same
+round, and is the median over the rounds. Torch's rate is the median of all its runs. With int8 weights, speed-ups are those over torch with
+float32 weights.
 
 The limit is the bytes of the weights that a token needs, over the median of the bandwidths that were measured right before the
 contestant's runs, because that of a machine whose memory is shared changes from minute to minute.
@@ -73,6 +74,7 @@ class Contestant:
         predict: predicts it again.
         bandwidths: bytes per second, measured before each of its runs.
         rates: tokens per second in each of them.
+        gains: speed-ups over torch in each round, if they are predicted.
         predicted: speed-ups that were predicted in each round, right after its run.
     """
 
@@ -84,6 +86,7 @@ class Contestant:
     predict: Callable[[], float] | None = None
     bandwidths: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
+    gains: list[float] = field(default_factory=list)
     predicted: list[float] = field(default_factory=list)
 
 
@@ -240,12 +243,16 @@ def race(title: str, batch: int, contestants: Sequence[Contestant], rounds: int)
     for contestant in contestants:
         contestant.bandwidths.clear()
         contestant.rates.clear()  # llama.cpp takes part in several races
+        contestant.gains.clear()
         contestant.predicted.clear()
     for number in range(rounds):
         for contestant in _turns(contestants):
             contestant.bandwidths.append(bandwidth())
             contestant.rates.append(contestant.run())
+            base = _base_of(contestant, contestants)
             if contestant.predict is not None:
+                if base is not None:
+                    contestant.gains.append(contestant.rates[-1] / base.rates[-1])
                 contestant.predicted.append(contestant.predict())
             print(title, batch, number, contestant.name, contestant.kind, round(contestant.rates[-1], 2), contestant.predicted[-1:], file=sys.stderr, flush=True)  # fmt: skip
     middle = {(contestant.name, contestant.kind): median(contestant.rates) for contestant in contestants}
@@ -258,13 +265,13 @@ def race(title: str, batch: int, contestants: Sequence[Contestant], rounds: int)
         full = middle.get(("ours, all neurons", kind))
         ours = contestant.before is not None  # they skip neurons
         predicted = median(contestant.predicted) if contestant.predicted else None
-        gained = tokens / base if base and contestant.name.startswith("ours") else None
+        shares = [gain / expected for gain, expected in zip(contestant.gains, contestant.predicted, strict=False)]
         rows.append({
             "model": title, "batch": batch, "contestant": contestant.name, "type": kind, "tokens": tokens,
             "limit": rate / contestant.read, "of_limit": tokens * contestant.read / rate,
             "over_torch": tokens / base if base else None,
             "layout": full / base if ours and base and full else None, "zeros": tokens / full if ours and full else None,
-            "before": contestant.before, "predicted": predicted, "off": gained / predicted - 1 if gained and predicted else None,
+            "before": contestant.before, "predicted": predicted, "off": median(shares) - 1 if shares else None,
             "bandwidth_gbs": rate / 1e9,
         })  # fmt: skip
     return rows
@@ -391,8 +398,9 @@ def goals_of(rows: list[dict[str, Any]], same: list[bool]) -> list[dict[str, Any
         share = least("ours", kind, "planted", "of_limit")
         if share is not None:
             goals.append({"goal": f"{kind}: at least 80% of the limit", "measured": share, "met": share >= 0.8})
-    for column, when in (("predicted", "in the same rounds"), ("before", "before the first round")):
-        off = [abs(row["over_torch"] / row[column] - 1) for row in rows if row["over_torch"] and row[column]]
+    in_rounds = [abs(row["off"]) for row in rows if row["off"] is not None]
+    before = [abs(row["over_torch"] / row["before"] - 1) for row in rows if row["over_torch"] and row["before"]]
+    for off, when in ((in_rounds, "in the same rounds"), (before, "before the first round")):
         if off:
             goals.append({"goal": f"within 10% of what was predicted {when}, in every row", "measured": max(off), "met": max(off) <= 0.1})  # fmt: skip
     if same:
