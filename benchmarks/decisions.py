@@ -6,7 +6,7 @@ measures the speeds of the layers itself. Then all of them, and one with the den
 is faster in one minute than in the next. A turn is 16 decoding steps, and its speed is that of the median step. Memory must hold all models.
 
 - `speed`: steps per second over the median of all processes in the same round; the median over the rounds.
-- `speedup`: the same over the dense model in the same round.
+- `speedup`: the same over the dense model in the same round; for int8, over float32.
 
     python benchmarks/decisions.py [--processes 10] [--types fp32,bf16,int8] [--json]
 """
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -56,8 +57,9 @@ def run_one(name: str, *, dense: bool) -> None:
             "other_layers": sum(isinstance(module, FastLinear | Int8Linear) for module in model.modules()),
             "crossovers": [[round(ratio, 3) for ratio in plan.crossover.ratios] for plan in planned],
         }
-    print(json.dumps(decided), flush=True)
     passes = ForwardPasses(model, 1)
+    passes.seconds()
+    print(json.dumps(decided), flush=True)
     for _ in sys.stdin:
         print(1 / median(passes.seconds() for _ in range(STEPS)), flush=True)
 
@@ -88,21 +90,25 @@ class Process:
     def rate(self) -> float:
         """Return the steps per second of a turn."""
         assert self._process.stdin is not None
-        print(file=self._process.stdin, flush=True)
+        with suppress(BrokenPipeError):  # it ended, and there is no answer
+            print(file=self._process.stdin, flush=True)
         return float(self._answer())
 
     def end(self) -> None:
-        self._process.communicate()
+        self._process.kill()
+        self._process.wait()
 
 
 def together(name: str, cache: str, count: int) -> list[dict[str, Any]]:
     """Return what a number of processes decide, and how fast their models are, in turns."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         processes = []
         for number in range(count):
             processes.append(Process(name, Path(folder) / ("all" if cache == "kept" else str(number))))
+            stack.callback(processes[-1].end)
             print(name, cache, number + 1, processes[-1].decided, file=sys.stderr, flush=True)
         dense = Process(name, Path(folder) / "dense", dense=True)
+        stack.callback(dense.end)
         everyone = [dense, *processes]
         rates: list[list[float]] = [[] for _ in everyone]
         for number in range(ROUNDS + 1):
@@ -110,8 +116,6 @@ def together(name: str, cache: str, count: int) -> list[dict[str, Any]]:
             for own, process in turns if number % 2 else turns[::-1]:
                 rate = process.rate()
                 own += [rate] if number else []  # the first round only warms up
-        for process in everyone:
-            process.end()
     middle = [median(rates_of_round) for rates_of_round in zip(*rates[1:], strict=True)]
     return [
         {
@@ -156,6 +160,8 @@ def main() -> None:
     if given.one is not None:
         run_one(given.one, dense=given.dense)
         return
+    if given.processes < 2:
+        parser.error(f"--processes {given.processes}: a process can only be compared with another one; give at least 2")
     rows = []
     for name in given.types.split(","):
         for cache in ("kept", "empty"):

@@ -249,11 +249,11 @@ def race(title: str, batch: int, contestants: Sequence[Contestant], rounds: int)
         for contestant in _turns(contestants):
             contestant.bandwidths.append(bandwidth())
             contestant.rates.append(contestant.run())
-            base = _base_of(contestant, contestants)
             if contestant.predict is not None:
+                contestant.predicted.append(contestant.predict())
+                base = _base_of(contestant, contestants)
                 if base is not None:
                     contestant.gains.append(contestant.rates[-1] / base.rates[-1])
-                contestant.predicted.append(contestant.predict())
             print(title, batch, number, contestant.name, contestant.kind, round(contestant.rates[-1], 2), contestant.predicted[-1:], file=sys.stderr, flush=True)  # fmt: skip
     middle = {(contestant.name, contestant.kind): median(contestant.rates) for contestant in contestants}
     rows = []
@@ -265,7 +265,8 @@ def race(title: str, batch: int, contestants: Sequence[Contestant], rounds: int)
         full = middle.get(("ours, all neurons", kind))
         ours = contestant.before is not None  # they skip neurons
         predicted = median(contestant.predicted) if contestant.predicted else None
-        shares = [gain / expected for gain, expected in zip(contestant.gains, contestant.predicted, strict=False)]
+        pairs = zip(contestant.gains, contestant.predicted, strict=True) if contestant.gains else ()
+        shares = [gain / expected for gain, expected in pairs]
         rows.append({
             "model": title, "batch": batch, "contestant": contestant.name, "type": kind, "tokens": tokens,
             "limit": rate / contestant.read, "of_limit": tokens * contestant.read / rate,
@@ -400,7 +401,10 @@ def goals_of(rows: list[dict[str, Any]], same: list[bool]) -> list[dict[str, Any
             goals.append({"goal": f"{kind}: at least 80% of the limit", "measured": share, "met": share >= 0.8})
     in_rounds = [abs(row["off"]) for row in rows if row["off"] is not None]
     before = [abs(row["over_torch"] / row["before"] - 1) for row in rows if row["over_torch"] and row["before"]]
-    for off, when in ((in_rounds, "in the same rounds"), (before, "before the first round")):
+    for off, when in (
+        (in_rounds, "in the same round, in the median over the rounds"),
+        (before, "before the first round"),
+    ):
         if off:
             goals.append({"goal": f"within 10% of what was predicted {when}, in every row", "measured": max(off), "met": max(off) <= 0.1})  # fmt: skip
     if same:

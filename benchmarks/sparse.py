@@ -1,8 +1,8 @@
 """Time products with sparse activations beside dense ones, and beside the limit set by memory bandwidth.
 
 The rows are shapes, types, batch sizes and activation ratios. `plain` is the down projection. `gated` is the up and the down projection of
-a gated MLP whose gates are given. Each call uses the weights of the next of many layers, so that no weights are in the cache, and new
-activations, which are: in a model, the operation before has just written them.
+a gated MLP whose gates are given. Each call uses the weights of the next of many layers, so that no weights are in the caches. Its
+activations are new, but in the caches, because in a model the operation before has just written them.
 
 - `ours`: the sparse product.
 - `full`: our dense product, which reads all weights.

@@ -79,6 +79,13 @@ def test_speeds_are_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: obj
     assert len(seen) == 2 * len(BATCHES) * len(RATIOS)
 
 
+def test_weights_that_are_timed_in_turn_are_more_than_the_caches_hold() -> None:
+    layer = nn.Linear(2048, 4096, bias=False)  # 34 MB in float32
+    assert linear_timer(layer, 100).count == 5
+    assert linear_timer(layer, 100, int8=True).count == 23
+    assert linear_timer(layer, 4, int8=True).count == 4
+
+
 def test_a_product_that_reads_everything_is_timed_once_for_each_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     timer = linear_timer(nn.Linear(40, 6), 2)
     with torch.no_grad():

@@ -8,7 +8,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from actratio.sparse.int8 import quantize
+from actratio.sparse.kernels import cpu
 from actratio.sparse.kernels.cpu import CPULinear, CPUProduct
 from actratio.sparse.kernels.product import Weights
 from actratio.sparse.layers import in_large_pages
@@ -148,37 +153,55 @@ def test_cpu_kernel_with_changing_threads_and_concurrent_calls(
         torch.set_num_threads(before)
 
 
+def in_a_new_thread(work: Callable[[], Any]) -> Any:
+    """Return what a function returns in a thread whose workspace is empty."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
 def test_cpu_kernel_makes_room_for_larger_calls(
     randn: Callable[..., Tensor], sparse_randn: Callable[..., Tensor]
 ) -> None:
-    """Each call is larger in one way than those of the same thread before it; the last one is the first one again."""
-    sizes = [
-        (1, 40, 8, 6),
-        (1, 700, 8, 6),
-        (1, 40, 900, 6),
-        (1, 40, 8, 800),
-        (7, 40, 8, 6),
-        (7, 700, 900, 800),
-        (1, 40, 8, 6),
-    ]
-    errors: list[float] = []
+    """Each call but the last is larger in one way than those before it."""
 
-    def work() -> None:
-        for batch, width, features, inputs in sizes:
+    def work() -> tuple[list[float], dict[str, int]]:
+        errors = []
+        for batch, width, features, inputs in (
+            (1, 40, 8, 6), (1, 700, 8, 6), (1, 40, 900, 6), (1, 40, 8, 800), (7, 40, 8, 6), (1, 40, 8, 6)
+        ):  # fmt: skip
             hidden, x = sparse_randn(batch, width, ratio=0.5), randn(batch, inputs, seed=1)
             up, rows = randn(width, inputs, seed=2), randn(width, features, seed=3)
             found = CPUProduct(Weights(rows, up=up))(hidden, batch * width, x)
             exact = (hidden.double() * (x.double() @ up.double().t())) @ rows.double()
-            dense = CPULinear(Weights(rows.t().contiguous().t()))(hidden, 0)
             assert found is not None
             errors.append(float((found - exact).abs().max() / exact.abs().max()))
-            errors.append(float((dense - hidden.double() @ rows.double()).abs().max() / exact.abs().max()))
+        return errors, {name: array.size for name, array in cpu._workspace.arrays.items()}
 
-    worker = threading.Thread(target=work)  # its workspace is empty
-    worker.start()
-    worker.join()
-    assert len(errors) == 2 * len(sizes)
+    errors, sizes = in_a_new_thread(work)
     assert max(errors) < 1e-5
+    threads = torch.get_num_threads()
+    assert sizes == {
+        "neurons": 7 * 700, "values": 7 * (700 + cpu.ROWS - 1), "marks": 7 * 11, "starts": 7 * 12,
+        "sums": 7 * max(threads * (900 + cpu.PAD), 700 + cpu.ROWS - 1), "split_x": 7 * 800,
+    }  # fmt: skip
+
+
+def test_a_workspace_that_cannot_grow_stays_as_it_was(randn: Callable[..., Tensor]) -> None:
+    small, large = CPUProduct(Weights(randn(40, 8))), CPUProduct(Weights(randn(700, 900)))
+
+    def work() -> tuple[bool, Tensor | None]:
+        small(torch.ones(1, 40), 40)
+        before = cpu._workspace.arrays
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(np, "empty", Mock(side_effect=MemoryError))
+            with pytest.raises(MemoryError):
+                large(torch.ones(1, 700), 700)
+        is_unchanged = cpu._workspace.arrays is before and cpu._workspace._call.most_width == 40
+        return is_unchanged, large(torch.ones(1, 700), 700)
+
+    is_unchanged, found = in_a_new_thread(work)
+    assert is_unchanged
+    torch.testing.assert_close(found, randn(700, 900).sum(0, keepdim=True), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.int8])

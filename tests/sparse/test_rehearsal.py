@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from actratio import measure, predict_speed
 from actratio.sites.linear import is_linear
 from actratio.sites.mlps import resolve
-from actratio.sparse import autotune, conversion, layer_times, layers, rehearsal, sparsify
+from actratio.sparse import autotune, conversion, layer_times, rehearsal, sparsify
 from actratio.sparse.converted import Converted
-from actratio.sparse.crossover import ALWAYS, BATCHES, RATIOS, ShapeSpeeds
+from actratio.sparse.crossover import ALWAYS
 from actratio.sparse.rehearsal import Rehearsal, RehearsedPasses, StandIn
 from actratio.sparse.timing import ForwardPasses
 from tests.sparse.calibration_text import token_batches
@@ -289,20 +289,3 @@ def test_a_rehearsal_computes_what_the_converted_model_does(tiny_gpt2: TinyGPT2)
     rehearsed, real = logits
     torch.testing.assert_close(rehearsed, real)
     assert all(module.__dict__["_product"] is not None for _, module in changed)
-
-
-@pytest.mark.parametrize("int8", [False, True])
-def test_dense_layers_are_rehearsed_with_weights_as_sparsify_stores_them(
-    int8: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The model's own aren't in large pages yet, and products with them take a few percent longer."""
-    monkeypatch.setattr(layers, "_fills_large_pages", lambda rows: True)
-    faster = ShapeSpeeds(((2.0,) * len(RATIOS),) * len(BATCHES), (1.0,) * len(BATCHES))
-    monkeypatch.setattr(layer_times, "shape_speeds", lambda timer: faster)
-    group = [nn.Linear(64, 48) for _ in range(3)]
-    found = layer_times.LinearProducts([group], int8=int8, times=layer_times.ModelTimes()).stand_ins(1)
-    assert [stand_in.module for stand_in in found] == group
-    used = [next(stand_in._products).__self__ for stand_in in found]  # type: ignore[attr-defined]
-    assert len(set(used)) == 3
-    assert {layer.weight.dtype for layer in used} == {torch.int8 if int8 else torch.float32}
-    assert all(layer.weight.data_ptr() % layers._PAGE == 0 for layer in used)

@@ -59,7 +59,8 @@ class LayerTimer:
     ) -> None:
         weights: list[Tensor] = [layer.weight for layer in like]
         self.device, self.dtype, self.width, self.ratios = weights[0].device, weights[0].dtype, inputs, ratios
-        item_size = 1 if key.get("int8") else self.dtype.itemsize
+        is_int8 = key.get("int8", False) or key.get("product") == "int8"
+        item_size = 1 if is_int8 else self.dtype.itemsize
         count = max(1, min(layers, int(_WEIGHTS / sum(weight.numel() * item_size for weight in weights))))
         self.key = {
             **machine_key(self.device),
@@ -388,6 +389,13 @@ def without_hooks(layer: nn.Module) -> nn.Module:
         _parameters={**layer._parameters},
     )
     return new.eval()
+
+
+def fast_copy(layer: nn.Module) -> nn.Module:
+    """Return a linear layer with the same parameters and the other dense product."""
+    new = without_hooks(layer)
+    install_fast(new, ALWAYS)
+    return new
 
 
 def _like(layer: nn.Module) -> nn.Module:

@@ -77,10 +77,10 @@ def sparsify(
     Raises:
         SiteError: the model has no MLP or no such layer, the measurement is of another model, or an MLP can't have its thresholds,
             such as in a dtype that no kernel supports; the model is then dense. Or ``weights`` isn't known, or no kernel supports them,
-            or the model was built in ``torch.inference_mode``.
+            or a parameter was made in ``torch.inference_mode``.
     """
     check_weights(model, weights)
-    _check_changeable(model)
+    check_changeable(model)
     densify(model)
     int8 = weights is not None
     if int8:
@@ -123,17 +123,18 @@ def check_weights(model: nn.Module, weights: str | None) -> None:
         raise SiteError(f"the weights cannot be int8: {reason}; omit weights, or move the model to the CPU")
 
 
-def _check_changeable(model: nn.Module) -> None:
-    """Refuse a model whose parameters torch doesn't let anybody store in another way.
+def check_changeable(model: nn.Module) -> None:
+    """Refuse a model with parameters that torch doesn't let anybody store in another way.
 
     Raises:
         SiteError: it's such a model.
     """
-    if any(parameter.is_inference() for parameter in model.parameters()):
-        raise SiteError(
-            f"{type(model).__name__} was built in torch.inference_mode, so its weights cannot be converted; "
-            "build or load it outside of that mode"
-        )
+    for name, parameter in model.named_parameters():
+        if parameter.is_inference():
+            raise SiteError(
+                f"the parameter {name} was made in torch.inference_mode, so the model cannot be converted; "
+                "build or load the model outside of that mode"
+            )
 
 
 def _check_not_bypassed(model: nn.Module, mlps: Sequence[MLP], limits: Mapping[str, Tensor]) -> None:

@@ -20,7 +20,7 @@ from actratio.sites import Site, gates
 from actratio.sites.linear import is_linear
 from actratio.sites.mlps import MLP
 from actratio.sparse.active import active_counts
-from actratio.sparse.autotune import LayerTimer, by_gates, linear_timer, shape_speeds, without_hooks
+from actratio.sparse.autotune import LayerTimer, by_gates, fast_copy, linear_timer, shape_speeds, without_hooks
 from actratio.sparse.conversion import alike, form_of, is_worth_int8, timer_of
 from actratio.sparse.kernels.int8_weights import MAX_BATCH
 from actratio.sparse.linears import has_full_kernel
@@ -349,9 +349,12 @@ class LinearProducts:
         """Return what stands in for the layers whose product changes for a number of examples."""
         stand_ins: list[StandIn] = []
         for group, timer in self._groups:
-            if self._int8 or shape_speeds(timer).always_faster().max_active(batch, 1):
+            if self._int8:
                 products = _products_of(timer.layers("other"))
                 stand_ins += [StandIn(layer, self._int8, products) for layer in group]
+            elif shape_speeds(timer).always_faster().max_active(batch, 1):
+                # With the model's own weights, which aren't in large pages yet.
+                stand_ins += [StandIn(layer, self._int8, _products_of([fast_copy(layer)])) for layer in group]
         return stand_ins
 
     def summary(

@@ -19,6 +19,7 @@ from actratio.sparse.active import measure_active
 from actratio.sparse.comparing import speedup
 from actratio.sparse.contention import CPUWait
 from actratio.sparse.conversion import (
+    check_changeable,
     check_weights,
     planning_inputs,
     sparsify,
@@ -44,6 +45,7 @@ from actratio.sparse.text import Batch, list_batches, text_tokens
 from actratio.sparse.thresholds import Calibration
 
 
+@torch.inference_mode(False)  # layers are made and converted
 @torch.no_grad()
 def predict_speed(
     model: nn.Module,
@@ -76,12 +78,14 @@ def predict_speed(
 
     Raises:
         SiteError: no MLP, a measurement of another model or without the counts that are needed, batch sizes that aren't positive
-            integers, a ``prompt`` that isn't a number of tokens, or a model that is converted already, doesn't decode or doesn't read tokens.
+            integers, a ``prompt`` that isn't a number of tokens, or a model that is converted already, doesn't decode or doesn't read tokens, or that was built
+            in ``torch.inference_mode``.
     """
     sizes = _checked_sizes(batches)
     if not isinstance(prompt, int) or prompt < 0:
         raise SiteError(f"prompt={prompt!r} is not a number of tokens; give a positive integer, or 0 for decoding")
     check_weights(model, weights)
+    check_changeable(model)
     if any(isinstance(module, Converted) for module in model.modules()):
         raise SiteError(
             "the model is converted already, so its speed before cannot be timed; call actratio.densify first"

@@ -10,8 +10,8 @@ Weights are stored by neurons, (width, features): a neuron's row is contiguous i
 - In a batch, a row that several examples need is read from memory once. Either each example adds only its own active neurons, in chunks
   of neurons and columns that stay in the cache, or every neuron that some example needs is taken for all of them.
 
-Everything but the output is in a workspace of the calling thread, which is as large as the largest call so far. The list of
-active neurons has a place for every neuron, so it can't overflow.
+Everything but the output is in a workspace of the calling thread, which has room for the most examples, neurons, features, inputs and threads
+of all calls so far. The list of active neurons has a place for every neuron, so it can't overflow.
 
 A product is prepared once, and a call runs as little Python as possible: after a dense layer has streamed its weights through the
 caches, every object that Python touches is read from memory again.
@@ -141,7 +141,7 @@ class CPUProduct(_CPUProduct):
 class CPULinear(_CPUProduct):
     """The dense product: weights are stored by outputs, as torch stores them, and all are read.
 
-    ``Weights.rows`` is the transposed weight, (inputs, outputs). The roles of the two sizes are exchanged in the ``Call``, in which
+    ``Weights.rows`` is the transposed weight, (inputs, outputs). The roles of the two sizes are exchanged in the ``Layer``, in which
     the weight takes the place of an up projection.
 
     Args:
@@ -201,36 +201,44 @@ class _Workspace(threading.local):
 
     Attributes:
         address: of the thread's ``Call``.
+        arrays: by the name of their field of ``Call``.
     """
 
     def __init__(self) -> None:
         self._call = Call()
         self.address = ctypes.addressof(self._call)
-        self._arrays: dict[str, Any] = {}
+        self.arrays: dict[str, Any] = {}
 
     def grow(self, layer: Layer, batch: int, threads: int) -> None:
-        """Make room for a call, and for every one that was made before."""
+        """Make room for a call, and for those that there was room for.
+
+        Until everything is in its place, there is room for no call, so a call after an interruption doesn't write to memory that is gone.
+        """
         call: Any = self._call
         asked = {
-            "batch": batch,
             "width": layer.width,
             "features": layer.features,
             "inputs": layer.inputs,
-            "threads": threads,
+            "threads": threads if layer.openmp else 1,
+            "batch": batch,
         }
-        for name, size in asked.items():
-            setattr(call, f"most_{name}", max(size, getattr(call, f"most_{name}")))
-        batch, width, threads = call.most_batch, call.most_width, call.most_threads
-        self._arrays = {
-            "neurons": np.empty(batch * width, np.int32),
-            "values": np.empty(batch * (width + ROWS - 1), np.float32),
-            "marks": np.empty(batch * -(-width // CHUNK), np.uint64),
-            "starts": np.empty(batch * (-(-width // CHUNK) + 1), np.int32),
-            "sums": np.empty(batch * max(threads * (call.most_features + PAD), width + ROWS - 1), np.float32),
-            "split_x": np.empty(batch * call.most_inputs, np.float32),
+        most = {name: max(size, getattr(call, f"most_{name}")) for name, size in asked.items()}
+        examples, width, chunks = most["batch"], most["width"], -(-most["width"] // CHUNK)
+        sums = max(most["threads"] * (most["features"] + PAD), width + ROWS - 1)
+        arrays: dict[str, Any] = {
+            "neurons": np.empty(examples * width, np.int32),
+            "values": np.empty(examples * (width + ROWS - 1), np.float32),
+            "marks": np.empty(examples * chunks, np.uint64),
+            "starts": np.empty(examples * (chunks + 1), np.int32),
+            "sums": np.empty(examples * sums, np.float32),
+            "split_x": np.empty(examples * most["inputs"], np.float32),
         }
-        for name, array in self._arrays.items():
+        call.most_batch = 0
+        self.arrays = arrays
+        for name, array in arrays.items():
             setattr(call, name, array.ctypes.data)
+        for name, size in most.items():  # the batch comes last
+            setattr(call, f"most_{name}", size)
 
 
 _workspace = _Workspace()

@@ -239,7 +239,7 @@ def _take_parts(call, pointer, like, stored):
 
 @njit(nogil=True)
 def _multiply(call, pointer, like, stored):
-    """Compute a call, and return whether it was done."""
+    """Compute a call, and return ``DONE`` or ``TOO_MANY_ACTIVE``."""
     batch, width = call.batch, call.width
     neurons, values, marks, starts, _ = _workspace(call)
     hidden = array_at(call.hidden, (batch, width), like)
@@ -273,7 +273,7 @@ class Compiled(NamedTuple):
     """Two C functions.
 
     Attributes:
-        multiply: of the arguments of ``begin``. It returns whether the product was computed.
+        multiply: of the arguments of ``begin``. It returns ``DONE``, ``TOO_MANY_ACTIVE`` or ``TOO_SMALL``.
         body: of the address of a ``Call``: what each of OpenMP's threads runs.
     """
 
