@@ -290,6 +290,13 @@ def test_prompt_that_is_no_number_of_tokens_is_refused(prompt: Any, tiny_gpt2: T
         predict_speed(model, measure(model, token_batches()), prompt=prompt)
 
 
+def test_a_model_built_in_inference_mode_is_refused_before_it_is_timed(tiny_gpt2: TinyGPT2) -> None:
+    with torch.inference_mode():
+        model = tiny_gpt2("relu")
+    with pytest.raises(ActratioError, match=r"was made in torch\.inference_mode, so the model cannot be converted"):
+        predict_speed(model, measure(model, token_batches()))
+
+
 def test_measurement_without_nonzero_counts_is_refused(tiny_gpt2: TinyGPT2) -> None:
     model = tiny_gpt2("relu")
     with pytest.raises(ActratioError, match=r"does not say how many neurons of transformer\.h\.0\.mlp are zero"):

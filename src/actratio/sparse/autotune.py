@@ -59,8 +59,7 @@ class LayerTimer:
     ) -> None:
         weights: list[Tensor] = [layer.weight for layer in like]
         self.device, self.dtype, self.width, self.ratios = weights[0].device, weights[0].dtype, inputs, ratios
-        is_int8 = key.get("int8", False) or key.get("product") == "int8"
-        item_size = 1 if is_int8 else self.dtype.itemsize
+        item_size = 1 if key.get("int8") else self.dtype.itemsize
         count = max(1, min(layers, int(_WEIGHTS / sum(weight.numel() * item_size for weight in weights))))
         self.key = {
             **machine_key(self.device),
@@ -249,7 +248,7 @@ def linear_timer(layer: nn.Module, layers: int, *, int8: bool = False) -> LayerT
         return new
 
     forms: dict[str, Callable[[], nn.Module]] = {"torch": partial(_like, layer), "other": other}
-    return LayerTimer(forms, [layer], rows_of(layer).shape[0], (1.0,), layers, product="int8" if int8 else "dense")
+    return LayerTimer(forms, [layer], rows_of(layer).shape[0], (1.0,), layers, product="dense", int8=int8)
 
 
 @torch.no_grad()
