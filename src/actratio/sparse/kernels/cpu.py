@@ -120,7 +120,7 @@ class CPUProduct(_CPUProduct):
 
     def __call__(self, hidden: Tensor, max_active: int, x: Tensor | None = None) -> Tensor | None:
         batch = hidden.numel() // self.width
-        out = hidden.new_empty((*hidden.shape[:-1], self.features))
+        out = hidden.new_empty(*hidden.shape[:-1], self.features)
         if batch > GROUP:
             return self._in_groups(hidden, batch, max_active, x, out)
         x_address = 0 if x is None else x.data_ptr()  # address() costs a call
@@ -177,7 +177,7 @@ class CPULinear(_CPUProduct):
     def __call__(self, hidden: Tensor, max_active: int, x: Tensor | None = None) -> Tensor:
         size, inputs, outputs = self._item_size, self.width, self.features
         batch = hidden.numel() // inputs
-        out = hidden.new_empty((*hidden.shape[:-1], outputs))
+        out = hidden.new_empty(*hidden.shape[:-1], outputs)
         hidden_address, out_address = hidden.data_ptr(), out.data_ptr()
         for start in range(0, batch, GROUP):
             count = min(GROUP, batch - start)
