@@ -2,8 +2,9 @@
 
 The model is a Llama with ReLU gates and random weights (hidden size 1536, 8 layers), 10% of whose neurons are active. The processes convert it one
 after the other, with `dense=True` or int8 weights. `kept`: they share a cache folder, as those of one user do. `empty`: each has an empty one, and
-measures the speeds of the layers itself. Then all of them, and one with the dense model, decode in turns, round by round, because a shared machine
-is faster in one minute than in the next. A turn is 16 decoding steps, and its speed is that of the median step. Memory must hold all models.
+measures the speeds of the layers itself. `dense`: they leave the model as it is, so only the machine makes them differ. Then all of them, and one more
+with the dense model, decode in turns, round by round, because a shared machine is faster in one minute than in the next. A turn is 16 decoding steps,
+and its speed is that of the median step. Memory must hold all models.
 
 - `speed`: steps per second over the median of all processes in the same round; the median over the rounds.
 - `speedup`: the same over the dense model in the same round; for int8, over float32.
@@ -99,14 +100,15 @@ class Process:
         self._process.wait()
 
 
-def together(name: str, cache: str, count: int) -> list[dict[str, Any]]:
+def together(name: str, group: str, count: int) -> list[dict[str, Any]]:
     """Return what a number of processes decide, and how fast their models are, in turns."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         processes = []
         for number in range(count):
-            processes.append(Process(name, Path(folder) / ("all" if cache == "kept" else str(number))))
+            own_cache = Path(folder) / ("all" if group == "kept" else str(number))
+            processes.append(Process(name, own_cache, dense=group == "dense"))
             stack.callback(processes[-1].end)
-            print(name, cache, number + 1, processes[-1].decided, file=sys.stderr, flush=True)
+            print(name, group, number + 1, processes[-1].decided, file=sys.stderr, flush=True)
         dense = Process(name, Path(folder) / "dense", dense=True)
         stack.callback(dense.end)
         everyone = [dense, *processes]
@@ -120,7 +122,7 @@ def together(name: str, cache: str, count: int) -> list[dict[str, Any]]:
     return [
         {
             "type": name,
-            "cache": cache,
+            "group": group,
             "process": number + 1,
             **process.decided,
             "steps_per_s": median(own),
@@ -132,19 +134,19 @@ def together(name: str, cache: str, count: int) -> list[dict[str, Any]]:
 
 
 def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what was asked, and whether it is met."""
+    """Return what was asked of the processes that decide, and whether it is met."""
     goals = []
-    for name, cache in dict.fromkeys((row["type"], row["cache"]) for row in rows):
-        chosen = [row for row in rows if (row["type"], row["cache"]) == (name, cache)]
+    for name, group in dict.fromkeys((row["type"], row["group"]) for row in rows if row["group"] != "dense"):
+        chosen = [row for row in rows if (row["type"], row["group"]) == (name, group)]
         decisions = {
-            (row["sparse_layers"], row["other_layers"], str(row["crossovers"]) if cache == "kept" else "")
+            (row["sparse_layers"], row["other_layers"], str(row["crossovers"]) if group == "kept" else "")
             for row in chosen
         }
         speeds = [row["speed"] for row in chosen]
         spread = max(speeds) - min(speeds)
         goals += [
-            {"goal": f"{name}, cache {cache}: different decisions", "measured": len(decisions), "met": len(decisions) == 1},
-            {"goal": f"{name}, cache {cache}: speeds within 5%", "measured": spread, "met": spread <= 0.05},
+            {"goal": f"{name}, cache {group}: different decisions", "measured": len(decisions), "met": len(decisions) == 1},
+            {"goal": f"{name}, cache {group}: speeds within 5%", "measured": spread, "met": spread <= 0.05},
         ]  # fmt: skip
     return goals
 
@@ -164,15 +166,15 @@ def main() -> None:
         parser.error(f"--processes {given.processes}: a process can only be compared with another one; give at least 2")
     rows = []
     for name in given.types.split(","):
-        for cache in ("kept", "empty"):
-            rows += together(name, cache, given.processes)
+        for group in ("kept", "empty", "dense"):
+            rows += together(name, group, given.processes)
     goals = goals_of(rows)
     device = torch.device("cpu")
     described = {**machine(device, matmul_rate(device)), "bandwidth_gbs": round(bandwidth() / 1e9, 1)}
     if given.json:
         print(json.dumps({"machine": described, "rows": rows, "goals": goals}))
         return
-    show([{**row, "crossovers": str(row["crossovers"][0])} for row in rows], goals, 180)
+    show([{**row, "crossovers": str(row.get("crossovers", [""])[0])} for row in rows], goals, 180)
 
 
 if __name__ == "__main__":
