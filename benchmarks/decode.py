@@ -387,26 +387,26 @@ def of_trained(
 def goals_of(rows: list[dict[str, Any]], same: list[bool]) -> list[dict[str, Any]]:
     """Return the goals that concern these rows, and whether they are met."""
 
-    def least(name: str, kind: str, title: str, column: str) -> float | None:
-        values = [row[column] for row in rows if row["batch"] == 1 and row["model"].startswith(title) and (row["contestant"], row["type"]) == (name, kind)]  # fmt: skip
-        return min(values, default=None)
-
     goals: list[dict[str, Any]] = []
-    ours, rival = least("ours", "int8", "planted 10%", "tokens"), least("llama.cpp", "q8_0", "planted 10%", "tokens")
-    if ours and rival:
-        goals.append({"goal": "10% active, int8: at least 1.2 times llama.cpp Q8_0", "measured": ours / rival, "met": ours / rival >= 1.2})  # fmt: skip
-    for kind in TYPES:
-        share = least("ours", kind, "planted", "of_limit")
-        if share is not None:
-            goals.append({"goal": f"{kind}: at least 80% of the limit", "measured": share, "met": share >= 0.8})
-    in_rounds = [abs(row["off"]) for row in rows if row["off"] is not None]
-    before = [abs(row["over_torch"] / row["before"] - 1) for row in rows if row["over_torch"] and row["before"]]
-    for off, when in (
-        (in_rounds, "in the same round, in the median over the rounds"),
-        (before, "before the first round"),
-    ):
-        if off:
-            goals.append({"goal": f"within 10% of what was predicted {when}, in every row", "measured": max(off), "met": max(off) <= 0.1})  # fmt: skip
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = [row for row in rows if row["model"] == model]
+        single = {(row["contestant"], row["type"]): row for row in own if row["batch"] == 1}
+        ours, rival = single.get(("ours", "int8")), single.get(("llama.cpp", "q8_0"))
+        if model.startswith("planted 10%") and ours and rival:
+            gain = ours["tokens"] / rival["tokens"]
+            goals.append({"goal": f"{model}, int8: at least 1.2 times llama.cpp Q8_0", "measured": gain, "met": gain >= 1.2})  # fmt: skip
+        for kind in TYPES:
+            if model.startswith("planted") and ("ours", kind) in single:
+                share = single["ours", kind]["of_limit"]
+                goals.append({"goal": f"{model}, {kind}: at least 80% of the limit", "measured": share, "met": share >= 0.8})  # fmt: skip
+        in_rounds = [abs(row["off"]) for row in own if row["off"] is not None]
+        before = [abs(row["over_torch"] / row["before"] - 1) for row in own if row["over_torch"] and row["before"]]
+        for off, when in (
+            (in_rounds, "in the same round, in the median over the rounds"),
+            (before, "before the first round"),
+        ):
+            if off:
+                goals.append({"goal": f"{model}: within 10% of what was predicted {when}, in every row", "measured": max(off), "met": max(off) <= 0.1})  # fmt: skip
     if same:
         goals.append({"goal": "trained models, float32: the same tokens", "measured": all(same), "met": all(same)})
     return goals

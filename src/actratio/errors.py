@@ -93,7 +93,7 @@ def short_message(error: BaseException) -> str:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Return whether an error is the panic of a library in Rust, which is no ``Exception``."""
+    """Return whether an error is the panic of a library in Rust, which isn't an ``Exception``."""
     return type(error).__name__ == "PanicException"
 
 

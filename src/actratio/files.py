@@ -125,7 +125,7 @@ def new_folder(path: Path) -> Iterator[None]:
 
 
 def check_no_link(folder: Path) -> None:
-    """Check that a folder inside the folder of a result is no link, through which its files would be written elsewhere.
+    """Raise an error if a folder inside a result's folder is a link: its files would be written elsewhere.
 
     Raises:
         RunError: it is a link.
@@ -224,7 +224,7 @@ def read_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         frame = table.to_pandas()
         metadata = json.loads((table.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
         if not isinstance(metadata, dict):
-            raise ValueError("its metadata is no JSON object")
+            raise ValueError("its metadata isn't a JSON object")
     except (OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{path} cannot be read as a Parquet table ({short(error, 200)}); check the file") from None
     return frame, metadata

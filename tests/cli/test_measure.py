@@ -262,7 +262,7 @@ def test_an_interrupted_command_goes_on_and_ends_the_same(
     assert "holds an unfinished measurement with other settings (criteria: " in one_line(capsys)
     assert run(monkeypatch, *options, "--out", out) == 0
     said = capsys.readouterr()
-    assert "going on with the unfinished measurement" in " ".join(said.err.split())
+    assert "continuing the unfinished measurement" in " ".join(said.err.split())
     assert json.loads(said.out)["rows"] == rows
     assert not (out / "partial.safetensors").exists()
     whole, resumed = load(tmp_path / "whole"), load(out)

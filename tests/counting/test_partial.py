@@ -1,4 +1,4 @@
-"""An interrupted measurement goes on where it stopped, and ends with the same integers."""
+"""An interrupted measurement continues where it stopped, and ends with the same integers."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tests.faults.processes import Command
 from tests.faults.toy import toy_command, toy_table
 from tests.scale.shards import counts
 
-FULL = "the disk is full; make room and run the same command again, which goes on where it stopped"
+FULL = "the disk is full; make room and run the same command again: it continues where it stopped"
 
 
 class Disk:

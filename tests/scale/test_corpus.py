@@ -182,7 +182,7 @@ def test_other_settings_and_two_runs_at_once_are_refused(
         (["--text", "x.txt"], "--text and --data were given"),
         (["--shards", "0/3"], "--shards 0/3 is not a part; write I/N"),
         (["--shards", "4/3"], "--shards 4/3 is not a part"),
-        (["--shards", "1/3", "--force"], "--force begins anew, and this process measures only a part; remove"),
+        (["--shards", "1/3", "--force"], "--force starts over, but this process measures only a part; remove"),
         (["--executor", "slurm"], "there is no executor 'slurm'; write local or ray"),
         (["--workers", "2"], "--workers 2 needs workers, and the local executor has none; add --executor ray"),
     ],

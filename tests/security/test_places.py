@@ -69,7 +69,7 @@ def test_files_of_units_stay_in_their_folder(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in (".", "..", "con")])
 def test_a_figure_has_the_name_of_a_file(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no name of a file"):
+    with pytest.raises(ValueError, match="isn't a valid file name"):
         save_charts([Chart(name, "t", "r", "x", "y")], tmp_path / "figures")
     assert everything(tmp_path) == set()
 

@@ -22,11 +22,11 @@ from actratio.sparse.text import Batch, sequence_losses, text_tokens
 from actratio.statistics.estimate import Estimate
 
 _NONE = Estimate(0.0, 0.0, 0.0)
-_SPELLS = 5  # in which a way is measured
+_SPELLS = 5  # of measuring a way
 _LEAST, _MOST = 3, 33  # rounds of each
-_PASS_SECONDS, _PASSES = 0.8, 3  # for which forward passes are timed before each, and the fewest
-_FIRST_SECONDS = 1.5  # for which they are timed to choose what is tried
-_RACE_SECONDS = 1.4  # for which each kind of work is measured in each
+_PASS_SECONDS, _PASSES = 0.8, 3  # how long forward passes are timed before each spell, and at least how many
+_FIRST_SECONDS = 1.5  # how long they are timed to choose the ways to try
+_RACE_SECONDS = 1.4  # how long each kind of work is measured in a spell
 
 
 class Bench:

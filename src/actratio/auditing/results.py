@@ -135,7 +135,7 @@ class Audit:
         target: the largest increase of the loss that is accepted, in per cent.
         loss: of the dense model on text that wasn't used to choose, in nats per token; ``None`` if it wasn't measured.
         ways: ways to run the model, those that were measured first.
-        waited: share of its time for which this process waited for a CPU while speeds were predicted and measured; NaN if it isn't known.
+        waited: share of the time that this process waited for a CPU while speeds were predicted and measured; NaN if it isn't known.
         decision: what to do.
         notes: what could not be tried, and why.
     """

@@ -182,7 +182,7 @@ def _tried(
 def _reached(tried: Sequence[Way], target: float) -> float:
     """Return the largest speed-up of the ways that qualified, or 1: as measured or predicted before, whichever is larger.
 
-    What is predicted of others was predicted in the same state of the machine as the latter.
+    Other ways' predictions were made in the same state of the machine as ``gain.before``.
     """
     gains = [way.main for way in qualifying(tried, target)]
     return max(

@@ -26,12 +26,12 @@ from actratio.sparse.text import Batch, token_mask
 from actratio.sparse.thresholds import LayerThresholds
 
 TARGETS = (0.5, 1.0, 2.0)
-"""Increases of the loss, in per cent, for which thresholds are chosen, beside the largest one that is accepted."""
+"""Increases of the loss, in per cent, for which thresholds are chosen, besides the largest one that is accepted."""
 
 
-_TOKENS = 1024  # on which thresholds are chosen; `sparsify` takes more
+_TOKENS = 1024  # to choose thresholds on; `sparsify` takes more
 _ORDERED = 2048  # tokens whose neuron outputs are ordered by what dropping them costs
-_COUNTED = 512  # tokens on which the neurons above thresholds are counted, too
+_COUNTED = 512  # tokens to count the neurons above thresholds on
 _STEPS, _OTHER_STEPS = 6, 1  # losses that are computed to find thresholds for the target, and for another increase
 _DEAD = 0.05  # share of the neurons; fewer that never fire aren't worth removing
 

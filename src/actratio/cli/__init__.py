@@ -30,7 +30,7 @@ app = typer.Typer(
 for _name, _command in COMMANDS.items():
     app.command(_name, short_help=_command.short_help)(_command.placeholder)
 
-_FULL = "the disk is full; make room and run the same command again, which goes on where it stopped"
+_FULL = "the disk is full; make room and run the same command again: it continues where it stopped"
 _INTERRUPTED = 130  # typer's exit status after Ctrl-C
 _UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM)
 """What the system says of a path that was given and can't be used."""

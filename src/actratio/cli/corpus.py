@@ -61,7 +61,7 @@ def measure_corpus(
         raise RunError(f"{folder} holds a measurement; choose another folder with --out, or replace it with --force")
     if force and part != (0, 1):
         raise RunError(
-            f"--force begins anew, and this process measures only a part; remove {folder}, or choose another folder with --out"
+            f"--force starts over, but this process measures only a part; remove {folder}, or choose another folder with --out"
         )
     with waiting("reading the corpus"):
         corpus = Corpus.open(folder, sources, rows, {**vars(load), **how.as_json()}, replace=force)

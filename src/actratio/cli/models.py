@@ -132,7 +132,7 @@ def measure_model(
 ) -> None:
     """Measure how many neurons of a model's MLPs fire on a text, exactly, in one pass.
 
-    If it is stopped, the same command goes on where it stopped.
+    If it is stopped, the same command continues where it stopped.
     """
     from itertools import chain
 
@@ -229,7 +229,7 @@ def measure_model(
         say(f"{folder} has this measurement already; --force measures again")
     else:
         if (folder / PARTIAL).is_file():
-            say(f"going on with the unfinished measurement in {folder}")
+            say(f"continuing the unfinished measurement in {folder}")
         batches = token_batches(
             loaded_tokenizer, texts, length=length, batch_size=batch_size, packed=packed, limit=limit_tokens
         )

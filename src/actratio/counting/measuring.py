@@ -56,7 +56,7 @@ def measure(
         name: the model's name in the table; by default the name it was loaded by, or that of its class.
         settings: what else to record with the measurement, such as the text, as values for JSON.
         partial: a file for the counts of an unfinished measurement, saved every 30 seconds and after an interrupt. If
-            it exists, the measurement goes on after the batches that it has, and ends with the same integers as one that
+            it exists, the measurement continues after the batches that it has, and ends with the same integers as one that
             was never interrupted. ``Measurement.save`` removes it from its folder.
         progress: called after every batch with the number of tokens counted so far.
         stage: called with the name of each stage when it starts.

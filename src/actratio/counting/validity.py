@@ -28,7 +28,7 @@ def check_measurement(measurement: Measurement) -> None:
     objects = [measurement.settings, measurement.provenance]
     fingerprint = measurement.fingerprint
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(item, dict) for item in objects):
-        raise TypeError("a name is no text, or settings are no object")
+        raise TypeError("a name isn't text, or settings aren't an object")
     if fingerprint is not None and not isinstance(fingerprint, str):
         raise TypeError(f"the fingerprint is {fingerprint!r}")
     for row in measurement:

@@ -4,7 +4,7 @@
     best.safetensors    the weights that would be kept
     .lock               held by the process that trains
 
-Both files are replaced only when they are complete, so a training that is killed goes on from the latest evaluation.
+Both files are replaced only when they are complete, so a training that is killed resumes from the latest evaluation.
 """
 
 from __future__ import annotations

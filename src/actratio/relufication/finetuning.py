@@ -60,7 +60,7 @@ def relufy(
         batches: text, each a mapping with ``input_ids``, (sequences, tokens). All sequences must have as many tokens as the first; those that are padded
             or shorter are left out.
         tuning: how to train.
-        folder: where the state is kept at every evaluation. If it holds the state of the same training, that goes on.
+        folder: where the state is kept at every evaluation. If it holds the state of the same training, the training resumes.
         progress: called after each step with its number, its loss (without the penalty) and the latest ratio (NaN before the first reading).
 
     Raises:

@@ -114,7 +114,7 @@ class ForestChart:
 
     Attributes:
         key, title, reading, x_label: as for ``Chart``.
-        series: the estimates of each series, by the name of the row; rows come in the order in which names occur first.
+        series: the estimates of each series, by the name of the row; rows come in the order of their first occurrence.
         reference: place of a vertical line, such as the value under a hypothesis.
         band: range that is shaded, such as the values that count as equivalent.
         row_label: what a row is, in the table.

@@ -68,7 +68,7 @@ _READING = (
     "rest: ratio over the first token of each sequence, and over all other tokens. ± over tokens: standard deviation of the ratio of "
     "single tokens. Overlap: Jaccard index of the active neurons of successive tokens."
 )
-_POOLED = "The experts of a layer share a row, in which each expert counts by the tokens that were routed to it."
+_POOLED = "The experts of a layer share a row, weighted by the tokens that were routed to them."
 
 
 def _group(row: Row, full: bool) -> str:

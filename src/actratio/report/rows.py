@@ -69,7 +69,7 @@ def pooled_rest_ratio(sites: Iterable[SiteCounts]) -> float:
 
 
 def pooled_useful_ratio(sites: Iterable[SiteCounts]) -> float:
-    """Return the useful ratio over all sites together for which it is known, each weighted by its tokens and its width."""
+    """Return the useful ratio over all sites for which it's known, weighted by their tokens and widths."""
     known = [counts for counts in sites if counts.useful is not None and counts.useful_tokens]
     outputs = sum((counts.useful_tokens or 0) * counts.width for counts in known)
     return sum(counts.useful or 0 for counts in known) / outputs if outputs else math.nan

@@ -25,7 +25,7 @@ def save_charts(charts: Sequence[Chart | ForestChart | HeatMap], folder: Path) -
     paths = []
     for chart in charts:
         if not re.fullmatch(r"[\w.-]+", chart.key):
-            raise ValueError(f"the key {chart.key!r} is no name of a file")
+            raise ValueError(f"the key {chart.key!r} isn't a valid file name")
         figure = draw_chart(chart)
         for extension in _FORMATS:
             path = folder / f"{chart.key}.{extension}"

@@ -58,7 +58,7 @@ class Corpus:
             sources: as for ``make_manifest``. They are not read again if the folder has a manifest.
             rows: most rows of a shard.
             settings: everything that decides the counts. Those of a folder that has a manifest must be the same.
-            replace: remove the shards of another corpus, or of this one, and begin anew.
+            replace: remove the shards of another corpus, or of this one, and start over.
 
         Raises:
             DataError: the sources can't be read.

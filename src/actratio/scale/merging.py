@@ -46,12 +46,12 @@ def _joined(first: Sequence[_Key], second: Sequence[_Key]) -> list[_Key]:
 
 
 def _in_order(first: Sequence[_Key], second: Sequence[_Key]) -> list[_Key]:
-    """Merge two lists of different keys, each of which keeps its order."""
+    """Merge two lists of different keys. Both keep their order."""
     return list(heapq.merge(first, second, key=lambda key: [int(part) for part in re.findall(r"\d+", key[0])]))
 
 
 def _sites(sites: Iterable[Site]) -> dict[str, dict[str, int]]:
-    """Return what may differ between shards, by the sites' names: the layer, counted anew, and the most calls in a forward pass."""
+    """Return what may differ between shards, by the sites' names: the layer, counted again, and the most calls in a forward pass."""
     blocks: dict[str, int] = {}
     found: dict[str, dict[str, int]] = {}
     for site in sites:

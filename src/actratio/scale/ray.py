@@ -105,7 +105,7 @@ class _Run:
                 yield outcome
         except ray.exceptions.RaySystemError as error:
             raise RunError(
-                f"Ray was lost ({' '.join(str(error).split())[:160]}); run the same command again, which goes on where it stopped"
+                f"Ray was lost ({' '.join(str(error).split())[:160]}); run the same command again: it continues where it stopped"
             ) from None
         finally:
             for _, worker in self._running.values():

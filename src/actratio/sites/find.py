@@ -160,8 +160,8 @@ def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool, set[str]]:
         if not groups and flow.others:
             listed = ", ".join(f"{name} (in {owner})" if owner else name for name, owner in flow.others.items())
             raise SiteError(
-                f"the model has no MLP; its linear layers enter {listed}, and no function of single neurons, which alone can be "
-                "active or not"
+                f"the model has no MLP; its linear layers enter {listed}, but no elementwise function, and only such a "
+                "function has active neurons"
             )
         sites = _sites(groups, weights, runs, flow, _tokens(model, inputs))
         sites = unique(with_sleeping_experts(sites, dict(model.named_modules())))
@@ -292,9 +292,7 @@ def _hidden_axis(group: _Group, weights: Mapping[str, Tensor]) -> int:
         return -1
     if use.axis == 1:  # a pointwise convolution's weight is (out, in, 1, …)
         return 1
-    if (
-        use.weight.is_computed and use.columns.is_meta
-    ):  # a quantised weight, of which only the order of the axes is known
+    if use.weight.is_computed and use.columns.is_meta:  # a quantised weight: only the order of the axes is known
         return -1 if use.columns.is_contiguous() else -2
     weight = weights.get(use.weight.name)
     if weight is None or use.weight.is_computed:  # it may have another shape than what it is computed from

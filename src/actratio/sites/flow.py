@@ -148,7 +148,7 @@ class Flow(TorchFunctionMode):
         return output
 
     def _note_other(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Note a function of a linear map that is no function of single neurons, such as softmax."""
+        """Note a function of a linear map that isn't elementwise, such as softmax."""
         for operand in (*functions.flat(args), *kwargs.values()):
             value = self._known.value(operand)
             if value is not None and value.activation is None:
@@ -199,7 +199,7 @@ class Flow(TorchFunctionMode):
             self._known.set_value(target, kept)
 
     def _moved_in_space(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-        """Follow the output of a convolution through pooling, after which it is no part of an MLP."""
+        """Follow the output of a convolution through pooling. Then it isn't part of an MLP."""
         value = self._known.value(args[0] if args else kwargs.get("input"))
         if value is not None and value.activation is None and value.stream.axis == 1 and isinstance(output, Tensor):
             self._known.set_value(output, Value(replace(value.stream, is_spatial=True)))
@@ -421,7 +421,7 @@ class Flow(TorchFunctionMode):
             self._forget_or_sum(name, known, output)
 
     def _forget_or_sum(self, name: str, known: list[tuple[Tensor, Value]], output: Tensor) -> None:
-        """Follow a sum with the output of a convolution, of which an activation may be taken, but which is no part of an MLP."""
+        """Follow a sum with the output of a convolution. It may be activated, but isn't part of an MLP."""
         stream = next((value.stream for _, value in known if value.activation is None and value.stream.axis == 1), None)
         if name in functions.SUMS and stream is not None and output.ndim > 2:
             self._known.set_value(output, Value(replace(stream, source=object(), is_spatial=True)))

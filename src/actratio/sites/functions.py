@@ -125,7 +125,7 @@ def linear_sizes(module: nn.Module) -> tuple[int, int] | None:
 
 
 def is_opaque_linear(module: nn.Module) -> bool:
-    """Return whether a module is a linear map whose weight is no matrix of floating-point numbers, as when it is quantised."""
+    """Return whether a module is a linear map whose weight isn't a floating-point matrix, for example because it's quantised."""
     sizes = linear_sizes(module)
     if sizes is None or not ("Linear" in type(module).__name__ or has_transposed_weight(module)):
         return False

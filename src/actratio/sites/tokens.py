@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from actratio.errors import SiteError
 
 _OTHERS = ("pixel_values", "pixel_values_videos", "input_features", "input_values")
-"""Arguments of models that read images or sound beside text."""
+"""Arguments of models that read images or sound in addition to text."""
 
 _NOT_TEXT = re.compile(r"(^|[._])(vision|visual|image|audio|speech)")
 """In the path of a tower whose rows are not the tokens of the text."""

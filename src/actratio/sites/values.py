@@ -20,7 +20,7 @@ class Stream:
         source: identity of what was read, through casts and views.
         weight: name of the linear map's weight.
         axis: of the neurons in its output: 1 for a convolution, -2 for weight @ data, otherwise -1; another if axes were permuted.
-        is_spatial: whether it is a convolution that mixes neighbours, which is no part of an MLP.
+        is_spatial: whether it is a convolution that mixes neighbours, which isn't part of an MLP.
     """
 
     data: Tensor

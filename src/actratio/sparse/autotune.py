@@ -30,7 +30,7 @@ _DRAWS = 5
 _MIN_WINDOWS, _MAX_WINDOWS = 5, 15
 _MIN_ROUNDS, _MAX_ROUNDS, _SECONDS = 2, 20, 0.01  # of a window
 _ENOUGH_SECONDS = 0.3  # of one comparison; products that take long need few rounds
-_MIN_TURNS = 3  # of layers that take long, of which a run is timed in each
+_MIN_TURNS = 3  # of layers that take long; each turn times one run
 _STEADY = 0.05  # windows that differ by less, relatively, are enough
 _BUSY = 0.5  # if they differ by more, other work disturbs this machine, and the speeds aren't kept
 _LONG = 0.003  # seconds; for longer products it doesn't matter whether Python's objects are in the cache
@@ -45,7 +45,7 @@ class LayerTimer:
         inputs: the number of inputs of a layer.
         ratios: the activation ratios that matter for its speed.
         layers: how many such layers the model has; no more are made.
-        key: what the speeds depend on, beside the machine, the shapes and the type.
+        key: what the speeds depend on, besides the machine, the shapes and the type.
     """
 
     def __init__(
@@ -150,8 +150,8 @@ class LayerTimer:
     def speeds(self, draws: Sequence[Tensor]) -> list[float]:
         """Return the speed of each form but the first, relative to the first.
 
-        Several windows are timed, in each of which the layers take turns, with warm and with cold caches. A speed is the median
-        over the windows; of warm and of cold caches, the lower one. Windows are added until they agree.
+        Several windows are timed, with warm and with cold caches. In a window, the layers take turns. A speed is the median
+        over the windows; the lower one of those with warm and with cold caches. Windows are added until they agree.
         """
         self._warm_up(self._layers(), draws[0])
         longest = max(times[-1] for times in self._rounds(draws, 1, cold=False))

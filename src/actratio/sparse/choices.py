@@ -17,7 +17,7 @@ from actratio.sparse.thresholds import LayerThresholds, per_neuron
 _STEPS = 8  # of the search for a loss
 _CLOSE = 1.03  # bounds on the error whose quotient is less are the same
 _NEAR = 0.9  # share of the accepted increase of the loss that is close enough
-_HALVINGS = 30  # of an interval from 0 to 1, in which a number is found without computing losses
+_HALVINGS = 30  # of the interval from 0 to 1, to find a number without computing losses
 _FIRST, _POWER = 0.2, 2.0  # the bound that is tried first; the loss rises about with its square
 
 

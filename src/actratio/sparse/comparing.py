@@ -14,7 +14,7 @@ from actratio.statistics.estimate import Estimate, median_interval
 from actratio.statistics.ratios import ratio_of_means
 
 _MIN_ROUNDS, _MAX_ROUNDS = 9, 100  # of fewer, the interval would reach from the smallest ratio to the largest
-_SECONDS = 5.0  # for which ``speedup`` measures
+_SECONDS = 5.0  # how long ``speedup`` measures
 _NARROW = 0.05  # width of an interval, relative to its value, that is enough
 _RUN = 3  # decoding steps of a model in a row; the first one isn't counted
 
@@ -75,7 +75,7 @@ class Race:
 
     @property
     def estimate(self) -> Estimate:
-        """How many times as fast the other form is, with its 95% interval over rounds, in which the median of each spell lies."""
+        """How many times as fast the other form is, with its 95% interval over rounds, widened to contain the median of each spell."""
         pooled = median_interval([ratio for spell in self._spells for ratio in spell])
         medians = [median(spell) for spell in self._spells]
         return Estimate(pooled.value, min(pooled.low, *medians), max(pooled.high, *medians))
@@ -84,7 +84,7 @@ class Race:
         """Add rounds until the interval is narrow, time is over, or there are enough, and return how many were added.
 
         Args:
-            seconds: after which no round begins, if there are enough.
+            seconds: no round begins after this time, if there are enough.
             least, most: rounds to add.
         """
         began = time.perf_counter()

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 BUSY = 0.05
-"""Share of its time for which a process waits for CPUs, above which timings aren't to be trusted; on an idle machine it is below 0.01."""
+"""If a process waits for CPUs for a larger share of its time, don't trust its timings. On an idle machine, the share is below 0.01."""
 
 
 class CPUWait:

@@ -29,7 +29,7 @@ from actratio.sparse.planning import Plan, int8_unsupported_reason, kernel_unsup
 from actratio.sparse.thresholds import Calibration, LayerThresholds
 
 WEIGHTS = ("int8",)
-"""Types that weights can be stored in, beside their own."""
+"""Types that weights can be stored in, besides their own."""
 
 _SMALLEST = 1 << 16  # numbers of a weight; smaller ones, such as those of a router, stay as they are
 
@@ -173,7 +173,7 @@ def unchanged_linears(
 
     Args:
         planned: for the MLPs.
-        others: layers that skip zeros beside those of the MLPs.
+        others: layers outside the MLPs that skip zeros.
     """
     taken = {id(layer) for layer in others}
     for mlp, item in zip(mlps, planned, strict=True):

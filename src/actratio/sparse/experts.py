@@ -145,7 +145,7 @@ def _computed(expert: _Expert, activation: Any, x: Tensor, crossover: Crossover)
 
 
 def install_planned_experts(mlps: Sequence[MLP], planned: Sequence[Plan]) -> None:
-    """Convert the experts with stacked weights of which at least one is planned to skip neurons.
+    """Convert experts with stacked weights if at least one of them is planned to skip neurons.
 
     Args:
         planned: one for each of the MLPs.

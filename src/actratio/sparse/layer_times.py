@@ -109,7 +109,7 @@ class ModelTimes:
 
     Args:
         text: token ids that forward passes read, (tokens,); random ones by default.
-        seconds: for which forward passes are timed, of each kind.
+        seconds: how long forward passes of each kind are timed.
         passes: the fewest that are timed.
     """
 
@@ -125,7 +125,7 @@ class ModelTimes:
         self._rehearsed: dict[Any, RehearsalTimes] = {}
 
     def renewed(self, seconds: float = PASS_SECONDS, passes: int = MIN_PASSES) -> ModelTimes:
-        """Return times of the same model of which only the machine's figures and the first passes are known.
+        """Return times of the same model that keep only the machine's figures and the first passes.
 
         The layers, inputs and passes that are timed are the same.
         """
@@ -156,7 +156,7 @@ class ModelTimes:
         return self._first_passes.get((batch, prompt)) or self.forward_pass(model, batch, prompt)
 
     def rehearsed(self, model: nn.Module, stand_ins: Sequence[StandIn], batch: int, prompt: int) -> RehearsalTimes:
-        """Return how much faster a forward pass is in which other products stand in for the model's own."""
+        """Return how much faster a forward pass is if other products stand in for the model's own."""
         if not stand_ins:
             return RehearsalTimes()
         key = batch, prompt, tuple((id(stand_in.module), stand_in.key) for stand_in in stand_ins)
@@ -199,7 +199,7 @@ class MLPProducts:
         self._next: dict[tuple[LayerTimer, str], Iterator[Callable[[Tensor], Tensor]]] = {}
 
     def decided(self) -> list[Plan]:
-        """Return the plans, in which MLPs are dense that stay so because skipping doesn't pay off, unless their weights become int8."""
+        """Return the plans. MLPs for which skipping doesn't pay off are dense in them, unless their weights become int8."""
         return [
             replace(item, kind="dense") if item.kind != "dense" and self._stays_dense(number) else item
             for number, item in enumerate(self.plans)

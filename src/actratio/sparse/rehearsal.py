@@ -19,11 +19,11 @@ _TIMED_PASSES = 3
 
 
 class StandIn:
-    """Computes another product in the place of a module. Its weights and inputs may be made up, so that the model goes on with other numbers.
+    """Computes another product in the place of a module. Its weights and inputs may be made up, so that the model continues with other numbers.
 
     Args:
         module: a linear layer, or a gated MLP.
-        key: what the time of the product depends on, beside the number of examples.
+        key: what the time of the product depends on, besides the number of examples.
         products: what computes the product, each with weights of its own; used in turn. Modules of one shape can share this iterator, so
             that no product is used twice while its weights are in the caches.
         inputs: used in turn, each (…, inputs). By default, the product gets what ``before`` returns or, without that, the module's input.
@@ -65,7 +65,7 @@ class RehearsedPasses(ForwardPasses):
 
     Args:
         model, batch, prompt, text: as for ``ForwardPasses``.
-        stand_ins: for modules of the model, each of which is called with one tensor and returns one.
+        stand_ins: for modules of the model that are called with one tensor and return one.
 
     Raises:
         SiteError: as ``ForwardPasses``.
@@ -106,7 +106,7 @@ class RehearsedPasses(ForwardPasses):
 
 @dataclass(frozen=True)
 class RehearsalTimes:
-    """How much faster forward passes are in which other products stand in for a model's own.
+    """How much faster forward passes are if other products stand in for a model's own.
 
     Attributes:
         gain: how many times as fast; 1 without other products.

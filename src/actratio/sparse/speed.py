@@ -139,7 +139,7 @@ class SpeedPrediction:
     Attributes:
         machine: how fast the model's device reads and multiplies.
         speeds: one for each batch size.
-        waited: share of its time for which this process waited for a CPU while they were timed; NaN if it isn't known.
+        waited: share of the time that this process waited for a CPU while they were timed; NaN if it isn't known.
     """
 
     machine: Machine
@@ -182,7 +182,7 @@ class SpeedCheck:
         expected: predicted speed-up.
         measured: speed-up of a decoding step of the sparse model, with its 95% interval.
         reason: as in ``Speed``.
-        waited: share of its time for which this process waited for a CPU meanwhile; NaN if it isn't known.
+        waited: share of the time that this process waited for a CPU meanwhile; NaN if it isn't known.
     """
 
     batch: int

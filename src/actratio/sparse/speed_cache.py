@@ -29,7 +29,7 @@ def cache_folder() -> Path:
 
 
 def machine_key(device: torch.device) -> dict[str, Any]:
-    """Return what measured speeds depend on, beside the shape: the machine, threads and versions."""
+    """Return what measured speeds depend on, besides the shape: the machine, threads and versions."""
     is_cpu = device.type == "cpu"
     return {
         "format": _FORMAT,

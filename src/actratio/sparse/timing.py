@@ -82,7 +82,7 @@ _STEPS = 16  # decoding steps with one context
 _PASSES = 60  # the most that are timed
 MIN_PASSES = 5
 PASS_SECONDS = 3.0
-"""Seconds after which no pass is timed any more, if there are enough."""
+"""No pass is timed after this many seconds, if there are enough."""
 
 
 class ForwardPasses:
@@ -189,7 +189,7 @@ def time_in_forward_pass(
     Args:
         model, batch, prompt, text: as for ``ForwardPasses``.
         modules: linear layers of the model.
-        seconds: after which no pass is timed any more, if there are enough.
+        seconds: no pass is timed after this time, if there are enough.
         least: passes that are enough.
 
     Raises:

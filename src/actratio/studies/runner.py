@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT_SECONDS = 5.0
 _TABLE_SHARE = 10.0
-"""The table is written again after so many times the time that it took to write."""
+"""The table is written again after this many times the time that writing it took."""
 
 _QUICK_RUN = "This is a quick run: it checks that the study works, and supports no conclusion."
 

@@ -56,7 +56,7 @@ def _rest_of_marks(hidden, thresholds):
 
 @njit(nogil=True)
 def list_marked(word, first, out, place):
-    """List the neurons of a word, of which ``first`` is the first, from a place of ``out`` on, and return the place after them."""
+    """List the neurons of a word, the first of which is ``first``, in ``out`` from a place on, and return the place after them."""
     place = np.uint64(place)  # indexing with a signed integer costs a check for negative values
     while word:
         out[place] = first + _first_one(word)

@@ -20,7 +20,7 @@ from actratio.sparse.kernels.cpu_target import ROWS
 from actratio.sparse.kernels.cpu_tiles import multiply_rows, pack, packed_at
 
 _STREAMS = 4
-"""Places from which the weight is read at once, if there is one example."""
+"""How many places of the weight are read at the same time, for one example."""
 
 _UNIT = 12
 """A thread takes a multiple of this many rows at a time: whole tiles, and as many rows in every stream."""

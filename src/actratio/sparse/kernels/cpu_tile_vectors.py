@@ -59,7 +59,7 @@ def add_products(context, inputs, rows, ahead, share, lines, sums, stride, store
         rows, lines, stored: as in ``cpu_vectors.dot_lines``.
         ahead: addresses of what the memory may be asked for meanwhile.
         share: of these, the first that it is asked for, and the one after the last.
-        sums: address of the float32 to which the first example's product with the first row is added. The other rows' follow it.
+        sums: address of the first example's sum for the first row, float32. Those of the other rows follow.
         stride: bytes between the sums of two examples.
         like_inputs: a number of the inputs' type: float32, or uint32 for the words of two bfloat16.
         count: the number of examples, a literal.

@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 from actratio.sparse.kernels.dispatch import is_fast_by_neurons
 
 SLICE = 1 << 22
-"""Numbers that are converted at a time, so that little memory is needed beside the weights."""
+"""Numbers that are converted at a time, so that little extra memory is needed."""
 
 MAX_BATCH = 32
 """Examples of a call above which the weight is converted back first: the dense product then takes longer than that."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PUBLISHED = "published domains"
-"""Documents that are shown beside the others, and decide nothing."""
+"""Documents that are shown next to the others, but don't affect any verdict."""
 
 Key = tuple[int, str, float]
 """Layer, way and share of an intervention."""

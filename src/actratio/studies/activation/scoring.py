@@ -22,7 +22,7 @@ Scores = dict[str, Tensor]
 
 
 class Scorer(Protocol):
-    """Reads documents with a model as it is now."""
+    """Reads documents with a model in its current state."""
 
     def calibrate(self) -> None:
         """Run the model on the documents that means are taken from."""

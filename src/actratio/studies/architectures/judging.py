@@ -136,7 +136,7 @@ def estimate_profile(
 
     Args:
         models: number of models that are judged together.
-        widen: a systematic error of each part, by which both ends of its interval are moved.
+        widen: a systematic error of each part; both ends of its interval move outwards by it.
     """
     values = profile_parts(counts.ratios)
     resampled = profile_parts(counts.resampled(draws))
@@ -249,7 +249,7 @@ def cost_of_keeping(
 
 
 def smallest_share(kept: Sequence[float], costs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the smallest share for which this one and all larger ones cost at most ``BOUND``, interpolated linearly.
+    """Return the smallest share such that it and all larger ones cost at most ``BOUND``, interpolated linearly.
 
     Args:
         kept: shares in descending order; the first one costs nothing.

@@ -154,7 +154,7 @@ class EndlessBatches:
 
 
 def sample_dataset(generator: Generator, name: str) -> Dataset:
-    """Return a few examples as a ``Dataset``, from which a trainer of endless batches reads no more than the shapes."""
+    """Return a few examples as a ``Dataset``. A trainer with endless batches reads only the shapes."""
     task = generator.task(np.random.default_rng((0, _TASK)))
     inputs, labels = task.draw(np.random.default_rng(0), 2 * CLASSES)
     half = CLASSES

@@ -70,8 +70,8 @@ def alpha_at_losses(rows: pd.DataFrame) -> list[AtLoss]:
     """Return α at equal depth at each training loss that at least one run reached.
 
     A is interpolated to the epoch at which the training loss of a run first falls to the loss. Where this is in the first epoch,
-    A is not known: it was recorded before training and after the epoch, and it rises and falls in between. Architectures of which
-    a seed reaches the loss so early, or never, are left out.
+    A is not known: it was recorded before training and after the epoch, and it rises and falls in between. An architecture is left
+    out if one of its seeds reaches the loss so early, or never.
 
     Args:
         rows: hidden layers of one data set and split.

@@ -65,7 +65,7 @@ def _course_sentence(ratios: dict[int, pd.DataFrame], at_loss: dict[int, pd.Seri
 
 
 def _below(ratios: dict[int, pd.DataFrame], places: dict[int, pd.Series]) -> str:
-    """Return with which widths the ratio is below its start."""
+    """Return the widths whose ratio is below its start."""
     below = [width for width, values in places.items() if over_seeds(values - ratios[width].iloc[0]).high < 0]
     if len(below) == len(places):
         return ", which is below the start"

@@ -1,4 +1,4 @@
-"""Train a stack of networks and record it at given steps, so that a killed run goes on where it stopped."""
+"""Train a stack of networks and record it at given steps, so that a killed run continues where it stopped."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def judge_description(profiles: Sequence[Profile]) -> str:
 
 
 def description_verdict(profiles: Sequence[Profile], whose: str) -> Verdict:
-    """Return the verdict that the article's description holds in all models, with the number of those in which it does.
+    """Return the verdict on whether the article's description holds in all models, with the number of models in which it does.
 
     Args:
         profiles: at least one.
