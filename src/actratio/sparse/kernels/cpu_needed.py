@@ -54,7 +54,7 @@ def needed_part(call, part, like, stored):
     full, columns = in_lines(words), _SUMS // batch // LINE * LINE  # whole lines of every type
     for first in range(0, full, columns):
         add_rows(sums, words, listed, begin, end, first, min(first + columns, full), factors)
-    _add_rest(sums, words, listed, begin, end, full, factors)
+    _add_rest_of_rows(sums, words, listed, begin, end, full, factors)
 
 
 @by_type(jit_options={"nogil": True})
@@ -108,7 +108,7 @@ def _factor(call, product, example, listed, place, end, like):
 
 
 @by_type(jit_options={"nogil": True})
-def _add_rest(sums, words, listed, begin, end, full, factors):
+def _add_rest_of_rows(sums, words, listed, begin, end, full, factors):
     """Add the columns after those that fill cache lines."""
     number = _of_pair if factors.dtype == types.uint32 else _of_number
     if words.dtype == types.uint32:

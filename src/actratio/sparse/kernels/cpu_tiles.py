@@ -136,7 +136,7 @@ def multiply_rows(x, packed, words, listed, begin, end, following, sums):
                 _multiply_lines(packed, words, listed, first, end - 1, line, last, asked, out)
     if in_lines(words) < words.shape[1]:
         for first in range(begin, end, ROWS):
-            _add_rest(x, words, listed, first, min(first + ROWS, end), _sums_of(sums, listed, first))
+            _add_rest_products(x, words, listed, first, min(first + ROWS, end), _sums_of(sums, listed, first))
 
 
 @njit(nogil=True, inline="always")
@@ -154,7 +154,7 @@ def _sums_of(sums, listed, first):
 
 
 @njit(nogil=True)
-def _add_rest(x, words, listed, first, last, out):
+def _add_rest_products(x, words, listed, first, last, out):
     """Add the products of the rows ``first`` to ``last`` and all examples, over the columns that fill no cache line."""
     for column in range(in_lines(words), words.shape[1]):
         for place in range(first, last):

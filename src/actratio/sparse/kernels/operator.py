@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, ParamSpec, cast
 
 import torch
 from torch import Tensor
@@ -60,48 +60,38 @@ def _crossover(*ratios: float) -> Crossover:
     return Crossover(ratios)
 
 
-def _sparse_down(
-    hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Tensor | None, ratios: list[float]
-) -> Tensor:
-    out = _multiply(prepare, Weights(rows, bias, thresholds), _crossover(*ratios), hidden)
-    return dense_down(hidden, rows, bias, thresholds) if out is None else out
+def may_compile(x: Tensor, *weights: Any) -> bool:
+    """Return whether compiled code may call an operator: without gradients or autocast, which need operations that the compiler can trace.
 
-
-def _sparse_gated(
-    gates: Tensor,
-    x: Tensor,
-    up: Tensor,
-    up_bias: Tensor | None,
-    up_scales: Tensor | None,
-    rows: Tensor,
-    bias: Tensor | None,
-    scales: Tensor | None,
-    ratios: list[float],
-) -> Tensor:
-    weights = Weights(rows, bias, None, up, up_bias, scales=scales, up_scales=up_scales, dtype=gates.dtype)
-    out = _multiply(prepare, weights, _crossover(*ratios), gates, x)
-    if out is not None:
-        return out
-    if scales is None or up_scales is None:
-        return dense_gated(gates, x, up, up_bias, rows, bias)
-    return _int8_linear(
-        gates * _int8_linear(x, up.t(), up_scales, up_bias, None, False), rows, scales, bias, None, True
+    Exported programs should run without this package, and subclasses of tensors have operations of their own.
+    """
+    return not (torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type) or _is_exporting()) and all(
+        type(weight) in (Tensor, torch.nn.Parameter) for weight in weights
     )
 
 
-def _dense_linear(x: Tensor, rows: Tensor, bias: Tensor | None, ratios: list[float]) -> Tensor:
-    out = _multiply(prepare_full, Weights(rows, bias), _crossover(*ratios), x)
-    return F.linear(x, rows.t(), bias) if out is None else out
+_P = ParamSpec("_P")
+_torch_library: Any = torch.library
+_library = _torch_library.Library("actratio", "DEF")
 
 
-def _int8_linear(
-    x: Tensor, rows: Tensor, scales: Tensor, bias: Tensor | None, thresholds: Tensor | None, by_neurons: bool
-) -> Tensor:
-    out = None
-    if x.numel() <= MAX_BATCH * len(rows):
-        weights = Weights(rows, bias, thresholds, scales=scales, dtype=x.dtype)
-        out = _multiply(prepare if by_neurons else prepare_dense, weights, ALWAYS, x)
-    return dense_int8(x, rows, scales, bias, thresholds) if out is None else out
+def _operator(output_shape: Callable[..., Tensor]) -> Callable[[Callable[_P, Tensor]], Callable[_P, Tensor]]:
+    """Return a decorator that makes an operator of a function, with its name and signature.
+
+    ``torch.library.custom_op`` would be shorter, but a call of its operators takes ten times as long.
+
+    Args:
+        output_shape: returns a tensor of the output's shape and type, from the same arguments.
+    """
+
+    def define(compute: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
+        name = compute.__name__
+        _library.define(name + _torch_library.infer_schema(compute, mutates_args=()))
+        _library.impl(name, compute, "CompositeExplicitAutograd")
+        _torch_library.register_fake(f"actratio::{name}", output_shape, lib=_library)
+        return cast("Callable[_P, Tensor]", getattr(torch.ops.actratio, name))
+
+    return define
 
 
 def _output_shape(x: Tensor, rows: Tensor, *_: Any) -> Tensor:
@@ -114,16 +104,7 @@ def _gated_output_shape(
     return _output_shape(gates, rows)
 
 
-def may_compile(x: Tensor, *weights: Any) -> bool:
-    """Return whether compiled code may call an operator: without gradients or autocast, which need operations that the compiler can trace.
-
-    Exported programs should run without this package, and subclasses of tensors have operations of their own.
-    """
-    return not (torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type) or _is_exporting()) and all(
-        type(weight) in (Tensor, torch.nn.Parameter) for weight in weights
-    )
-
-
+@_operator(_output_shape)
 def sparse_down(
     hidden: Tensor, rows: Tensor, bias: Tensor | None, thresholds: Tensor | None, ratios: list[float]
 ) -> Tensor:
@@ -136,10 +117,11 @@ def sparse_down(
         thresholds: (width,), float32.
         ratios: ``Crossover.ratios``.
     """
-    out: Tensor = torch.ops.actratio.sparse_down(hidden, rows, bias, thresholds, ratios)
-    return out
+    out = _multiply(prepare, Weights(rows, bias, thresholds), _crossover(*ratios), hidden)
+    return dense_down(hidden, rows, bias, thresholds) if out is None else out
 
 
+@_operator(_gated_output_shape)
 def sparse_gated(
     gates: Tensor,
     x: Tensor,
@@ -164,10 +146,16 @@ def sparse_gated(
         scales: (features,), float32, if ``rows`` is int8.
         ratios: ``Crossover.ratios``.
     """
-    out: Tensor = torch.ops.actratio.sparse_gated(gates, x, up, up_bias, up_scales, rows, bias, scales, ratios)
-    return out
+    weights = Weights(rows, bias, None, up, up_bias, scales=scales, up_scales=up_scales, dtype=gates.dtype)
+    out = _multiply(prepare, weights, _crossover(*ratios), gates, x)
+    if out is not None:
+        return out
+    if scales is None or up_scales is None:
+        return dense_gated(gates, x, up, up_bias, rows, bias)
+    return int8_linear(gates * int8_linear(x, up.t(), up_scales, up_bias, None, False), rows, scales, bias, None, True)
 
 
+@_operator(_output_shape)
 def dense_linear(x: Tensor, rows: Tensor, bias: Tensor | None, ratios: list[float]) -> Tensor:
     """Return x · rows + bias, which reads all weights, as one operation in compiled code.
 
@@ -177,10 +165,11 @@ def dense_linear(x: Tensor, rows: Tensor, bias: Tensor | None, ratios: list[floa
         bias: (outputs,).
         ratios: ``Crossover.ratios``.
     """
-    out: Tensor = torch.ops.actratio.dense_linear(x, rows, bias, ratios)
-    return out
+    out = _multiply(prepare_full, Weights(rows, bias), _crossover(*ratios), x)
+    return F.linear(x, rows.t(), bias) if out is None else out
 
 
+@_operator(_output_shape)
 def int8_linear(
     x: Tensor, rows: Tensor, scales: Tensor, bias: Tensor | None, thresholds: Tensor | None, by_neurons: bool
 ) -> Tensor:
@@ -194,35 +183,8 @@ def int8_linear(
         thresholds: (inputs,), float32; only if ``by_neurons``.
         by_neurons: whether the rows are contiguous, and inputs that are zero are skipped.
     """
-    out: Tensor = torch.ops.actratio.int8_linear(x, rows, scales, bias, thresholds, by_neurons)
-    return out
-
-
-_torch_library: Any = torch.library
-_library = _torch_library.Library("actratio", "DEF")
-
-
-def _define(schema: str, compute: Callable[..., Tensor], output_shape: Callable[..., Tensor]) -> None:
-    name = schema.split("(")[0]
-    _library.define(schema)
-    _library.impl(name, compute, "CompositeExplicitAutograd")
-    _torch_library.register_fake(f"actratio::{name}", output_shape, lib=_library)
-
-
-_define(
-    "sparse_down(Tensor hidden, Tensor rows, Tensor? bias, Tensor? thresholds, float[] ratios) -> Tensor",
-    _sparse_down,
-    _output_shape,
-)
-_define(
-    "sparse_gated(Tensor gates, Tensor x, Tensor up, Tensor? up_bias, Tensor? up_scales, "
-    "Tensor rows, Tensor? bias, Tensor? scales, float[] ratios) -> Tensor",
-    _sparse_gated,
-    _gated_output_shape,
-)
-_define("dense_linear(Tensor x, Tensor rows, Tensor? bias, float[] ratios) -> Tensor", _dense_linear, _output_shape)
-_define(
-    "int8_linear(Tensor x, Tensor rows, Tensor scales, Tensor? bias, Tensor? thresholds, bool by_neurons) -> Tensor",
-    _int8_linear,
-    _output_shape,
-)
+    out = None
+    if x.numel() <= MAX_BATCH * len(rows):
+        weights = Weights(rows, bias, thresholds, scales=scales, dtype=x.dtype)
+        out = _multiply(prepare if by_neurons else prepare_dense, weights, ALWAYS, x)
+    return dense_int8(x, rows, scales, bias, thresholds) if out is None else out
