@@ -126,10 +126,10 @@ def test_the_family_that_needs_fewer_neurons_is_found(
     assert increase(chosen) <= percent
     assert len(calls) <= 17
     best = {
-        each: min(
-            kept(curves, tried) for place in range(1001) if increase(tried := each(curves, place / 1000)) <= percent
+        way: min(
+            kept(curves, tried) for place in range(1001) if increase(tried := way(curves, place / 1000)) <= percent
         )
-        for each in (at_cett, at_mean_cett)
+        for way in (at_cett, at_mean_cett)
     }
     assert min(best, key=best.__getitem__) is family
     assert kept(curves, chosen) == pytest.approx(best[family], abs=0.03)

@@ -143,7 +143,7 @@ class LossSearch:
             found += [(family, family.at(largest))] if largest else []
         if not found:
             return at_cett(self._curves, 0.0)
-        better, chosen = max(found, key=lambda each: self._dropped(each[1]))
+        better, chosen = max(found, key=lambda pair: self._dropped(pair[1]))
         self._families = [better]
         return chosen
 
