@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -97,3 +99,14 @@ def test_an_interrupt_while_drawing_is_no_traceback(
         cli.main()
     assert ended.value.code == 130
     assert "run the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437"])
+def test_output_in_an_encoding_without_some_characters(encoding: str, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("width,active_mean\n64,24\n256,48\n1024,96\n")
+    command = [sys.executable, "-m", "actratio", "fit", str(table)]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert b"A grows as" in done.stdout

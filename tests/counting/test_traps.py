@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -311,6 +312,80 @@ def test_attention_mask_of_queries_and_keys_without_padding_is_accepted() -> Non
     mask = torch.ones(4, 4).tril().bool().expand(2, 1, 4, 4)
     (row,) = measure(Embedded(), [{"input_ids": torch.ones(2, 4, dtype=torch.long), "attention_mask": mask}])
     assert row.counts.tokens == 8
+
+
+def test_masks_for_each_kind_of_attention() -> None:
+    ids, full = torch.ones(2, 4, dtype=torch.long), torch.ones(4, 4).tril().bool().expand(2, 1, 4, 4)
+    sliding = full & ~torch.ones(4, 4).tril(-2).bool()
+    for masks in ({"full_attention": full, "sliding_attention": sliding}, {"full_attention": None}, {}):
+        (row,) = measure(Embedded(), [{"input_ids": ids, "attention_mask": masks}])
+        assert row.counts.tokens == 8
+    padded = full.clone()
+    padded[1, ..., 0] = False
+    with pytest.raises(ActratioError, match="does not say which tokens are padding"):
+        measure(Embedded(), [{"input_ids": ids, "attention_mask": {"full_attention": padded}}])
+    with pytest.raises(ActratioError, match="attention_mask is a list, so it does not say which tokens are padding"):
+        measure(Embedded(), [{"input_ids": ids, "attention_mask": [[1, 1, 1, 1]] * 2}])
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_an_encoder_of_torch_with_padding(batch_first: bool) -> None:
+    """With padding, the encoder packs its sequences for a fast path that no followed layer takes."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(D, 2, W, batch_first=batch_first)
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=batch_first).eval()
+    padded = torch.zeros(2, T, dtype=torch.bool)
+    padded[1, 3:] = True
+    x = rand(2, T, D) if batch_first else rand(T, 2, D)
+    sites = find_sites(encoder, {"src": x})
+    with Probe(encoder, sites) as probe, torch.no_grad():
+        encoder(x, src_key_padding_mask=padded)
+    assert torch.backends.mha.get_fastpath_enabled()
+    hidden: list[Tensor] = []
+    for layer in encoder.layers:
+        layer.linear1.register_forward_hook(lambda *call: hidden.append(call[2]))  # also keeps it from the fast path
+    found = measure(encoder, [{"src": x, "src_key_padding_mask": padded}])
+    hidden.clear()
+    torch.backends.mha.set_fastpath_enabled(False)
+    with torch.no_grad():
+        encoder(x, src_key_padding_mask=padded)
+    torch.backends.mha.set_fastpath_enabled(True)
+    kept = ~padded if batch_first else ~padded.T
+    for rows in (Measurement.of(probe, "encoder").rows, found.rows):
+        for row, h in zip(rows, hidden, strict=True):
+            assert row.counts.tokens == T + 3
+            assert row.counts.active.tolist() == (h[kept] > 0).sum(0).tolist()
+
+
+# ---- Batches.
+
+
+def test_a_batch_that_is_none_is_refused() -> None:
+    model = Embedded()
+    ids = torch.ones(2, 4, dtype=torch.long)
+    for batches in ([None], [{"input_ids": ids}, None, {"input_ids": ids}]):
+        with pytest.raises(ActratioError, match="a batch is a NoneType"):
+            measure(model, batches)
+
+
+def test_the_caches_of_batches_are_used_once() -> None:
+    config = transformers.GPT2Config(n_layer=1, n_embd=D, n_head=2, vocab_size=20, n_positions=16)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    ids = torch.arange(8).view(2, 4)
+
+    def batch() -> dict[str, Any]:
+        with torch.no_grad():
+            return {"input_ids": ids[:, :1], "past_key_values": model(ids, use_cache=True).past_key_values}
+
+    hidden: list[Tensor] = []
+    handle = model.transformer.h[0].mlp.act.register_forward_hook(lambda *call: hidden.append(call[2]))
+    with torch.no_grad():
+        model(**batch())
+    handle.remove()
+    measured = batch()
+    (row,) = measure(model, [measured])
+    assert row.counts.active.tolist() == (hidden[-1] > 0).sum((0, 1)).tolist()
+    assert measured["past_key_values"].get_seq_length() == 5
 
 
 # ---- Others.

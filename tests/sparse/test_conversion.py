@@ -101,6 +101,12 @@ def test_sparsify_errors() -> None:
     other = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     with pytest.raises(ActratioError, match="a measurement of this model"):
         sparsify(other, measure(model, [X]))
+    with pytest.raises(ActratioError, match="the measurement is a list; give what"):
+        sparsify(model, [X])  # type: ignore[arg-type]
+    with pytest.raises(ActratioError, match="the model is of type NoneType"):
+        sparsify(None)  # type: ignore[arg-type]
+    with pytest.raises(ActratioError, match="also has the share 18 for head"):
+        sparsify(model, measure(model, [X]), also={"head": 18})
 
 
 @pytest.mark.parametrize("options", [{}, {"dense": True}, {"weights": "int8"}])

@@ -9,6 +9,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from actratio.errors import ActratioError
 from actratio.sites import find_sites
 from actratio.tracking import Tracker
 
@@ -149,3 +150,27 @@ def test_the_hidden_tensor_of_a_gated_mlp() -> None:
     frame = tracked(llama(), tensor="hidden")
     assert set(frame["tensor"]) == {"hidden"}
     assert frame["activation_ratio"].between(0.3, 0.7).all()
+
+
+def test_masks_that_dont_say_what_is_padding_are_refused() -> None:
+    config = transformers.Gemma3TextConfig(**SMALL, intermediate_size=64, num_key_value_heads=2, head_dim=8)
+    model = transformers.Gemma3ForCausalLM(config).train()
+    inputs = batch(0)
+    full = torch.ones(12, 12).tril().bool() & inputs["attention_mask"].bool()[:, None, None]
+    masks = {"full_attention": full, "sliding_attention": full}
+    with (
+        pytest.raises(ActratioError, match="does not say which tokens are padding"),
+        Tracker(model, 1, dead_limit=None),
+    ):
+        model(input_ids=inputs["input_ids"], attention_mask=masks)
+
+
+def test_padding_of_an_encoder_of_torch_is_not_counted() -> None:
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1).train()
+    padded = torch.zeros(2, 5, dtype=torch.bool)
+    padded[1, 3:] = True
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1)
+    with Tracker(encoder, 1, dead_limit=None) as tracker:
+        encoder(torch.rand(2, 5, 8), src_key_padding_mask=padded).sum().backward()
+        optimizer.step()
+    assert tracker.to_frame()["tokens"].tolist() == [8]

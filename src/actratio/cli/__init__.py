@@ -6,6 +6,7 @@ To add a command, write its function in a module of this package and add it to `
 from __future__ import annotations
 
 import errno
+import io
 import sys
 import warnings
 from typing import Annotated, Any
@@ -40,6 +41,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer has no n
 def main() -> None:
     """Run the command line. Bad input prints one sentence and exits with status 2. After a signal, the status is 128 and its number."""
     warnings.showwarning = _show_warning
+    _replace_unencodable()
     try:
         _check_arguments(sys.argv[1:])
         with stopping_on_signals() as stopping:
@@ -64,6 +66,13 @@ def main() -> None:
         _end("stopped;", "no file is half-written; run the same command again")
     # A study says by itself where it stopped, and fails.
     sys.exit((stopping.status or status) if status else 0)
+
+
+def _replace_unencodable() -> None:
+    """Print ? in the place of characters that the output's encoding lacks, as on Windows, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 _show_any_warning = warnings.showwarning

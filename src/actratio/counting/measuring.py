@@ -22,6 +22,9 @@ from actratio.sites.inputs import without_cache
 from actratio.sites.late import LateParts, asleep
 from actratio.sites.wrappers import check_can_be_followed, unwrapped
 
+_NO_BATCH = object()
+"""What an iterator of batches returns after the last one."""
+
 Progress = Callable[[int], None]
 """Called after every batch with the number of tokens (or examples) counted so far."""
 
@@ -46,7 +49,7 @@ def measure(
 
     Args:
         model: any module; it runs where its weights are.
-        batches: tensors, mappings of keyword arguments (with ``attention_mask`` for padding), or pairs ``(x, y)``, of
+        batches: tensors, mappings of keyword arguments (with ``attention_mask`` or ``src_key_padding_mask`` for padding), or pairs ``(x, y)``, of
             which the model reads x. They are moved to the model's device.
         sites: globs over the sites' names, or a function of a ``Site``; by default all MLPs and experts.
         tensors: one or several of ``activation`` and ``hidden``, which only gated MLPs have.
@@ -105,7 +108,7 @@ def measure(
         progress(before + probe.tokens)
         stage("counting")
         try:
-            while (batch := _next_uncounted(remaining, probe)) is not None:
+            while (batch := _next_uncounted(remaining, probe)) is not _NO_BATCH:
                 _count(model, batch, probe, kept)
                 progress(before + probe.tokens)
         except BaseException as error:
@@ -171,8 +174,8 @@ def _first_batch(
         The probe, entered in ``block``, and how many sites of each role are left out.
     """
     stage("reading the first batch")
-    batch = next(batches, None)
-    if batch is None:
+    batch = next(batches, _NO_BATCH)
+    if batch is _NO_BATCH:
         raise SiteError("there are no batches to measure; give at least one")
     first = _inputs(model, batch)
     for few_tokens in (True, False):
@@ -223,10 +226,10 @@ def _run(model: nn.Module, inputs: Any, probe: Probe) -> None:
 
 
 def _next_uncounted(inputs: Iterator[Any], probe: Probe) -> Any:
-    """Return the next batch; what makes it may run the model too, which is not counted."""
+    """Return the next batch, or ``_NO_BATCH``; what makes it may run the model too, which is not counted."""
     probe.enabled = False
     try:
-        return next(inputs, None)
+        return next(inputs, _NO_BATCH)
     finally:
         probe.enabled = True
 

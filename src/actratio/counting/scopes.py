@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import nn
 
 from actratio.hooks import Unsaved
@@ -37,6 +38,10 @@ class ScopeFollower:
         """Register the hooks, once for any number of forward passes; ``stack`` removes them."""
         if not scopes:
             return
+        # An encoder packs padded sequences into a nested tensor for torch's fast path, which a followed layer doesn't take.
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         flow = Flow(
             self._model, self._on_use, self._on_unused
         )  # one for all scopes, because scopes don't run inside each other

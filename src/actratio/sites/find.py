@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy
 from actratio.compiler import force_eager
 from actratio.errors import ActratioError, SiteError, is_out_of_memory
 from actratio.sites.flow import Flow
+from actratio.sites.inputs import made_up, with_own_cache
 from actratio.sites.parts import shrink_inputs
 from actratio.sites.roles import block_of, role_of, unique, with_sleeping_experts
 from actratio.sites.selection import Select, choose
@@ -71,9 +72,7 @@ def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False, ran
     # The original of a compiled module has the hooks' names, and runs the same Python.
     model = unwrapped(model)
     check_can_be_followed(model)
-    if inputs is None:  # a table of what models from transformers read, which others need not load
-        from actratio.sites.inputs import made_up
-
+    if inputs is None:
         with torch.random.fork_rng():
             inputs = made_up(model)
     *smaller, whole = shrink_inputs(model, inputs, few_tokens)
@@ -151,7 +150,7 @@ def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool, set[str]]:
     ):  # fmt: skip
         # Parts that are compiled by themselves run as Python here, so that hooks that fire twice do no harm.
         warnings.filterwarnings("ignore", r"Using `torch\.compile\(module\)` when there are global hooks")
-        checked_call(model, inputs, "the forward pass that looks for its MLPs")
+        checked_call(model, with_own_cache(inputs), "the forward pass that looks for its MLPs")
         for identity, value in flow.activations.items():
             if identity not in used:
                 group = groups.setdefault((value.owner, value.module, value.stream.weight, None), _Group(value, None))

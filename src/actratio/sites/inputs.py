@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -71,6 +72,22 @@ def without_cache(model: nn.Module, inputs: Any) -> Any:
         return inputs
     by_name = inputs if isinstance(inputs, Mapping) else {next(iter(parameters)): inputs}
     return {"use_cache": False, **by_name}
+
+
+def with_own_cache(inputs: Any) -> Any:
+    """Return the inputs with a copy of their KV cache, because a forward pass writes to it.
+
+    Raises:
+        SiteError: it can't be copied.
+    """
+    if not isinstance(inputs, Mapping) or inputs.get("past_key_values") is None:
+        return inputs
+    try:
+        return {**inputs, "past_key_values": copy.deepcopy(inputs["past_key_values"])}
+    except RuntimeError as error:  # torch copies no tensors that have a history
+        raise SiteError(
+            f"past_key_values can't be copied ({' '.join(str(error).split())}); make it under torch.no_grad()"
+        ) from error
 
 
 def _tokens(config: Any, device: torch.device) -> Tensor:

@@ -65,9 +65,10 @@ class Tokens:
         Raises:
             SiteError: the attention mask doesn't say which tokens are padding.
         """
-        given = arguments.get(f"{prefix}attention_mask")
+        name = f"{prefix}attention_mask"
+        given = mask_in(arguments.get(name), name, None if prefix else arguments.get("src_key_padding_mask"))
         past = _cached(arguments.get("past_key_values"))
-        mask = checked_mask(given, f"{prefix}attention_mask", past) if isinstance(given, Tensor) else None
+        mask = None if given is None else checked_mask(given, name, past)
         names = (f"{prefix}input_ids", f"{prefix}inputs_embeds", *["labels"] * bool(prefix))
         read = (arguments.get(name) for name in names)
         ids = next((value for value in read if isinstance(value, Tensor) and value.ndim >= 2), None)
@@ -121,6 +122,31 @@ def is_sequence_first(shape: torch.Size, tokens: Tokens | None) -> bool:
     )
 
 
+def mask_in(given: Any, name: str, padded: Any = None) -> Tensor | None:
+    """Return the attention mask in a model's arguments, of which only ``checked_mask`` knows whether it says what is padding.
+
+    Args:
+        given: the argument: a tensor, or a mask for each kind of attention, as transformers makes them. Of those, the one for
+            attention to all earlier tokens is returned.
+        name: the argument's name, for errors.
+        padded: ``src_key_padding_mask``, (batch, tokens), which is true, or minus infinity, for padding.
+
+    Raises:
+        SiteError: the argument is something else.
+    """
+    if isinstance(given, Mapping):
+        masks = [mask for mask in given.values() if mask is not None]
+        given = given.get("full_attention", masks[0] if masks else None)
+    if given is None and isinstance(padded, Tensor) and padded.ndim == 2:
+        return padded == 0
+    if given is None or isinstance(given, Tensor):
+        return given
+    raise SiteError(
+        f"{name} is a {type(given).__name__}, so it does not say which tokens are padding; give a tensor (batch, tokens) with 1 "
+        "for a token and 0 for padding"
+    )
+
+
 def checked_mask(mask: Tensor, name: str, past: int = 0) -> Tensor | None:
     """Return a mask (batch, tokens) that says which tokens are padding, or ``None`` if a larger mask pads nothing.
 
@@ -135,9 +161,10 @@ def checked_mask(mask: Tensor, name: str, past: int = 0) -> Tensor | None:
         return None
     if mask.ndim != 2 or (mask.is_floating_point() and bool(((mask != 0) & (mask != 1)).any())):
         what = f"has the shape {tuple(mask.shape)}" if mask.ndim != 2 else "has numbers other than 0 and 1"
+        static = ". generate makes larger masks for a static cache; use a dynamic one" if mask.ndim > 2 else ""
         raise SiteError(
             f"{name} {what}, so it does not say which tokens are padding; give (batch, tokens) with 1 for a token and 0 "
-            "for padding"
+            f"for padding{static}"
         )
     return mask
 

@@ -50,7 +50,7 @@ def sparsify(
 
     The model itself is changed and returned: same parameters, same ``state_dict``, same ``generate``. In training, and
     whenever gradients are needed, it computes the dense products. ``densify`` undoes it; ``plans`` tells what was done to each MLP.
-    Large weights that are converted move to memory in pages of 2 MB. The parameters stay the same objects.
+    Large weights that are converted move to memory in pages of 2 MB. The parameters stay the same objects, except those whose weights become int8.
 
     Args:
         measurement: of this model: its sites and how many neurons are active. A calibration brings its thresholds with it, and so
@@ -77,8 +77,9 @@ def sparsify(
     Raises:
         SiteError: the model has no MLP or no such layer, the measurement is of another model, or an MLP can't have its thresholds,
             such as in a dtype that no kernel supports; the model is then dense. Or ``weights`` isn't known, or no kernel supports them,
-            or a parameter was made in ``torch.inference_mode``.
+            or a parameter was made in ``torch.inference_mode``, or an argument has another type.
     """
+    _check_arguments(model, measurement, also or {})
     check_weights(model, weights)
     check_changeable(model)
     densify(model)
@@ -106,6 +107,25 @@ def sparsify(
     elif dense:
         _install_fast(rest, crossover, shared)
     return model
+
+
+def _check_arguments(model: Any, measurement: Any, also: Mapping[str, float]) -> None:
+    """Refuse arguments of other types, and shares that aren't shares.
+
+    Raises:
+        SiteError: there is such an argument.
+    """
+    if not isinstance(model, nn.Module):
+        raise SiteError(f"the model is of type {type(model).__name__}; give an nn.Module")
+    if not isinstance(measurement, Measurement | LayerThresholds | None):
+        raise SiteError(
+            f"the measurement is a {type(measurement).__name__}; give what actratio.measure(model, batches) returns, or a calibration"
+        )
+    for name, share in also.items():
+        if not 0 <= share <= 1:
+            raise SiteError(
+                f"also has the share {share} for {name}; give the share of its inputs that isn't zero, from 0 to 1"
+            )
 
 
 def check_weights(model: nn.Module, weights: str | None) -> None:

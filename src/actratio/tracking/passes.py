@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from actratio.hooks import Hook
-from actratio.sites.tokens import checked_mask
+from actratio.sites.tokens import checked_mask, mask_in
 
 IGNORED_LABEL = -100
 """The label of tokens that have no loss, as in ``torch.nn.CrossEntropyLoss``."""
@@ -98,8 +98,10 @@ class TrainingPasses:
         self.has_run = True
         self.is_open = True
         # Only kept here: which tokens to count is computed when a site asks.
-        self._mask = self._argument("attention_mask", args, kwargs)
-        self._decoder_mask = self._argument("decoder_attention_mask", args, kwargs)
+        padded = self._argument("src_key_padding_mask", args, kwargs)
+        self._mask = mask_in(self._any_argument("attention_mask", args, kwargs), "attention_mask", padded)
+        decoder_mask = "decoder_attention_mask"
+        self._decoder_mask = mask_in(self._any_argument(decoder_mask, args, kwargs), decoder_mask)
         self._labels = self._argument("labels", args, kwargs)
         self._read = self._argument("input_ids", args, kwargs)
         if self._read is None:
@@ -134,9 +136,12 @@ class TrainingPasses:
         return kept(self._mask, labels if is_of_tokens else None, counting)
 
     def _argument(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
-        position = self._positions.get(name)
-        value = args[position] if position is not None and position < len(args) else kwargs.get(name)
+        value = self._any_argument(name, args, kwargs)
         return value if isinstance(value, Tensor) else None
+
+    def _any_argument(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        position = self._positions.get(name)
+        return args[position] if position is not None and position < len(args) else kwargs.get(name)
 
 
 class _Begin(Hook):
