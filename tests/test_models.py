@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from actratio import ActratioError, Measurement, find_sites, measure
 from actratio.models import (
@@ -18,6 +19,7 @@ from actratio.models import (
     load_model,
     load_tokenizer,
     model_fingerprint,
+    most_tokens,
     weights_fingerprint,
     with_decoder_inputs,
 )
@@ -303,3 +305,29 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
     message = rf"loading a model by name needs the package '{package}'.*run pip install \"actratio\[hf\]\""
     with pytest.raises(ActratioError, match=message):
         load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"),
+    [
+        ("GPT2", {"n_positions": 20}, 20),
+        ("OPT", {"max_position_embeddings": 20, "ffn_dim": 32, "word_embed_proj_dim": 16}, 20),
+        ("Roberta", {"max_position_embeddings": 20, "intermediate_size": 32}, 18),  # its table begins with padding
+        ("Llama", {"max_position_embeddings": 20, "intermediate_size": 32}, None),  # it rotates
+    ],
+)
+def test_the_longest_sequence_that_a_model_reads(kind: str, options: dict[str, Any], expected: int | None) -> None:
+    config = getattr(transformers, f"{kind}Config")(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=50, **options
+    )
+    model = getattr(transformers, f"{kind}Model")(config).eval()
+    assert most_tokens(model) == expected
+    with torch.no_grad():
+        model(torch.full((1, expected or 40), 5))
+        if expected is not None:
+            with pytest.raises((IndexError, RuntimeError)):
+                model(torch.full((1, expected + 1), 5))
+
+
+def test_the_longest_sequence_of_other_modules_is_unknown() -> None:
+    assert most_tokens(torch.nn.Embedding(4, 2)) is None

@@ -355,3 +355,18 @@ def test_progress_names_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:
         progress(2048)
     for text in ("counting", "2,048 tokens"):
         assert text in screen.getvalue()
+
+
+def test_sequences_are_cut_to_the_positions_that_a_model_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import transformers
+
+    config = transformers.GPT2Config(vocab_size=30522, n_positions=16, n_embd=16, n_layer=1, n_head=2)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "model")
+    (tmp_path / "text.txt").write_text("one two three four five " * 10)
+    options = ("--text", tmp_path / "text.txt", "--tokenizer", words(), "--packed", "--out", tmp_path / "out")
+    assert run(monkeypatch, "measure", tmp_path / "model", *options) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "has 16 positions, so sequences have at most 16 tokens instead of 256" in said
+    assert load(tmp_path / "out").rows[0].counts.tokens == 52  # with the first and the last token

@@ -360,6 +360,13 @@ def test_an_encoder_of_torch_with_padding(batch_first: bool) -> None:
 # ---- Batches.
 
 
+def test_a_model_that_cuts_its_batch_into_chunks() -> None:
+    model = Model(lambda m, x: torch.cat([m.d(F.relu(m.f(chunk))) for chunk in x.split(4)]), f=up, d=down)
+    x = rand(16, D)
+    (row,) = measure(model, [x])
+    assert row.counts.active.tolist() == (F.relu(model.f(x)) > 0).sum(0).tolist()
+
+
 def test_a_batch_that_is_none_is_refused() -> None:
     model = Embedded()
     ids = torch.ones(2, 4, dtype=torch.long)

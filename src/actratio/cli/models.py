@@ -145,6 +145,7 @@ def measure_model(
         check_dtype,
         commit_setting,
         find_source,
+        most_tokens,
         weights_fingerprint,
         with_decoder_inputs,
     )
@@ -230,6 +231,10 @@ def measure_model(
     else:
         if (folder / PARTIAL).is_file():
             say(f"continuing the unfinished measurement in {folder}")
+        limit = most_tokens(loaded)
+        if limit is not None and limit < length:
+            say(f"{model} has {limit} positions, so sequences have at most {limit} tokens instead of {length}")
+            length = limit
         batches = token_batches(
             loaded_tokenizer, texts, length=length, batch_size=batch_size, packed=packed, limit=limit_tokens
         )

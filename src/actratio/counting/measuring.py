@@ -178,11 +178,11 @@ def _first_batch(
     if batch is _NO_BATCH:
         raise SiteError("there are no batches to measure; give at least one")
     first = _inputs(model, batch)
-    for few_tokens in (True, False):
+    for few_tokens, few_sequences in ((True, True), (False, True), (False, False)):
         try:
             stage("finding the MLPs")
             ran: set[str] = set()
-            found = trace(model, first, few_tokens=few_tokens, ran=ran)
+            found = trace(model, first, few_tokens=few_tokens, few_sequences=few_sequences, ran=ran)
             late = asleep(model, ran, found)
             probe = Probe(model, choose(found, sites), tensors=tensors, criteria=criteria, counts_alone=counts_alone)
             block.enter_context(probe)
@@ -193,9 +193,11 @@ def _first_batch(
             stage("counting the first batch")
             _count(model, batch, probe, kept)
             return probe, left_out
-        except SiteError as error:  # perhaps a site runs only in longer sequences, or more often in them
+        except (
+            SiteError
+        ) as error:  # perhaps a site runs only in longer sequences or larger batches, or more often in them
             block.__exit__(type(error), error, None)
-            if not few_tokens:
+            if not few_sequences:
                 raise
     raise AssertionError
 

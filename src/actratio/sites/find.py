@@ -59,7 +59,14 @@ def find_sites(model: nn.Module, inputs: Any = None, *, sites: Select = None) ->
     return choose(trace(model, inputs), sites)
 
 
-def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False, ran: set[str] | None = None) -> list[Site]:
+def trace(
+    model: nn.Module,
+    inputs: Any = None,
+    *,
+    few_tokens: bool = False,
+    few_sequences: bool = True,
+    ran: set[str] | None = None,
+) -> list[Site]:
     """Return all sites of a model, of any role, as ``find_sites`` finds them.
 
     Only a small part of the inputs is read, because all tensors of the pass are held until it ends.
@@ -67,6 +74,7 @@ def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False, ran
     Args:
         few_tokens: whether to cut sequences of tokens too, which takes less time. A model that cuts its sequences into
             chunks may then have sites that run more often in a longer pass; ``Probe`` raises an error for these.
+        few_sequences: whether to cut the batch. A model that cuts it into chunks must see it as a whole.
         ran: gets the paths of the modules that ran in the pass that found the sites.
     """
     # The original of a compiled module has the hooks' names, and runs the same Python.
@@ -75,7 +83,7 @@ def trace(model: nn.Module, inputs: Any = None, *, few_tokens: bool = False, ran
     if inputs is None:
         with torch.random.fork_rng():
             inputs = made_up(model)
-    *smaller, whole = shrink_inputs(model, inputs, few_tokens)
+    *smaller, whole = shrink_inputs(model, inputs, few_tokens, few_sequences)
     for number, part in enumerate(smaller):
         try:
             sites, is_complete, there = _follow(model, part)

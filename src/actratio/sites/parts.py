@@ -20,14 +20,15 @@ eight tokens refuses eleven, and is then followed through a longer part.
 _TOKEN_ARGUMENTS = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids", "labels"})
 
 
-def shrink_inputs(model: nn.Module, inputs: Any, few_tokens: bool) -> Iterator[Any]:
+def shrink_inputs(model: nn.Module, inputs: Any, few_tokens: bool, few_sequences: bool = True) -> Iterator[Any]:
     """Yield smaller versions of a model's inputs, the smallest one first, and the inputs themselves last.
 
     Args:
         inputs: a tensor, a tuple of positional arguments, or a mapping of keyword arguments.
         few_tokens: whether to cut sequences of tokens too.
+        few_sequences: whether to leave out sequences at all.
     """
-    sequences = _few_sequences(inputs)
+    sequences = _few_sequences(inputs) if few_sequences else None
     if few_tokens:
         tokens = _few_tokens(model, inputs if sequences is None else sequences)
         if tokens is not None:
