@@ -87,3 +87,18 @@ def test_merged_halves_equal_the_whole(
         assert run_command("merge", *arguments, "--out", tmp_path / "no") == 2
         assert words in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "no").exists()
+
+
+def test_a_text_is_merged_once(tmp_path: Path, run_command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    settings = {"text_fingerprint": "0123456789abcdef", "prompts": []}
+    folders = [tmp_path / name for name in ("one", "other", "again", "longer")]
+    for folder, prompts in zip(folders, (["a"], ["b"], ["a"], ["a", "b"]), strict=True):
+        measure(model, [X], settings={**settings, "prompts": prompts}).save(folder)
+    one, other, again, longer = folders
+    assert run_command("merge", one, other, longer, "--out", tmp_path / "both") == 0
+    for first in (one, tmp_path / "both"):
+        assert run_command("merge", first, again, "--out", tmp_path / "no") == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "are of the same text, which would count twice" in said
+    assert not (tmp_path / "no").exists()

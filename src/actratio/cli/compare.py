@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from actratio.cli.models import show_measurement
 from actratio.cli.options import EveryRow, Force, Json
 from actratio.cli.terminal import print_conclusions, print_json, print_path, records
+
+if TYPE_CHECKING:
+    from actratio.counting.measurement import Measurement
 
 
 def compare_runs(
@@ -104,8 +107,29 @@ def merge_runs(
         raise RunError(f"{repeated} is given twice, so its text would count twice; give each measurement once")
     parts = [load(run) for run in runs]
     merged = reduce(Measurement.merge, parts)
+    _check_texts_differ(runs, parts)
     check_place(out_dir, merged.model, force=force)
     if is_measurement(out_dir) and not force:
         raise RunError(f"{out_dir} holds a measurement; choose another folder with --out, or replace it with --force")
     merged.save(out_dir, force=force)
     show_measurement(merged, out_dir, every_row=every_row, as_json=as_json)
+
+
+def _check_texts_differ(runs: list[Path], parts: list[Measurement]) -> None:
+    """Refuse two measurements of the same text, as far as their settings tell.
+
+    Raises:
+        RunError: there are two.
+    """
+    from actratio.errors import RunError
+
+    measured: dict[tuple[Any, ...], Path] = {}
+    for run, part in zip(runs, parts, strict=True):
+        for own in part.settings.get("merged", [{}]):
+            settings = {**part.settings, **own}
+            text = settings.get("text_fingerprint"), *settings.get("prompts", ())
+            if text in measured and text[0] is not None:
+                raise RunError(
+                    f"{measured[text]} and {run} are of the same text, which would count twice; give one measurement of each text"
+                )
+            measured[text] = run
