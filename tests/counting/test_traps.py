@@ -398,6 +398,17 @@ def test_the_caches_of_batches_are_used_once() -> None:
 # ---- Others.
 
 
+def test_a_model_is_counted_once_at_a_time() -> None:
+    model = nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D)).train()
+    with Probe(model, find_sites(model, X)) as probe:
+        with pytest.raises(ActratioError, match="a Probe or another thread is counting Sequential"):
+            measure(model, [X])
+        model(X)
+    assert probe.tokens == T
+    assert model.training
+    measure(model, [X])
+
+
 def test_other_threads_are_not_counted() -> None:
     other = nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D), nn.ReLU())
     model = Model(lambda m, x: m.d(F.relu(m.f(x))), f=up, d=down)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from actratio.counting.criteria import Criterion, to_criteria
 from actratio.counting.measurement import Measurement, tokens_of
 from actratio.counting.partial import PartialCounts
-from actratio.counting.probe import TENSORS, Probe
+from actratio.counting.probe import TENSORS, Probe, is_probed
 from actratio.errors import ActratioError, SiteError
 from actratio.models.fingerprint import weights_fingerprint
 from actratio.sites import Select, check_select, checked_call, choose, device_of, evaluating, trace
@@ -68,7 +68,7 @@ def measure(
         CriterionError: a criterion is unknown or given twice.
         RunError: ``partial`` has counts of other settings, weights or batches.
         SiteError: there are no batches or no such sites, a tensor is unknown, the model fails on a batch or returns
-            nothing, or a batch does not reach a site.
+            nothing, or a batch does not reach a site. Or a ``Probe`` is counting the model.
 
     Examples:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
@@ -86,6 +86,11 @@ def measure(
     check_tensors(tensors)
     parsed = to_criteria(criteria)
     model = unwrapped(model)
+    if is_probed(model):
+        raise SiteError(
+            f"a Probe or another thread is counting {type(model).__name__}, and would count this measurement too; leave the Probe's "
+            "block first, or wait for the thread"
+        )
     check_can_be_followed(model)
     model_name = name or getattr(model, "name_or_path", "") or type(model).__name__
     recorded = {**(settings or {}), **measure_settings(sites, tensors, parsed, counts_alone)}

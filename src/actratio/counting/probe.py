@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from traceback import walk_stack
 from types import FrameType, TracebackType
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -191,12 +192,14 @@ class Probe:
                 self._hook(stack, root.register_forward_hook(Unsaved(self._end), always_call=True))
             self._stack = stack.pop_all()
         self._entered = True
+        _open.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._entered = False
+        _open.discard(self)
         self._passes.clear()
         self._stack.close()
 
@@ -402,6 +405,14 @@ class Probe:
         # What enters may still be on another device, where a model is spread over several.
         useful = None if rows is None else useful_outputs(x, rows.to(x.device))
         forward_pass.sampled[site.name] = so_far.merge(Sampled(useful, len(x)))
+
+
+_open: WeakSet[Probe] = WeakSet()
+
+
+def is_probed(model: nn.Module) -> bool:
+    """Return whether a model runs in the block of a probe, in any thread."""
+    return any(probe.model is model for probe in list(_open))
 
 
 def _encoder_path(model: nn.Module) -> str | None:
