@@ -338,9 +338,10 @@ def test_an_encoder_of_torch_with_padding(batch_first: bool) -> None:
     padded[1, 3:] = True
     x = rand(2, T, D) if batch_first else rand(T, 2, D)
     sites = find_sites(encoder, {"src": x})
+    was_fast = torch.backends.mha.get_fastpath_enabled()
     with Probe(encoder, sites) as probe, torch.no_grad():
         encoder(x, src_key_padding_mask=padded)
-    assert torch.backends.mha.get_fastpath_enabled()
+    assert torch.backends.mha.get_fastpath_enabled() == was_fast
     hidden: list[Tensor] = []
     for layer in encoder.layers:
         layer.linear1.register_forward_hook(lambda *call: hidden.append(call[2]))  # also keeps it from the fast path
@@ -349,7 +350,7 @@ def test_an_encoder_of_torch_with_padding(batch_first: bool) -> None:
     torch.backends.mha.set_fastpath_enabled(False)
     with torch.no_grad():
         encoder(x, src_key_padding_mask=padded)
-    torch.backends.mha.set_fastpath_enabled(True)
+    torch.backends.mha.set_fastpath_enabled(was_fast)
     kept = ~padded if batch_first else ~padded.T
     for rows in (Measurement.of(probe, "encoder").rows, found.rows):
         for row, h in zip(rows, hidden, strict=True):
@@ -396,6 +397,22 @@ def test_the_caches_of_batches_are_used_once() -> None:
 
 
 # ---- Others.
+
+
+def test_torchs_fast_path_is_back_after_the_last_of_some_probes() -> None:
+    models = [Model(lambda m, x: m.d(F.relu(m.f(x))), f=up, d=down) for _ in range(2)]
+    was_fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(True)
+    try:
+        first, second = (Probe(model, find_sites(model, X)) for model in models)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert not torch.backends.mha.get_fastpath_enabled()
+        second.__exit__(None, None, None)
+        assert torch.backends.mha.get_fastpath_enabled()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_fast)
 
 
 def test_a_model_is_counted_once_at_a_time() -> None:

@@ -727,3 +727,26 @@ def test_a_stopped_tracker_leaves_nothing_behind() -> None:
     for _ in range(20):
         track_a_step()
     assert kept() == before
+
+
+def test_measuring_between_steps_isnt_counted() -> None:
+    """Of a model whose activation is no module, so that a probe follows its data."""
+
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.down(torch.relu(self.up(x)))
+            return out
+
+    model = Functional().train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Tracker(model, 1, dead_limit=None) as tracker:
+        for _ in range(2):
+            model(torch.randn(4, 8)).sum().backward()
+            optimizer.step()
+            assert actratio.measure(model, [torch.randn(5, 8)]).rows[0].counts.tokens == 5
+    assert tracker.to_frame()["tokens"].tolist() == [4, 4]
+    assert model.training

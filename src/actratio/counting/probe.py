@@ -411,8 +411,8 @@ _open: WeakSet[Probe] = WeakSet()
 
 
 def is_probed(model: nn.Module) -> bool:
-    """Return whether a model runs in the block of a probe, in any thread."""
-    return any(probe.model is model for probe in list(_open))
+    """Return whether a probe would count a model if it ran now, in any thread."""
+    return any(probe.model is model and probe.enabled for probe in list(_open))
 
 
 def _encoder_path(model: nn.Module) -> str | None:

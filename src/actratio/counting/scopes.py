@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from threading import Lock
 from typing import Any
 
 import torch
@@ -38,10 +39,7 @@ class ScopeFollower:
         """Register the hooks, once for any number of forward passes; ``stack`` removes them."""
         if not scopes:
             return
-        # An encoder packs padded sequences into a nested tensor for torch's fast path, which a followed layer doesn't take.
-        fast = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        stack.enter_context(_slow_path)
         flow = Flow(
             self._model, self._on_use, self._on_unused
         )  # one for all scopes, because scopes don't run inside each other
@@ -76,6 +74,34 @@ class ScopeFollower:
         running, self._running = self._running, None
         if running is not None:
             running.close()
+
+
+class _SlowPath:
+    """Turn off torch's fast path of attention in at least one block, which may end in another order than they began.
+
+    For this path, an encoder packs padded sequences into a nested tensor, and a layer that is followed doesn't take the path.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._blocks = 0
+        self._was_fast = True
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._blocks:
+                self._was_fast = torch.backends.mha.get_fastpath_enabled()
+                torch.backends.mha.set_fastpath_enabled(False)
+            self._blocks += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if not self._blocks:
+                torch.backends.mha.set_fastpath_enabled(self._was_fast)
+
+
+_slow_path = _SlowPath()
 
 
 def outermost(scopes: Iterable[str]) -> list[str]:

@@ -245,9 +245,14 @@ class ProbeCounter(Counter):
         def enable(module: nn.Module, args: tuple[Any, ...]) -> None:
             probe.enabled = self._passes.is_open
 
+        def disable(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            probe.enabled = False
+
+        probe.enabled = False
         # Registered after the hooks of the passes and before the probe's, and called in this order.
         self._stack.callback(self._model.register_forward_pre_hook(Unsaved(enable)).remove)
         self._probe = self._stack.enter_context(probe)
+        self._stack.callback(self._model.register_forward_hook(Unsaved(disable), always_call=True).remove)
 
     def stop(self) -> Tensor:
         probe, self._probe = self._probe, None
