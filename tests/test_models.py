@@ -331,3 +331,12 @@ def test_the_longest_sequence_that_a_model_reads(kind: str, options: dict[str, A
 
 def test_the_longest_sequence_of_other_modules_is_unknown() -> None:
     assert most_tokens(torch.nn.Embedding(4, 2)) is None
+
+
+def test_the_positions_of_images_are_not_those_of_text() -> None:
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.CLIPConfig(
+        text_config={**size, "vocab_size": 50, "max_position_embeddings": 30},
+        vision_config={**size, "image_size": 8, "patch_size": 4},
+    )
+    assert most_tokens(transformers.CLIPModel(config)) == 30

@@ -127,7 +127,7 @@ def _check_texts_differ(runs: list[Path], parts: list[Measurement]) -> None:
     for run, part in zip(runs, parts, strict=True):
         for own in part.settings.get("merged", [{}]):
             settings = {**part.settings, **own}
-            text = settings.get("text_fingerprint"), *settings.get("prompts", ())
+            text = settings.get("text_fingerprint"), settings.get("column"), *settings.get("prompts", ())
             if text in measured and text[0] is not None:
                 raise RunError(
                     f"{measured[text]} and {run} are of the same text, which would count twice; give one measurement of each text"

@@ -198,9 +198,8 @@ def _first_batch(
             stage("counting the first batch")
             _count(model, batch, probe, kept)
             return probe, left_out
-        except (
-            SiteError
-        ) as error:  # perhaps a site runs only in longer sequences or larger batches, or more often in them
+        except SiteError as error:
+            # Perhaps a site runs only in longer sequences or larger batches, or more often in them.
             block.__exit__(type(error), error, None)
             if not few_sequences:
                 raise

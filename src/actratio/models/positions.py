@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from actratio.sites.tokens import reads_text
+
 _TABLE = re.compile(r"(^|\.)(wpe|\w*position\w*)$")
 """The name of an embedding of positions."""
 
@@ -20,11 +22,13 @@ def most_tokens(model: nn.Module) -> int | None:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     limit = getattr(text, "max_position_embeddings", None)
     tables = [
-        module for name, module in model.named_modules() if isinstance(module, nn.Embedding) and _TABLE.search(name)
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and _TABLE.search(name) and reads_text(name)
     ]
     if not tables or not isinstance(limit, int):
         return None
-    # Some tables begin with the position of padding.
+    # Some tables begin with positions for padding.
     return min(
         limit,
         *(table.num_embeddings - (-1 if table.padding_idx is None else table.padding_idx) - 1 for table in tables),
