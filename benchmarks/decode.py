@@ -386,7 +386,6 @@ def of_trained(
 
 def goals_of(rows: list[dict[str, Any]], same: list[bool]) -> list[dict[str, Any]]:
     """Return the goals that concern these rows, and whether they are met."""
-
     goals: list[dict[str, Any]] = []
     for model in dict.fromkeys(row["model"] for row in rows):
         own = [row for row in rows if row["model"] == model]

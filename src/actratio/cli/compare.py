@@ -121,12 +121,12 @@ def _check_texts_differ(runs: list[Path], parts: list[Measurement]) -> None:
     Raises:
         RunError: there are two.
     """
+    from actratio.counting.measurement import settings_of_parts
     from actratio.errors import RunError
 
     measured: dict[tuple[Any, ...], Path] = {}
     for run, part in zip(runs, parts, strict=True):
-        for own in part.settings.get("merged", [{}]):
-            settings = {**part.settings, **own}
+        for settings in settings_of_parts(part.settings):
             text = settings.get("text_fingerprint"), settings.get("column"), *settings.get("prompts", ())
             if text in measured and text[0] is not None:
                 raise RunError(

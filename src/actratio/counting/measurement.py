@@ -287,13 +287,14 @@ def tokens_of(measurement: Measurement) -> int:
 
 def _merged_settings(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that all parts share, and under ``merged`` those of each part that differ."""
-    parts = [*_parts(mine), *_parts(theirs)]
+    parts = [*settings_of_parts(mine), *settings_of_parts(theirs)]
     shared = {name: value for name, value in parts[0].items() if all(part.get(name) == value for part in parts)}
     own = [{name: value for name, value in part.items() if name not in shared} for part in parts]
     return {**shared, "merged": own} if any(own) else shared
 
 
-def _parts(settings: dict[str, Any]) -> list[dict[str, Any]]:
+def settings_of_parts(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the settings of each measurement that was merged into one; of one that wasn't merged, its own."""
     shared = {name: value for name, value in settings.items() if name != "merged"}
     return [{**shared, **part} for part in settings.get("merged", [{}])]
 
