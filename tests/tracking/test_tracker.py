@@ -729,7 +729,7 @@ def test_a_stopped_tracker_leaves_nothing_behind() -> None:
     assert kept() == before
 
 
-def test_measuring_between_steps_isnt_counted() -> None:
+def test_measuring_between_passes_isnt_counted() -> None:
     """Of a model whose activation is no module, so that a probe follows its data."""
 
     class Functional(nn.Module):
@@ -746,7 +746,8 @@ def test_measuring_between_steps_isnt_counted() -> None:
     with Tracker(model, 1, dead_limit=None) as tracker:
         for _ in range(2):
             model(torch.randn(4, 8)).sum().backward()
-            optimizer.step()
-            assert actratio.measure(model, [torch.randn(5, 8)]).rows[0].counts.tokens == 5
+            for step in (lambda: None, optimizer.step):  # before the step, the pass that is counted has ended
+                step()
+                assert actratio.measure(model, [torch.randn(5, 8)]).rows[0].counts.tokens == 5
     assert tracker.to_frame()["tokens"].tolist() == [4, 4]
     assert model.training
