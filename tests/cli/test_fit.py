@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from actratio.laws.observations import at_epoch
+from actratio.report.laws import epochs_sentence
 from tests.cli.conftest import Actratio
 from tests.conftest import ROOT
 
@@ -44,6 +46,27 @@ def test_fit_of_the_article_s_csv_says_whether_the_root_law_holds(
     assert "mnist: √N" in done.stdout
     assert "fashion_mnist: √N" in done.stdout
     assert "the output layer (logits)" in done.stdout
+
+
+def test_which_epochs_were_fitted_is_said(
+    tmp_path: Path, run_command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(epochs: list[int], *options: str) -> str:
+        rows = [(f"a{width}", width, width**0.5 * epoch, epoch) for width in (16, 64, 256) for epoch in epochs]
+        columns = ["architecture", "width", "active_mean", "epoch"]
+        pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "t.csv", index=False)
+        assert run_command("fit", tmp_path / "t.csv", *options) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "Of the table's 3 epochs, epoch 3 was fitted; --epoch chooses another one." in said([1, 2, 3])
+    assert "Of the table's 3 epochs, epoch 2 was fitted;" in said([1, 2, 3], "--epoch", "2")
+    assert "epochs" not in said([1])
+    table = pd.DataFrame({"architecture": ["a", "a", "b"], "epoch": [1, 3, 2]})
+    assert epochs_sentence(table, at_epoch(table, "train", None)) == (
+        "Of the table's 3 epochs, the last epoch of each network was fitted; --epoch chooses another one."
+    )
+    same_end = pd.DataFrame({"architecture": ["a", "b"], "epoch": [1, 3]})
+    assert epochs_sentence(same_end, at_epoch(same_end, "train", None)) is None
 
 
 def test_json_of_a_table_with_dates_and_infinities(tmp_path: Path, actratio: Actratio) -> None:

@@ -147,6 +147,15 @@ def test_experts_are_matched_by_number_and_the_rest_is_named(before: Measurement
     assert "Only in a: a.1." in comparison.summary()
 
 
+def test_what_only_one_measurement_counted_is_named(before: Measurement, after: Measurement) -> None:
+    more = made("b", *after.rows, *(replace(row, criterion="nonzero") for row in after.rows))
+    comparison = before.compare(more)
+    assert comparison.only_counted == ("", "activation nonzero")
+    assert "Counted only in b, so not compared: activation nonzero." in comparison.summary()
+    assert more.compare(before).only_counted == ("activation nonzero", "")
+    assert "not compared" not in before.compare(after).summary()
+
+
 def test_what_cannot_be_compared_is_refused(before: Measurement) -> None:
     other = made("o", *(replace(row, criterion="nonzero") for row in before.rows))
     with pytest.raises(ActratioError, match="before was measured by activation positive and o by activation nonzero"):

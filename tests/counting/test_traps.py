@@ -426,6 +426,20 @@ def test_a_model_is_counted_once_at_a_time() -> None:
     measure(model, [X])
 
 
+@pytest.mark.parametrize("traced", [False, True], ids=["direct", "followed"])
+def test_looking_for_sites_adds_nothing_to_an_open_probe(traced: bool) -> None:
+    model = Model(lambda m, x: m.d(F.relu(m.f(x)) if traced else m.act(m.f(x))), f=up, act=nn.ReLU, d=down)
+    sites = find_sites(model, X)
+    with Probe(model, sites) as probe:
+        model(X)
+        assert [site.name for site in find_sites(model, X)] == [site.name for site in sites]
+        model(X)
+    assert [counted.counts[criterion].tokens for counted in probe.counted.values() for criterion in counted.counts] == [
+        2 * T
+    ]
+    assert probe.passes == 2
+
+
 def test_other_threads_are_not_counted() -> None:
     other = nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D), nn.ReLU())
     model = Model(lambda m, x: m.d(F.relu(m.f(x))), f=up, d=down)

@@ -31,18 +31,23 @@ def fit_table(
     """Fit laws of active neurons against width, with intervals, and report whether √N is supported."""
     from actratio.laws.observations import at_epoch, fit_observations, read_observations
     from actratio.report.findings import verdicts_table
-    from actratio.report.laws import law_sentences, laws_table
+    from actratio.report.laws import epochs_sentence, law_sentences, laws_table
 
     frame = read_observations(table)
     with waiting("fitting the laws"):
         laws = fit_observations(frame, split=split, epoch=epoch, logits=logits)
-    sentences = [sentence for fitted in laws for sentence in law_sentences(fitted)]
+    fitted_rows = at_epoch(frame, split, epoch)
+    epochs = epochs_sentence(frame, fitted_rows)
+    sentences = [
+        *(sentence for fitted in laws for sentence in law_sentences(fitted)),
+        *([] if epochs is None else [epochs]),
+    ]
     if as_json:
         settings = {"table": str(table), "split": split, "epoch": epoch, "logits": logits}
         print_json(
             {
                 "settings": settings,
-                "rows": records(at_epoch(frame, split, epoch)),
+                "rows": records(fitted_rows),
                 "path": str(table),
                 "laws": [fitted.to_dict() for fitted in laws],
                 "verdicts": [fitted.verdict.to_dict() for fitted in laws],

@@ -126,6 +126,12 @@ class Comparison:
         return [name for name in _SETTINGS if self.a.settings.get(name) != self.b.settings.get(name)]
 
     @property
+    def only_counted(self) -> tuple[str, str]:
+        """What was counted in the first measurement alone, and in the second alone, such as ``hidden nonzero``."""
+        kinds_a, kinds_b = _kinds(self.a), _kinds(self.b)
+        return _listed(kinds_a - kinds_b), _listed(kinds_b - kinds_a)
+
+    @property
     def same_weights(self) -> bool:
         """Whether both are measurements of the same weights."""
         return self.a.fingerprint is not None and self.a.fingerprint == self.b.fingerprint
@@ -182,10 +188,11 @@ class Comparison:
 
 def compare_measurements(a: Measurement, b: Measurement) -> Comparison:
     """Return what changed from ``a`` to ``b``; see ``Measurement.compare``."""
-    kinds_a, kinds_b = ({(row.tensor, row.criterion) for row in measurement} for measurement in (a, b))
+    kinds_a, kinds_b = _kinds(a), _kinds(b)
     if not kinds_a & kinds_b:
         raise RunError(
-            f"{a.model} was measured by {_listed(kinds_a)} and {b.model} by {_listed(kinds_b)}; measure both alike to compare them"
+            f"{a.model} was measured by {_listed(kinds_a) or 'nothing'} and {b.model} by {_listed(kinds_b) or 'nothing'}; "
+            "measure both alike to compare them"
         )
     left_b: dict[Hashable, list[Row]] = defaultdict(list)
     for row in b:
@@ -222,5 +229,9 @@ def _names(measurement: Measurement, without: set[str]) -> list[str]:
     return [name for name in dict.fromkeys(row.site.name for row in measurement) if name not in without]
 
 
+def _kinds(measurement: Measurement) -> set[tuple[str, str]]:
+    return {(row.tensor, row.criterion) for row in measurement}
+
+
 def _listed(kinds: Iterable[tuple[str, str]]) -> str:
-    return " and ".join(sorted(f"{tensor} {criterion}" for tensor, criterion in kinds)) or "nothing"
+    return " and ".join(sorted(f"{tensor} {criterion}" for tensor, criterion in kinds))

@@ -29,6 +29,7 @@ from actratio.counting.useful import MOST_TOKENS, rows_of_site, useful_outputs
 from actratio.errors import SiteError, plural
 from actratio.hooks import Unsaved
 from actratio.sites import MEASURED, Group, Site
+from actratio.sites.followed import is_searched
 from actratio.sites.tokens import arguments_of, routed_rows
 from actratio.sites.values import Use, Value
 from actratio.sites.wrappers import unwrapped
@@ -70,7 +71,7 @@ class Probe:
     Padding (from ``attention_mask``) is not counted. Decoding steps of ``generate`` are also counted apart.
     Activations that gradient checkpointing recomputes are not counted twice, because only the forward passes of the
     model itself are counted (and those of its encoder, which ``generate`` calls by itself). A forward pass that fails
-    or returns ``None`` counts nothing. Compiled models run uncompiled inside the block.
+    or returns ``None`` counts nothing, and neither does one of ``find_sites``. Compiled models run uncompiled inside the block.
 
     Args:
         model: the model that was passed to ``find_sites``.
@@ -232,7 +233,12 @@ class Probe:
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         frame = sys._getframe(2)  # of the module's call, which called the hook, which called this
         self._drop_interrupted(frame)
-        if not self.enabled or module not in self._roots() or (module is not self._model and self._passes):
+        if (
+            not self.enabled
+            or is_searched()
+            or module not in self._roots()
+            or (module is not self._model and self._passes)
+        ):
             return
         for group in self._direct:
             site = self._groups[group][0]

@@ -126,6 +126,9 @@ def _careful_sentences(comparison: Comparison) -> list[str]:
     fewest = min(tokens_of(comparison.a), tokens_of(comparison.b))
     if fewest < FEWEST_TOKENS:
         sentences.append(f"{plural(fewest, 'token')} are too few to compare dead and always-on neurons.")
+    for name, counted in zip(comparison.names, comparison.only_counted, strict=True):
+        if counted:
+            sentences.append(f"Counted only in {name}, so not compared: {counted}.")
     for name, only in zip(comparison.names, (comparison.only_a, comparison.only_b), strict=True):
         if only:
             more = f" and {len(only) - _LARGEST} more" if len(only) > _LARGEST else ""

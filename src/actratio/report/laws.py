@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from actratio.laws.observations import DatasetLaws
 from actratio.laws.results import AICC_MARGIN, REFERENCE_WIDTH, LawFit
 from actratio.report.findings import Table
 from actratio.statistics.verdict import excludes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _NUMBER = "{:.3g}"
 
@@ -30,6 +34,20 @@ def law_sentences(fitted: DatasetLaws) -> list[str]:
         names = ", ".join(law_fit.law.formula for law_fit in laws.best)
         sentences.append(f"{dataset}: not ranked, because they are within {AICC_MARGIN} AICc of each other: {names}.")
     return sentences
+
+
+def epochs_sentence(observed: pd.DataFrame, fitted: pd.DataFrame) -> str | None:
+    """Return which of a table's epochs were fitted, or ``None`` if all were.
+
+    Args:
+        observed: all observations.
+        fitted: those that ``at_epoch`` returned for the fit.
+    """
+    if "epoch" not in observed.columns or observed["epoch"].nunique() == fitted["epoch"].nunique():
+        return None
+    epochs = sorted(fitted["epoch"].unique())
+    which = f"epoch {epochs[0]} was" if len(epochs) == 1 else "the last epoch of each network was"
+    return f"Of the table's {observed['epoch'].nunique()} epochs, {which} fitted; --epoch chooses another one."
 
 
 def laws_table(datasets: list[DatasetLaws]) -> Table:

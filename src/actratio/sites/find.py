@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy
 from actratio.compiler import force_eager
 from actratio.errors import ActratioError, SiteError, is_out_of_memory
 from actratio.sites.flow import Flow
+from actratio.sites.followed import searching
 from actratio.sites.inputs import made_up, with_own_cache
 from actratio.sites.parts import shrink_inputs
 from actratio.sites.roles import block_of, role_of, unique, with_sleeping_experts
@@ -153,7 +154,7 @@ def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool, set[str]]:
     weights = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     flow = Flow(model, on_use)
     with (
-        evaluating(model), _restoring(model), torch.no_grad(), force_eager(), warnings.catch_warnings(),
+        evaluating(model), _restoring(model), torch.no_grad(), force_eager(), warnings.catch_warnings(), searching(),
         flow.modules(), flow,
     ):  # fmt: skip
         # Parts that are compiled by themselves run as Python here, so that hooks that fire twice do no harm.
