@@ -489,8 +489,8 @@ def _model_readers(folder: Path) -> dict[str, Reader]:
     gguf.mkdir()
     write_gguf(gguf / "tiny.gguf", model)
     _save_tokenizer(folder / "tokenizer", TOKENS)
-    conversion._SMALLEST = 1  # the model is tiny
-    sparsify(model, thresholds={name: torch.full((64,), 0.5) for name in names}, weights="int8", crossover=ALWAYS)
+    with mock.patch.object(conversion, "_SMALLEST", 1):  # the model is tiny
+        sparsify(model, thresholds={name: torch.full((64,), 0.5) for name in names}, weights="int8", crossover=ALWAYS)
     save_int8(folder / "int8", model)
 
     def int8_loaded() -> Any:

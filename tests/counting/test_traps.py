@@ -376,6 +376,20 @@ def test_a_batch_that_is_none_is_refused() -> None:
             measure(model, batches)
 
 
+def test_a_nested_tensor_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D))
+    nested = torch.nested.nested_tensor([X, X[:2]], layout=torch.jagged)
+    for batches in ([nested], [X, nested]):
+        with pytest.raises(ActratioError, match="a batch has a nested tensor, whose tokens can't be told apart"):
+            measure(model, batches)
+
+
+def test_an_exported_program_is_refused() -> None:
+    exported = torch.export.export(nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D)), (X,)).module()
+    with pytest.raises(ActratioError, match="if it's an exported program, give the model that it was made from"):
+        measure(exported, [X])
+
+
 def test_the_caches_of_batches_are_used_once() -> None:
     config = transformers.GPT2Config(n_layer=1, n_embd=D, n_head=2, vocab_size=20, n_positions=16)
     model = transformers.GPT2LMHeadModel(config).eval()

@@ -245,6 +245,15 @@ def _inputs(model: nn.Module, batch: Any) -> Any:
     device = device_of(model)
     if isinstance(batch, tuple | list):
         batch = batch[0]
+    nested = [
+        value
+        for value in (batch.values() if isinstance(batch, Mapping) else [batch])
+        if getattr(value, "is_nested", False)
+    ]
+    if nested:
+        raise SiteError(
+            "a batch has a nested tensor, whose tokens can't be told apart; give a padded one, with an attention_mask"
+        )
     if isinstance(batch, Mapping):
         moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
         return without_cache(model, moved)

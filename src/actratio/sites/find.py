@@ -232,9 +232,18 @@ def _tokens(model: nn.Module, inputs: Any) -> Tokens | None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model in evaluation mode, and restore the mode of every module at the end of the block."""
+    """Put the model in evaluation mode, and restore the mode of every module at the end of the block.
+
+    Raises:
+        SiteError: the model has no modes, as the module of an exported program.
+    """
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    try:
+        model.eval()
+    except NotImplementedError as error:
+        raise SiteError(
+            f"{type(model).__name__} can't be put in evaluation mode ({error}); if it's an exported program, give the model that it was made from"
+        ) from error
     try:
         yield
     finally:
