@@ -47,7 +47,10 @@ SHORT_TIMING: dict[str, float] = {
     "actratio.sparse.autotune._FORGOTTEN": 4096,
     "actratio.sparse.layer_times._ROUNDS": 2,
     "actratio.sparse.timing._PASSES": 3,
-    "actratio.sparse.comparing._MAX_ROUNDS": 8,
+    "actratio.sparse.comparing._SECONDS": 0.0,
+    "actratio.auditing.bench._FIRST_SECONDS": 0.0,
+    "actratio.auditing.bench._PASS_SECONDS": 0.0,
+    "actratio.auditing.bench._RACE_SECONDS": 0.0,
     "actratio.sparse.timing._READ": 100_000,
     "actratio.sparse.timing._SIDE": 64,
 }

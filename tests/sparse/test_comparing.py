@@ -66,6 +66,7 @@ def test_speedup_takes_turns_until_its_interval_is_narrow(
             made.append(self)
 
     monkeypatch.setattr(comparing, "ForwardPasses", Recorded)
+    monkeypatch.setattr(comparing, "_SECONDS", 1000.0)
     dense, other = "dense", "other"
     estimate = speedup(dense, other, 1, prompt=4)  # type: ignore[arg-type]
     assert [passes.number for passes in made] == [rounds + 1] * 2  # one warms up
