@@ -24,6 +24,10 @@ _SUMS = 32768
 or 256 KB if a word is two bfloat16."""
 
 
+_TILES = 16
+"""Tiles whose factors are made for all examples before the next ones, so that what is read and what is written stay in the first-level cache."""
+
+
 @by_type(inline="always")
 def pays(needed, active, examples, like, stored):
     """Return whether taking the needed neurons for all examples is faster than taking each example's own.
@@ -57,54 +61,61 @@ def needed_part(call, part, like, stored):
     _add_rest_of_rows(sums, words, listed, begin, end, full, factors)
 
 
-@by_type(jit_options={"nogil": True})
+@njit(nogil=True)
 def _make_factors(call, products, listed, begin, end, like, stored):
     """Return what the neurons' rows are multiplied by for each example, in the place of the up projection's products.
 
-    The factors are (tiles, examples, ROWS) float32. If the processor multiplies pairs of bfloat16, they are words of two, in the first
-    half of each ROWS.
+    The factors are (tiles, examples, ROWS) float32, or words of two bfloat16 as ``_in_pairs`` makes them. They are 0 if the neuron isn't
+    active, and after the last place.
     """
-    if packs_pairs(like, stored):
-
-        def of_pairs(call, products, listed, begin, end, like, stored):
-            pairs = array_at(products.ctypes.data, products.shape, np.uint32(0))
-            for example in range(call.batch):
-                for tile in range(begin // ROWS, -(-end // ROWS)):
-                    for lane in range(0, ROWS, 2):
-                        place = tile * ROWS + lane
-                        first = _factor(call, products[tile, example, lane], example, listed, place, end, like)
-                        second = _factor(call, products[tile, example, lane + 1], example, listed, place + 1, end, like)
-                        word = as_bits(first) >> np.uint32(16) | as_bits(second) & np.uint32(0xFFFF0000)
-                        pairs[tile, example, lane // 2] = word
-            return pairs
-
-        return of_pairs
-
-    def of_numbers(call, products, listed, begin, end, like, stored):
-        for example in range(call.batch):
-            for tile in range(begin // ROWS, -(-end // ROWS)):
+    # All of the call that is read in the loop, because the compiler can't know that writing a factor doesn't change the call.
+    batch, width, has_up = call.batch, call.width, call.up != 0
+    hidden = array_at(call.hidden, (batch, width), like)
+    thresholds = array_at(call.thresholds, (width if call.thresholds else 0,), np.float32(0))
+    scales = array_at(call.up_scales, (width if call.up_scales else 0,), np.float32(0))
+    bias = array_at(call.up_bias, (width if call.up_bias else 0,), like)
+    last_tile = -(-end // ROWS)
+    for first_tile in range(begin // ROWS, last_tile, _TILES):
+        for example in range(batch):
+            for tile in range(first_tile, min(first_tile + _TILES, last_tile)):
+                own = products[tile, example]
                 for lane in range(ROWS):
-                    product = products[tile, example, lane]
-                    products[tile, example, lane] = _factor(
-                        call, product, example, listed, tile * ROWS + lane, end, like
-                    )
-        return products
+                    place = tile * ROWS + lane
+                    neuron = np.uint64(
+                        listed[np.uint64(min(place, end - 1))]
+                    )  # a signed index is checked for negative values
+                    value = widen(hidden[np.uint64(example), neuron])
+                    threshold = thresholds[neuron] if thresholds.size else np.float32(0)
+                    is_zero = (place >= end) | (
+                        abs(value) <= threshold
+                    )  # without a branch, which would be mispredicted
+                    if has_up:
+                        value = gated(value, own[lane], neuron, scales, bias, like)
+                    own[lane] = np.float32(0) if is_zero else value
+                _in_pairs(own, like, stored)
+    return _factors_of(products, like, stored)
 
-    return of_numbers
+
+@by_type(inline="always")
+def _in_pairs(factors, like, stored):
+    """Round the factors of a tile to words of two bfloat16, in the first half of them, if the processor multiplies those."""
+    if not packs_pairs(like, stored):
+        return lambda factors, like, stored: None
+
+    def to_words(factors, like, stored):
+        words = array_at(factors.ctypes.data, (ROWS // 2,), np.uint32(0))
+        for lane in range(0, ROWS, 2):
+            first, second = as_bits(factors[lane]), as_bits(factors[lane + 1])
+            words[lane // 2] = first >> np.uint32(16) | second & np.uint32(0xFFFF0000)
+
+    return to_words
 
 
-@njit(nogil=True)
-def _factor(call, product, example, listed, place, end, like):
-    """Return the factor of a neuron's row for an example; 0 if the neuron isn't active, and after the last place."""
-    neuron = listed[min(place, end - 1)]
-    value = widen(array_at(call.hidden, (call.batch, call.width), like)[example, neuron])
-    threshold = array_at(call.thresholds, (call.width,), np.float32(0))[neuron] if call.thresholds else np.float32(0)
-    is_zero = (place >= end) | (abs(value) <= threshold)  # without a branch, which would be mispredicted
-    if call.up:
-        scales = array_at(call.up_scales, (call.width if call.up_scales else 0,), np.float32(0))
-        bias = array_at(call.up_bias, (call.width if call.up_bias else 0,), like)
-        value = gated(value, product, neuron, scales, bias, like)
-    return np.float32(0) if is_zero else value
+@by_type(inline="always")
+def _factors_of(products, like, stored):
+    if packs_pairs(like, stored):
+        return lambda products, like, stored: array_at(products.ctypes.data, products.shape, np.uint32(0))
+    return lambda products, like, stored: products
 
 
 @by_type(jit_options={"nogil": True})
