@@ -87,14 +87,20 @@ def _take_rows(call, pointer, like, stored):
             multiply_rows(x, packed, words, None, begin, last, last, sums)
             multiply_rows(x, packed, words, None, last, end, call.next_part * part, sums)
         for example in range(batch):
-            for row in range(begin, end):
-                total = sums[example, row]
-                if scales.size:
-                    total *= scales[row]
-                if bias.size:
-                    total += widen(bias[row])
-                out[example, row] = narrow(total, like)
+            _write(sums[example, begin:end], scales[begin:end], bias[begin:end], out[example, begin:end], like)
         begin = take_part(pointer) * part
+
+
+@njit(nogil=True)
+def _write(sums, scales, bias, out, like):
+    """Multiply sums by the scales of int8 weights, add the bias, and write them in the type of the output."""
+    for i in range(out.size):  # over slices, because an index that may be negative is checked, and then nothing is vectorized
+        total = sums[i]
+        if scales.size:
+            total *= scales[i]
+        if bias.size:
+            total += widen(bias[i])
+        out[i] = narrow(total, like)
 
 
 @njit(nogil=True)
