@@ -1,4 +1,4 @@
-"""What tracking a training costs: steps that nothing watches, with ours, and with other ways to watch a model.
+"""What tracking a training run costs: steps that nothing watches, with ours, and with other ways to watch a model.
 
 A model of GPT-2 small's shape with random weights, 2 × 64 tokens, and an MLP 784-1024-1024-10, batch 128, are trained
 with AdamW on the CPU, in eager mode and compiled. In each round every contestant takes a step in which it reads and a

@@ -1,4 +1,4 @@
-"""Track the activation ratio while the Trainer of transformers fine-tunes a model.
+"""Track the activation ratio while the transformers Trainer fine-tunes a model.
 
     python examples/track_trainer.py
 

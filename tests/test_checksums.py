@@ -21,7 +21,7 @@ def test_what_was_written_is_read() -> None:
 @pytest.mark.parametrize("change", [{"text": "e"}, {"more": 1}, {"pair": [1, 2]}, {"checksum": "0"}])
 def test_a_change_is_refused(change: dict[str, Any]) -> None:
     written = with_checksum({"text": "é", "pair": (1, 2.5)})
-    with pytest.raises(ValueError, match="its checksum does not fit"):
+    with pytest.raises(ValueError, match="its checksum does not match"):
         without_checksum(written | change)
 
 

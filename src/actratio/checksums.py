@@ -40,5 +40,5 @@ def without_checksum(described: Any, arrays: Mapping[str, Tensor] | None = None)
     others = {name: value for name, value in described.items() if name != "checksum"}
     if described["checksum"] != content_checksum(arrays or {}, others):
         parts = ": a file changed, or its files come from two measurements" if arrays else ""
-        raise ValueError(f"its checksum does not fit{parts}")
+        raise ValueError(f"its checksum does not match{parts}")
     return others

@@ -35,7 +35,9 @@ def import_kernel(module: str, package: str) -> ModuleType | None:
                 f"run {pip_install('fast')} again"
             )
             warnings.warn(
-                f"plain PyTorch counts, which is slower: {_broken[package]}, or remove it", UserWarning, stacklevel=2
+                f"counting falls back to plain PyTorch, which is slower: {_broken[package]}, or remove it",
+                UserWarning,
+                stacklevel=2,
             )
         return None
 

@@ -123,7 +123,7 @@ def test_files_of_two_measurements_are_told_apart(tmp_path: Path) -> None:
     for name in ("a", "b"):
         measure(model, [torch.randn(4, 2)]).save(tmp_path / name)
     (tmp_path / "a" / "neurons.safetensors").write_bytes((tmp_path / "b" / "neurons.safetensors").read_bytes())
-    with pytest.raises(ActratioError, match=r"checksum does not fit.*two measurements"):
+    with pytest.raises(ActratioError, match=r"checksum does not match.*two measurements"):
         load(tmp_path / "a")
 
 

@@ -32,7 +32,7 @@ def test_one_changed_count_is_refused(folder: Path) -> None:
     arrays = load_file(folder / "neurons.safetensors")
     arrays["0.active"][2] += 1
     save_file(arrays, folder / "neurons.safetensors")
-    with pytest.raises(ActratioError, match=r"is damaged \(its checksum does not fit.*; measure again"):
+    with pytest.raises(ActratioError, match=r"is damaged \(its checksum does not match.*; measure again"):
         load(folder)
 
 
@@ -42,7 +42,7 @@ def test_one_changed_count_is_refused(folder: Path) -> None:
 def test_a_changed_description_is_refused(change: tuple[str, object], folder: Path) -> None:
     path = folder / "measurement.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | dict([change])))
-    with pytest.raises(ActratioError, match="its checksum does not fit"):
+    with pytest.raises(ActratioError, match="its checksum does not match"):
         load(folder)
 
 
@@ -73,7 +73,7 @@ def test_one_changed_bit_of_an_unfinished_measurement_is_refused(tmp_path: Path)
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ActratioError, match=r"its checksum does not fit.*; remove it to measure again"):
+    with pytest.raises(ActratioError, match=r"its checksum does not match.*; remove it to measure again"):
         measure(model, [torch.ones(3, 4)], partial=path)
 
 

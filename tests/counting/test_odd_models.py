@@ -292,7 +292,7 @@ def test_functions_of_several_neurons_are_named(name: str) -> None:
         "topk": lambda z: torch.zeros_like(z).scatter(-1, z.topk(2).indices, z.topk(2).values),
     }
     said = {"maxout": "max"}.get(name, name)
-    with pytest.raises(ActratioError, match=f"its linear layers enter {said}, but no elementwise function"):
+    with pytest.raises(ActratioError, match=f"its linear layers feed {said}, but no elementwise function"):
         measure(Plain(functions[name]), [X])
 
 

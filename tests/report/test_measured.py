@@ -85,9 +85,11 @@ def test_measurement_sentences_by_hand(measurement: Measurement) -> None:
     )
     # One token uses 4 of 12 neurons of the MLP, and 3 of 4 of the expert: (1/3 × 4 + 3/4 × 2) / 6 of them.
     assert skip == "Skipping: a kernel could skip 52.8% of the neurons for one token."
-    assert silent.startswith("Dead: 2 of 6 neurons were never active (activation > 0) on 2 tokens; always on: 2, ")
-    assert "2 tokens at the site with the fewest are too few to tell: such a neuron may do otherwise" in silent
-    assert "on 77.6% of other tokens. Count at least 299 tokens" in silent  # 1 − 0.05^(1/2)
+    assert silent.startswith(
+        "Dead: 2 of 6 neurons were never active (activation > 0) on 2 tokens. Always on (active on at least 99% of the tokens): 2. "
+    )
+    assert "2 tokens at the site with the fewest are too few to tell: such a neuron may behave differently" in silent
+    assert "on up to 77.6% of other tokens. Measure a longer text, with at least 299 tokens" in silent  # 1 − 0.05^(1/2)
     # 3 active of 2 experts × 2 neurons × 3 tokens.
     assert "25.00% of the neurons of all experts of a layer are active for a token" in experts
     assert "1 of 2 experts received no token" in experts
@@ -113,7 +115,7 @@ def test_sentences_of_a_function_that_is_almost_never_zero() -> None:
     )
     assert ratio == (
         "Sign ratio: 25.0% of the activations are above zero (SiLU, gated). Outputs below zero are small, not zero; 0.0% are exact zeros. "
-        "So the sign doesn't tell how much work is wasted."
+        "So the sign doesn't tell you how much work is wasted."
     )
     assert skip.startswith(
         "Skipping: no neuron can be skipped exactly. Skipping needs thresholds, which could drop 25.0% of the outputs"

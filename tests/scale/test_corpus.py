@@ -306,7 +306,7 @@ def test_changed_settings_are_refused(tmp_path: Path) -> None:
     Corpus.open(tmp_path / "out", [str(tmp_path / "a.txt")], 2, {"length": 256})
     file = tmp_path / "out" / "shards" / "settings.json"
     file.write_text(file.read_text().replace("256", "255"))
-    with pytest.raises(actratio.ActratioError, match=r"settings\.json can't be read \(its checksum does not fit\)"):
+    with pytest.raises(actratio.ActratioError, match=r"settings\.json can't be read \(its checksum does not match\)"):
         Corpus.load(tmp_path / "out")
 
 

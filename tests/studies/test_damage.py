@@ -41,11 +41,11 @@ def test_a_damaged_unit_is_computed_again_with_a_note(run: Path) -> None:
     before = read_table(run / "results.parquet")[0]
     runner, notes = Runner(SMALL, run), list[str]()
     flip(runner.folder.unit_file(runner.units[0].name))
-    with pytest.raises(ActratioError, match="its checksum does not fit"):
+    with pytest.raises(ActratioError, match="its checksum does not match"):
         runner.frame()
     runner.execute(note=notes.append)
     assert len(notes) == 1
-    assert notes[0].endswith(f"is damaged (its checksum does not fit); {runner.units[0].name} is computed again")
+    assert notes[0].endswith(f"is damaged (its checksum does not match); {runner.units[0].name} is computed again")
     pd.testing.assert_frame_equal(read_table(run / "results.parquet")[0], before)
 
 
@@ -91,7 +91,7 @@ def test_changed_settings_are_refused(run: Path) -> None:
     content = json.loads((run / "settings.json").read_text())
     content["settings"]["epochs"] = 30
     (run / "settings.json").write_text(json.dumps(content))
-    with pytest.raises(ActratioError, match="its checksum does not fit"):
+    with pytest.raises(ActratioError, match="its checksum does not match"):
         FinishedRun.read(run)
 
 
@@ -101,7 +101,7 @@ def test_a_table_whose_checksum_lost_its_name_is_refused(run: Path) -> None:
     table = pq.read_table(run / "results.parquet")
     metadata = {key: value.replace(b'"checksum"', b'"checksun"') for key, value in table.schema.metadata.items()}
     pq.write_table(table.replace_schema_metadata(metadata), run / "results.parquet")
-    with pytest.raises(ActratioError, match="its checksum does not fit"):
+    with pytest.raises(ActratioError, match="its checksum does not match"):
         FinishedRun.read(run)
 
 

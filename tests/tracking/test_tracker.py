@@ -628,7 +628,7 @@ def test_a_module_that_is_not_called_is_told_once() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with (
         Tracker(model, 1) as tracker,
-        pytest.warns(UserWarning, match="Wrapper, whose forward was not called since it is tracked") as warned,
+        pytest.warns(UserWarning, match="Wrapper, but its forward hasn.t been called since tracking started") as warned,
     ):
         train(model, optimizer, range(4), model.body)
     assert len(warned) == 1
@@ -695,7 +695,7 @@ def test_a_changed_state_is_refused(change: dict[str, Any]) -> None:
         train(model, optimizer, range(3))
     state = tracker.state_dict()
     Tracker(modules(), 1).load_state_dict(state)
-    with pytest.raises(TrackerError, match=r"not the state of a tracker \(its checksum does not fit\)"):
+    with pytest.raises(TrackerError, match=r"not the state of a tracker \(its checksum does not match\)"):
         Tracker(modules(), 1).load_state_dict({**state, **change})
 
 

@@ -1,4 +1,4 @@
-"""The callback for the Trainer of transformers and the recipe for Accelerate, against the real libraries."""
+"""The callback for the transformers Trainer and the recipe for Accelerate, against the real libraries."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def audit_findings(audit: Audit, settings: Mapping[str, Any], command: str | Non
     works = ", ".join(str(gain.work) for gain in audit.ways[0].gains)
     return Findings(
         f"Audit of {audit.model}",
-        f"Whether the model should run in another way on this machine, for {works}. Speed-ups are over the dense model in PyTorch.",
+        f"Which way to run the model on this machine, for {works}. Speed-ups are over the dense model in PyTorch.",
         [*audit.decision.sentences, *advice, *_use(audit), *audit.notes],
         [*ways_tables(audit), layers_table(audit)],
         [_profile(audit)],
@@ -79,8 +79,8 @@ def _ways_table(audit: Audit, place: int, work: str) -> Table:
         f"Speed-ups: {work}",
         ["way", "expected", "measured", "loss", "computed"],
         [[way.name, *_gain(way.gains[place]), _loss(way), f"{way.computed:.0%}"] for way in audit.ways],
-        "Speed-ups are over the dense model. Measured ones have a 95% interval over rounds in which both took turns, widened to the medians of "
-        "all spells; at another time of day, the machine may be in another state. Loss: its change on text that wasn't used to choose, with a 95% "
+        "Speed-ups are over the dense model. Measured speed-ups have a 95% interval over rounds that time both models in turn, "
+        "widened to include the median of each period. At another time, they may be different. Loss: its change on text that wasn't used to choose, with a 95% "
         "interval. Computed: share of the neuron outputs.",
     )
 

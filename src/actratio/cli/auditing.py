@@ -57,7 +57,7 @@ def audit_model(
     prompt: Annotated[
         int,
         typer.Option(
-            min=0, max=LARGEST, help="Tokens of a prompt whose speed is measured too; 0 for none if the model decodes."
+            min=0, max=LARGEST, help="Also time a prompt of this many tokens; 0 for no prompt, if the model decodes."
         ),
     ] = 128,
     loss: Annotated[
@@ -85,7 +85,7 @@ def audit_model(
     every_row: EveryRow = False,
     as_json: Json = False,
 ) -> None:
-    """Try the ways to run a model on this machine, and say: keep it dense, or do this, expect this much, at this cost."""
+    """Try different ways to run a model on this machine, and recommend one, with its speed-up and its cost, or recommend keeping it dense."""
     from actratio.auditing import audit
     from actratio.auditing.conditions import Condition
     from actratio.auditing.findings import audit_findings

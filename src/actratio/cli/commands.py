@@ -69,7 +69,7 @@ COMMANDS = {
     "study": LazyCommand("study", "study_app", short_help="Run a study: compute, fit, report."),
     "rules": LazyCommand("rules", "show_rules", short_help="Simulate how often a study's verdict rules are right."),
     "fit": LazyCommand("tables", "fit_table", short_help="Fit scaling laws to a table."),
-    "report": LazyCommand("tables", "report_run", short_help="Write a report again."),
+    "report": LazyCommand("tables", "report_run", short_help="Redraw a report."),
     "datasets": LazyCommand("tables", "list_datasets", short_help="List the named datasets."),
     "doctor": LazyCommand(
         "doctor", "show_environment", short_help="Show what is installed, what is missing, and the kernels."

@@ -103,7 +103,9 @@ def _as_typed(option: Any, value: Any, given: str) -> str | bool | list[str]:
 
 def _as_text(value: Any, given: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ActratioError(f"{given}, and the option takes text or a number; quote a text that YAML reads otherwise")
+        raise ActratioError(
+            f"{given}, and the option takes text or a number; put quotes around text that YAML reads as something else"
+        )
     if "\0" in str(value):  # a command line can't have one, so nothing below expects it
         raise ActratioError(f"{given}, which has a NUL character; remove it")
     return str(value)

@@ -64,7 +64,7 @@ def measure_model(
         ),
     ] = None,
     shard_rows: Annotated[
-        int, typer.Option(min=1, max=LARGEST, help="With --data: most lines or rows in a shard.")
+        int, typer.Option(min=1, max=LARGEST, help="With --data: maximum number of lines or rows in a shard.")
     ] = 1000,
     executor: ExecutorName = "local",
     workers: Workers = None,
@@ -89,7 +89,7 @@ def measure_model(
         ),
     ] = None,
     column: Column = None,
-    length: Annotated[int, typer.Option(min=1, max=LARGEST, help="Most tokens per sequence.")] = 256,
+    length: Annotated[int, typer.Option(min=1, max=LARGEST, help="Maximum number of tokens per sequence.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, max=LARGEST, help="Sequences per forward pass.")] = 4,
     packed: Annotated[
         bool,

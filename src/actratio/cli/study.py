@@ -106,7 +106,7 @@ def show_run(path: Path, published: Any, *, csv: bool, every_row: bool, as_json:
 
 def _print_plan(runner: Runner) -> None:
     if runner.folder.settings.get("quick"):
-        say("a quick run: fewer of everything than the options ask for, or than the default")
+        say("a quick run: smaller than the options ask for, or than the default")
     for line in runner.study.announce():
         say(line)
     say(f"{plural(len(runner.units), runner.study.unit_noun)}; results in {runner.folder.path}")

@@ -65,7 +65,7 @@ def report_run(
     every_row: EveryRow = False,
     as_json: Json = False,
 ) -> None:
-    """Write the figures and the page of a study or a measurement again."""
+    """Redraw the figures and the report of a study or a measurement."""
     from actratio.counting.folder import is_measurement, load
     from actratio.studies.runner import study_in
 

@@ -113,7 +113,7 @@ def find_source(name: str, revision: str | None = None) -> ModelSource:
         return source
     if not source.is_on_hub:
         raise ModelError(
-            f"{name} is on this machine, where it has no revisions; omit --revision, or give a hub id such as owner/name"
+            f"{name} is a local path, which has no revisions; omit --revision, or give a hub id such as owner/name"
         )
     if not _REVISION.fullmatch(revision) or ".." in revision:
         raise ModelError(f"{revision!r} is not a revision; give a branch, a tag or a commit of {name}")

@@ -1,4 +1,4 @@
-"""Make zeros where there are none: another activation function, and a fine-tuning with a penalty."""
+"""Get exact zeros from models that have none: replace the activation function, and fine-tune with a penalty."""
 
 from actratio.relufication.finetuning import relufy
 from actratio.relufication.results import Relufied

@@ -29,7 +29,7 @@ def check_function(function: str) -> None:
         SiteError: it is none of ``FUNCTIONS``.
     """
     if function not in FUNCTIONS:
-        raise SiteError(f"the activation function {function!r} is not offered; write relu, relu2 or keep")
+        raise SiteError(f"the activation function {function!r} is not supported; write relu, relu2 or keep")
 
 
 def swap_activations(model: nn.Module, mlps: Sequence[MLP], function: str) -> None:

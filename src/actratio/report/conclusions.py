@@ -90,7 +90,7 @@ def _ratio_sentences(measurement: Measurement, tensor: str, criterion: str) -> l
     if zeros > _NEARLY_ALL:
         return [f"{sentence} {zeros:.1%} are exact zeros; the others below zero are small, not zero."]
     return [
-        f"{sentence} Outputs below zero are small, not zero; {zeros:.1%} are exact zeros. So the sign doesn't tell how much work is wasted."
+        f"{sentence} Outputs below zero are small, not zero; {zeros:.1%} are exact zeros. So the sign doesn't tell you how much work is wasted."
     ]
 
 
@@ -137,13 +137,13 @@ def _silent_sentences(rows: Sequence[Row]) -> list[str]:
     always_on = sum(int(counts.always_on) for counts in counted)
     sentence = (
         f"Dead: {dead:,} of {neurons:,} neurons were never active ({rows[0].tensor} {comparison(rows[0].criterion)}) on "
-        f"{plural(fewest.tokens, 'token')}; always on: {always_on:,}, on at least 99% of the tokens."
+        f"{plural(fewest.tokens, 'token')}. Always on (active on at least 99% of the tokens): {always_on:,}."
     )
     if fewest.tokens < FEWEST_TOKENS:
         where = " at the site with the fewest" if any(counts.tokens > fewest.tokens for counts in counted) else ""
         return [
-            f"{sentence} {plural(fewest.tokens, 'token')}{where} are too few to tell: such a neuron may do otherwise on "
-            f"{fewest.rule_of_three:.1%} of other tokens. Count at least {FEWEST_TOKENS} tokens, of a longer text."
+            f"{sentence} {plural(fewest.tokens, 'token')}{where} are too few to tell: such a neuron may behave differently on up to "
+            f"{fewest.rule_of_three:.1%} of other tokens. Measure a longer text, with at least {FEWEST_TOKENS} tokens."
         ]
     if not dead:
         return [sentence]

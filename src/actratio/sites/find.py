@@ -168,8 +168,8 @@ def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool, set[str]]:
         if not groups and flow.others:
             listed = ", ".join(f"{name} (in {owner})" if owner else name for name, owner in flow.others.items())
             raise SiteError(
-                f"the model has no MLP; its linear layers enter {listed}, but no elementwise function, and only such a "
-                "function has active neurons"
+                f"the model has no MLP; its linear layers feed {listed}, but no elementwise function, and "
+                "only elementwise functions have active neurons"
             )
         sites = _sites(groups, weights, runs, flow, _tokens(model, inputs))
         sites = unique(with_sleeping_experts(sites, dict(model.named_modules())))

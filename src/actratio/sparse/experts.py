@@ -157,7 +157,7 @@ def install_planned_experts(mlps: Sequence[MLP], planned: Sequence[Plan]) -> Non
             plans[mlp.site.expert or 0] = item
     for stacked, plans in groups.values():
         if any(item.kind != "dense" for item in plans.values()):
-            # The weights of all experts are stored by neurons, also of those that weren't planned for.
+            # The weights of all experts are stored neuron by neuron, also of those that weren't planned for.
             crossovers = [plans[number].crossover if number in plans else NEVER for number in range(len(stacked.up))]
             install_experts(stacked, crossovers)
 

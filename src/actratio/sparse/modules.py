@@ -1,7 +1,7 @@
 """Modules that skip zeros, and how they replace dense modules and become dense again.
 
 A module that is replaced keeps its place, its parameters and their names. Only its class changes, to a subclass whose ``forward``
-multiplies sparsely. The down projection's weight keeps its shape, but is stored by neurons. It replaces the original, so
+multiplies sparsely. The down projection's weight keeps its shape, but is stored neuron by neuron. It replaces the original, so
 nothing is stored twice.
 """
 

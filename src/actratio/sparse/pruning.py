@@ -277,7 +277,7 @@ def _kept_reason(mlp: MLP, measurement: Measurement) -> str | None:
     if mlp.unsupported_reason:
         return mlp.unsupported_reason
     if mlp.own_gate:
-        return "its gate has other steps than the activation function, and neurons may depend on each other in them"
+        return "its gate is computed with more than the activation function, so its neurons may depend on each other"
     if not mlp.inputs:
         return "the linear layers before the activation function are unknown"
     counts = active_counts(measurement, mlp.site)

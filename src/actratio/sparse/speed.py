@@ -246,7 +246,7 @@ def small_gain_reason(
             f"{ideal:.2f} times as fast"
         )
     if sparse and sum(layer.dense_seconds for layer in sparse) < 2 * sum(layer.sparse_seconds for layer in sparse):
-        return "reading fewer weights saves little time here, as for weights that fit in the cache"
+        return "reading fewer weights saves little time here, for example because they fit in the cache"
     return _REST
 
 

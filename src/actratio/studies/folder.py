@@ -257,7 +257,7 @@ def _read_settings_file(file: Path) -> dict[str, Any]:
             raise ValueError("it has keys that no study writes")
         # Earlier versions wrote no checksum.
         if "checksum" in content and content["checksum"] != content_checksum({}, others):
-            raise ValueError("its checksum does not fit")
+            raise ValueError("its checksum does not match")
         return content
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{file} is damaged ({short(error, 200)}); remove the folder and run the study again") from None
@@ -305,7 +305,7 @@ def _load(path: Path) -> tuple[dict[str, Tensor], bool]:
             metadata = file.metadata()
         # Earlier versions wrote no metadata at all.
         if metadata is not None and metadata.get("checksum") != content_checksum(arrays, {}):
-            raise ValueError("its checksum does not fit")
+            raise ValueError("its checksum does not match")
         return arrays, metadata is not None
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise RunError(f"{path} is damaged ({short(error, 200)}); remove it, and the study computes it again") from None

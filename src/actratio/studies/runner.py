@@ -268,7 +268,7 @@ class FinishedRun:
         checked = frame_checksum(frame) if "checksum" in metadata else None  # earlier versions wrote none
         if checked != metadata.get("checksum") or not set(metadata) <= {"settings", "provenance", "checksum"}:
             raise RunError(
-                f"{table} is damaged (its checksum does not fit); run the study's command again to write it from the units"
+                f"{table} is damaged (its checksum does not match); run the study's command again to write it from the units"
             )
         missing = [column for column in study.columns if column not in frame.columns]
         if missing:

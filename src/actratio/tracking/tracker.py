@@ -192,8 +192,8 @@ class Tracker:
         elif optimizer in self._idle and not self._told_idle:
             self._told_idle = True
             warnings.warn(
-                f"an optimizer took two steps with parameters of {type(self._model).__name__}, whose forward was not called "
-                "since it is tracked, so nothing can be read; track the module that is called in the training",
+                f"an optimizer took two steps with parameters of {type(self._model).__name__}, but its forward hasn't been called "
+                "since tracking started, so nothing can be read; track the module that your training loop calls",
                 UserWarning,
                 stacklevel=2,
             )

@@ -118,7 +118,7 @@ class Trainer:
                 )
         groups = [group for group in groups if group.pop("trained")]
         if not groups:
-            raise ActratioError("all layers are frozen, so that nothing can be trained; leave at least one layer out")
+            raise ActratioError("all layers are frozen, so nothing can be trained; leave at least one layer out")
         merged: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         for group in groups:  # one fused update for all layers with the same rate
             merged.setdefault((group["lr"], group["weight_decay"]), []).extend(group["params"])  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ class Trainer:
         They come from the forward pass of each step, as in the article.
         """
         if self._endless:
-            raise ActratioError("the batches never end, so that there is no epoch; call train with a number of steps")
+            raise ActratioError("the batches never end, so there is no epoch; call train with a number of steps")
         return self.train(self._epochs.steps - self.steps_done % self._epochs.steps)
 
     def train(self, steps: int) -> SplitResult:

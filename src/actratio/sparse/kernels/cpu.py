@@ -1,6 +1,6 @@
 """Products with sparse activations on CPUs, which read only the rows of the active neurons.
 
-Weights are stored by neurons, (width, features): a neuron's row is contiguous in memory. The time is that of the memory traffic:
+Weights are stored neuron by neuron, (width, features): a neuron's row is contiguous in memory. The time is that of the memory traffic:
 
 - Threads share the active neurons, not the columns, so rows are read whole.
 - Several rows are added at a time, with the sums in registers. The output is read and written once for all of them. Meanwhile, the
@@ -92,7 +92,7 @@ class _CPUProduct(Product):
 
 
 class CPUProduct(_CPUProduct):
-    """The sparse product: weights are stored by neurons, and only those of active neurons are read."""
+    """The sparse product: weights are stored neuron by neuron, and only those of active neurons are read."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__(

@@ -131,7 +131,7 @@ def dense_gated(
 
 
 def is_fast_by_neurons(weight: Tensor) -> bool:
-    """Return whether a dense product is about as fast if the weight is stored by neurons.
+    """Return whether a dense product is about as fast if the weight is stored neuron by neuron.
 
     Of bfloat16 weights, it takes up to fifty times as long on CPUs without bfloat16 arithmetic.
     """

@@ -80,7 +80,9 @@ class TrainingStudy(Study):
         default=100,
         metadata={"option": Option("Passes over the training data; the comparisons take a quarter of it.", minimum=1)},
     )
-    examples: int = field(default=20_000, metadata={"option": Option("Most training examples.", minimum=1)})
+    examples: int = field(
+        default=20_000, metadata={"option": Option("Maximum number of training examples.", minimum=1)}
+    )
     networks: int = field(
         default=200, metadata={"option": Option("Untrained networks for each width, more for narrow ones.", minimum=2)}
     )
