@@ -335,7 +335,7 @@ def test_default_prompts_are_said_to_be_too_few(
     assert run(monkeypatch, "measure", model, "--tokenizer", words(), "--out", tmp_path / "m") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "tokens are too few to tell" in said
-    assert "Count at least 299 tokens" in said
+    assert "Measure a longer text, with at least 299 tokens" in said
 
 
 def test_progress_names_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,15 +234,15 @@ def test_a_no_of_t3_is_no_evidence_if_alpha_is_high_under_the_standard_parametri
     assert verdicts(alone)["T3"].verdict == verdicts(alone)["A "].verdict == NO  # the rule is as planned
     said = answer(alone)
     assert said.startswith(
-        "Not decidable in substance, although the rule says no: the comparison with muP (T3) says no, but"
+        "Not decidable in substance, although the rule says no: T3, the comparison with muP, says no, but"
     )
-    assert re.search(r"parametrisation is 0\.8\d \(.*\) \(no weight decay\) and 0\.8\d", said)
+    assert re.search(r"parametrisation it's 0\.8\d \(.*\) \(no weight decay\) and 0\.8\d", said)
     both = answer(make_table(Planted(alpha=0.5, standard=0.75, mup=0.9), answering))
     assert both.startswith(
-        "No, wide layers don't run out of features to learn: where the number of features is known (T1), active neurons"
+        "No, wide layers don't run out of features to learn. Where the number of features is known (T1), active neurons"
     )
-    assert "the comparison with muP (T3) says no, but that isn't evidence" in both
-    assert "isn't evidence" not in answer(make_table(Planted(standard=0.5, mup=0.9), answering))
+    assert "T3, the comparison with muP, says no, but doesn't count as evidence" in both
+    assert "count as evidence" not in answer(make_table(Planted(standard=0.5, mup=0.9), answering))
 
 
 @dataclass(frozen=True)

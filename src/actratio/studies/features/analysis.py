@@ -95,8 +95,8 @@ def _without_evidence(results: Results, against: Sequence[str]) -> str:
         f"{family_interval(arm.standard).format('{:.2f}')} ({arm.name})" for arm in results.arms or []
     )
     doubt = (
-        f"the comparison with muP (T3) says no, but that isn't evidence, because α under the standard parametrisation is {standard} and not below "
-        "0.6, as the hypothesis expects of trained networks"
+        "T3, the comparison with muP, says no, but doesn't count as evidence: the hypothesis expects α below 0.6 in trained networks, and under "
+        f"the standard parametrisation it's {standard}"
     )
     if "T1" in against and results.planted is not None:
         alpha, beta = (
@@ -104,8 +104,8 @@ def _without_evidence(results: Results, against: Sequence[str]) -> str:
             for values in (results.planted.alpha, results.planted.elasticities["features"])
         )
         return (
-            "No, wide layers don't run out of features to learn: where the number of features is known (T1), active neurons grow with the "
-            f"width as N^α, α = {alpha}, and with the number of features as K^β, β = {beta}; {doubt}."
+            "No, wide layers don't run out of features to learn. Where the number of features is known (T1), active neurons grow with the "
+            f"width as N^α, α = {alpha}, and with the number of features as K^β, β = {beta}. {doubt}."
         )
     return f"Not decidable in substance, although the rule says no: {doubt}. The other tests don't refute that wide layers run out of features to learn."
 
