@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -438,6 +438,32 @@ def test_a_model_is_counted_once_at_a_time() -> None:
     assert probe.tokens == T
     assert model.training
     measure(model, [X])
+
+
+def test_a_model_that_another_thread_begins_to_measure_is_refused() -> None:
+    """Also before that thread has found the sites, when no hook counts yet."""
+    model = nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D))
+    waiting, go_on = threading.Event(), threading.Event()
+    found: list[Measurement] = []
+
+    def batches() -> Iterator[Tensor]:
+        waiting.set()
+        assert go_on.wait(60)
+        measure(model, [X])  # what makes the batches may measure the model, too
+        yield X
+
+    thread = threading.Thread(target=lambda: found.append(measure(model, batches())))
+    thread.start()
+    try:
+        assert waiting.wait(60)
+        with pytest.raises(ActratioError, match="a Probe or another thread is counting Sequential"):
+            measure(model, [X])
+    finally:
+        go_on.set()
+        thread.join()
+    expected = [(T, active(model[0](X)))]
+    assert counted(found[0]) == expected
+    assert counted(measure(model, [X])) == expected
 
 
 @pytest.mark.parametrize("traced", [False, True], ids=["direct", "followed"])

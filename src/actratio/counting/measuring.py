@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -86,16 +88,11 @@ def measure(
     check_tensors(tensors)
     parsed = to_criteria(criteria)
     model = unwrapped(model)
-    if is_probed(model):
-        raise SiteError(
-            f"a Probe or another thread is counting {type(model).__name__}, and would count this measurement too; leave the Probe's "
-            "block first, or wait for the thread"
-        )
     check_can_be_followed(model)
     model_name = name or getattr(model, "name_or_path", "") or type(model).__name__
     recorded = {**(settings or {}), **measure_settings(sites, tensors, parsed, counts_alone)}
     kept = None if partial is None else PartialCounts(Path(partial), model_name, recorded, weights_fingerprint(model))
-    with evaluating(model), torch.no_grad(), ExitStack() as block:
+    with _alone(model), evaluating(model), torch.no_grad(), ExitStack() as block:
         if kept is not None and kept.before is not None:
             stage("skipping the batches that are counted")
             kept.skip(remaining)
@@ -123,6 +120,34 @@ def measure(
     if sites is None:
         recorded["left_out"] = left_out
     return Measurement.of(probe, model_name, recorded) if kept is None else kept.joined(probe, recorded)
+
+
+_threads: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""The thread that measures a model."""
+
+_lock = threading.Lock()
+
+
+@contextmanager
+def _alone(model: nn.Module) -> Iterator[None]:
+    """Keep other threads from measuring a model, whose hooks count what every thread runs.
+
+    Raises:
+        SiteError: a probe or another thread is counting it.
+    """
+    with _lock:
+        owner = _threads.get(model)
+        if is_probed(model) or owner not in (None, threading.get_ident()):
+            raise SiteError(
+                f"a Probe or another thread is counting {type(model).__name__}, and would count this measurement too; leave the Probe's "
+                "block first, or wait for the thread"
+            )
+        _threads[model] = threading.get_ident()
+    try:
+        yield
+    finally:
+        if owner is None:
+            del _threads[model]
 
 
 def _iterator(batches: Any) -> Iterator[Any]:
