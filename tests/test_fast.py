@@ -47,6 +47,8 @@ def test_a_broken_numba_is_reported_once_and_nothing_else_changes(tmp_path: Path
     whole = json.loads(printed_by(SCRIPT, folder=tmp_path, place=tmp_path))  # this one imports numba
     assert [active, means] == whole[:2]
     (warning,) = warned
-    assert str(warning).startswith("plain PyTorch counts, which is slower: numba is installed but can't be imported")
+    assert str(warning).startswith(
+        "counting falls back to plain PyTorch, which is slower: numba is installed but can't be imported"
+    )
     assert "Numba needs NumPy 1.26 or less. Got 9.9" in str(warning)
     assert any("numba is installed but can't be imported" in str(problem) for problem in problems)

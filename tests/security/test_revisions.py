@@ -190,7 +190,7 @@ def test_a_revision_is_a_name(revision: str) -> None:
 
 
 def test_what_is_on_this_machine_has_no_revision(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is on this machine, where it has no revisions; omit --revision"):
+    with pytest.raises(ModelError, match="is a local path, which has no revisions; omit --revision"):
         find_source(str(tmp_path), "main")
     with pytest.raises(ModelError, match="is on this machine"):
         check_revision([str(tmp_path)], "main")

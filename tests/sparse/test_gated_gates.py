@@ -174,7 +174,8 @@ def test_neurons_that_depend_on_each_other_are_not_removed() -> None:
     pruned = actratio.prune(model, measure(model, [inputs], criteria=["nonzero"]), [inputs])
     assert not pruned.smaller
     assert (
-        "its gate has other steps than the activation function, and neurons may depend on each other" in pruned.verdict
+        "its gate is computed with more than the activation function, so its neurons may depend on each other"
+        in pruned.verdict
     )
 
 
