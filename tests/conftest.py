@@ -40,7 +40,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-SHORT_TIMING: dict[str, float] = {
+SHORT_TIMING: dict[str, Any] = {
     "actratio.sparse.autotune._SECONDS": 0.0,
     "actratio.sparse.autotune._ENOUGH_SECONDS": 0.0,
     "actratio.sparse.autotune._CACHE_BYTES": 4096,
@@ -51,10 +51,11 @@ SHORT_TIMING: dict[str, float] = {
     "actratio.auditing.bench._FIRST_SECONDS": 0.0,
     "actratio.auditing.bench._PASS_SECONDS": 0.0,
     "actratio.auditing.bench._RACE_SECONDS": 0.0,
+    "actratio.sparse.layer_times.ModelTimes.__init__.__defaults__": (None, 0.0, 5),
     "actratio.sparse.timing._READ": 100_000,
     "actratio.sparse.timing._SIDE": 64,
 }
-"""Constants of the library and their values in tests."""
+"""Constants and defaults of the library and their values in tests."""
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ import contextlib
 import os
 import sys
 from functools import partial
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 from tests.blank import blank_figure
 from tests.faults.processes import Command
@@ -36,8 +36,8 @@ def _run(script: str, arguments: list[str], folder: Path, out: Path, draws: bool
     from tests.conftest import SHORT_TIMING
 
     for name, value in SHORT_TIMING.items():
-        module, _, constant = name.rpartition(".")
-        setattr(import_module(module), constant, value)
+        place, _, constant = name.rpartition(".")
+        setattr(resolve_name(place), constant, value)
     if not draws:
         from actratio.report import static
 
