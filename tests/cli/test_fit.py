@@ -65,6 +65,12 @@ def test_which_epochs_were_fitted_is_said(
     assert epochs_sentence(table, at_epoch(table, "train", None)) == (
         "Of the table's 3 epochs, the last epoch of each network was fitted; --epoch chooses another one."
     )
+    uneven = pd.DataFrame({"architecture": ["a", "a", "b"], "epoch": [1, 2, 1]})
+    assert "Of the table's 2 epochs, the last epoch of each network" in str(
+        epochs_sentence(uneven, at_epoch(uneven, "train", None))
+    )
+    begun = pd.DataFrame({"architecture": ["a", "a"], "epoch": [0, 1], "split": ["val", "train"]})
+    assert epochs_sentence(begun, at_epoch(begun, "train", None)) is None
     same_end = pd.DataFrame({"architecture": ["a", "b"], "epoch": [1, 3]})
     assert epochs_sentence(same_end, at_epoch(same_end, "train", None)) is None
 

@@ -386,8 +386,13 @@ def test_a_nested_tensor_is_refused() -> None:
 
 def test_an_exported_program_is_refused() -> None:
     exported = torch.export.export(nn.Sequential(nn.Linear(D, W), nn.ReLU(), nn.Linear(W, D)), (X,)).module()
-    with pytest.raises(ActratioError, match="if it's an exported program, give the model that it was made from"):
+    with pytest.raises(ActratioError, match="if it's or contains an exported program"):
         measure(exported, [X])
+    outer = nn.Sequential(nn.Dropout(), exported)
+    with pytest.raises(ActratioError, match="if it's or contains an exported program"):
+        measure(outer, [X])
+    assert outer.training
+    assert outer[0].training
 
 
 def test_the_caches_of_batches_are_used_once() -> None:
@@ -478,6 +483,44 @@ def test_looking_for_sites_adds_nothing_to_an_open_probe(traced: bool) -> None:
         2 * T
     ]
     assert probe.passes == 2
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["direct", "followed"])
+def test_probes_of_one_model_count_the_same(traced: bool) -> None:
+    """What one of them computes, such as the outputs of the down projection, isn't a step of the model for the other."""
+    model = Model(lambda m, x: m.d(F.relu(m.f(x)) if traced else m.act(m.f(x))), f=up, act=nn.ReLU, d=down)
+    sites = find_sites(model, X)
+    with Probe(model, sites, check_calls=False) as outer:
+        model(X)
+        with Probe(model, sites) as inner:
+            model(X)
+    for probe, passes in ((outer, 2), (inner, 1)):
+        assert [made.tokens for one in probe.counted.values() for made in one.counts.values()] == [passes * T]
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["direct", "followed"])
+def test_looking_for_sites_in_another_thread_adds_nothing_to_a_running_pass(traced: bool) -> None:
+    main, found = threading.get_ident(), []
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        h = F.relu(m.f(x)) if traced else m.act(m.f(x))
+        if threading.get_ident() == main and is_looked_for:
+            thread = threading.Thread(target=lambda: found.append(find_sites(m, X)))
+            thread.start()
+            thread.join()
+        out: Tensor = m.d(h)
+        return out
+
+    is_looked_for = False
+    model = Model(forward, f=up, act=nn.ReLU, d=down)
+    sites = find_sites(model, X)
+    is_looked_for = True
+    with Probe(model, sites) as probe:
+        for _ in range(3):
+            model(X)
+    assert [len(one) for one in found] == [1] * 3
+    assert probe.passes == 3
+    assert [made.tokens for one in probe.counted.values() for made in one.counts.values()] == [3 * T]
 
 
 def test_other_threads_are_not_counted() -> None:

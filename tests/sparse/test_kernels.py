@@ -121,6 +121,27 @@ def test_cpu_kernel_propagates_nan_and_infinity(dtype: torch.dtype, value: float
     assert torch.equal(found[1], torch.full((4,), value, dtype=dtype)) or (math.isnan(value) and found[1].isnan().all())
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_cpu_kernel_leaves_out_what_one_example_of_a_batch_does_not_need(
+    value: float, randn: Callable[..., Tensor]
+) -> None:
+    """Neurons that another example needs, whose gate is zero, or exactly at its threshold."""
+    up, rows = randn(40, 24), randn(40, 48)
+    gates, x = torch.ones(4, 40), randn(4, 24)
+    gates[1], x[1] = 0, value
+    out = CPUProduct(Weights(rows, up=up))(gates, gates.numel(), x)
+    assert out is not None
+    assert torch.equal(out[1], torch.zeros(48))
+    assert out.isfinite().all()
+
+    hidden = torch.ones(4, 40)
+    hidden[1] = 0.5
+    out = CPUProduct(Weights(rows, thresholds=torch.full((40,), 0.5)))(hidden, hidden.numel())
+    assert out is not None
+    assert torch.equal(out[1], torch.zeros(48))
+    torch.testing.assert_close(out[0], rows.sum(0), rtol=1e-4, atol=1e-4)
+
+
 def test_cpu_kernel_with_changing_threads_and_concurrent_calls(
     randn: Callable[..., Tensor], sparse_randn: Callable[..., Tensor]
 ) -> None:

@@ -46,6 +46,8 @@ def compare_runs(
                 "path": None if out_dir is None else str(out_dir),
                 "only_a": comparison.only_a,
                 "only_b": comparison.only_b,
+                "only_counted_a": comparison.only_counted[0],
+                "only_counted_b": comparison.only_counted[1],
                 "verdicts": findings.sentences,
             }
         )

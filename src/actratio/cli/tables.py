@@ -37,7 +37,7 @@ def fit_table(
     with waiting("fitting the laws"):
         laws = fit_observations(frame, split=split, epoch=epoch, logits=logits)
     fitted_rows = at_epoch(frame, split, epoch)
-    epochs = epochs_sentence(frame, fitted_rows)
+    epochs = epochs_sentence(frame, fitted_rows, split)
     sentences = [
         *(sentence for fitted in laws for sentence in law_sentences(fitted)),
         *([] if epochs is None else [epochs]),

@@ -234,4 +234,4 @@ def _kinds(measurement: Measurement) -> set[tuple[str, str]]:
 
 
 def _listed(kinds: Iterable[tuple[str, str]]) -> str:
-    return " and ".join(sorted(f"{tensor} {criterion}" for tensor, criterion in kinds))
+    return ", ".join(sorted(f"{tensor} {criterion}" for tensor, criterion in kinds))

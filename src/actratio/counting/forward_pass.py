@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from actratio.counting.counts import SiteCounts
 from actratio.counting.criteria import Criterion
 from actratio.counting.magnitudes import Magnitudes
-from actratio.errors import SiteError
+from actratio.errors import SiteError, plural
 from actratio.sites import Group, Site
 from actratio.sites.tokens import Rows, Tokens, reads_text, rows_of
 
@@ -126,9 +126,9 @@ class ForwardPass:
             if not calls and site.role == "expert" and site.expert is None:
                 continue  # no token was routed to it
             if calls != site.calls and site.down is not None and not self._saw_all_tokens(site):
-                times = "was not called" if not calls else f"was called {calls} times"
+                times = f"was called {plural(calls, 'time')}" if calls else "was not called"
                 raise SiteError(
-                    f"{site.name} {times} in a forward pass, but {site.calls} times in the one that found it; "
+                    f"{site.name} {times} in a forward pass, but {plural(site.calls, 'time')} in the one that found it; "
                     "find the sites again with inputs such as these"
                 )
 

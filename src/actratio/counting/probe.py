@@ -29,7 +29,7 @@ from actratio.counting.useful import MOST_TOKENS, rows_of_site, useful_outputs
 from actratio.errors import SiteError, plural
 from actratio.hooks import Unsaved
 from actratio.sites import MEASURED, Group, Site
-from actratio.sites.followed import is_searched
+from actratio.sites.followed import counting, is_searching
 from actratio.sites.tokens import arguments_of, routed_rows
 from actratio.sites.values import Use, Value
 from actratio.sites.wrappers import unwrapped
@@ -231,14 +231,11 @@ class Probe:
         return any(module.training for module in self._modules[site.scope].modules())
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if is_searching():  # maybe in another thread than the pass that runs
+            return
         frame = sys._getframe(2)  # of the module's call, which called the hook, which called this
         self._drop_interrupted(frame)
-        if (
-            not self.enabled
-            or is_searched()
-            or module not in self._roots()
-            or (module is not self._model and self._passes)
-        ):
+        if not self.enabled or module not in self._roots() or (module is not self._model and self._passes):
             return
         for group in self._direct:
             site = self._groups[group][0]
@@ -277,7 +274,7 @@ class Probe:
         return self._encoder is not None and f"{site.owner}.".startswith(f"{self._encoder}.")
 
     def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if not self._passes or self._passes[-1].module is not module:
+        if is_searching() or not self._passes or self._passes[-1].module is not module:
             return
         forward_pass = self._passes.pop()
         if output is None:  # the forward pass failed, and its own error says more
@@ -313,14 +310,14 @@ class Probe:
             return weight if isinstance(weight, Tensor) and not isinstance(weight, nn.Parameter) else None
 
         def activated(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            if self._passes:
+            if self._passes and not is_searching():
                 self._passes[-1].calls[site.group] += 1
                 self._record(site, "activation", output, None, columns())
 
         counts_hidden = site.gated and "hidden" in self._tensors
 
         def entered(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if self._passes:
+            if self._passes and not is_searching():
                 if counts_hidden:
                     self._record(site, "hidden", args[0], None, columns())
                 self._sample(site, args[0], columns())
@@ -329,6 +326,7 @@ class Probe:
         if counts_hidden or site.name in self.sampled:
             self._hook(stack, down.register_forward_pre_hook(Unsaved(entered)))
 
+    @counting()
     def _used(self, use: Use) -> None:
         value, forward_pass = use.value, self._passes[-1]
         sites = self._groups.get(use.group)
@@ -351,6 +349,7 @@ class Probe:
                 if expert in by_expert and len(x):
                     self._record(by_expert[expert], tensor, x, rows)
 
+    @counting()
     def _unused(self, value: Value) -> None:
         """Count an activation that entered no down projection, if that was asked for."""
         sites = self._groups.get((value.owner, value.module, value.stream.weight, None))
@@ -358,6 +357,7 @@ class Probe:
             self._passes[-1].calls[sites[0].group] += 1
             self._record(sites[0], "activation", value.activation.movedim(value.stream.axis, -1), value.stream.rows)
 
+    @counting()
     def _record(self, site: Site, tensor: str, x: Tensor, routed: Tensor | None, columns: Tensor | None = None) -> None:
         """Count an activation.
 
@@ -388,6 +388,7 @@ class Probe:
                 counts = replace(counts, decode_tokens=counts.tokens * tokens.continued, decode_active=decoded)
             forward_pass.pending.append(Pending(site.name, tensor, criterion, counts, magnitudes))
 
+    @counting()
     def _sample(self, site: Site, x: Tensor, columns: Tensor | None) -> None:
         """Count the useful outputs of the first tokens, if they can be counted at this site.
 

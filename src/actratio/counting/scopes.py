@@ -12,6 +12,7 @@ from torch import nn
 
 from actratio.hooks import Unsaved
 from actratio.sites.flow import Flow
+from actratio.sites.followed import is_searching
 from actratio.sites.values import Use, Value
 
 
@@ -51,6 +52,8 @@ class ScopeFollower:
         started: list[bool] = []
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if is_searching():  # maybe in another thread
+                return
             # A module with two names may run inside another scope, whose run is followed already.
             started.append(self._is_counting() and self._running is None)
             if started[-1]:
@@ -60,7 +63,7 @@ class ScopeFollower:
                 self._running.enter_context(flow)
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if started and started.pop():
+            if not is_searching() and started and started.pop():
                 started.clear()
                 flow.tell_unused()  # here, because a scope that was interrupted is stopped without this hook
                 self.stop()

@@ -72,7 +72,7 @@ def _path(result: Relufied) -> Chart:
     return Chart(
         "path",
         "Loss against the share of outputs that are not zero, over the training",
-        "Each point is one evaluation, joined in the order of the steps. The given model is a separate point, because its activation function has no zeros, or different ones.",
+        "Each point is one evaluation, joined in the order of the steps. The given model is a separate point, because its zeros, if it has any, come from another activation function.",
         "share of the neuron outputs that are not zero",
         "loss, nats per token",
         [

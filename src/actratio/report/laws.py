@@ -36,14 +36,17 @@ def law_sentences(fitted: DatasetLaws) -> list[str]:
     return sentences
 
 
-def epochs_sentence(observed: pd.DataFrame, fitted: pd.DataFrame) -> str | None:
+def epochs_sentence(observed: pd.DataFrame, fitted: pd.DataFrame, split: str = "train") -> str | None:
     """Return which of a table's epochs were fitted, or ``None`` if all were.
 
     Args:
         observed: all observations.
         fitted: those that ``at_epoch`` returned for the fit.
+        split: that of the fit.
     """
-    if "epoch" not in observed.columns or observed["epoch"].nunique() == fitted["epoch"].nunique():
+    if "split" in observed.columns:
+        observed = observed[observed["split"] == split]
+    if "epoch" not in observed.columns or len(observed) == len(fitted):
         return None
     epochs = sorted(fitted["epoch"].unique())
     which = f"epoch {epochs[0]} was" if len(epochs) == 1 else "the last epoch of each network was"

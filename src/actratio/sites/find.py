@@ -239,12 +239,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """
     modes = {module: module.training for module in model.modules()}
     try:
-        model.eval()
-    except NotImplementedError as error:
-        raise SiteError(
-            f"{type(model).__name__} can't be put in evaluation mode ({error}); if it's an exported program, give the model that it was made from"
-        ) from error
-    try:
+        try:
+            model.eval()
+        except NotImplementedError as error:
+            raise SiteError(
+                f"{type(model).__name__} can't be put in evaluation mode ({error}); if it's or contains an exported program, give the model "
+                "that this was made from"
+            ) from error
         yield
     finally:
         for module, mode in modes.items():

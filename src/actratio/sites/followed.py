@@ -1,4 +1,4 @@
-"""What kind of forward pass this thread is in, for code that would compute where a ``Flow`` can't see it, or count what isn't the user's."""
+"""What this thread does with a model beside running it, for code that follows it, counts it, or computes where a ``Flow`` can't see it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 class _Here(threading.local):
     depth = 0
     searches = 0
+    counts = 0
 
 
 _here = _Here()
@@ -25,7 +26,7 @@ def follow(more: int) -> None:
     _here.depth += more
 
 
-def is_searched() -> bool:
+def is_searching() -> bool:
     """Return whether this thread runs a model only to find its sites."""
     return _here.searches > 0
 
@@ -38,3 +39,18 @@ def searching() -> Iterator[None]:
         yield
     finally:
         _here.searches -= 1
+
+
+def is_counting() -> bool:
+    """Return whether this thread computes what it counts, such as the outputs of a down projection; that is no step of the model."""
+    return _here.counts > 0
+
+
+@contextmanager
+def counting() -> Iterator[None]:
+    """Note that what this thread computes isn't a part of the model, so that no ``Flow`` follows it."""
+    _here.counts += 1
+    try:
+        yield
+    finally:
+        _here.counts -= 1

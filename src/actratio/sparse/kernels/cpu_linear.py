@@ -94,9 +94,8 @@ def _take_rows(call, pointer, like, stored):
 @njit(nogil=True)
 def _write(sums, scales, bias, out, like):
     """Multiply sums by the scales of int8 weights, add the bias, and write them in the type of the output."""
-    for i in range(
-        out.size
-    ):  # over slices, because an index that may be negative is checked, and then nothing is vectorized
+    # Over slices, because an index that may be negative is checked, and then nothing is vectorized.
+    for i in range(out.size):
         total = sums[i]
         if scales.size:
             total *= scales[i]

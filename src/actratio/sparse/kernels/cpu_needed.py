@@ -65,7 +65,7 @@ def needed_part(call, part, like, stored):
 def _make_factors(call, products, listed, begin, end, like, stored):
     """Return what the neurons' rows are multiplied by for each example, in the place of the up projection's products.
 
-    The factors are (tiles, examples, ROWS) float32, or words of two bfloat16 as ``_in_pairs`` makes them. They are 0 if the neuron isn't
+    The factors are (tiles, examples, ROWS) float32, or words of two bfloat16 as ``_pack_in_pairs`` makes them. They are 0 if the neuron isn't
     active, and after the last place.
     """
     # All of the call that is read in the loop, because the compiler can't know that writing a factor doesn't change the call.
@@ -81,24 +81,22 @@ def _make_factors(call, products, listed, begin, end, like, stored):
                 own = products[tile, example]
                 for lane in range(ROWS):
                     place = tile * ROWS + lane
-                    neuron = np.uint64(
-                        listed[np.uint64(min(place, end - 1))]
-                    )  # a signed index is checked for negative values
+                    # Unsigned, because a signed index is checked for negative values.
+                    neuron = np.uint64(listed[np.uint64(min(place, end - 1))])
                     value = widen(hidden[np.uint64(example), neuron])
                     threshold = thresholds[neuron] if thresholds.size else np.float32(0)
-                    is_zero = (place >= end) | (
-                        abs(value) <= threshold
-                    )  # without a branch, which would be mispredicted
+                    # Without a branch, which would be mispredicted.
+                    is_zero = (place >= end) | (abs(value) <= threshold)
                     if has_up:
                         value = gated(value, own[lane], neuron, scales, bias, like)
                     own[lane] = np.float32(0) if is_zero else value
-                _in_pairs(own, like, stored)
+                _pack_in_pairs(own, like, stored)
     return _factors_of(products, like, stored)
 
 
 @by_type(inline="always")
-def _in_pairs(factors, like, stored):
-    """Round the factors of a tile to words of two bfloat16, in the first half of them, if the processor multiplies those."""
+def _pack_in_pairs(factors, like, stored):
+    """Pack the factors of a tile, which are bfloat16 numbers, into words of two in the first half of them, if the processor multiplies those."""
     if not packs_pairs(like, stored):
         return lambda factors, like, stored: None
 
