@@ -10,7 +10,7 @@ from contextlib import contextmanager
 class _Here(threading.local):
     depth = 0
     searches = 0
-    counts = 0
+    unfollowed = 0
 
 
 _here = _Here()
@@ -41,16 +41,16 @@ def searching() -> Iterator[None]:
         _here.searches -= 1
 
 
-def is_counting() -> bool:
+def is_unfollowed() -> bool:
     """Return whether this thread computes what it counts, such as the outputs of a down projection; that is no step of the model."""
-    return _here.counts > 0
+    return _here.unfollowed > 0
 
 
 @contextmanager
-def counting() -> Iterator[None]:
+def unfollowed() -> Iterator[None]:
     """Note that what this thread computes isn't a part of the model, so that no ``Flow`` follows it."""
-    _here.counts += 1
+    _here.unfollowed += 1
     try:
         yield
     finally:
-        _here.counts -= 1
+        _here.unfollowed -= 1
