@@ -270,12 +270,8 @@ def _inputs(model: nn.Module, batch: Any) -> Any:
     device = device_of(model)
     if isinstance(batch, tuple | list):
         batch = batch[0]
-    nested = [
-        value
-        for value in (batch.values() if isinstance(batch, Mapping) else [batch])
-        if getattr(value, "is_nested", False)
-    ]
-    if nested:
+    values = batch.values() if isinstance(batch, Mapping) else [batch]
+    if any(getattr(value, "is_nested", False) for value in values):
         raise SiteError(
             "a batch has a nested tensor, whose tokens can't be told apart; give a padded one, with an attention_mask"
         )

@@ -326,7 +326,7 @@ class Probe:
         if counts_hidden or site.name in self.sampled:
             self._hook(stack, down.register_forward_pre_hook(Unsaved(entered)))
 
-    @unfollowed()
+    @unfollowed
     def _used(self, use: Use) -> None:
         value, forward_pass = use.value, self._passes[-1]
         sites = self._groups.get(use.group)
@@ -349,7 +349,7 @@ class Probe:
                 if expert in by_expert and len(x):
                     self._record(by_expert[expert], tensor, x, rows)
 
-    @unfollowed()
+    @unfollowed
     def _unused(self, value: Value) -> None:
         """Count an activation that entered no down projection, if that was asked for."""
         sites = self._groups.get((value.owner, value.module, value.stream.weight, None))
@@ -357,7 +357,7 @@ class Probe:
             self._passes[-1].calls[sites[0].group] += 1
             self._record(sites[0], "activation", value.activation.movedim(value.stream.axis, -1), value.stream.rows)
 
-    @unfollowed()
+    @unfollowed
     def _record(self, site: Site, tensor: str, x: Tensor, routed: Tensor | None, columns: Tensor | None = None) -> None:
         """Count an activation.
 
@@ -388,7 +388,7 @@ class Probe:
                 counts = replace(counts, decode_tokens=counts.tokens * tokens.continued, decode_active=decoded)
             forward_pass.pending.append(Pending(site.name, tensor, criterion, counts, magnitudes))
 
-    @unfollowed()
+    @unfollowed
     def _sample(self, site: Site, x: Tensor, columns: Tensor | None) -> None:
         """Count the useful outputs of the first tokens, if they can be counted at this site.
 

@@ -154,7 +154,7 @@ def _follow(model: nn.Module, inputs: Any) -> tuple[list[Site], bool, set[str]]:
     weights = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     flow = Flow(model, on_use)
     with (
-        evaluating(model), _restoring(model), torch.no_grad(), force_eager(), warnings.catch_warnings(), searching(),
+        evaluating(model), _restoring(model), torch.no_grad(), force_eager(), warnings.catch_warnings(), searching,
         flow.modules(), flow,
     ):  # fmt: skip
         # Parts that are compiled by themselves run as Python here, so that hooks that fire twice do no harm.

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from actratio.sites import functions
 from actratio.sites.factors import have_one_root, is_factor, is_nonlinear, scales_neurons
-from actratio.sites.followed import follow, is_unfollowed
+from actratio.sites.followed import following, unfollowed
 from actratio.sites.known import Known
 from actratio.sites.running import RunningModule, RunningModules
 from actratio.sites.values import Stream, Use, Value, Weight, cut, select
@@ -70,12 +70,10 @@ class Flow(TorchFunctionMode):
         Args:
             inside: a module that is running already.
         """
-        follow(1)
         try:
-            with self._running.hooks(inside):
+            with following, self._running.hooks(inside):
                 yield
         finally:
-            follow(-1)
             self.forget()
 
     def forget(self) -> None:
@@ -113,7 +111,7 @@ class Flow(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if self._running.atomic or is_unfollowed():  # the steps of an activation module are not followed
+        if self._running.atomic or unfollowed.depth:  # the steps of an activation module are not followed
             return func(*args, **kwargs)
         name, in_place = functions.canonical_name(func)
         name = functions.of_two_tensors(name, args, kwargs)

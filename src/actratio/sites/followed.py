@@ -3,54 +3,36 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ContextDecorator
 
 
-class _Here(threading.local):
+class _Mark(threading.local, ContextDecorator):
+    """A block or a decorated function that notes, for this thread alone, that it runs. It may run inside itself."""
+
     depth = 0
-    searches = 0
-    unfollowed = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.depth -= 1
 
 
-_here = _Here()
+following = _Mark()
+"""A ``Flow`` is following this thread."""
+
+searching = _Mark()
+"""Forward passes of this thread look for sites, so no probe counts them."""
+
+unfollowed = _Mark()
+"""What this thread computes, such as what a probe counts, is no step of the model, so no ``Flow`` follows it."""
 
 
 def is_followed() -> bool:
     """Return whether a ``Flow`` is following this thread."""
-    return _here.depth > 0
-
-
-def follow(more: int) -> None:
-    """Note that this thread enters (1) or leaves (-1) a ``Flow``."""
-    _here.depth += more
+    return following.depth > 0
 
 
 def is_searching() -> bool:
     """Return whether this thread runs a model only to find its sites."""
-    return _here.searches > 0
-
-
-@contextmanager
-def searching() -> Iterator[None]:
-    """Note that forward passes of this thread look for sites, so that no probe counts them."""
-    _here.searches += 1
-    try:
-        yield
-    finally:
-        _here.searches -= 1
-
-
-def is_unfollowed() -> bool:
-    """Return whether this thread computes what it counts, such as the outputs of a down projection; that is no step of the model."""
-    return _here.unfollowed > 0
-
-
-@contextmanager
-def unfollowed() -> Iterator[None]:
-    """Note that what this thread computes isn't a part of the model, so that no ``Flow`` follows it."""
-    _here.unfollowed += 1
-    try:
-        yield
-    finally:
-        _here.unfollowed -= 1
+    return searching.depth > 0
