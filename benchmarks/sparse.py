@@ -137,7 +137,9 @@ class Layers:
 
     def _install(self) -> None:
         """Convert the layers that are used as ``sparsify`` does it, with what was measured of their shape."""
-        speeds = shape_speeds(layer_timer(self.matrices[0].used, layers=self.count))
+        # Of weights stored by outputs, as models have them.
+        layer = nn.Linear(self.width, self.features, bias=False, dtype=self.dtype)
+        speeds = shape_speeds(layer_timer(layer, layers=self.count))
         for matrices in self.matrices:
             install_down(matrices.used, None, speeds.crossover(_USUAL))
 

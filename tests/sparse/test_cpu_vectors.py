@@ -30,14 +30,14 @@ def dots(evens, odds, weight, rows, ahead, lines):  # type: ignore[no-untyped-de
 def add(evens, odds, factors, weight, rows, lines):  # type: ignore[no-untyped-def]
     base, step = weight.ctypes.data, weight.strides[0]
     places = base + rows[0] * step, base + rows[1] * step
-    add_lines(evens.ctypes.data, odds.ctypes.data, (factors[0], factors[1]), places, (), lines, weight[0, 0])
+    add_lines(evens.ctypes.data, odds.ctypes.data, (factors[0], factors[1]), places, (), 0, lines, weight[0, 0])
 
 
 @njit
 def add_one(evens, odds, factor, weight, row, lines):  # type: ignore[no-untyped-def]
     base = weight.ctypes.data
     rows, ahead = (base + row * weight.strides[0],), (base, base + 1, np.int64(0))
-    add_lines(evens.ctypes.data, odds.ctypes.data, (factor,), rows, ahead, lines, weight[0, 0])
+    add_lines(evens.ctypes.data, odds.ctypes.data, (factor,), rows, ahead, 0, lines, weight[0, 0])
 
 
 @njit

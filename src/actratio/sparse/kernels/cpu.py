@@ -36,7 +36,7 @@ from actratio.sparse.kernels.cpu_active import CHUNK
 from actratio.sparse.kernels.cpu_call import DONE, PAD, TOO_SMALL, Call, Layer
 from actratio.sparse.kernels.cpu_linear import compile_linear
 from actratio.sparse.kernels.cpu_loops import Compiled, compile_for
-from actratio.sparse.kernels.cpu_prefetch import read_ahead
+from actratio.sparse.kernels.cpu_prefetch import asked_of_rows, read_ahead
 from actratio.sparse.kernels.cpu_target import ROWS
 from actratio.sparse.kernels.product import Product, Weights, address
 
@@ -92,9 +92,14 @@ class _CPUProduct(Product):
 
 
 class CPUProduct(_CPUProduct):
-    """The sparse product: weights are stored neuron by neuron, and only those of active neurons are read."""
+    """The sparse product: weights are stored neuron by neuron, and only those of active neurons are read.
 
-    def __init__(self, weights: Weights) -> None:
+    Args:
+        weights: what it multiplies by.
+        asked: bytes of each of the next rows that the memory is asked for; by default what is fastest on this machine.
+    """
+
+    def __init__(self, weights: Weights, asked: int | None = None) -> None:
         super().__init__(
             weights,
             compile_for,
@@ -109,6 +114,10 @@ class CPUProduct(_CPUProduct):
             features=weights.rows.shape[1],
             inputs=0 if weights.up is None else weights.up.shape[1],
         )
+        if asked is None:
+            stored = weights.rows.dtype
+            asked = asked_of_rows(stored, self.features * stored.itemsize, _multiplied_sparsely)
+        self._layer.asked = asked
 
     @classmethod
     def supports(cls, weights: Weights) -> bool:
@@ -188,12 +197,21 @@ class CPULinear(_CPUProduct):
 
 def _multiplied_once(weight: Tensor, ahead: int) -> Callable[[], object]:
     """Return what multiplies one example by a weight, (inputs, outputs)."""
+    weights = _scaled_by_one(weight)
+    return partial(CPULinear(weights, ahead), torch.ones(1, len(weight), dtype=weights.activation_dtype), 0)
+
+
+def _multiplied_sparsely(rows: Tensor, asked: int) -> Callable[[Tensor], object]:
+    """Return what multiplies activations, (width,), by a weight, (width, features)."""
+    weights = _scaled_by_one(rows)
+    product = CPUProduct(weights, asked)
+    return lambda hidden: product(hidden.to(product.dtype), product.width)
+
+
+def _scaled_by_one(weight: Tensor) -> Weights:
     is_int8 = weight.dtype == torch.int8
     scales = torch.ones(weight.shape[1]) if is_int8 else None
-    dtype = torch.float32 if is_int8 else weight.dtype
-    product = CPULinear(Weights(weight, scales=scales, dtype=dtype), ahead)
-    x = torch.ones(1, len(weight), dtype=dtype)
-    return partial(product, x, 0)
+    return Weights(weight, scales=scales, dtype=torch.float32 if is_int8 else None)
 
 
 class _Workspace(threading.local):

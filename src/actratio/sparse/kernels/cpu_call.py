@@ -40,6 +40,8 @@ class Layer(ctypes.Structure):
         int  # bytes from what the dense product of one example reads to what it asks the memory for; 0 asks for nothing
     )
 
+    asked: int  # bytes of each of the next rows that the sparse product asks the memory for
+
     openmp: int  # address of GOMP_parallel; 0 runs everything in the calling thread
     body: int  # address of the function that OpenMP's threads run
 

@@ -38,8 +38,10 @@ def _workspace(call):
 
 
 @njit(nogil=True)
-def _add(sums, words, neurons, values, begin, end, first, last):
+def _add(sums, words, neurons, values, begin, end, first, last, asked):
     """Add rows of active neurons to ``sums``: neurons ``begin`` to ``end`` of the list, columns ``first`` to ``last``.
+
+    Meanwhile, the memory is asked for some bytes of the rows that come next.
 
     Columns that fill cache lines are added in vectors, the few after them one by one. Sums of bfloat16 are kept apart: first those
     of the even columns, then those of the odd ones.
@@ -50,18 +52,19 @@ def _add(sums, words, neurons, values, begin, end, first, last):
         evens = sums.ctypes.data + first * sums.itemsize
         odds = evens + words.shape[1] * sums.itemsize
         base, like = words.ctypes.data + first * item, words[0, 0]
+        before = lines - min(lines, asked // LINE)
         n = begin
         while n + 8 <= end:
             rows = _four_rows(base, row_bytes, neurons, n, end) + _four_rows(base, row_bytes, neurons, n + 4, end)
             ahead = _four_rows(base, row_bytes, neurons, n + 8, end) + _four_rows(base, row_bytes, neurons, n + 12, end)
-            add_lines(evens, odds, _four(values, n) + _four(values, n + 4), rows, ahead, lines, like)
+            add_lines(evens, odds, _four(values, n) + _four(values, n + 4), rows, ahead, before, lines, like)
             n += 8
         while n + 2 <= end:
             rows = base + neurons[n] * row_bytes, base + neurons[n + 1] * row_bytes
-            add_lines(evens, odds, (values[n], values[n + 1]), rows, (), lines, like)
+            add_lines(evens, odds, (values[n], values[n + 1]), rows, (), 0, lines, like)
             n += 2
         if n < end:
-            add_lines(evens, odds, (values[n],), (base + neurons[n] * row_bytes,), (), lines, like)
+            add_lines(evens, odds, (values[n],), (base + neurons[n] * row_bytes,), (), 0, lines, like)
     rest = first + lines * LINE // item
     if rest < last:
         _add_columns(sums, words, neurons, values, begin, end, rest, last)
@@ -139,7 +142,7 @@ def _down_part(call, part, stored):
         for chunk in range(first_chunk, last_chunk):
             for row in range(batch):
                 begin, end = _range_of(starts, row, chunk, part, parts)
-                _add(sums[part, row], words, neurons[row], values[row], begin, end, first, last)
+                _add(sums[part, row], words, neurons[row], values[row], begin, end, first, last, call.asked)
 
 
 @njit(nogil=True)

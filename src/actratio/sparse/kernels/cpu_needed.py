@@ -57,7 +57,7 @@ def needed_part(call, part, like, stored):
     clear(sums)
     full, columns = in_lines(words), _SUMS // batch // LINE * LINE  # whole lines of every type
     for first in range(0, full, columns):
-        add_rows(sums, words, listed, begin, end, first, min(first + columns, full), factors)
+        add_rows(sums, words, listed, begin, end, first, min(first + columns, full), factors, call.asked)
     _add_rest_of_rows(sums, words, listed, begin, end, full, factors)
 
 

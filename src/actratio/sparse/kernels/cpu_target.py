@@ -28,6 +28,11 @@ EXAMPLES = 4 if _HAS_MANY_REGISTERS else 2
 """Examples of a tile, at most: 4 or 2, so that the sums of a tile and their operands fit in the registers."""
 
 
+ADDED_ROWS, VECTORS_OF_ADDED_ROWS = (2 * ROWS, 1) if _HAS_MANY_REGISTERS else (ROWS, 2)
+"""Rows that are added to the sums at a time, and of how many vectors each (or two, of the even and the odd columns of bfloat16), so that all of them fit
+in the registers."""
+
+
 def packs_pairs(like, stored):
     """Return whether activations and weights of these Numba types are multiplied in pairs of bfloat16, by AVX512-BF16."""
     return "avx512bf16" in _FEATURES and LANES == 16 and like == types.uint16 and stored == types.uint16

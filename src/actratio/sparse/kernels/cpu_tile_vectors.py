@@ -9,8 +9,17 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from actratio.sparse.kernels.cpu_target import LANES, ROWS
-from actratio.sparse.kernels.cpu_vectors import LINE, int64, numbers_at, plus_product, prefetch, spread, vectors_of
+from actratio.sparse.kernels.cpu_target import LANES, ROWS, VECTORS_OF_ADDED_ROWS
+from actratio.sparse.kernels.cpu_vectors import (
+    LINE,
+    int64,
+    numbers_at,
+    plus_product,
+    prefetch,
+    prefetch_after,
+    spread,
+    vectors_of,
+)
 
 _INT32, _INT64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _FLOATS, _WORDS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT32, LANES)
@@ -85,18 +94,23 @@ def add_products(context, inputs, rows, ahead, share, lines, sums, stride, store
                 prefetch(builder, [builder.load(builder.gep(addresses, [i]))], offset)
             x = builder.add(inputs, builder.mul(loop.index, int64(parts * examples * halves * _VECTOR_BYTES)))
             for part in range(parts):
-                places = [builder.add(row, offset) for row in rows]
-                if has_pairs:
-                    numbers = [(_vector_at(builder, place, _WORDS),) for place in places]
-                else:
-                    numbers = [numbers_at(builder, place, part, stored, LANES) for place in places]
-                for example in range(examples):
-                    for half in range(halves):
-                        place = ((part * examples + example) * halves + half) * _VECTOR_BYTES
-                        values = _vector_at(builder, builder.add(x, int64(place)), _WORDS if has_pairs else _FLOATS)
-                        for total, number in zip(totals[example], numbers, strict=True):
-                            added = _plus(builder, builder.load(total), values, number[half], has_pairs)
-                            builder.store(added, total)
+                start = builder.add(x, int64(part * examples * halves * _VECTOR_BYTES))
+                kind = _WORDS if has_pairs else _FLOATS
+                values = [
+                    _vector_at(builder, builder.add(start, int64(place * _VECTOR_BYTES)), kind)
+                    for place in range(examples * halves)
+                ]
+                for place, row in enumerate(rows):  # row by row, because all rows' numbers don't fit in the registers
+                    address = builder.add(row, offset)
+                    if has_pairs:
+                        numbers = (_vector_at(builder, address, _WORDS),)
+                    else:
+                        numbers = numbers_at(builder, address, part, stored, LANES)
+                    for example in range(examples):
+                        total = totals[example][place]
+                        for half, number in enumerate(numbers):
+                            value = values[example * halves + half]
+                            builder.store(_plus(builder, builder.load(total), value, number, has_pairs), total)
         together = LANES // len(rows)
         for first in range(0, examples, together):
             some = totals[first : first + together]
@@ -113,7 +127,7 @@ def add_products(context, inputs, rows, ahead, share, lines, sums, stride, store
 
 @intrinsic
 def add_for_all(
-    context, sums, stride, odds, examples, factors, step, tile_step, rows, ahead, lines, stored, like_factors
+    context, sums, stride, odds, examples, factors, step, tile_step, rows, ahead, before, lines, stored, like_factors
 ):
     """Add each row times a factor of each example to the example's sums, over a number of cache lines.
 
@@ -125,45 +139,51 @@ def add_for_all(
         factors: address of the first example's factors, one for each row. If they are words of two bfloat16, one for two rows.
         step: bytes between the factors of two examples.
         tile_step: bytes between the factors of the rows of two tiles.
-        rows, ahead, lines, stored: as in ``cpu_vectors.add_lines``.
+        rows, ahead, before, lines, stored: as in ``cpu_vectors.add_lines``.
         like_factors: a number of the factors' type: float32 or uint32.
     """
     has_pairs = like_factors == types.uint32
     halves = 2 if stored == types.uint32 else 1
-    parts, together = vectors_of(stored, LANES), 2 if has_pairs else 1
+    parts, rows_of_word = vectors_of(stored, LANES), 2 if has_pairs else 1
+    together = VECTORS_OF_ADDED_ROWS // halves or 1  # parts of a line
 
     def code(context, builder, signature, arguments):
-        sums, stride, odds, examples, factors, step, tile_step, rows, ahead, lines, *_ = arguments
+        sums, stride, odds, examples, factors, step, tile_step, rows, ahead, before, lines, *_ = arguments
         rows, ahead = cgutils.unpack_tuple(builder, rows), cgutils.unpack_tuple(builder, ahead)
         with cgutils.for_range(builder, lines) as loop:
             offset = builder.mul(loop.index, int64(LINE))
-            prefetch(builder, ahead, offset)
-            for part in range(parts):
+            prefetch_after(builder, ahead, loop.index, before)
+            for part in range(0, parts, together):
                 places = [builder.add(row, offset) for row in rows]
                 if has_pairs:
                     numbers = _paired(builder, [_vector_at(builder, place, _WORDS) for place in places])
                 else:
-                    numbers = [numbers_at(builder, place, part, stored, LANES) for place in places]
+                    some = range(part, part + together)
+                    numbers = [
+                        sum((numbers_at(builder, place, i, stored, LANES) for i in some), start=()) for place in places
+                    ]
                 vector = builder.add(builder.mul(loop.index, int64(parts)), int64(part))
                 start = builder.add(sums, builder.mul(vector, int64(_VECTOR_BYTES)))
+                between = odds if halves == 2 else int64(_VECTOR_BYTES)
                 with cgutils.for_range(builder, examples) as example:
                     own = builder.add(factors, builder.mul(example.index, step))
-                    own_factors = []
-                    for row in range(0, len(rows), together):
-                        in_tile = int64(row % ROWS // together * _NUMBER_BYTES)
+                    first = builder.add(start, builder.mul(example.index, stride))
+                    addresses = [builder.add(first, builder.mul(between, int64(i))) for i in range(len(numbers[0]))]
+                    totals = [_vector_at(builder, address, _FLOATS) for address in addresses]
+                    for row, vectors in zip(range(0, len(rows), rows_of_word), numbers, strict=True):
+                        in_tile = int64(row % ROWS // rows_of_word * _NUMBER_BYTES)
                         place = builder.add(builder.add(own, in_tile), builder.mul(tile_step, int64(row // ROWS)))
                         pointer = builder.inttoptr(place, (_INT32 if has_pairs else _FLOAT).as_pointer())
-                        own_factors.append(spread(builder, builder.load(pointer), LANES))
-                    for half in range(halves):
-                        place = builder.add(start, builder.mul(example.index, stride))
-                        place = builder.add(place, builder.mul(odds, int64(half)))
-                        total = _vector_at(builder, place, _FLOATS)
-                        for factor, number in zip(own_factors, numbers, strict=True):
-                            total = _plus(builder, total, factor, number[half], has_pairs)
-                        _store(builder, total, place)
+                        factor = spread(builder, builder.load(pointer), LANES)
+                        totals = [
+                            _plus(builder, total, factor, number, has_pairs)
+                            for total, number in zip(totals, vectors, strict=True)
+                        ]
+                    for address, total in zip(addresses, totals, strict=True):
+                        _store(builder, total, address)
         return context.get_dummy_value()
 
-    kinds = sums, stride, odds, examples, factors, step, tile_step, rows, ahead, lines, stored, like_factors
+    kinds = sums, stride, odds, examples, factors, step, tile_step, rows, ahead, before, lines, stored, like_factors
     return types.void(*kinds), code
 
 

@@ -13,7 +13,7 @@ from numba import njit, types
 
 from actratio.sparse.kernels.cpu_intrinsics import array_at, by_type, clear
 from actratio.sparse.kernels.cpu_numbers import even, in_lines, odd, widen
-from actratio.sparse.kernels.cpu_target import EXAMPLES, LANES, ROWS, packs_pairs
+from actratio.sparse.kernels.cpu_target import ADDED_ROWS, EXAMPLES, LANES, ROWS, packs_pairs
 from actratio.sparse.kernels.cpu_tile_vectors import add_for_all, add_products, addresses_of
 from actratio.sparse.kernels.cpu_vectors import LINE
 
@@ -21,12 +21,15 @@ _LINES = 128
 """Lines of each row that are multiplied by all examples before the next ones, so that they stay in the cache. Of 16 to 256, 96 and 128
 were the fastest on one machine."""
 
+_LINES_READ_OFTEN = _LINES if EXAMPLES > 2 else 32
+"""The same for more examples than a tile has. If a tile has few, the lines are read so often that they should stay in the first-level cache."""
+
 _PANEL = 1 << 18
 """Bytes of packed inputs that are multiplied by all rows of a part before the next ones, so that they stay in the second-level cache. There are
-at least ``_LINES`` lines of them. Of 1 << 17 to 1 << 19, all were about as fast."""
+at least as many lines of them as of a row. Of 1 << 17 to 1 << 19, all were about as fast."""
 
 _one_address, _two_addresses = addresses_of(1), addresses_of(2)
-_tile_addresses, _two_tile_addresses = addresses_of(ROWS), addresses_of(2 * ROWS)
+_tile_addresses, _added_addresses = addresses_of(ROWS), addresses_of(ADDED_ROWS)
 
 
 @by_type(inline="always")
@@ -117,14 +120,15 @@ def multiply_rows(x, packed, words, listed, begin, end, following, sums):
         clear(_sums_of(sums, listed, first))
     all_lines = in_lines(words) * words.itemsize // LINE
     per_line = _bytes_per_word(packed, words) * (LINE // words.itemsize) * len(x)
-    panel = max(_PANEL // per_line // _LINES, 1) * _LINES
+    step = _LINES if len(x) <= EXAMPLES else _LINES_READ_OFTEN
+    panel = max(_PANEL // per_line // step, 1) * step
     for start in range(0, all_lines, panel):
         stop = min(start + panel, all_lines)
         after = (begin, stop) if stop < all_lines else (following, 0)
         for first in range(begin, end, ROWS):
             out = _sums_of(sums, listed, first)
-            for line in range(start, stop, _LINES):
-                last = min(line + _LINES, stop)
+            for line in range(start, stop, step):
+                last = min(line + step, stop)
                 # Short rows of the next tile would come too late, so the memory is asked for those of the tile after it.
                 place = first + 2 * ROWS
                 if last < stop:
@@ -208,7 +212,7 @@ def _multiply_lines(packed, words, listed, first_row, last_row, line, last_line,
 
 
 @njit(nogil=True)
-def add_rows(sums, words, listed, begin, end, first, last, factors):
+def add_rows(sums, words, listed, begin, end, first, last, factors, asked):
     """Add rows of a weight, times a factor for each example, to the examples' sums. The columns must fill cache lines.
 
     Args:
@@ -218,32 +222,36 @@ def add_rows(sums, words, listed, begin, end, first, last, factors):
         begin, end: the places of the rows in the list. ``begin`` is a multiple of ``ROWS``.
         first, last: the columns, in words.
         factors: (tiles, examples, ROWS) float32, or words of two bfloat16 for two rows each, in the first half of each ROWS.
+        asked: bytes of each of the next rows that the memory is asked for meanwhile.
     """
     base, row_bytes, last_place = words.ctypes.data + first * words.itemsize, words.strides[0], end - 1
     lines = (last - first) * words.itemsize // LINE
+    before = lines - min(lines, asked // LINE)
     place = begin
-    while place + 2 * ROWS <= end:
-        rows = _two_tile_addresses(base, row_bytes, listed, place, last_place)
-        ahead = _two_tile_addresses(base, row_bytes, listed, place + 2 * ROWS, last_place)
-        _add_some_rows(sums, words, rows, ahead, first, lines, factors, place)
-        place += 2 * ROWS
+    while place + ADDED_ROWS <= end:
+        rows = _added_addresses(base, row_bytes, listed, place, last_place)
+        ahead = _added_addresses(base, row_bytes, listed, place + ADDED_ROWS, last_place)
+        _add_some_rows(sums, words, rows, ahead, before, first, lines, factors, place)
+        place += ADDED_ROWS
     while place + 2 <= end:
         two = _two_addresses(base, row_bytes, listed, place, last_place)
-        _add_some_rows(sums, words, two, (), first, lines, factors, place)
+        _add_some_rows(sums, words, two, (), 0, first, lines, factors, place)
         place += 2
     if place < end:
         one = _one_address(base, row_bytes, listed, place, last_place)
-        _add_some_rows(sums, words, one, (), first, lines, factors, place)
+        _add_some_rows(sums, words, one, (), 0, first, lines, factors, place)
 
 
 @njit(nogil=True, inline="always")
-def _add_some_rows(sums, words, rows, ahead, first, lines, factors, place):
+def _add_some_rows(sums, words, rows, ahead, before, first, lines, factors, place):
     """Add the rows that begin at a place of the list to all examples' sums, from the column ``first`` on."""
     start, odds = sums.ctypes.data + first * sums.itemsize, words.shape[1] * sums.itemsize
     tile_step, step = factors.strides[0], factors.strides[1]
     own = factors.ctypes.data + place // ROWS * tile_step + _bytes_before(factors, place % ROWS)
     stored, like_factors = words[0, 0], factors[0, 0, 0]
-    add_for_all(start, sums.strides[0], odds, len(sums), own, step, tile_step, rows, ahead, lines, stored, like_factors)
+    add_for_all(
+        start, sums.strides[0], odds, len(sums), own, step, tile_step, rows, ahead, before, lines, stored, like_factors
+    )
 
 
 @by_type(inline="always")

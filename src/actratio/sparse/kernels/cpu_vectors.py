@@ -58,7 +58,7 @@ def dot_lines(context, evens, odds, rows, ahead, lines, stored):
 
 
 @intrinsic
-def add_lines(context, evens, odds, factors, rows, ahead, lines, stored):
+def add_lines(context, evens, odds, factors, rows, ahead, before, lines, stored):
     """Add each row times its factor to sums, over a number of cache lines.
 
     Args:
@@ -66,15 +66,16 @@ def add_lines(context, evens, odds, factors, rows, ahead, lines, stored):
         odds: address of those of the odd columns; unused for other weights.
         factors: float32, one for each row.
         rows, ahead, lines, stored: as in ``dot_lines``.
+        before: lines that are added before the memory is asked for the first line of what is ahead.
     """
 
     def code(context, builder, signature, arguments):
-        evens, odds, factors, rows, ahead, lines, _ = arguments
+        evens, odds, factors, rows, ahead, before, lines, _ = arguments
         factors = [spread(builder, factor) for factor in cgutils.unpack_tuple(builder, factors)]
         rows, ahead = cgutils.unpack_tuple(builder, rows), cgutils.unpack_tuple(builder, ahead)
         with cgutils.for_range(builder, lines) as loop:
             offset = builder.mul(loop.index, int64(LINE))
-            prefetch(builder, ahead, offset)
+            prefetch_after(builder, ahead, loop.index, before)
             for part in range(vectors_of(stored)):
                 place = _place(builder, loop.index, part, stored)
                 bases = _bases(evens, odds, stored)
@@ -90,7 +91,7 @@ def add_lines(context, evens, odds, factors, rows, ahead, lines, stored):
                     builder.store(total, pointer, align=_FLOAT_BYTES)
         return context.get_dummy_value()
 
-    return types.void(evens, odds, factors, rows, ahead, lines, stored), code
+    return types.void(evens, odds, factors, rows, ahead, before, lines, stored), code
 
 
 def int64(number):
@@ -160,3 +161,10 @@ def prefetch(builder, ahead, offset):
         line = builder.inttoptr(builder.add(address, offset), pointer)
         # To read; into the second-level cache; data, not instructions.
         builder.call(function, [line] + [ir.Constant(_INT32, number) for number in (0, 2, 1)])
+
+
+def prefetch_after(builder, ahead, line, before):
+    """Ask for a line, counted from the line ``before`` on; for nothing before that."""
+    if ahead:
+        with builder.if_then(builder.icmp_signed(">=", line, before)):
+            prefetch(builder, ahead, builder.mul(builder.sub(line, before), int64(LINE)))
