@@ -142,6 +142,7 @@ class Layers:
         speeds = shape_speeds(layer_timer(layer, layers=self.count))
         for matrices in self.matrices:
             install_down(matrices.used, None, speeds.crossover(_USUAL))
+            matrices.used(torch.zeros(1, self.width, dtype=self.dtype))  # the first call prepares the product
 
     def race(self, batch: int, ratio: float, rounds: int, rate: float) -> dict[str, float | None]:
         """Return the median times in microseconds, and the ratios between them."""

@@ -1,7 +1,7 @@
 """Write the data files, the tables and the figures of results pages from what the benchmarks printed with --json.
 
-    python docs/results_benchmarks.py [--products FILE …] [--decode FILE …] [--mlps FILE …] [--relufy FILE …] [--relufy-decode FILE …] [--audits FILE …]
-        [--overhead FILE …] [--trainer FILE …]
+    python docs/results_benchmarks.py [--products FILE …] [--products-avx2 FILE …] [--decode FILE …] [--decode-avx2 FILE …] [--mlps FILE …]
+        [--relufy FILE …] [--relufy-decode FILE …] [--audits FILE …] [--overhead FILE …] [--trainer FILE …]
         [--tracker FILE …] [--faults FILE …] [--fuzz FILE …] [--soak FILE …] [--scale FILE …]
 
 Each option replaces the data files of its block in results/data/. Then all blocks of all pages are written from the data
@@ -29,7 +29,13 @@ Row = dict[str, str]
 
 
 def products(rows: list[Row]) -> str:
-    """Return two figures and a table of what layout and zeros gain at batch 1, one row for each kind of product, shape and type."""
+    """Return two figures and the table of products."""
+    figures = [save_figure(chart, f"sparse-{chart.key}") for chart in (_zeros_chart(rows), _batches_chart(rows))]
+    return "\n\n".join([*figures, products_table(rows)])
+
+
+def products_table(rows: list[Row]) -> str:
+    """Return a table of what layout and zeros gain at batch 1, one row for each kind of product, shape and type."""
     header = ["products", "features × neurons", "type", "layout", "zeros, 5% active", "zeros, 10%", "zeros, 20%"]
     header += ["share of ideal, 10%", "layout × zeros, 10%", "over the strongest dense, 10%"]
     single = [row for row in rows if row["batch"] == "1"]
@@ -47,8 +53,7 @@ def products(rows: list[Row]) -> str:
             [kind, f"{features}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}{neurons}", dtype, *(f"{float(cell):.3g}×" for cell in cells),
              f"{float(tenth['share_of_ideal']):.0%}", f"{float(tenth['speedup']):.3g}×", f"{float(tenth['over_strongest']):.3g}×"]
         )  # fmt: skip
-    figures = [save_figure(chart, f"sparse-{chart.key}") for chart in (_zeros_chart(rows), _batches_chart(rows))]
-    return "\n\n".join([*figures, markdown_table(header, body)])
+    return markdown_table(header, body)
 
 
 def _large(rows: list[Row], dtype: str) -> list[Row]:
@@ -503,6 +508,14 @@ def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
+_PRODUCTS = {
+    "kind": "products", "features": "features", "width": "neurons", "type": "type", "batch": "batch", "ratio": "active",
+    "needed": "needed", "ours": "ours_us", "after_dense": "ours_after_dense_us", "full": "ours_all_neurons_us",
+    "torch": "torch_us", "packed": "torch_packed_us", "used": "as_converted_us", "gather": "gather_us", "limit": "limit_us", "layout": "layout",
+    "zeros": "zeros", "speedup": "speedup", "speedup_used": "speedup_as_converted", "over_strongest": "over_strongest", "of_ideal": "share_of_ideal",
+    "of_limit": "share_of_limit",
+}  # fmt: skip
+
 _DECODE = {
     "model": "model", "batch": "batch", "contestant": "contestant", "type": "type", "tokens": "tokens_per_s",
     "limit": "limit_tokens_per_s", "of_limit": "share_of_limit", "over_torch": "over_torch", "layout": "layout",
@@ -510,22 +523,10 @@ _DECODE = {
 }  # fmt: skip
 
 BLOCKS = {
-    "products": Block(
-        "sparse", "sparse-products",
-        {
-            "kind": "products", "features": "features", "width": "neurons", "type": "type", "batch": "batch", "ratio": "active",
-            "needed": "needed", "ours": "ours_us", "after_dense": "ours_after_dense_us", "full": "ours_all_neurons_us",
-            "torch": "torch_us", "packed": "torch_packed_us", "used": "as_converted_us", "gather": "gather_us", "limit": "limit_us", "layout": "layout",
-            "zeros": "zeros", "speedup": "speedup", "speedup_used": "speedup_as_converted", "over_strongest": "over_strongest", "of_ideal": "share_of_ideal",
-            "of_limit": "share_of_limit",
-        },
-        products,
-    ),
-    "decode": Block(
-        "sparse", "sparse-decode",
-        _DECODE,
-        decode,
-    ),
+    "products": Block("sparse", "sparse-products", _PRODUCTS, products),
+    "decode": Block("sparse", "sparse-decode", _DECODE, decode),
+    "products-avx2": Block("sparse", "sparse-products-avx2", _PRODUCTS, products_table),
+    "decode-avx2": Block("sparse", "sparse-decode-avx2", _DECODE, decode),
     "mlps": Block(
         "sparse", "sparse-mlps",
         {
