@@ -1,6 +1,6 @@
 """Write the data files, the tables and the figures of results pages from what the benchmarks printed with --json.
 
-    python docs/results_benchmarks.py [--products FILE …] [--products-avx2 FILE …] [--decode FILE …] [--decode-avx2 FILE …] [--mlps FILE …]
+    python docs/results_benchmarks.py [--products FILE …] [--products-avx2 FILE …] [--decode FILE …] [--mlps FILE …]
         [--relufy FILE …] [--relufy-decode FILE …] [--audits FILE …] [--overhead FILE …] [--trainer FILE …]
         [--tracker FILE …] [--faults FILE …] [--fuzz FILE …] [--soak FILE …] [--scale FILE …]
 
@@ -526,7 +526,6 @@ BLOCKS = {
     "products": Block("sparse", "sparse-products", _PRODUCTS, products),
     "decode": Block("sparse", "sparse-decode", _DECODE, decode),
     "products-avx2": Block("sparse", "sparse-products-avx2", _PRODUCTS, products_table),
-    "decode-avx2": Block("sparse", "sparse-decode-avx2", _DECODE, decode),
     "mlps": Block(
         "sparse", "sparse-mlps",
         {

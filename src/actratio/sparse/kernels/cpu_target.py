@@ -27,10 +27,9 @@ ROWS = 6 if LANES > 4 else 4
 EXAMPLES = 4 if _HAS_MANY_REGISTERS else 2
 """Examples of a tile, at most: 4 or 2, so that the sums of a tile and their operands fit in the registers."""
 
-
 ADDED_ROWS, VECTORS_OF_ADDED_ROWS = (2 * ROWS, 1) if _HAS_MANY_REGISTERS else (ROWS, 2)
-"""Rows that are added to the sums at a time, and of how many vectors each (or two, of the even and the odd columns of bfloat16), so that all of them fit
-in the registers."""
+"""Rows that are added to the sums together, and how many vectors of each; of bfloat16 always two, of the even and the odd columns. All of them fit in the
+registers."""
 
 
 def packs_pairs(like, stored):
