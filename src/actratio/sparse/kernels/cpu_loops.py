@@ -52,7 +52,7 @@ def _add(sums, words, neurons, values, begin, end, first, last, asked):
         evens = sums.ctypes.data + first * sums.itemsize
         odds = evens + words.shape[1] * sums.itemsize
         base, like = words.ctypes.data + first * item, words[0, 0]
-        before = lines - min(lines, asked // LINE)
+        before = max(lines - asked // LINE, 0)
         n = begin
         while n + 8 <= end:
             rows = _four_rows(base, row_bytes, neurons, n, end) + _four_rows(base, row_bytes, neurons, n + 4, end)

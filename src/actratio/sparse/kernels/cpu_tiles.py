@@ -26,7 +26,7 @@ _LINES_READ_OFTEN = _LINES if EXAMPLES > 2 else 32
 
 _PANEL = 1 << 18
 """Bytes of packed inputs that are multiplied by all rows of a part before the next ones, so that they stay in the second-level cache. There are
-at least as many lines of them as of a row. Of 1 << 17 to 1 << 19, all were about as fast."""
+at least as many lines of them as are multiplied of a row at a time. Of 1 << 17 to 1 << 19, all were about as fast."""
 
 _one_address, _two_addresses = addresses_of(1), addresses_of(2)
 _tile_addresses, _added_addresses = addresses_of(ROWS), addresses_of(ADDED_ROWS)
@@ -226,7 +226,7 @@ def add_rows(sums, words, listed, begin, end, first, last, factors, asked):
     """
     base, row_bytes, last_place = words.ctypes.data + first * words.itemsize, words.strides[0], end - 1
     lines = (last - first) * words.itemsize // LINE
-    before = lines - min(lines, asked // LINE)
+    before = max(lines - asked // LINE, 0)
     place = begin
     while place + ADDED_ROWS <= end:
         rows = _added_addresses(base, row_bytes, listed, place, last_place)
