@@ -196,7 +196,9 @@ def test_cpu_kernel_makes_room_for_larger_calls(
             exact = (hidden.double() * (x.double() @ up.double().t())) @ rows.double()
             assert found is not None
             errors.append(float((found - exact).abs().max() / exact.abs().max()))
-        return errors, {name: array.size for name, array in cpu._workspace.arrays.items()}
+        arrays = cpu._workspace.arrays
+        assert all(array.ctypes.data % cpu.LINE == 0 for array in arrays.values())
+        return errors, {name: array.size for name, array in arrays.items()}
 
     errors, sizes = in_a_new_thread(work)
     assert max(errors) < 1e-5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ UNUSED = (1100, 1000)  # in float32, it would leave 1.8 of 6 MB unused
 @pytest.fixture
 def small_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put small weights in large pages too."""
-    monkeypatch.setattr(layers, "_fills_large_pages", lambda rows: rows.dtype in layers._KINDS)
+    monkeypatch.setattr(layers, "_fills_large_pages", lambda rows: rows.dtype in layers._DTYPES)
 
 
 def begins_at_page(*weights: Tensor) -> bool:
@@ -42,6 +43,29 @@ def test_large_weights_begin_at_a_large_page(dtype: torch.dtype, is_transposed: 
     assert begins_at_page(found)
     assert found.untyped_storage().nbytes() == found.nbytes  # all that is saved
     assert in_large_pages(found) is found
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="this system has no large pages")
+def test_large_pages_are_asked_for_memory_that_nobody_has_used() -> None:
+    """``malloc`` may return memory that is in small pages already, because it was used before."""
+    used = [torch.ones(FULL) for _ in range(3)]
+    del used
+    found = in_large_pages(torch.ones(FULL, dtype=torch.bfloat16))
+    assert "hg" in flags_of_memory(found.data_ptr())
+    assert not any(flag in flags_of_memory(found.data_ptr()) for flag in ("sh", "ht"))  # neither shared nor reserved
+
+
+def flags_of_memory(address: int) -> list[str]:
+    """Return what Linux says of the memory that an address belongs to (``VmFlags`` in ``man proc``)."""
+    is_inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, *rest = line.split()
+        if name == "VmFlags:" and is_inside:
+            return rest
+        if not name.endswith(":"):
+            start, end = (int(number, 16) for number in name.split("-"))
+            is_inside = start <= address < end
+    raise AssertionError(f"no memory at {address}")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+import mmap
+from contextlib import suppress
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,8 @@ from actratio.sparse.converted import has_own_memory
 
 _PAGE = 1 << 21  # bytes of a large page
 _MAX_UNUSED = 0.25  # of a weight's bytes, in its last large page
-_KINDS = {torch.float32: np.float32, torch.bfloat16: np.int16, torch.int8: np.int8}
+_LINUX = hasattr(mmap, "MADV_HUGEPAGE")
+_DTYPES = torch.float32, torch.bfloat16, torch.int8
 
 
 def in_large_pages(rows: Tensor) -> Tensor:
@@ -23,16 +26,24 @@ def in_large_pages(rows: Tensor) -> Tensor:
     Args:
         rows: (neurons, features), or several of them: (experts, neurons, features).
     """
-    if not _fills_large_pages(rows):
+    if not (_LINUX and _fills_large_pages(rows)):
         return rows.contiguous()
     if rows.is_contiguous() and rows.data_ptr() % _PAGE == 0:
         return rows
-    # NumPy asks for large pages. A large page begins at a multiple of its size.
-    kind = np.dtype(_KINDS[rows.dtype])
-    buffer = np.empty(rows.numel() + _PAGE // kind.itemsize, kind)
-    first = -buffer.ctypes.data % _PAGE // kind.itemsize
-    copy = torch.from_numpy(buffer[first : first + rows.numel()]).view(rows.dtype).view(rows.shape)
-    return copy.copy_(rows)
+    return _in_new_pages(rows.nbytes).view(rows.dtype).view(rows.shape).copy_(rows)
+
+
+def _in_new_pages(size: int) -> Tensor:
+    """Return new bytes that begin with a large page, where the operating system has some.
+
+    They're asked of the system, not of ``malloc``: that may return memory that was used before, whose small pages don't become large ones
+    at once. So products were slower in some processes than in others.
+    """
+    memory = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # this Linux has no large pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    start = torch.frombuffer(memory, dtype=torch.int8, count=1).data_ptr()
+    return torch.frombuffer(memory, dtype=torch.int8, count=size, offset=-start % _PAGE)
 
 
 def move_to_large_pages(weight: Tensor) -> None:
@@ -46,6 +57,6 @@ def move_to_large_pages(weight: Tensor) -> None:
 
 
 def _fills_large_pages(rows: Tensor) -> bool:
-    if rows.device.type != "cpu" or rows.dtype not in _KINDS:
+    if rows.device.type != "cpu" or rows.dtype not in _DTYPES:
         return False
     return rows.nbytes >= _PAGE and -rows.nbytes % _PAGE <= _MAX_UNUSED * rows.nbytes

@@ -38,6 +38,7 @@ from actratio.sparse.kernels.cpu_linear import compile_linear
 from actratio.sparse.kernels.cpu_loops import Compiled, compile_for
 from actratio.sparse.kernels.cpu_prefetch import asked_of_rows, read_ahead
 from actratio.sparse.kernels.cpu_target import ROWS
+from actratio.sparse.kernels.cpu_vectors import LINE
 from actratio.sparse.kernels.product import Product, Weights, address
 
 GROUP = 16
@@ -244,12 +245,12 @@ class _Workspace(threading.local):
         examples, width, chunks = most["batch"], most["width"], -(-most["width"] // CHUNK)
         sums = max(most["threads"] * (most["features"] + PAD), width + ROWS - 1)
         arrays: dict[str, Any] = {
-            "neurons": np.empty(examples * width, np.int32),
-            "values": np.empty(examples * (width + ROWS - 1), np.float32),
-            "marks": np.empty(examples * chunks, np.uint64),
-            "starts": np.empty(examples * (chunks + 1), np.int32),
-            "sums": np.empty(examples * sums, np.float32),
-            "split_x": np.empty(examples * most["inputs"], np.float32),
+            "neurons": _aligned(examples * width, np.int32),
+            "values": _aligned(examples * (width + ROWS - 1), np.float32),
+            "marks": _aligned(examples * chunks, np.uint64),
+            "starts": _aligned(examples * (chunks + 1), np.int32),
+            "sums": _aligned(examples * sums, np.float32),
+            "split_x": _aligned(examples * most["inputs"], np.float32),
         }
         call.most_batch = 0
         self.arrays = arrays
@@ -257,6 +258,14 @@ class _Workspace(threading.local):
             setattr(call, name, array.ctypes.data)
         for name, size in most.items():  # the batch comes last
             setattr(call, f"most_{name}", size)
+
+
+def _aligned(size: int, dtype: Any) -> Any:
+    """Return a new array that begins with a cache line, so that no vector lies in two lines. NumPy's own often begin 16 bytes later."""
+    item_size = np.dtype(dtype).itemsize
+    memory = np.empty(size * item_size + LINE, np.uint8)
+    first = -memory.ctypes.data % LINE
+    return memory[first : first + size * item_size].view(dtype)
 
 
 _workspace = _Workspace()

@@ -24,6 +24,7 @@ from actratio.sparse.kernels.cpu_vectors import (
 _INT32, _INT64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _FLOATS, _WORDS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT32, LANES)
 _NUMBER_BYTES = 4  # of a float32, and of a word of two bfloat16
+_UNROLLED = 4  # examples that a compiled loop over examples adds to at a time
 _VECTOR_BYTES = LANES * _NUMBER_BYTES
 
 
@@ -125,9 +126,9 @@ def add_products(context, inputs, rows, ahead, share, lines, sums, stride, store
     return types.void(inputs, rows, ahead, share, lines, sums, stride, stored, like_inputs, count), code
 
 
-@intrinsic
+@intrinsic(prefer_literal=True)
 def add_for_all(
-    context, sums, stride, odds, examples, factors, step, tile_step, rows, ahead, before, lines, stored, like_factors
+    context, sums, stride, odds, examples, factors, step, tile_step, rows, ahead, before, lines, stored, like
 ):
     """Add each row times a factor of each example to the example's sums, over a number of cache lines.
 
@@ -135,55 +136,75 @@ def add_for_all(
         sums: address of the first example's sums, float32; if the weights are bfloat16, of those of the even columns.
         stride: bytes between the sums of two examples.
         odds: bytes from the sums of the even columns to those of the odd ones; unused for other weights.
-        examples: the number of examples.
+        examples: the number of examples. If it's a literal, there's no loop over them, whose end the processor may not foresee: in some
+            processes, 8 or 16 examples took 1.5 times as long with it.
         factors: address of the first example's factors, one for each row. If they are words of two bfloat16, one for two rows.
         step: bytes between the factors of two examples.
         tile_step: bytes between the factors of the rows of two tiles.
         rows, ahead, before, lines, stored: as in ``cpu_vectors.add_lines``.
-        like_factors: a number of the factors' type: float32 or uint32.
+        like: a number of the factors' type: float32 or uint32.
     """
-    has_pairs = like_factors == types.uint32
+    has_pairs = like == types.uint32
     halves = 2 if stored == types.uint32 else 1
     parts, rows_of_word = vectors_of(stored, LANES), 2 if has_pairs else 1
     together = VECTORS_OF_ADDED_ROWS // halves or 1  # parts of a line
+    literal = examples.literal_value if isinstance(examples, types.IntegerLiteral) else None
 
     def code(context, builder, signature, arguments):
         sums, stride, odds, examples, factors, step, tile_step, rows, ahead, before, lines, *_ = arguments
         rows, ahead = cgutils.unpack_tuple(builder, rows), cgutils.unpack_tuple(builder, ahead)
+        between = odds if halves == 2 else int64(_VECTOR_BYTES)
+
+        def numbers_of(offset, part):
+            """Return some vectors of each row, or of two rows whose numbers are paired."""
+            places = [builder.add(row, offset) for row in rows]
+            if has_pairs:
+                return _paired(builder, [_vector_at(builder, place, _WORDS) for place in places])
+            some = range(part, part + together)
+            return [sum((numbers_at(builder, place, i, stored, LANES) for i in some), start=()) for place in places]
+
+        def add(numbers, start, example):
+            own = builder.add(factors, builder.mul(example, step))
+            first = builder.add(start, builder.mul(example, stride))
+            addresses = [builder.add(first, builder.mul(between, int64(i))) for i in range(len(numbers[0]))]
+            totals = [_vector_at(builder, address, _FLOATS) for address in addresses]
+            for row, vectors in zip(range(0, len(rows), rows_of_word), numbers, strict=True):
+                in_tile = int64(row % ROWS // rows_of_word * _NUMBER_BYTES)
+                place = builder.add(builder.add(own, in_tile), builder.mul(tile_step, int64(row // ROWS)))
+                pointer = builder.inttoptr(place, (_INT32 if has_pairs else _FLOAT).as_pointer())
+                factor = spread(builder, builder.load(pointer), LANES)
+                totals = [
+                    _plus(builder, total, factor, number, has_pairs)
+                    for total, number in zip(totals, vectors, strict=True)
+                ]
+            for address, total in zip(addresses, totals, strict=True):
+                _store(builder, total, address)
+
+        turns = parts // together * (literal or 1)
+        whole = builder.sub(examples, builder.srem(examples, int64(_UNROLLED)))
         with cgutils.for_range(builder, lines) as loop:
             offset = builder.mul(loop.index, int64(LINE))
-            prefetch_after(builder, ahead, loop.index, before)
             for part in range(0, parts, together):
-                places = [builder.add(row, offset) for row in rows]
-                if has_pairs:
-                    numbers = _paired(builder, [_vector_at(builder, place, _WORDS) for place in places])
-                else:
-                    some = range(part, part + together)
-                    numbers = [
-                        sum((numbers_at(builder, place, i, stored, LANES) for i in some), start=()) for place in places
-                    ]
+                numbers = numbers_of(offset, part)
                 vector = builder.add(builder.mul(loop.index, int64(parts)), int64(part))
                 start = builder.add(sums, builder.mul(vector, int64(_VECTOR_BYTES)))
-                between = odds if halves == 2 else int64(_VECTOR_BYTES)
-                with cgutils.for_range(builder, examples) as example:
-                    own = builder.add(factors, builder.mul(example.index, step))
-                    first = builder.add(start, builder.mul(example.index, stride))
-                    addresses = [builder.add(first, builder.mul(between, int64(i))) for i in range(len(numbers[0]))]
-                    totals = [_vector_at(builder, address, _FLOATS) for address in addresses]
-                    for row, vectors in zip(range(0, len(rows), rows_of_word), numbers, strict=True):
-                        in_tile = int64(row % ROWS // rows_of_word * _NUMBER_BYTES)
-                        place = builder.add(builder.add(own, in_tile), builder.mul(tile_step, int64(row // ROWS)))
-                        pointer = builder.inttoptr(place, (_INT32 if has_pairs else _FLOAT).as_pointer())
-                        factor = spread(builder, builder.load(pointer), LANES)
-                        totals = [
-                            _plus(builder, total, factor, number, has_pairs)
-                            for total, number in zip(totals, vectors, strict=True)
-                        ]
-                    for address, total in zip(addresses, totals, strict=True):
-                        _store(builder, total, address)
+                if literal:
+                    for example in range(literal):
+                        turn = part // together * literal + example  # the memory is asked for a share in every turn
+                        share = ahead[len(ahead) * turn // turns : len(ahead) * (turn + 1) // turns]
+                        prefetch_after(builder, share, loop.index, before)
+                        add(numbers, start, int64(example))
+                else:
+                    if part == 0:
+                        prefetch_after(builder, ahead, loop.index, before)
+                    with cgutils.for_range_slice(builder, int64(0), whole, int64(_UNROLLED)) as (example, _):
+                        for i in range(_UNROLLED):
+                            add(numbers, start, builder.add(example, int64(i)))
+                    with cgutils.for_range_slice(builder, whole, examples, int64(1)) as (example, _):
+                        add(numbers, start, example)
         return context.get_dummy_value()
 
-    kinds = sums, stride, odds, examples, factors, step, tile_step, rows, ahead, before, lines, stored, like_factors
+    kinds = sums, stride, odds, examples, factors, step, tile_step, rows, ahead, before, lines, stored, like
     return types.void(*kinds), code
 
 

@@ -226,32 +226,40 @@ def add_rows(sums, words, listed, begin, end, first, last, factors, asked):
     """
     base, row_bytes, last_place = words.ctypes.data + first * words.itemsize, words.strides[0], end - 1
     lines = (last - first) * words.itemsize // LINE
-    before = max(lines - asked // LINE, 0)
+    before, examples = max(lines - asked // LINE, 0), len(sums)
     place = begin
     while place + ADDED_ROWS <= end:
         rows = _added_addresses(base, row_bytes, listed, place, last_place)
         ahead = _added_addresses(base, row_bytes, listed, place + ADDED_ROWS, last_place)
-        _add_some_rows(sums, words, rows, ahead, before, first, lines, factors, place)
+        if examples == 4:
+            _add_some_rows(sums, 4, words, rows, ahead, before, first, lines, factors, place)
+        elif examples == 8:
+            _add_some_rows(sums, 8, words, rows, ahead, before, first, lines, factors, place)
+        elif examples == 16:
+            _add_some_rows(sums, 16, words, rows, ahead, before, first, lines, factors, place)
+        else:
+            _add_some_rows(sums, examples, words, rows, ahead, before, first, lines, factors, place)
         place += ADDED_ROWS
     while place + 2 <= end:
         two = _two_addresses(base, row_bytes, listed, place, last_place)
-        _add_some_rows(sums, words, two, (), 0, first, lines, factors, place)
+        _add_some_rows(sums, examples, words, two, (), 0, first, lines, factors, place)
         place += 2
     if place < end:
         one = _one_address(base, row_bytes, listed, place, last_place)
-        _add_some_rows(sums, words, one, (), 0, first, lines, factors, place)
+        _add_some_rows(sums, examples, words, one, (), 0, first, lines, factors, place)
 
 
 @njit(nogil=True, inline="always")
-def _add_some_rows(sums, words, rows, ahead, before, first, lines, factors, place):
-    """Add the rows that begin at a place of the list to all examples' sums, from the column ``first`` on."""
+def _add_some_rows(sums, examples, words, rows, ahead, before, first, lines, factors, place):
+    """Add the rows that begin at a place of the list to all examples' sums, from the column ``first`` on.
+
+    ``examples`` is their number, if possible a literal (``add_for_all``).
+    """
     start, odds = sums.ctypes.data + first * sums.itemsize, words.shape[1] * sums.itemsize
     tile_step, step = factors.strides[0], factors.strides[1]
     own = factors.ctypes.data + place // ROWS * tile_step + _bytes_before(factors, place % ROWS)
-    stored, like_factors = words[0, 0], factors[0, 0, 0]
-    add_for_all(
-        start, sums.strides[0], odds, len(sums), own, step, tile_step, rows, ahead, before, lines, stored, like_factors
-    )
+    stride, stored, like = sums.strides[0], words[0, 0], factors[0, 0, 0]
+    add_for_all(start, stride, odds, examples, own, step, tile_step, rows, ahead, before, lines, stored, like)
 
 
 @by_type(inline="always")
