@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import cycle
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -42,11 +43,24 @@ def test_speeds_are_medians_over_windows(monkeypatch: pytest.MonkeyPatch) -> Non
     def rounds(draws: object, count: int, *, cold: bool) -> list[list[float]]:
         windows.append(count)
         noisy = len(windows) == 4
-        return [[6.0] * count, [2.0 * (5 if noisy else 1)] * count, [6.0] * count]
+        return [[0.06] * count, [0.02 * (5 if noisy else 1)] * count, [0.06] * count]
 
     monkeypatch.setattr(timer, "_rounds", rounds)
     assert timer.speeds([torch.zeros(1, 40)]) == [3.0, 1.0]
     assert len(windows) == 1 + autotune._MIN_WINDOWS  # long products are timed with warm caches only
+
+
+def test_layers_are_timed_once_if_one_takes_very_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    timer = small_timer()
+    rounds = Mock(return_value=[[0.02], [0.01], [2.0]])
+    warm_up = Mock()
+    monkeypatch.setattr(timer, "_rounds", rounds)
+    monkeypatch.setattr(timer, "_warm_up", warm_up)
+    for batch in (1, 1, 2):
+        assert timer.speeds([torch.zeros(batch, 40)]) == [2.0, 0.01]
+    assert rounds.call_count == 3
+    assert warm_up.call_count == 2  # once for each batch size
+    assert timer.is_steady
 
 
 def test_the_worse_of_warm_and_cold_caches_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +140,7 @@ def test_layers_that_never_stop_skipping_are_as_fast_as_that(
     assert found.pays_off(0.9) == (kind == "down")
 
 
-@pytest.mark.parametrize(("seconds", "is_kept"), [((1.0, 1.1), True), ((1.0, 0.1), False)])
+@pytest.mark.parametrize(("seconds", "is_kept"), [((0.1, 0.11), True), ((0.1, 0.01), False)])
 def test_speeds_of_a_busy_machine_are_not_kept(
     seconds: tuple[float, float], is_kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +150,7 @@ def test_speeds_of_a_busy_machine_are_not_kept(
     monkeypatch.setattr(autotune, "keep_speeds", lambda key, speeds: kept.append(speeds))
     windows = cycle(seconds)
     timer = small_timer()
-    monkeypatch.setattr(timer, "_rounds", lambda *_, **kinds: [[1.0], [next(windows)], [1.0]])
+    monkeypatch.setattr(timer, "_rounds", lambda *_, **kinds: [[0.1], [next(windows)], [0.1]])
     with torch.no_grad():
         shape_speeds(timer)
     assert len(kept) == is_kept

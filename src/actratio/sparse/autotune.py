@@ -33,6 +33,7 @@ _ENOUGH_SECONDS = 0.3  # of one comparison; products that take long need few rou
 _MIN_TURNS = 3  # of layers that take long; each turn times one run
 _STEADY = 0.05  # windows that differ by less, relatively, are enough
 _BUSY = 0.5  # if they differ by more, other work disturbs this machine, and the speeds aren't kept
+_TIMED_ONCE = 0.3  # seconds; a product that takes longer is timed only once
 _LONG = 0.003  # seconds; for longer products it doesn't matter whether Python's objects are in the cache
 
 
@@ -73,6 +74,7 @@ class LayerTimer:
         self.forms, self.count = forms, count
         self._made: dict[str, list[nn.Module]] = {}
         self._next: dict[str, cycle[nn.Module]] = {}
+        self._warm: set[int] = set()  # the batch sizes whose products are prepared
         self.is_steady = True
         """Whether the windows of all speeds agreed roughly. If not, the machine was busy."""
         self.shape_speeds: ShapeSpeeds | None = None
@@ -152,9 +154,18 @@ class LayerTimer:
 
         Several windows are timed, with warm and with cold caches. In a window, the layers take turns. A speed is the median
         over the windows; the lower one of those with warm and with cold caches. Windows are added until they agree.
+
+        If a layer takes very long, all are timed once: without AVX512-BF16, torch's product of weights that are stored by neurons takes
+        a hundred times as long in bfloat16 as others. It's measured only to find that out.
         """
-        self._warm_up(self._layers(), draws[0])
-        longest = max(times[-1] for times in self._rounds(draws, 1, cold=False))
+        batch = len(draws[0])
+        if batch not in self._warm:
+            self._warm_up(self._layers(), draws[0])
+            self._warm.add(batch)
+        dense, *others = (times[-1] for times in self._rounds(draws, 1, cold=False))
+        longest = max(dense, *others)
+        if longest > _TIMED_ONCE:
+            return [dense / seconds for seconds in others]
         lowest = [float("inf")] * (len(self.forms) - 1)
         for cold in (False, True) if longest < _LONG else (False,):
             for place, speed in enumerate(self._windows(draws, longest, cold=cold)):
