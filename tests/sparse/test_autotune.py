@@ -40,7 +40,7 @@ def test_speeds_are_medians_over_windows(monkeypatch: pytest.MonkeyPatch) -> Non
     timer = small_timer()
     windows: list[int] = []
 
-    def rounds(draws: object, count: int, *, cold: bool) -> list[list[float]]:
+    def rounds(forms: object, draws: object, count: int, *, cold: bool) -> list[list[float]]:
         windows.append(count)
         noisy = len(windows) == 4
         return [[0.06] * count, [0.02 * (5 if noisy else 1)] * count, [0.06] * count]
@@ -50,23 +50,39 @@ def test_speeds_are_medians_over_windows(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(windows) == 1 + autotune._MIN_WINDOWS  # long products are timed with warm caches only
 
 
-def test_layers_are_timed_once_if_one_takes_very_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_form_that_takes_very_long_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It isn't timed with larger batches either. The others are timed as usual."""
     timer = small_timer()
-    rounds = Mock(return_value=[[0.02], [0.01], [2.0]])
+    calls: list[list[str]] = []
+
+    def rounds(forms: list[str], draws: object, count: int, *, cold: bool) -> list[list[float]]:
+        calls.append(forms)
+        return [[{"dense": 0.02, "sparse": 0.01, "converted": 2.0}[form]] * count for form in forms]
+
+    monkeypatch.setattr(timer, "_rounds", rounds)
+    for batch in (1, 1, 2):
+        assert timer.speeds([torch.zeros(batch, 40)]) == [2.0, 0.01]
+    assert sum("converted" in forms for forms in calls) == 1
+    assert len(calls) == 1 + 3 * (1 + autotune._MIN_WINDOWS)
+    assert timer.is_steady
+
+
+def test_layers_that_all_take_long_are_timed_once_for_each_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    timer = small_timer()
+    rounds = Mock(return_value=[[0.6], [0.3], [1.2]])
     warm_up = Mock()
     monkeypatch.setattr(timer, "_rounds", rounds)
     monkeypatch.setattr(timer, "_warm_up", warm_up)
     for batch in (1, 1, 2):
-        assert timer.speeds([torch.zeros(batch, 40)]) == [2.0, 0.01]
+        assert timer.speeds([torch.zeros(batch, 40)]) == [2.0, 0.5]
     assert rounds.call_count == 3
     assert warm_up.call_count == 2  # once for each batch size
-    assert timer.is_steady
 
 
 def test_the_worse_of_warm_and_cold_caches_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     timer = small_timer()
 
-    def rounds(draws: object, count: int, *, cold: bool) -> list[list[float]]:
+    def rounds(forms: object, draws: object, count: int, *, cold: bool) -> list[list[float]]:
         return [[1e-4] * count, [1e-4 if cold else 5e-5] * count, [1e-4] * count]
 
     monkeypatch.setattr(timer, "_rounds", rounds)

@@ -34,6 +34,7 @@ _MIN_TURNS = 3  # of layers that take long; each turn times one run
 _STEADY = 0.05  # windows that differ by less, relatively, are enough
 _BUSY = 0.5  # if they differ by more, other work disturbs this machine, and the speeds aren't kept
 _TIMED_ONCE = 0.3  # seconds; a product that takes longer is timed only once
+_SLOW = 0.1  # a speed, relative to the first form, below which a product that takes so long isn't timed again
 _LONG = 0.003  # seconds; for longer products it doesn't matter whether Python's objects are in the cache
 
 
@@ -75,6 +76,7 @@ class LayerTimer:
         self._made: dict[str, list[nn.Module]] = {}
         self._next: dict[str, cycle[nn.Module]] = {}
         self._warm: set[int] = set()  # the batch sizes whose products are prepared
+        self._slow: dict[str, float] = {}  # speeds of forms that aren't timed any more
         self.is_steady = True
         """Whether the windows of all speeds agreed roughly. If not, the machine was busy."""
         self.shape_speeds: ShapeSpeeds | None = None
@@ -86,9 +88,9 @@ class LayerTimer:
             self._made[form] = [self.forms[form]() for _ in range(self.count)]
         return self._made[form]
 
-    def _layers(self, dense: Sequence[nn.Module] = ()) -> list[cycle[nn.Module]]:
-        """Return the layers of each form, those of the first one from ``dense`` if there are any."""
-        new = list(self.forms)[1 if dense else 0 :]
+    def _layers(self, dense: Sequence[nn.Module] = (), forms: Sequence[str] = ()) -> list[cycle[nn.Module]]:
+        """Return the layers of each form, or of some forms. Those of the first one are from ``dense`` if there are any."""
+        new = list(forms or self.forms)[1 if dense else 0 :]
         for form in new:
             if form not in self._next:
                 self._next[form] = cycle(self.layers(form))
@@ -155,22 +157,31 @@ class LayerTimer:
         Several windows are timed, with warm and with cold caches. In a window, the layers take turns. A speed is the median
         over the windows; the lower one of those with warm and with cold caches. Windows are added until they agree.
 
-        If a layer takes very long, all are timed once: without AVX512-BF16, torch's product of weights that are stored by neurons takes
-        a hundred times as long in bfloat16 as others. It's measured only to find that out.
+        If a layer takes very long, all are timed once. If it's also much slower than the first one, it isn't timed any more, not for larger batches
+        either: without AVX512-BF16, torch's product of weights that are stored by neurons takes a hundred times as long in bfloat16 as others.
         """
+        forms = [form for form in self.forms if form not in self._slow]
         batch = len(draws[0])
         if batch not in self._warm:
-            self._warm_up(self._layers(), draws[0])
+            self._warm_up(self._layers(forms=forms), draws[0])
             self._warm.add(batch)
-        dense, *others = (times[-1] for times in self._rounds(draws, 1, cold=False))
-        longest = max(dense, *others)
+        dense, *others = (times[-1] for times in self._rounds(forms, draws, 1, cold=False))
+        longest = max([dense, *others])
+        found = {form: dense / seconds for form, seconds in zip(forms[1:], others, strict=True)}
         if longest > _TIMED_ONCE:
-            return [dense / seconds for seconds in others]
-        lowest = [float("inf")] * (len(self.forms) - 1)
-        for cold in (False, True) if longest < _LONG else (False,):
-            for place, speed in enumerate(self._windows(draws, longest, cold=cold)):
-                lowest[place] = min(lowest[place], speed)
-        return lowest
+            slow = {form: speed for form, speed in found.items() if speed < _SLOW}
+            if slow:
+                self._slow.update(slow)
+                return self.speeds(draws)
+            return self._of_all_forms(found)
+        states = (False, True) if longest < _LONG else (False,)
+        speeds = [self._windows(forms, draws, longest, cold=cold) for cold in states]
+        return self._of_all_forms(dict(zip(forms[1:], map(min, zip(*speeds, strict=True)), strict=True)))
+
+    def _of_all_forms(self, found: Mapping[str, float]) -> list[float]:
+        """Return the speed of each form but the first."""
+        speeds = {**self._slow, **found}
+        return [speeds[form] for form in list(self.forms)[1:]]
 
     def _warm_up(self, forms: Sequence[Iterator[nn.Module]], draw: Tensor) -> None:
         """Call every layer once: a layer prepares its product at the first call with a batch size, which may take longer than the call."""
@@ -178,13 +189,13 @@ class LayerTimer:
             for _ in range(self.count):
                 next(layers)(draw)
 
-    def _windows(self, draws: Sequence[Tensor], longest: float, *, cold: bool) -> list[float]:
+    def _windows(self, forms: Sequence[str], draws: Sequence[Tensor], longest: float, *, cold: bool) -> list[float]:
         turn = longest + (self._fill_caches() if cold else 0.0)
         rounds = min(_MAX_ROUNDS, max(_MIN_ROUNDS, int(_SECONDS / turn)))
-        windows: list[list[float]] = [[] for _ in range(len(self.forms) - 1)]
+        windows: list[list[float]] = [[] for _ in forms[1:]]
         began = time.perf_counter()
         for number in range(_MAX_WINDOWS):
-            first, *others = map(median, self._rounds(draws, rounds, cold=cold))
+            first, *others = map(median, self._rounds(forms, draws, rounds, cold=cold))
             for speeds, seconds in zip(windows, others, strict=True):
                 speeds.append(first / seconds)
             if number + 1 >= _MIN_WINDOWS and (
@@ -194,11 +205,10 @@ class LayerTimer:
         self.is_steady &= all(_agree(speeds, _BUSY) for speeds in windows)
         return [median(speeds) for speeds in windows]
 
-    def _rounds(self, draws: Sequence[Tensor], rounds: int, *, cold: bool) -> list[list[float]]:
-        forms = self._layers()
+    def _rounds(self, forms: Sequence[str], draws: Sequence[Tensor], rounds: int, *, cold: bool) -> list[list[float]]:
         seconds: list[list[float]] = [[] for _ in forms]
         for number in range(rounds):
-            for layers, times in zip(forms, seconds, strict=True):
+            for layers, times in zip(self._layers(forms=forms), seconds, strict=True):
                 if cold:
                     self._fill_caches()
                 times.append(_seconds(next(layers), draws[number % len(draws)]))
