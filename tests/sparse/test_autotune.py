@@ -50,7 +50,7 @@ def test_speeds_are_medians_over_windows(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(windows) == 1 + autotune._MIN_WINDOWS  # long products are timed with warm caches only
 
 
-def test_a_form_that_takes_very_long_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_converted_layer_that_takes_very_long_is_timed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """It isn't timed with larger batches either. The others are timed as usual."""
     timer = small_timer()
     calls: list[list[str]] = []
@@ -62,12 +62,38 @@ def test_a_form_that_takes_very_long_is_timed_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(timer, "_rounds", rounds)
     for batch in (1, 1, 2):
         assert timer.speeds([torch.zeros(batch, 40)]) == [2.0, 0.01]
-    assert sum("converted" in forms for forms in calls) == 1
-    assert len(calls) == 1 + 3 * (1 + autotune._MIN_WINDOWS)
+    assert sum("converted" in forms for forms in calls) == 2
+    assert len(calls) == 2 + autotune._MIN_WINDOWS + 2 * (1 + autotune._MIN_WINDOWS)
     assert timer.is_steady
 
 
-def test_layers_that_all_take_long_are_timed_once_for_each_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_is_interrupted_changes_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    timer = small_timer()
+    calls: list[int] = []
+
+    def rounds(forms: list[str], draws: object, count: int, *, cold: bool) -> list[list[float]]:
+        calls.append(count)
+        seconds = {"dense": 0.02, "sparse": 0.01, "converted": 0.02}
+        if len(calls) == 1:
+            seconds["sparse"] = seconds["converted"] = 0.9
+        return [[seconds[form]] * count for form in forms]
+
+    monkeypatch.setattr(timer, "_rounds", rounds)
+    assert timer.speeds([torch.zeros(1, 40)]) == [2.0, 1.0]
+    assert timer.speeds([torch.zeros(1, 40)]) == [2.0, 1.0]
+
+
+def test_slow_layers_are_left_out(monkeypatch: pytest.MonkeyPatch, sparse_randn: Callable[..., Tensor]) -> None:
+    monkeypatch.setattr(autotune, "_LONG_PROBE", 0.0)
+    monkeypatch.setattr(autotune, "_SLOW_SPEED", float("inf"))
+    timer = small_timer()
+    with torch.no_grad():
+        first, second = (timer.speeds([sparse_randn(3, 40, ratio=0.2)]) for _ in range(2))
+    assert first[1] == second[1]  # not timed again
+    assert first[0] != second[0]
+
+
+def test_layers_that_all_take_long_are_timed_twice_for_each_input(monkeypatch: pytest.MonkeyPatch) -> None:
     timer = small_timer()
     rounds = Mock(return_value=[[0.6], [0.3], [1.2]])
     warm_up = Mock()
@@ -75,7 +101,7 @@ def test_layers_that_all_take_long_are_timed_once_for_each_input(monkeypatch: py
     monkeypatch.setattr(timer, "_warm_up", warm_up)
     for batch in (1, 1, 2):
         assert timer.speeds([torch.zeros(batch, 40)]) == [2.0, 0.5]
-    assert rounds.call_count == 3
+    assert rounds.call_count == 6
     assert warm_up.call_count == 2  # once for each batch size
 
 

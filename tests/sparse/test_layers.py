@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -48,24 +49,43 @@ def test_large_weights_begin_at_a_large_page(dtype: torch.dtype, is_transposed: 
 @pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="this system has no large pages")
 def test_large_pages_are_asked_for_memory_that_nobody_has_used() -> None:
     """``malloc`` may return memory that is in small pages already, because it was used before."""
-    used = [torch.ones(FULL) for _ in range(3)]
-    del used
-    found = in_large_pages(torch.ones(FULL, dtype=torch.bfloat16))
-    assert "hg" in flags_of_memory(found.data_ptr())
-    assert not any(flag in flags_of_memory(found.data_ptr()) for flag in ("sh", "ht"))  # neither shared nor reserved
+    size = 3 * PAGE - 100
+    found = layers._in_new_pages(size)
+    start, end, said = memory_at(found.data_ptr() + size - 1)
+    assert "hg" in said["VmFlags:"]
+    assert int(said["Rss:"][0]) <= 4  # KB: nothing but the page whose address was read
+    assert start <= found.data_ptr()
+    assert found.data_ptr() + 3 * PAGE <= end  # the last page can be a large one, too
 
 
-def flags_of_memory(address: int) -> list[str]:
-    """Return what Linux says of the memory that an address belongs to (``VmFlags`` in ``man proc``)."""
-    is_inside = False
+def memory_at(address: int) -> tuple[int, int, dict[str, list[str]]]:
+    """Return the first address of the memory that an address belongs to, the one after its last, and what Linux says of it."""
+    start = end = 0
+    said: dict[str, list[str]] = {}
     for line in Path("/proc/self/smaps").read_text().splitlines():
         name, *rest = line.split()
-        if name == "VmFlags:" and is_inside:
-            return rest
-        if not name.endswith(":"):
+        if name.endswith(":"):
+            if start <= address < end:
+                said[name] = rest
+        elif said:
+            break
+        else:
             start, end = (int(number, 16) for number in name.split("-"))
-            is_inside = start <= address < end
-    raise AssertionError(f"no memory at {address}")
+    return start, end, said
+
+
+def test_too_little_memory_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers.mmap, "mmap", Mock(side_effect=OSError(12, "Cannot allocate memory")))
+    with pytest.raises(MemoryError, match=r"cannot allocate 16,768,000 bytes for a weight"):
+        in_large_pages(torch.ones(FULL))
+
+
+def test_a_system_without_large_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers.mmap, "MADV_HUGEPAGE", 999)  # madvise refuses it
+    assert begins_at_page(in_large_pages(torch.ones(FULL)))
+    monkeypatch.setattr(layers, "_HAS_LARGE_PAGES", False)
+    rows = torch.ones(FULL)
+    assert in_large_pages(rows) is rows
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,9 @@ _ENOUGH_SECONDS = 0.3  # of one comparison; products that take long need few rou
 _MIN_TURNS = 3  # of layers that take long; each turn times one run
 _STEADY = 0.05  # windows that differ by less, relatively, are enough
 _BUSY = 0.5  # if they differ by more, other work disturbs this machine, and the speeds aren't kept
-_TIMED_ONCE = 0.3  # seconds; a product that takes longer is timed only once
-_SLOW = 0.1  # a speed, relative to the first form, below which a product that takes so long isn't timed again
+_LONG_PROBE = 0.3  # seconds of a call, which is then timed only twice
+_SLOW_SPEED = 0.1  # relative to the first form; a converted layer that is slower, and takes so long, isn't timed again
+_CONVERTED = "converted"  # the form that never skips neurons, so its time doesn't depend on how many are active
 _LONG = 0.003  # seconds; for longer products it doesn't matter whether Python's objects are in the cache
 
 
@@ -75,7 +76,7 @@ class LayerTimer:
         self.forms, self.count = forms, count
         self._made: dict[str, list[nn.Module]] = {}
         self._next: dict[str, cycle[nn.Module]] = {}
-        self._warm: set[int] = set()  # the batch sizes whose products are prepared
+        self._prepared_batches: set[int] = set()
         self._slow: dict[str, float] = {}  # speeds of forms that aren't timed any more
         self.is_steady = True
         """Whether the windows of all speeds agreed roughly. If not, the machine was busy."""
@@ -157,26 +158,35 @@ class LayerTimer:
         Several windows are timed, with warm and with cold caches. In a window, the layers take turns. A speed is the median
         over the windows; the lower one of those with warm and with cold caches. Windows are added until they agree.
 
-        If a layer takes very long, all are timed once. If it's also much slower than the first one, it isn't timed any more, not for larger batches
-        either: without AVX512-BF16, torch's product of weights that are stored by neurons takes a hundred times as long in bfloat16 as others.
+        If a call takes very long, two calls of each form are enough. A converted layer that is also much slower than the first form isn't timed
+        any more, with larger batches neither: for torch's product of weights that are stored by neurons, bfloat16 without AVX-512 took up to a
+        hundred times as long.
         """
-        forms = [form for form in self.forms if form not in self._slow]
+        names = [name for name in self.forms if name not in self._slow]
         batch = len(draws[0])
-        if batch not in self._warm:
-            self._warm_up(self._layers(forms=forms), draws[0])
-            self._warm.add(batch)
-        dense, *others = (times[-1] for times in self._rounds(forms, draws, 1, cold=False))
-        longest = max([dense, *others])
-        found = {form: dense / seconds for form, seconds in zip(forms[1:], others, strict=True)}
-        if longest > _TIMED_ONCE:
-            slow = {form: speed for form, speed in found.items() if speed < _SLOW}
-            if slow:
-                self._slow.update(slow)
-                return self.speeds(draws)
-            return self._of_all_forms(found)
+        if batch not in self._prepared_batches:
+            self._warm_up(self._layers(forms=names), draws[0])
+            self._prepared_batches.add(batch)
+        seconds = self._probe(names, draws)
+        if max(seconds.values()) > _LONG_PROBE:
+            again = self._probe(names, draws)
+            is_steady = all(_agree((seconds[name], again[name]), _BUSY) for name in names)
+            seconds = {name: min(seconds[name], again[name]) for name in names}
+            dense = seconds[names[0]]
+            if _CONVERTED in names and dense / seconds[_CONVERTED] < _SLOW_SPEED and seconds[_CONVERTED] > _LONG_PROBE:
+                self._slow[_CONVERTED] = dense / seconds.pop(_CONVERTED)
+                names = [name for name in names if name != _CONVERTED]
+            if max(seconds.values()) > _LONG_PROBE:
+                self.is_steady &= is_steady
+                return self._of_all_forms({name: dense / seconds[name] for name in names[1:]})
+        longest = max(seconds.values())
         states = (False, True) if longest < _LONG else (False,)
-        speeds = [self._windows(forms, draws, longest, cold=cold) for cold in states]
-        return self._of_all_forms(dict(zip(forms[1:], map(min, zip(*speeds, strict=True)), strict=True)))
+        speeds = [self._windows(names, draws, longest, cold=cold) for cold in states]
+        return self._of_all_forms(dict(zip(names[1:], map(min, zip(*speeds, strict=True)), strict=True)))
+
+    def _probe(self, names: Sequence[str], draws: Sequence[Tensor]) -> dict[str, float]:
+        """Return the seconds of one call of each of some forms."""
+        return {name: times[-1] for name, times in zip(names, self._rounds(names, draws, 1, cold=False), strict=True)}
 
     def _of_all_forms(self, found: Mapping[str, float]) -> list[float]:
         """Return the speed of each form but the first."""
@@ -189,13 +199,13 @@ class LayerTimer:
             for _ in range(self.count):
                 next(layers)(draw)
 
-    def _windows(self, forms: Sequence[str], draws: Sequence[Tensor], longest: float, *, cold: bool) -> list[float]:
+    def _windows(self, names: Sequence[str], draws: Sequence[Tensor], longest: float, *, cold: bool) -> list[float]:
         turn = longest + (self._fill_caches() if cold else 0.0)
         rounds = min(_MAX_ROUNDS, max(_MIN_ROUNDS, int(_SECONDS / turn)))
-        windows: list[list[float]] = [[] for _ in forms[1:]]
+        windows: list[list[float]] = [[] for _ in names[1:]]
         began = time.perf_counter()
         for number in range(_MAX_WINDOWS):
-            first, *others = map(median, self._rounds(forms, draws, rounds, cold=cold))
+            first, *others = map(median, self._rounds(names, draws, rounds, cold=cold))
             for speeds, seconds in zip(windows, others, strict=True):
                 speeds.append(first / seconds)
             if number + 1 >= _MIN_WINDOWS and (
@@ -205,10 +215,11 @@ class LayerTimer:
         self.is_steady &= all(_agree(speeds, _BUSY) for speeds in windows)
         return [median(speeds) for speeds in windows]
 
-    def _rounds(self, forms: Sequence[str], draws: Sequence[Tensor], rounds: int, *, cold: bool) -> list[list[float]]:
+    def _rounds(self, names: Sequence[str], draws: Sequence[Tensor], rounds: int, *, cold: bool) -> list[list[float]]:
+        forms = self._layers(forms=names)
         seconds: list[list[float]] = [[] for _ in forms]
         for number in range(rounds):
-            for layers, times in zip(self._layers(forms=forms), seconds, strict=True):
+            for layers, times in zip(forms, seconds, strict=True):
                 if cold:
                     self._fill_caches()
                 times.append(_seconds(next(layers), draws[number % len(draws)]))
@@ -243,10 +254,10 @@ def layer_timer(
     """
     forms = {
         name: partial(_new_layer, down, up, thresholds, crossover, int8)
-        for name, crossover in (("dense", None), ("sparse", ALWAYS), ("converted", NEVER))
+        for name, crossover in (("dense", None), ("sparse", ALWAYS), (_CONVERTED, NEVER))
     }
     if int8 and up is None:
-        del forms["converted"]
+        del forms[_CONVERTED]
     like = [down] if up is None else [down, up]
     return LayerTimer(forms, like, rows_of(down).shape[0], RATIOS, layers, thresholds=thresholds, int8=int8)
 
@@ -295,7 +306,7 @@ def shape_speeds(timer: LayerTimer) -> ShapeSpeeds:
 def _unskipped_speed(timer: LayerTimer, row: Sequence[Sequence[float]]) -> float:
     """Return the speed of a converted layer that doesn't skip, from the speeds of all forms but the first, for each of ``RATIOS``."""
     is_int8 = timer.key.get("int8", False)
-    if "converted" not in timer.forms:
+    if _CONVERTED not in timer.forms:
         return 0.0 if is_int8 else 1.0  # with int8 weights it always skips; other products are torch's
     speeds = [converted for _, converted in row]
     return speeds[-1] if is_int8 else median(speeds)  # with int8 weights, its speed depends on the ratio

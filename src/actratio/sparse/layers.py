@@ -12,7 +12,7 @@ from actratio.sparse.converted import has_own_memory
 
 _PAGE = 1 << 21  # bytes of a large page
 _MAX_UNUSED = 0.25  # of a weight's bytes, in its last large page
-_LINUX = hasattr(mmap, "MADV_HUGEPAGE")
+_HAS_LARGE_PAGES = hasattr(mmap, "MADV_HUGEPAGE")
 _DTYPES = torch.float32, torch.bfloat16, torch.int8
 
 
@@ -26,7 +26,7 @@ def in_large_pages(rows: Tensor) -> Tensor:
     Args:
         rows: (neurons, features), or several of them: (experts, neurons, features).
     """
-    if not (_LINUX and _fills_large_pages(rows)):
+    if not (_HAS_LARGE_PAGES and _fills_large_pages(rows)):
         return rows.contiguous()
     if rows.is_contiguous() and rows.data_ptr() % _PAGE == 0:
         return rows
@@ -34,12 +34,18 @@ def in_large_pages(rows: Tensor) -> Tensor:
 
 
 def _in_new_pages(size: int) -> Tensor:
-    """Return new bytes that begin with a large page, where the operating system has some.
+    """Return new bytes that begin at a large page, if the system supports them.
 
-    They're asked of the system, not of ``malloc``: that may return memory that was used before, whose small pages don't become large ones
-    at once. So products were slower in some processes than in others.
+    The memory comes from ``mmap``: memory from ``malloc`` may have been used before, and then stays in small pages.
+
+    Raises:
+        MemoryError: there isn't enough.
     """
-    memory = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    whole_pages = -(-size // _PAGE) * _PAGE
+    try:
+        memory = mmap.mmap(-1, whole_pages + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"cannot allocate {size:,} bytes for a weight") from error
     with suppress(OSError):  # this Linux has no large pages
         memory.madvise(mmap.MADV_HUGEPAGE)
     start = torch.frombuffer(memory, dtype=torch.int8, count=1).data_ptr()

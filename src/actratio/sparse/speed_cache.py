@@ -18,7 +18,7 @@ from actratio.files import write_json
 from actratio.provenance import processor
 from actratio.sparse.crossover import BATCHES, RATIOS, ShapeSpeeds
 
-_FORMAT = 14  # counts up when kernels change, or how they are timed
+_FORMAT = 15  # counts up when kernels change, or how they are timed
 
 
 def cache_folder() -> Path:

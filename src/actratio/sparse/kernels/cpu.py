@@ -261,7 +261,7 @@ class _Workspace(threading.local):
 
 
 def _aligned(size: int, dtype: Any) -> Any:
-    """Return a new array that begins with a cache line, so that no vector lies in two lines. NumPy's own often begin 16 bytes later."""
+    """Return a new array that begins with a cache line; NumPy's own often begin 16 bytes later."""
     item_size = np.dtype(dtype).itemsize
     memory = np.empty(size * item_size + LINE, np.uint8)
     first = -memory.ctypes.data % LINE

@@ -136,8 +136,8 @@ def add_for_all(
         sums: address of the first example's sums, float32; if the weights are bfloat16, of those of the even columns.
         stride: bytes between the sums of two examples.
         odds: bytes from the sums of the even columns to those of the odd ones; unused for other weights.
-        examples: the number of examples. If it's a literal, there's no loop over them, whose end the processor may not foresee: in some
-            processes, 8 or 16 examples took 1.5 times as long with it.
+        examples: the number of examples. If it's a literal, there's no loop over them: in some processes, 8 or 16 examples took 1.5 times as long with
+            it, probably because its end was mispredicted.
         factors: address of the first example's factors, one for each row. If they are words of two bfloat16, one for two rows.
         step: bytes between the factors of two examples.
         tile_step: bytes between the factors of the rows of two tiles.
@@ -180,7 +180,6 @@ def add_for_all(
             for address, total in zip(addresses, totals, strict=True):
                 _store(builder, total, address)
 
-        turns = parts // together * (literal or 1)
         whole = builder.sub(examples, builder.srem(examples, int64(_UNROLLED)))
         with cgutils.for_range(builder, lines) as loop:
             offset = builder.mul(loop.index, int64(LINE))
@@ -189,6 +188,7 @@ def add_for_all(
                 vector = builder.add(builder.mul(loop.index, int64(parts)), int64(part))
                 start = builder.add(sums, builder.mul(vector, int64(_VECTOR_BYTES)))
                 if literal:
+                    turns = parts // together * literal
                     for example in range(literal):
                         turn = part // together * literal + example  # the memory is asked for a share in every turn
                         share = ahead[len(ahead) * turn // turns : len(ahead) * (turn + 1) // turns]
