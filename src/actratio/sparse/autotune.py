@@ -158,9 +158,9 @@ class LayerTimer:
         Several windows are timed, with warm and with cold caches. In a window, the layers take turns. A speed is the median
         over the windows; the lower one of those with warm and with cold caches. Windows are added until they agree.
 
-        If a call takes very long, two calls of each form are enough. A converted layer that is also much slower than the first form isn't timed
-        any more, with larger batches neither: for torch's product of weights that are stored by neurons, bfloat16 without AVX-512 took up to a
-        hundred times as long.
+        If a call takes very long, each form is timed twice only. A converted layer that is also much slower than the first form isn't timed
+        again, not even with larger batches: without AVX-512, torch's bfloat16 product of weights that are stored by neurons took up to a hundred
+        times as long as that of other weights.
         """
         names = [name for name in self.forms if name not in self._slow]
         batch = len(draws[0])
