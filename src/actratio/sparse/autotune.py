@@ -173,9 +173,9 @@ class LayerTimer:
             is_steady = all(_agree((seconds[name], again[name]), _BUSY) for name in names)
             seconds = {name: min(seconds[name], again[name]) for name in names}
             dense = seconds[names[0]]
-            if _CONVERTED in names and dense / seconds[_CONVERTED] < _SLOW_SPEED and seconds[_CONVERTED] > _LONG_PROBE:
+            if seconds.get(_CONVERTED, 0.0) > max(_LONG_PROBE, dense / _SLOW_SPEED):
                 self._slow[_CONVERTED] = dense / seconds.pop(_CONVERTED)
-                names = [name for name in names if name != _CONVERTED]
+                names = list(seconds)
             if max(seconds.values()) > _LONG_PROBE:
                 self.is_steady &= is_steady
                 return self._of_all_forms({name: dense / seconds[name] for name in names[1:]})
